@@ -1,0 +1,49 @@
+"""The record that carries images from the loader through the degradation to network, loss and metrics."""
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Batch:
+    """A batch; absent fields are `None`.
+
+    The loader fills `hr` (uint8), `name`, `index` and `key`; the degradation, on the device, makes `hr` float in [0, 1]
+    and adds what its pipeline yields.
+
+    Attributes:
+        hr: sharp images [B, C, H, W], RGB.
+        name: image names, B of them.
+        index: sample index within the epoch (training) or image number (evaluation) [B], int64.
+        key: random key of every sample [B], int64; all random numbers of its degradation are a function of it.
+        lr: degraded network input [B, C, h, w].
+        lr_sharp: clean low-resolution target of a deblurring branch [B, C, h, w].
+        kernel: blur kernels [B, 1, k, k].
+        noise_level: standard deviation of the noise on the [0, 1] scale [B, 1, 1, 1].
+        scale: ratio of H to h.
+    """
+
+    hr: Tensor
+    name: list[str]
+    index: Tensor
+    key: Tensor
+    lr: Tensor | None = None
+    lr_sharp: Tensor | None = None
+    kernel: Tensor | None = None
+    noise_level: Tensor | None = None
+    scale: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.name)
+
+    def pin_memory(self) -> "Batch":
+        """Called by the loader's pinning thread, which does not look into records by itself."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: t.pin_memory() for name, t in tensors.items() if isinstance(t, Tensor)})
+
+
+def as_float(images: Tensor) -> Tensor:
+    """uint8 images as float32 in [0, 1]; float images as they are."""
+    return images.to(torch.float32) / 255 if images.dtype == torch.uint8 else images

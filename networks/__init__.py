@@ -1,0 +1,1 @@
+"""Architectures: torch only, one per file. Every network takes batch fields by keyword and returns `Restored`."""
