@@ -1,6 +1,7 @@
 """The record that carries images from the loader through the degradation to network, loss and metrics."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,8 +41,11 @@ class Batch:
 
     def pin_memory(self) -> "Batch":
         """Called by the loader's pinning thread, which does not look into records by itself."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: t.pin_memory() for name, t in tensors.items() if isinstance(t, Tensor)})
+        pinned: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            pinned[field.name] = value.pin_memory() if isinstance(value, Tensor) else value
+        return Batch(**pinned)
 
 
 def as_float(images: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ enlarged first (`global_residual`).
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ SLOPE = 0.2
 
 
 def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
-    """A convolution that keeps the resolution (or divides it by `stride`); init of the authors' group: N(0, 2/(k*k*C_out))."""
+    """A convolution that divides the resolution by `stride`; weights N(0, 2/(k*k*C_out)) as in GFN's code."""
     layer = nn.Conv2d(inputs, outputs, size, stride, size // 2)
     nn.init.normal_(layer.weight, 0.0, (2 / (size * size * outputs)) ** 0.5)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # bias is there: bias=True
@@ -47,7 +48,7 @@ class ResidualUnit(nn.Module):
 
 def res_block(inputs: int, outputs: int, n_units: int) -> nn.Sequential:
     widths = [inputs] + [outputs] * n_units
-    return nn.Sequential(*(ResidualUnit(i, o) for i, o in zip(widths, widths[1:], strict=False)))
+    return nn.Sequential(*(ResidualUnit(i, o) for i, o in pairwise(widths)))
 
 
 def pool(kind: str, width: int) -> nn.Module:

@@ -1,1 +1,1 @@
-"""Degradations on the device: kernels, blur, resampling, and the pipelines that turn `hr` into the other batch fields."""
+"""Degradations on the device: kernels, blur, resampling, and the pipelines that complete a batch."""

@@ -11,8 +11,8 @@ Boundary = Literal["replicate", "reflect", "circular"]
 def convolve(images: Tensor, kernels: Tensor, boundary: Boundary = "replicate") -> Tensor:
     """Convolve each image with its kernel; all channels of an image share it.
 
-    y[i] = sum_j k[j] x[i - (j - floor(k/2))]: true convolution, so an off-centre kernel moves the image in the direction
-    in which the kernel's mass is displaced.
+    y[i] = sum_j k[j] x[i - (j - floor(k/2))]: true convolution, so an off-centre kernel moves the image the
+    way its mass is displaced.
 
     Args:
         images: [B, C, H, W].
@@ -25,7 +25,7 @@ def convolve(images: Tensor, kernels: Tensor, boundary: Boundary = "replicate") 
     Raises:
         ValueError: if the shapes do not fit, or if the frame is smaller than the boundary rule needs.
     """
-    batch, channels, height, width = images.shape
+    batch, _, height, width = images.shape
     if kernels.dim() != 4 or kernels.shape[0] not in (1, batch) or kernels.shape[1] != 1:
         raise ValueError(f"kernels have shape {tuple(kernels.shape)}, expected [{batch}, 1, k, k]")
     kh, kw = kernels.shape[-2:]

@@ -1,0 +1,113 @@
+"""Data sets over the decoded cache: training crops and whole evaluation images, as uint8 tensors.
+
+A training item is addressed by (epoch, index) and depends on nothing else but the seed, so the data set has no state
+and any loader, on any rank, in any order, gets the same crop for the same address.
+"""
+
+import os
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or importing it looks up the package index
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import albumentations as A
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datamodules.batch import Batch
+from datamodules.cache import ImageCache
+from datamodules.degradations.random import make_key
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One sample as a worker ships it: uint8 image [3, H, W] and what identifies it."""
+
+    image: Tensor
+    name: str
+    index: int
+    key: int
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Stack items of equal size into a `Batch` that holds uint8 `hr`."""
+    return Batch(
+        hr=torch.stack([item.image for item in items]),
+        name=[item.name for item in items],
+        index=torch.tensor([item.index for item in items]),
+        key=torch.tensor([item.key for item in items]),
+    )
+
+
+def _to_tensor(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+class TrainingCrops(Dataset[Item]):
+    """Random square crops, flipped and rotated by multiples of 90 degrees.
+
+    Args:
+        cache: decoded images.
+        numbers: which of them to use; none may be smaller than `patch`.
+        patch: side of the crop in pixels.
+        length: samples per epoch; the images are passed through evenly, epoch after epoch.
+        seed: run seed.
+        flip: mirror every second crop on average.
+        rotate: rotate by a random multiple of 90 degrees.
+    """
+
+    def __init__(
+        self,
+        cache: ImageCache,
+        numbers: Sequence[int],
+        patch: int,
+        length: int,
+        seed: int,
+        flip: bool = True,
+        rotate: bool = True,
+    ) -> None:
+        self.cache, self.numbers = cache, numbers
+        self.patch, self.length, self.seed = patch, length, seed
+        turns = ["e", "r90", "r180", "r270"] if rotate else ["e"]
+        mirrored = (["v", "hvt", "h", "t"] if rotate else ["h"]) if flip else []
+        self.symmetries = turns + mirrored
+        self.square = A.D4()
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, address: tuple[int, int]) -> Item:
+        epoch, index = address
+        number = self.numbers[(epoch * self.length + index) % len(self.numbers)]
+        key = make_key(self.seed, epoch, index)
+        rng = np.random.default_rng(key & 0xFFFFFFFFFFFFFFFF)
+        image = self.cache[number]
+        top, left = (int(rng.integers(side - self.patch + 1)) for side in image.shape[:2])
+        crop = image[top : top + self.patch, left : left + self.patch]
+        # The transform is applied as a plain function: Compose would add half a millisecond a crop and its own state.
+        crop = self.square.apply(crop, group_element=self.symmetries[rng.integers(len(self.symmetries))])
+        return Item(_to_tensor(crop), self.cache.names[number], index, key)
+
+
+class WholeImages(Dataset[Item]):
+    """Whole images, cut at the bottom and right to multiples of `multiple` (modcrop).
+
+    The random key depends on (suite seed, image name) alone, so every method ever compared gets the same degradation.
+    """
+
+    def __init__(self, cache: ImageCache, numbers: Sequence[int], multiple: int, suite_seed: int) -> None:
+        self.cache, self.numbers = cache, numbers
+        self.multiple, self.suite_seed = multiple, suite_seed
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> Item:
+        number = self.numbers[index]
+        image = self.cache[number]
+        height, width = (side - side % self.multiple for side in image.shape[:2])
+        name = self.cache.names[number]
+        return Item(_to_tensor(image[:height, :width]), name, index, make_key("suite", self.suite_seed, name))

@@ -1,0 +1,299 @@
+"""Fetches data sets: resumable checked downloads, and zip archives unpacked whole or not at all.
+
+Whatever interrupts a call (Ctrl-C, a kill, a full disk, a lost network), the final file or folder is either absent or
+complete, and calling again carries on. Every failure is an `InputError`.
+"""
+
+import hashlib
+import logging
+import os
+import re
+import shutil
+import stat
+import time
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from datamodules.errors import InputError
+
+ATTEMPTS = 4  # failures in a row without a new byte; a slow but living connection is never given up
+BACKOFF_SECONDS = 1.0  # doubled after each failure in a row
+TIMEOUT_SECONDS = (10.0, 60.0)  # to connect, between two bytes
+CHUNK_BYTES = 1 << 16
+
+log = logging.getLogger(__name__)
+
+
+def download(url: str, path: str | Path, *, size: int, sha256: str, progress: bool = True) -> Path:
+    """Downloads `url` to `path` unless it is there, and returns the path of a file with that size and checksum.
+
+    Bytes go to `path` + ".part" and the file gets its name only after the check. An interrupted download resumes from
+    the .part, with a Range request (RFC 9110, section 14). Of several processes that call at once, one downloads and
+    the others wait at `path` + ".lock".
+
+    Raises:
+        InputError: no network, an HTTP error, a file of another size or checksum on the server or at `path`, or a disk
+            that is full or refuses to be written.
+    """
+    path = Path(path)
+    try:
+        if not path.exists():  # asked before the lock too: a complete file may lie in a read-only folder
+            with locked(path):
+                if not path.exists():  # else another process downloaded it while this one waited
+                    _fetch(url, path, size, sha256, progress)
+                    return path
+        _check_existing(path, size, sha256)
+    except OSError as error:
+        raise _disk_error(path, error) from error
+    return path
+
+
+def unpack_zip(archive: str | Path, folder: str | Path, *, progress: bool = True) -> None:
+    """Unpacks `archive` so that `folder` appears complete or not at all.
+
+    Members are written to `folder` + ".unpacking", which is renamed at the end; what a killed run left there is
+    removed. If everything lies in one top folder that is called like `folder`, that level is dropped, so that
+    a.zip with a/1.png gives a/1.png and not a/a/1.png.
+
+    Raises:
+        InputError: the archive is absent, no zip, damaged or encrypted, a member would land outside of `folder` or is
+            not a plain file, `folder` has content already, or the disk is full or refuses to be written.
+    """
+    archive, folder = Path(archive), Path(folder)
+    if not archive.is_file():
+        raise InputError(f"{archive}: not found, expected a zip archive: download it again")
+    with locked(folder):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder}: exists already, expected to unpack {archive} there: move or delete it")
+        unpacking = folder.with_name(folder.name + ".unpacking")
+        try:
+            with zipfile.ZipFile(archive) as members:
+                _check_members(archive, members.infolist())
+                shutil.rmtree(unpacking, ignore_errors=True)
+                total = sum(member.file_size for member in members.infolist())
+                _check_space(folder.parent, total, f"unpacking {archive}")
+                _extract(members, unpacking, total, progress)
+            inner = unpacking / folder.name
+            doubled = inner.is_dir() and len(list(unpacking.iterdir())) == 1
+            os.replace(inner if doubled else unpacking, folder)
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+            raise InputError(
+                f"{archive}: expected a complete zip archive, found a damaged one or none"
+                f" ({_one_line(error)}): delete it and download it again"
+            ) from error
+        except OSError as error:
+            raise _disk_error(folder, error) from error
+        finally:
+            shutil.rmtree(unpacking, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """Holds `path` + ".lock", so that one process at a time makes `path`; makes the parent folder.
+
+    The lock goes with the process, however it ends; the empty .lock file may stay and means nothing.
+
+    Raises:
+        InputError: the folder cannot be written or has no locks.
+    """
+    path = Path(path)
+    lock = FileLock(str(path) + ".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.info("waiting for another process that is making %s", path)
+            lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        raise _disk_error(path, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _check_existing(path: Path, size: int, sha256: str) -> None:
+    if not path.is_file():
+        raise InputError(f"{path}: expected a file of {size} bytes, found a folder: move it away")
+    found = path.stat().st_size
+    if found != size:
+        raise InputError(f"{path}: expected {size} bytes, found {found}: delete it to download it again")
+    checksum = _sha256(path)
+    if checksum != sha256:
+        raise InputError(f"{path}: expected sha256 {sha256}, found {checksum}: delete it to download it again")
+
+
+def _fetch(url: str, path: Path, size: int, sha256: str, progress: bool) -> None:
+    """Brings the .part to `size` bytes, over as many connections as that takes, checks it and gives it its name."""
+    part = path.with_suffix(path.suffix + ".part")
+    if _size(part) > size:  # not a beginning of this file
+        part.unlink()
+    furthest = _size(part)
+    _check_space(part.parent, size - furthest, f"downloading {url}")
+    failures = 0
+    while _size(part) < size:
+        failure = _fetch_rest(url, path, part, size, progress)
+        if _size(part) > furthest:
+            furthest, failures = _size(part), 0
+        if failure:
+            failures += 1
+            if failures == ATTEMPTS:
+                raise InputError(
+                    f"{failure}, {ATTEMPTS} times in a row: check the network (what has arrived is kept and the next"
+                    f" run continues) or download {url} by hand and put it at {path}; or set data.root to an existing"
+                    " copy"
+                )
+            time.sleep(BACKOFF_SECONDS * 2 ** (failures - 1))
+    found = _sha256(part)
+    if found != sha256:
+        part.unlink()
+        raise InputError(
+            f"{url}: wrong checksum: expected sha256 {sha256}, found {found}; the download was removed: run again,"
+            f" and if this repeats put a good copy at {path} by hand"
+        )
+    os.replace(part, path)
+
+
+def _fetch_rest(url: str, path: Path, part: Path, size: int, progress: bool) -> str:
+    """One connection. Returns what went wrong if another try can help, "" if the file is complete."""
+    have = _size(part)
+    # identity: a compressed answer would make sizes and ranges mean something else.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    problem = "cannot reach"
+    try:
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as response:
+            problem = "lost the connection to"
+            failure = _failure(response, url, path, part, size)
+            if failure:
+                return failure
+            start = have if response.status_code == 206 else 0  # 200: the server ignores Range and starts over
+            bar = tqdm(
+                desc=path.name, total=size, initial=start, unit="B", unit_scale=True, disable=None if progress else True
+            )
+            with bar, part.open("ab" if start else "wb") as file:
+                for chunk in response.iter_content(CHUNK_BYTES):
+                    file.write(chunk)
+                    bar.update(len(chunk))
+                    if file.tell() > size:
+                        break
+    except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+        return f"{problem} {urlsplit(url).netloc} ({_root_cause(error)})"
+    except requests.RequestException as error:
+        raise InputError(f"{url}: cannot be downloaded ({_one_line(error)}): correct the URL") from error
+    if _size(part) > size:
+        part.unlink()
+        raise _other_file(url, path, size, f"more than {size}")
+    return "" if _size(part) == size else f"{url}: the answer ended after {_size(part)} of {size} bytes"
+
+
+def _failure(response: requests.Response, url: str, path: Path, part: Path, size: int) -> str:
+    """Judges the head of an answer before `part` is touched: "" if its body is wanted, else what can be retried."""
+    status = response.status_code
+    if status == 416:  # the part is no beginning of the server's file
+        part.unlink(missing_ok=True)
+        return f"{url}: the server refused to resume (HTTP 416)"
+    if status >= 500 or status in (408, 429):
+        return f"{url}: the server answered HTTP {status} {response.reason}"
+    if status not in (200, 206):
+        raise InputError(
+            f"{url}: the server answered HTTP {status} {response.reason}, expected 200: check the URL, or get the file"
+            f" elsewhere and put it at {path}; or set data.root to an existing copy"
+        )
+    total = response.headers.get("Content-Length", "")
+    if status == 206:
+        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+        if not match or int(match[1]) != _size(part):
+            part.unlink(missing_ok=True)
+            return f"{url}: the server sent another range than the one asked for"
+        total = match[2]
+    if total.isdecimal() and int(total) != size:
+        raise _other_file(url, path, size, total)
+    return ""
+
+
+def _check_members(archive: Path, members: list[zipfile.ZipInfo]) -> None:
+    """Refuses an archive before anything is written; zipfile alone would drop ".." silently and write elsewhere."""
+    for member in members:
+        if member.header_offset < 0:
+            raise zipfile.BadZipFile("bytes are missing in the middle")
+        name = member.filename.replace("\\", "/")
+        kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where the archive has no Unix modes
+        if name.startswith("/") or ".." in name.split("/") or re.match("[A-Za-z]:", name):
+            problem = "has a path outside of the folder"
+        elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            problem = "is a link" if kind == stat.S_IFLNK else "is a special file"
+        elif member.flag_bits & 0x1:
+            problem = "is encrypted"
+        else:
+            continue
+        raise InputError(
+            f"{archive}: member {member.filename!r} {problem}, expected plain files and folders only: nothing was"
+            " unpacked, do not trust this archive"
+        )
+
+
+def _extract(members: zipfile.ZipFile, folder: Path, total: int, progress: bool) -> None:
+    folder.mkdir()
+    label = f"unpacking {Path(members.filename or '').name}"
+    with tqdm(desc=label, total=total, unit="B", unit_scale=True, disable=None if progress else True) as bar:
+        for member in members.infolist():
+            members.extract(member, folder)
+            bar.update(member.file_size)
+
+
+def _check_space(folder: Path, needed: int, task: str) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(
+            f"{task}: needs {_human(needed)} on the disk of {folder}, found {_human(free)} free: free some space or set"
+            " data.root to a folder on a larger disk"
+        )
+
+
+def _disk_error(path: Path, error: Exception) -> InputError:
+    """Says what the system refused, about the file that it names, else about `path` (ENOSPC names none)."""
+    free = f", {_human(shutil.disk_usage(path.parent).free)} free" if path.parent.is_dir() else ""
+    return InputError(
+        f"{getattr(error, 'filename', None) or path}: cannot be read or written ({_root_cause(error)}{free}): free some"
+        " space, check the permissions or set data.root to a folder on another disk, then run again"
+    )
+
+
+def _other_file(url: str, path: Path, size: int, found: str) -> InputError:
+    return InputError(
+        f"{url}: expected {size} bytes, the server has {found}: the file was changed or a login page answers; get the"
+        f" original elsewhere and put it at {path}"
+    )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _human(count: int) -> str:
+    return tqdm.format_sizeof(count, "B")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _root_cause(error: BaseException) -> str:
+    """The system's own words: requests and urllib3 wrap them three times over."""
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    return (isinstance(error, OSError) and error.strerror) or _one_line(error)

@@ -1,0 +1,153 @@
+"""The data module of every experiment that degrades sharp images on the device."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from datamodules.batch import Batch
+from datamodules.cache import ImageCache
+from datamodules.crops import TrainingCrops, WholeImages, collate
+from datamodules.errors import InputError
+from datamodules.loader import EpochOrder, ResumableLoader
+from datamodules.sources import Source, Split
+
+log = logging.getLogger(__name__)
+
+
+class ImageDataModule(pl.LightningDataModule):
+    """Sharp images in, `Batch` records out; workers ship uint8 crops, the degradation runs on the device.
+
+    Args:
+        source: where the images come from; see `datamodules.sources`.
+        degradation: pipeline that completes a `Batch`; see `datamodules.degradations.pipelines`.
+        seed: run seed; training crops and degradations are a function of (seed, epoch, sample index).
+        root: folder of the images; the configs hand it on to the source, the data module does not read it.
+        patch: side of the sharp training crop in pixels, a multiple of the degradation's scale.
+        batch_size: crops per batch and process.
+        samples_per_epoch: crops per epoch, over all processes.
+        num_workers: loader processes; `None` takes one per available core, at most 8.
+        cache_dir: folder of the decoded images (uint8, three bytes a pixel).
+        suite_seed: validation and test degradations are a function of (suite_seed, image name).
+        flip, rotate: mirror the crop; rotate it by multiples of 90 degrees.
+        on_corrupt: "error" stops at an unreadable image, "skip" goes on and reports how many.
+        on_small: the same for an image smaller than the training crop.
+
+    Raises:
+        InputError: from `setup`, for images that are missing, unreadable or too small.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        degradation: Callable[[Batch], Batch],
+        seed: int,
+        root: str | None = None,
+        patch: int = 256,
+        batch_size: int = 32,
+        samples_per_epoch: int = 32_000,
+        num_workers: int | None = None,
+        cache_dir: str = "~/.cache/deblur-sr",
+        suite_seed: int = 0,
+        flip: bool = True,
+        rotate: bool = True,
+        on_corrupt: Literal["error", "skip"] = "error",
+        on_small: Literal["error", "skip"] = "error",
+    ) -> None:
+        super().__init__()
+        self.source, self.degradation, self.seed = source, degradation, seed
+        self.patch, self.batch_size, self.samples_per_epoch = patch, batch_size, samples_per_epoch
+        self.num_workers = min(_cores(), 8) if num_workers is None else num_workers
+        self.cache_dir = Path(cache_dir).expanduser()
+        self.suite_seed, self.flip, self.rotate = suite_seed, flip, rotate
+        self.on_corrupt, self.on_small = on_corrupt, on_small
+        self.scale: int = getattr(degradation, "scale", 1)
+        self.caches: dict[Split, ImageCache] = {}
+        self.numbers: dict[Split, list[int]] = {}
+
+    def prepare_data(self) -> None:
+        """Download and unpack, once per node."""
+        self.source.prepare()
+
+    def setup(self, stage: str) -> None:
+        splits: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+        for split in splits[stage]:
+            if split not in self.caches:
+                files = self.source.files(split)
+                cache = ImageCache.build(files, self.cache_dir, on_corrupt=self.on_corrupt)
+                least = self.patch if split == "train" else self.scale
+                self.caches[split], self.numbers[split] = cache, self._large_enough(cache, least, split)
+
+    def _large_enough(self, cache: ImageCache, least: int, split: Split) -> list[int]:
+        small = [i for i, shape in enumerate(cache.shapes) if min(shape) < least]
+        if not small:
+            return list(range(len(cache)))
+        height, width = cache.shapes[small[0]]
+        found = f"{cache.files[small[0]]}: image is {width}x{height}" + f" (and {len(small) - 1} more)" * (
+            len(small) > 1
+        )
+        if self.on_small == "error" or len(small) == len(cache):
+            fits = min(min(shape) for shape in cache.shapes) // self.scale * self.scale
+            hint = f"set data.patch={fits} or less, or data.on_small=skip"
+            what = (
+                f"smaller than data.patch={least}"
+                if split == "train"
+                else f"smaller than one {least}-fold reduced pixel"
+            )
+            raise InputError(f"{found}, {what}: {hint}")
+        log.warning(
+            "%d of %d images are smaller than %d pixels and were skipped: %s ...", len(small), len(cache), least, found
+        )
+        return [i for i in range(len(cache)) if i not in set(small)]
+
+    def train_dataloader(self) -> ResumableLoader:
+        crops = TrainingCrops(
+            self.caches["train"],
+            self.numbers["train"],
+            self.patch,
+            self.samples_per_epoch,
+            self.seed,
+            self.flip,
+            self.rotate,
+        )
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        order = EpochOrder(len(crops), self.batch_size, self.seed, rank, world_size)
+        if not len(order):
+            raise InputError(
+                f"data.samples_per_epoch={len(crops)} is less than one batch "
+                f"(data.batch_size={self.batch_size} on {world_size} process(es)): raise it or lower the batch size"
+            )
+        return ResumableLoader(crops, order, **self._worker_options())
+
+    def _evaluation_loader(self, split: Split) -> DataLoader[Any]:
+        images = WholeImages(self.caches[split], self.numbers[split], self.scale, self.suite_seed)
+        # One image a batch: sizes differ. One worker reads ahead while the device computes.
+        options = self._worker_options() | {"num_workers": min(self.num_workers, 1)}
+        return DataLoader(images, batch_size=1, collate_fn=collate, **options)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        return self._evaluation_loader("test")
+
+    def _worker_options(self) -> dict[str, Any]:
+        persistent = self.num_workers > 0
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": persistent,
+            "pin_memory": torch.cuda.is_available(),
+        }
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        return self.degradation(batch)
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

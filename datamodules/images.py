@@ -1,0 +1,208 @@
+"""Finds image files in a folder and decodes one into 8-bit RGB: the only way photographs enter the suite."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
+
+from datamodules.errors import InputError
+
+IMAGE_SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+MAX_PIXELS = 1_000_000_000
+
+# By content, not by suffix, and no others: Pillow would start a PostScript interpreter for an .eps renamed to .png.
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
+_ORIENTATION = 274  # tag number in EXIF and TIFF
+
+# Registers all formats now rather than in whichever thread decodes first.
+Image.init()
+# Pillow warns from this limit on and raises from twice the limit on; `_open` raises from the limit on.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+
+
+def list_images(root: str | Path) -> list[Path]:
+    """All images under `root`, at any depth.
+
+    A file counts by its suffix (`IMAGE_SUFFIXES`, upper or lower case). Files and folders whose name starts with a dot
+    are skipped. Symbolic links are followed, but every real folder is read once: a loop of links ends, and two links
+    to one folder do not list its images twice.
+
+    Returns:
+        Paths that start with `root`, sorted by their POSIX path relative to it: the same order on every machine.
+
+    Raises:
+        InputError: `root` is missing, is a file, holds no image, or a folder in it cannot be read.
+    """
+    root = Path(root)
+    accepted = ", ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
+    if not root.is_dir():
+        found = "is a file" if root.exists() else "does not exist"
+        raise InputError(f"{root}: {found}, expected a folder of images ({accepted}): give the path of such a folder")
+    files = list(_visible_files(root))
+    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
+        found = f"{len(files)} other file(s) such as {min(files).name}" if files else "no files at all"
+        raise InputError(f"{root}: holds no image but {found}, expected {accepted}: give a folder with such files")
+    return sorted(images, key=lambda path: path.relative_to(root).as_posix())
+
+
+def _visible_files(root: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: folder cannot be read ({error.strerror}): check its permissions")
+
+    seen: set[str] = set()
+    for folder, subfolders, names in os.walk(root, onerror=refuse, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        # Sorted, so that the one path under which a twice linked folder is listed does not depend on the file system.
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        yield from (Path(folder, name) for name in names if not name.startswith("."))
+
+
+def decoded_bytes(path: str | Path) -> int:
+    """Size in bytes of what `decode_rgb8(path)` returns, from the file's header alone.
+
+    Raises:
+        InputError: as `decode_rgb8`, as far as the header shows it.
+    """
+    with _naming(path), Path(path).open("rb") as stream:
+        image = _open(stream)
+        return 3 * image.width * image.height
+
+
+def decode_rgb8(path: str | Path) -> np.ndarray:
+    """Decodes an image file into 8-bit RGB.
+
+    - Gray: three equal channels. Palette: the colours it stands for. 1 bit: 0 and 255.
+    - Alpha (RGBA, gray with alpha, palette with transparent entries) is dropped; the stored colours stay as they are,
+      nothing is blended with a background.
+    - 16 bits a channel (PNG, TIFF; gray or colour): round(v / 257), exact, so that 65535 becomes 255.
+    - CMYK is converted by Pillow's formula. Colour profiles are ignored.
+    - EXIF orientation is applied. Of animations and files with several pages the first picture is read.
+
+    Args:
+        path: PNG, JPEG, BMP, TIFF or WebP, recognised by its content.
+
+    Returns:
+        uint8 [H, W, 3], RGB, values 0 to 255, contiguous.
+
+    Raises:
+        InputError: the file is missing, truncated, damaged or no image (a partial picture is never returned); has more
+            than `MAX_PIXELS` (1e9) pixels, which leaves room for every camera and stops decompression bombs; or stores
+            what has no exact 8-bit value here: float, signed, 32-bit or CIELAB samples, and the rare 16-bit TIFF that
+            is planar, turned by its orientation tag, inverted or premultiplied by its alpha.
+    """
+    with _naming(path), Path(path).open("rb") as stream:
+        image = _open(stream)
+        sixteen_bit = _is_sixteen_bit(image, stream)
+        # Another library may have switched this on; a truncated file would then come back partly gray.
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        image.load()  # reads the whole file, also where OpenCV decodes it below: OpenCV returns partial pictures
+        # After load(), which itself turns a TIFF and then removes the tag.
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        # Transparency is dropped anyway; left in, it makes Pillow warn of some palettes.
+        image.info.pop("transparency", None)
+        pixels = _sixteen_bit_pixels(stream, image.size) if sixteen_bit else np.asarray(image.convert("RGB"))
+        return np.ascontiguousarray(_upright(pixels, orientation))
+
+
+@contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    """Turns whatever goes wrong while `path` is read into an InputError that names the file and the cause."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged files make Pillow raise nearly anything: SyntaxError, struct.error, KeyError
+        raise InputError(f"{path}: {_cause(error, Path(path))}") from error
+
+
+def _cause(error: Exception, path: Path) -> str:
+    replace = "replace or delete the file"
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, Image.DecompressionBombError):
+        return f"has more than {MAX_PIXELS} pixels: {replace}"
+    if isinstance(error, UnidentifiedImageError):
+        start = path.read_bytes()[:4] if path.stat().st_size else b""
+        if not start:
+            return f"is empty (0 bytes): {replace}"
+        if start in (b"II*\0", b"MM\0*"):
+            return "TIFF is damaged or of an unusual kind such as float: save it with 8- or 16-bit integer samples"
+        return f"is no PNG, JPEG, BMP, TIFF or WebP image, whatever its suffix: {replace}"
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return f"cannot be decoded ({reason}): {replace}"
+
+
+def _open(stream: BinaryIO) -> ImageFile.ImageFile:
+    """Reads the header; refuses what `decode_rgb8` cannot represent."""
+    image = Image.open(stream, formats=_FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        raise InputError(f"has {image.width}x{image.height} pixels, more than {MAX_PIXELS}: cut or shrink it")
+    if not _is_sixteen_bit(image, stream) and image.mode not in _MODES:
+        raise InputError(f"has pixels of mode {image.mode}: save it as RGB with 8 or 16 bits a channel")
+    return image
+
+
+def _is_sixteen_bit(image: ImageFile.ImageFile, stream: BinaryIO) -> bool:
+    """Whether samples have 16 bits, which Pillow's mode conceals: RGB of 16 bits is cut to the high byte by Pillow."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return _is_sixteen_bit_tiff(image)
+    if image.format != "PNG":
+        return False
+    position = stream.tell()
+    stream.seek(24)  # bit depth in the header chunk, always the first chunk
+    depth = stream.read(1)[0]
+    stream.seek(position)
+    return depth == 16
+
+
+def _is_sixteen_bit_tiff(image: TiffImagePlugin.TiffImageFile) -> bool:
+    tags = image.tag_v2
+    bits, kinds = set(tags.get(258, (1,))), set(tags.get(339, (1,)))
+    if kinds != {1} or max(bits) > 16 or (16 in bits and bits != {16}) or any(8 < b < 16 for b in bits):
+        kind = {1: "unsigned", 2: "signed", 3: "float"}.get(max(kinds), "unknown")
+        raise InputError(f"TIFF has {max(bits)}-bit {kind} samples: save it with 8- or 16-bit unsigned integer samples")
+    if bits != {16}:
+        return False
+    unusual = {
+        "neither gray nor RGB, or white is 0": tags.get(262) not in (1, 2),
+        "planar": tags.get(284, 1) != 1,
+        "turned by its orientation tag": tags.get(_ORIENTATION, 1) != 1,
+        "premultiplied by its alpha": 1 in tags.get(338, ()),
+    }
+    if found := [name for name, present in unusual.items() if present]:
+        # Pillow and OpenCV decode these wrongly, each in its own way.
+        raise InputError(f"16-bit TIFF is {' and '.join(found)}: save it upright as plain gray or RGB")
+    return True
+
+
+def _sixteen_bit_pixels(stream: BinaryIO, size: tuple[int, int]) -> np.ndarray:
+    stream.seek(0)
+    pixels = cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16 or pixels.shape[:2] != size[::-1]:
+        raise InputError("16-bit image cannot be decoded by OpenCV: save it as a 16-bit PNG")
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None].repeat(3, axis=2)
+    blue_green_red = pixels[:, :, :3].astype(np.uint32)
+    return ((blue_green_red[:, :, ::-1] + 128) // 257).astype(np.uint8)  # 257 is odd: v / 257 is never halfway
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Undoes the EXIF orientation 1 to 8; other values mean nothing and leave the image as it is."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return pixels

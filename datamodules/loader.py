@@ -1,0 +1,69 @@
+"""A training loader that can stop anywhere and continue at the very next batch.
+
+The order of an epoch is a function of (seed, epoch). The batch that ranks 0..n-1 load together is the batch that one
+process with n times the batch size would load.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from datamodules.crops import Item, TrainingCrops, collate
+
+
+class EpochOrder(Sampler[tuple[int, int]]):
+    """Addresses (epoch, index) of the samples of this rank, shuffled by (seed, epoch), incomplete batches dropped.
+
+    Lightning calls `set_epoch`; `first_batch` makes the next pass start in the middle of the epoch.
+    """
+
+    def __init__(self, length: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+        self.first_batch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    @property
+    def batches(self) -> int:
+        return self.length // (self.batch_size * self.world_size)
+
+    def __len__(self) -> int:
+        return self.batches * self.batch_size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.length, generator=generator)[: len(self) * self.world_size]
+        mine = order[self.rank :: self.world_size][self.first_batch * self.batch_size :]
+        self.first_batch = 0
+        return iter([(self.epoch, index) for index in mine.tolist()])
+
+
+class ResumableLoader(DataLoader[Item]):
+    """A DataLoader whose position inside the epoch travels in checkpoints (Lightning calls the two state methods)."""
+
+    def __init__(self, crops: TrainingCrops, order: EpochOrder, **options: Any) -> None:
+        super().__init__(crops, batch_size=order.batch_size, sampler=order, collate_fn=collate, **options)
+        self.order = order
+        self.delivered = 0
+        self.resume_at = 0
+
+    def __len__(self) -> int:
+        return self.order.batches
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator counts what was delivered
+        self.delivered = self.order.first_batch = self.resume_at
+        self.resume_at = 0
+        for batch in super().__iter__():
+            self.delivered += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        return {"delivered": self.delivered % len(self)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.resume_at = state["delivered"]

@@ -1,0 +1,1 @@
+"""The tasks of `run.py`: each is one function `run(cfg)`."""

@@ -1,0 +1,160 @@
+"""task=evaluate: measure a run, a checkpoint or a model without weights on any data and protocol."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from datamodules.batch import Batch
+from datamodules.errors import InputError
+from datamodules.image_datamodule import ImageDataModule
+from experiments.results import add_records, records, table
+from experiments.run_folder import write_text
+from lightning_modules.callbacks.sheets import TestSheets
+from lightning_modules.checkpoints import load_network
+from lightning_modules.metrics import Protocol, psnr, ssim
+from lightning_modules.restoration import RestorationModule
+from networks.resize import bicubic_resize
+
+log = logging.getLogger(__name__)
+
+
+class Recorder(pl.Callback):
+    """Collects the scores of every test image, of the network and of bicubic enlargement of the same input."""
+
+    def __init__(self, protocols: list[Protocol]) -> None:
+        self.protocols = protocols
+        self.network: dict[str, dict[str, tuple[float, float]]] = {p.name: {} for p in protocols}
+        self.bicubic: dict[str, dict[str, tuple[float, float]]] = {p.name: {} for p in protocols}
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        enlarged = bicubic_resize(batch.lr, batch.scale) if batch.lr is not None and batch.scale else None
+        for protocol in self.protocols:
+            own = outputs["scores"][protocol.name]
+            for i, name in enumerate(batch.name):
+                self.network[protocol.name][name] = (own["psnr"][i].item(), own["ssim"][i].item())
+            if enlarged is not None and enlarged.shape == batch.hr.shape:
+                both = (psnr(enlarged, batch.hr, protocol), ssim(enlarged, batch.hr, protocol))
+                for i, name in enumerate(batch.name):
+                    self.bicubic[protocol.name][name] = (both[0][i].item(), both[1][i].item())
+
+
+def measure(
+    module: RestorationModule,
+    datamodule: ImageDataModule,
+    run_dir: Path,
+    *,
+    label: str,
+    degradation: dict[str, Any],
+    checkpoint: str | None,
+    accelerator: str = "auto",
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """Test on every test image of the data; write `results.json` and `images/`, print the table, return the records."""
+    dataset = datamodule.source.name
+    recorder = Recorder(module.protocols)
+    sheets = TestSheets(run_dir / "images" / dataset, module.protocols[0], label)
+    trainer = pl.Trainer(
+        accelerator=accelerator,
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        callbacks=[recorder, sheets],
+        use_distributed_sampler=False,
+    )
+    trainer.test(module, datamodule=datamodule, verbose=False)
+    facts = {
+        "dataset": dataset,
+        "split": "test",
+        "degradation": degradation,
+        "suite_seed": datamodule.suite_seed,
+    }
+    found = [
+        *records(recorder.bicubic, module.protocols, model="bicubic", checkpoint=None, **facts),
+        *(
+            records(recorder.network, module.protocols, model=label, checkpoint=checkpoint, **facts)
+            if label != "bicubic"
+            else []
+        ),
+    ]
+    add_records(run_dir / "results.json", found)
+    target = degradation["_target_"].rsplit(".", 1)[-1]
+    count = len(datamodule.numbers["test"])
+    print(
+        f"\n{dataset}, test split, {count} image{'s' * (count != 1)}, x{datamodule.scale}, {target}\n{table(found)}\n\n"
+        f"results: {run_dir / 'results.json'}\npictures: {run_dir / 'images' / dataset}",
+        flush=True,
+    )
+    return found
+
+
+def run(cfg: DictConfig) -> None:
+    """Evaluate `run=FOLDER`, `ckpt=FILE`, or `model=...` without weights (bicubic).
+
+    A run is measured on the data and degradation of its own config unless `data=` or `degradation=` is given.
+
+    Raises:
+        InputError: if the run or checkpoint is missing, damaged or of another model.
+    """
+    overridden = {item.lstrip("+~").split("=", 1)[0].split(".", 1)[0] for item in HydraConfig.get().overrides.task}
+    run_dir, checkpoint = Path(cfg.run_dir), Path(cfg.ckpt) if cfg.ckpt else None
+    label = HydraConfig.get().runtime.choices["model"]
+    if cfg.run:
+        run_dir = Path(cfg.run)
+        if not (run_dir / "config.yaml").is_file():
+            raise InputError(
+                f"run={run_dir}: no run folder (config.yaml is missing there); runs are folders below runs_dir="
+            )
+        checkpoint = checkpoint or run_dir / "checkpoints" / "best.ckpt"
+        saved = OmegaConf.load(run_dir / "config.yaml")
+        if not isinstance(saved, DictConfig) or "label" not in saved:
+            raise InputError(f"{run_dir / 'config.yaml'}: not the config of a run of this suite")
+        keep = [name for name in ("data", "degradation", "protocol") if name not in overridden]
+        # The data section refers to the degradation, also when only one of the two is taken over.
+        for name in keep:
+            cfg[name] = saved[name]
+        cfg.data.degradation = cfg.degradation
+        label = saved.label
+    if checkpoint is not None:
+        network, loaded = load_network(checkpoint)
+        label = loaded["config"].get("label", label)
+        if "model" in overridden and loaded["config"]["model"] != OmegaConf.to_container(cfg.model, resolve=True):
+            raise InputError(
+                f"{checkpoint}: a checkpoint of another model: it holds {loaded['config']['model']}, "
+                "not what model= asks for; leave model= away, the checkpoint knows its network"
+            )
+    else:
+        network = hydra.utils.instantiate(cfg.model, _convert_="all").eval()
+        if any(True for _ in network.parameters()):
+            raise InputError(f"model={label} has weights to load: give run=FOLDER or ckpt=FILE")
+    protocols = list(hydra.utils.instantiate(cfg.protocol, _convert_="all").values())
+    datamodule = hydra.utils.instantiate(cfg.data, _convert_="all")
+    if network.scale != datamodule.scale:
+        raise InputError(
+            f"the network enlarges x{network.scale}, degradation.scale is {datamodule.scale}: they must be equal"
+        )
+    if not cfg.run:
+        write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    measure(
+        RestorationModule(network, protocols),
+        datamodule,
+        run_dir,
+        label=label,
+        degradation=OmegaConf.to_container(cfg.degradation, resolve=True),  # type: ignore[arg-type]  # a mapping
+        checkpoint=str(checkpoint) if checkpoint else None,
+        accelerator=cfg.trainer.accelerator,
+    )

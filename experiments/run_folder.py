@@ -1,0 +1,157 @@
+"""The folder of a run: its stable name, who may write into it, and what is written first."""
+
+import hashlib
+import json
+import os
+import platform
+import re
+import secrets
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from datamodules.errors import InputError
+
+# Overrides that change how or where an experiment runs, not what it computes, are no part of its name.
+_UNNAMED = re.compile(
+    r"^(name|resume|runs_dir|data_dir|task|run|ckpt|run_dir|hydra.*|logger.*|callbacks.*"
+    r"|data\.(num_workers|cache_dir|on_corrupt)|trainer\.(accelerator|enable_progress_bar|num_nodes))$"
+)
+# Sections that have to be equal when a run is continued, and the keys in them that may differ all the same.
+_IDENTITY = ("model", "loss", "optimizer", "scheduler", "degradation", "data", "seed")
+_FREE_DATA_KEYS = {"num_workers", "cache_dir", "root", "source"}
+_PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "kornia", "albumentations", "torchmetrics", "wandb", "numpy")
+
+
+def run_name(choices: Mapping[str, Any], overrides: Sequence[str]) -> str:
+    """A name that is the same for the same command: experiment or model-data, then what was overridden, sorted.
+
+    Args:
+        choices: the config group options in force (`model`, `data`, `experiment`).
+        overrides: the overrides of the command line, as `key=value`.
+    """
+    pairs = dict(item.lstrip("+~").split("=", 1) for item in overrides if "=" in item)
+    if choices.get("experiment"):
+        base = str(choices["experiment"])
+        pairs.pop("experiment", None)
+    else:
+        base = f"{choices['model']}-{choices['data']}"
+        pairs = {k: v for k, v in pairs.items() if k not in ("model", "data", "experiment")}
+    named = {k: v for k, v in sorted(pairs.items()) if not _UNNAMED.match(k)}
+    parts = [f"{k}={_short(v) if k.endswith('root') else v}" for k, v in named.items()]
+    name = re.sub(r"[^A-Za-z0-9._=,-]+", "_", "-".join([base, *parts]))
+    if len(name) <= 120:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[:100]}-{digest}"
+
+
+def _short(path: str) -> str:
+    return "_".join(Path(path.strip("'\"")).parts[-2:]).replace("/", "")
+
+
+def open_run(run_dir: Path, config: Mapping[str, Any], resume: str) -> dict[str, Any]:
+    """Create the folder of a training run, or enter it to continue, and return its `meta.json`.
+
+    Raises:
+        InputError: if the name is taken (and resume is not "auto"), if the folder belongs to another configuration, or
+            if it cannot be written.
+    """
+    if int(os.environ.get("LOCAL_RANK", 0)) > 0:
+        return json.loads((run_dir / "meta.json").read_text())
+    if (run_dir / "config.yaml").exists():
+        if resume != "auto":
+            raise InputError(
+                f"{run_dir}: this run exists already: continue it with resume=auto, "
+                "or give the new one another name with name=..."
+            )
+        _check_same(run_dir, config)
+        meta = json.loads((run_dir / "meta.json").read_text())
+        meta["continued"] = [*meta.get("continued", []), _now()]
+    else:
+        meta = describe()
+    write_text(run_dir / "meta.json", json.dumps(meta, indent=2) + "\n")
+    write_text(run_dir / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+    return meta
+
+
+def _check_same(run_dir: Path, config: Mapping[str, Any]) -> None:
+    before = yaml.safe_load((run_dir / "config.yaml").read_text())
+    for section in _IDENTITY:
+        old, new = before.get(section), config.get(section)
+        if section == "data" and isinstance(old, dict) and isinstance(new, dict):
+            old, new = ({k: v for k, v in d.items() if k not in _FREE_DATA_KEYS} for d in (old, new))
+        if old != new:
+            key, was, now = _first_difference(section, old, new)
+            raise InputError(
+                f"{run_dir}: {key} was {was!r} in this run and is {now!r} now: "
+                "continue with the old value, or start a new run with name=..."
+            )
+
+
+def _first_difference(key: str, old: Any, new: Any) -> tuple[str, Any, Any]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in [*old, *new]:
+            if old.get(name) != new.get(name):
+                return _first_difference(f"{key}.{name}", old.get(name), new.get(name))
+    return key, old, new
+
+
+def describe() -> dict[str, Any]:
+    """What `meta.json` holds: commit, versions, machine, command, and the identity of the run's W&B record."""
+    import torch
+
+    return {
+        "created": _now(),
+        "command": " ".join(sys.argv),
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_dirty": bool(_git("status", "--porcelain")),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+        "threads": torch.get_num_threads(),
+        "wandb_id": secrets.token_hex(4),
+    }
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file atomically.
+
+    Raises:
+        InputError: if the folder cannot be written.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True) if part.parent.is_dir() else None
+        raise InputError(
+            f"{path}: cannot be written: {error.strerror}: free space, fix the permissions, or choose another runs_dir="
+        ) from error
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _git(*arguments: str) -> str:
+    here = Path(__file__).resolve().parent
+    try:
+        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""

@@ -1,0 +1,139 @@
+"""task=train: train by the recipe, keep the best checkpoint, test it, tabulate."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytorch_lightning as pl
+from omegaconf import DictConfig, OmegaConf
+
+from datamodules.errors import InputError
+from experiments.evaluate import measure
+from experiments.run_folder import open_run
+from lightning_modules import loggers
+from lightning_modules.callbacks.checkpointing import LastAndBest
+from lightning_modules.callbacks.epoch_log import EpochLog
+from lightning_modules.callbacks.finite import StopOnNonFiniteLoss
+from lightning_modules.callbacks.interrupt import StopOnSignal
+from lightning_modules.callbacks.sheets import ValidationSheets
+from lightning_modules.checkpoints import AtomicCheckpointIO, load_network, load_weights, read_checkpoint
+from lightning_modules.restoration import RestorationModule
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> float:
+    """Train, then test the best checkpoint against bicubic; returns the best validation PSNR, for sweepers.
+
+    Raises:
+        InputError: for a taken name, unreadable data, a damaged checkpoint, a full disk, a loss that is not a number.
+    """
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # a mapping
+    run_dir = Path(cfg.run_dir)
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+
+    network = hydra.utils.instantiate(cfg.model, _convert_="all")
+    if not any(True for _ in network.parameters()):
+        raise InputError(f"model={cfg.label} has nothing to train: measure it with task=evaluate model={cfg.label}")
+    protocols = list(hydra.utils.instantiate(cfg.protocol, _convert_="all").values())
+    module = RestorationModule(
+        network,
+        protocols,
+        loss=hydra.utils.instantiate(cfg.loss, _convert_="all"),
+        optimizer=hydra.utils.instantiate(cfg.optimizer, _convert_="all"),
+        scheduler=hydra.utils.instantiate(cfg.scheduler, _convert_="all") if cfg.scheduler else None,
+        config=config,
+        channels_last=cfg.channels_last,
+        compile=cfg.compile,
+    )
+    datamodule = hydra.utils.instantiate(cfg.data, _convert_="all")
+    # Images are found and decoded before the folder is made: a mistake in the data leaves nothing behind.
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    datamodule.setup("test")
+
+    meta = open_run(run_dir, config, cfg.resume)
+    last, best = run_dir / "checkpoints" / "last.ckpt", run_dir / "checkpoints" / "best.ckpt"
+    resume_from = last if last.exists() else None
+    if resume_from is not None:
+        checkpoint = read_checkpoint(resume_from)
+        load_weights(network, checkpoint, str(resume_from))  # names the difference better than a failing restore
+        log.info("continuing %s after step %d", run_dir, checkpoint["global_step"])
+
+    csv = loggers.MetricsCSV(run_dir)
+    # Lightning numbers the first step 0: what is kept are the rows of the steps the checkpoint has seen.
+    csv.rewind(checkpoint["global_step"] - 1 if resume_from else -1)
+    active = [csv, *wandb_loggers(cfg, config, run_dir, meta)]
+    for logger in active[1:]:
+        log.info("%s", loggers.where_line(logger))
+
+    checkpointing = LastAndBest(str(best.parent), module.monitor, **config["checkpoint"])
+    trainer = hydra.utils.instantiate(
+        cfg.trainer,
+        _convert_="all",
+        logger=active,
+        plugins=[AtomicCheckpointIO()],
+        callbacks=[
+            StopOnNonFiniteLoss(),
+            EpochLog(module.monitor),
+            ValidationSheets(protocols[0], cfg.label, **config["validation_sheets"]),
+            checkpointing,
+            StopOnSignal(str(last)),
+            *hydra.utils.instantiate(cfg.callbacks, _convert_="all").values(),
+        ],
+    )
+    status = 1
+    try:
+        trainer.fit(module, datamodule=datamodule, ckpt_path=resume_from, weights_only=True)
+        if not best.exists():
+            raise InputError(
+                f"{best} was never written: trainer.max_epochs or trainer.limit_val_batches left no validation"
+            )
+        module.network, loaded = load_network(best)
+        found = measure(
+            module,
+            datamodule,
+            run_dir,
+            label=cfg.label,
+            degradation=config["degradation"],
+            checkpoint=str(best.relative_to(run_dir)),
+            accelerator=cfg.trainer.accelerator,
+            progress=sys.stderr.isatty(),
+        )
+        summarise(active[1:], found, loaded["global_step"])
+        status = 0
+    finally:
+        for logger in active[1:]:
+            loggers.finish(logger, status)
+    return checkpointing.best_score
+
+
+def wandb_loggers(cfg: DictConfig, config: dict[str, Any], run_dir: Path, meta: dict[str, Any]) -> list[Any]:
+    """The loggers of the group beside the CSV: none, or W&B with the names that make ablations one view."""
+    group = cfg.name.replace(f"-seed={cfg.seed}", "")
+    made = hydra.utils.instantiate(cfg.logger, _convert_="all") or {}
+    return [
+        make(
+            run_dir,
+            run_id=meta["wandb_id"],
+            name=cfg.name,
+            job_type="train",
+            config={**config, "meta": meta},
+            **({} if make.keywords.get("group") else {"group": group}),
+            tags=[*make.keywords.get("tags", ()), f"model:{cfg.label}", f"data:{cfg.choices.data}", f"seed:{cfg.seed}"],
+        )
+        for make in made.values()
+    ]
+
+
+def summarise(active: list[Any], found: list[dict[str, Any]], step: int) -> None:
+    """Put the final test into the W&B summary, under the same names for every run."""
+    summary = {
+        f"test/{r['dataset']}/{metric}/{r['protocol']['name']}/{r['model']}": r[metric]
+        for r in found
+        for metric in ("psnr", "ssim")
+    }
+    for logger in active:
+        logger.experiment.summary.update({**summary, "best_step": step})

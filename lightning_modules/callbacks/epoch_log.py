@@ -1,0 +1,58 @@
+"""One line an epoch, for terminals and job logs alike."""
+
+import logging
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_only
+
+log = logging.getLogger(__name__)
+
+
+class EpochLog(pl.Callback):
+    """Logs epoch, step, mean training loss, the monitored validation value and the seconds taken.
+
+    Args:
+        monitor: logged validation value to show, in dB.
+    """
+
+    def __init__(self, monitor: str) -> None:
+        self.monitor = monitor
+        self.best = float("-inf")
+        self.losses: list[Any] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Not at the start of an epoch: a run that continues inside one never sees it.
+        self._begin()
+
+    def _begin(self) -> None:
+        self.started = time.monotonic()
+        self.losses = []
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.losses.append((outputs["loss"] if isinstance(outputs, dict) else outputs).detach())
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._report(trainer)
+        self._begin()
+
+    @rank_zero_only
+    def _report(self, trainer: pl.Trainer) -> None:
+        # Lightning already counts the epoch as begun, not as done.
+        text = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, step {trainer.global_step}"
+        if self.losses:
+            text += f", loss {sum(float(x) for x in self.losses) / len(self.losses):.5f}"
+        if self.monitor in trainer.callback_metrics:
+            value = float(trainer.callback_metrics[self.monitor])
+            self.best = max(self.best, value)
+            text += f", {self.monitor} {value:.2f} dB (best {self.best:.2f})"
+        log.info("%s, %.1f s", text, time.monotonic() - self.started)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best = state["best"]

@@ -1,0 +1,127 @@
+"""The supervised training procedure: one network, one multi-branch loss, one optimiser."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from datamodules.batch import Batch
+from datamodules.errors import InputError
+from lightning_modules.losses import MultiBranchLoss
+from lightning_modules.metrics import SSIM_WINDOW, Protocol, psnr, ssim
+from networks.restored import Restored
+
+
+class RestorationModule(pl.LightningModule):
+    """Train, validate and test any network of the suite.
+
+    Args:
+        network: states the batch fields it takes in `inputs`; gets exactly those, by keyword.
+        protocols: how PSNR and SSIM are measured; the first one chooses the best checkpoint.
+        loss: called with (Restored, Batch); needed for training only.
+        optimizer: called with the trainable parameters.
+        scheduler: called with the optimiser, stepped once an epoch; `None` keeps the learning rate.
+        config: the resolved configuration as plain containers; travels in the checkpoint.
+        channels_last: memory format of weights and inputs.
+        compile: compile the network in place (its parameter names stay as they are).
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        protocols: Sequence[Protocol],
+        loss: MultiBranchLoss | None = None,
+        optimizer: Callable[[Iterable[Tensor]], torch.optim.Optimizer] | None = None,
+        scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None,
+        config: Mapping[str, Any] | None = None,
+        channels_last: bool = False,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.protocols = list(protocols)
+        self.loss = loss
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.config = dict(config or {})
+        self.channels_last = channels_last
+        if channels_last:
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a documented overload
+        if compile:
+            self.network.compile()
+
+    @property
+    def monitor(self) -> str:
+        """The logged value that chooses the best checkpoint (higher is better)."""
+        return f"val/psnr/{self.protocols[0].name}"
+
+    def forward(self, batch: Batch) -> Restored:
+        fields = {name: getattr(batch, name) for name in self.network.inputs}  # type: ignore[union-attr]  # a tuple of str
+        if self.channels_last:
+            fields = {
+                name: value.contiguous(memory_format=torch.channels_last)
+                if isinstance(value, Tensor) and value.dim() == 4
+                else value
+                for name, value in fields.items()
+            }
+        return self.network(**fields)
+
+    def configure_optimizers(self) -> Any:
+        if self.make_optimizer is None:
+            raise ValueError("this module was made for evaluation: it has no optimizer")
+        optimizer = self.make_optimizer([p for p in self.network.parameters() if p.requires_grad])
+        if self.make_scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.make_scheduler(optimizer)}}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        if self.loss is None:
+            raise ValueError("this module was made for evaluation: it has no loss")
+        parts = self.loss(self(batch), batch)
+        total = parts.pop("total")
+        self.log("train/loss", total, prog_bar=True)
+        self.log_dict({f"train/loss_{branch}": value for branch, value in parts.items()})
+        return total
+
+    def measure(self, batch: Batch) -> tuple[Restored, dict[str, dict[str, Tensor]]]:
+        """Restore in float32 and measure: scores by protocol name, then "psnr" and "ssim", each [B]."""
+        side = min(batch.hr.shape[-2:])
+        for protocol in self.protocols:
+            if side - 2 * protocol.shave < SSIM_WINDOW:
+                raise InputError(
+                    f"{batch.name[0]}: image of {batch.hr.shape[-1]}x{batch.hr.shape[-2]} is too small for protocol "
+                    f"{protocol.name}: SSIM needs {SSIM_WINDOW} pixels after shaving {protocol.shave} at every border; "
+                    "leave the image out or choose another protocol="
+                )
+        with torch.autocast(self.device.type, enabled=False):
+            restored = self(batch)
+        scores = {
+            protocol.name: {
+                "psnr": psnr(restored.sr, batch.hr, protocol),
+                "ssim": ssim(restored.sr, batch.hr, protocol),
+            }
+            for protocol in self.protocols
+        }
+        return restored, scores
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        restored, scores = self.measure(batch)
+        for protocol, values in scores.items():
+            for metric, value in values.items():
+                # float32 because that is what Lightning's mean metric keeps; MPS has no float64 either.
+                self.log(
+                    f"val/{metric}/{protocol}",
+                    value.mean().float(),
+                    batch_size=len(batch),
+                    prog_bar=metric == "psnr" and f"val/{metric}/{protocol}" == self.monitor,
+                    sync_dist=True,
+                )
+        return {"restored": restored}
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        restored, scores = self.measure(batch)
+        return {"restored": restored, "scores": scores}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = self.config

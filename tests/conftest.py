@@ -1,0 +1,97 @@
+"""Fixtures that several test modules share."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+# No test may reach a network service: W&B stays offline and asks nobody.
+os.environ["WANDB_MODE"] = "offline"
+os.environ["WANDB_ERROR_REPORTING"] = "false"
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+
+
+def photograph(height: int, width: int, seed: int) -> np.ndarray:
+    """A smooth random colour image with edges, uint8 [H, W, 3]: blurring and enlarging it costs detail."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    image = np.zeros((height, width, 3))
+    for _ in range(12):
+        a, b, phase = rng.uniform(-0.4, 0.4, 3) * (1, 1, 10)
+        image += rng.uniform(-1, 1, 3) * np.sign(np.sin(a * x + b * y + phase))[..., None]
+    image = (image - image.min()) / (image.max() - image.min())
+    return (image * 255).round().astype(np.uint8)
+
+
+@pytest.fixture
+def make_photographs(tmp_path: Path) -> Callable[..., Path]:
+    """Call with (count, height, width) to get a folder of that many different PNG images."""
+
+    def make(count: int = 6, height: int = 80, width: int = 96, name: str = "photographs") -> Path:
+        folder = tmp_path / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            Image.fromarray(photograph(height, width, i)).save(folder / f"image{i}.png")
+        return folder
+
+    return make
+
+
+@dataclass
+class Outcome:
+    """What a command line did: exit status and what it printed."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Call with overrides to run `python run.py ...` in this process, in a folder of its own."""
+    import run
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DEBLUR_SR_CACHE", str(tmp_path / "cache"))
+
+    def call(*overrides: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["run.py", *overrides])
+        capsys.readouterr()
+        try:
+            status = run.main()
+        except SystemExit as leaving:
+            status = int(leaving.code or 0)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        printed = capsys.readouterr()
+        return Outcome(status, printed.out, printed.err)
+
+    return call
+
+
+@pytest.fixture
+def tiny(make_photographs: Callable[..., Path]) -> list[str]:
+    """Overrides that train ED-DSRN in a second: four steps an epoch, two epochs, 4-channel network, 80x96 images."""
+    return [
+        "data=folder",
+        f"data.root={make_photographs()}",
+        "data.patch=32",
+        "data.batch_size=2",
+        "data.samples_per_epoch=8",
+        "data.num_workers=0",
+        "model.widths=[4,4,4,4]",
+        "model.n_units=1",
+        "trainer.max_epochs=2",
+        "trainer.accelerator=cpu",
+        "trainer.log_every_n_steps=1",
+        "logger=none",
+        "name=tiny",
+    ]

@@ -1,0 +1,170 @@
+"""The way of an image from the cache to a degraded batch."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules.batch import Batch
+from datamodules.crops import TrainingCrops, WholeImages
+from datamodules.degradations.pipelines import EDDSRNDegradation
+from datamodules.errors import InputError
+from datamodules.image_datamodule import ImageDataModule
+from datamodules.loader import EpochOrder, ResumableLoader
+from datamodules.sources.folder import Folder
+
+
+def module(root: Path, cache: Path, **options: Any) -> ImageDataModule:
+    defaults = {"patch": 32, "batch_size": 4, "samples_per_epoch": 12, "num_workers": 0, "seed": 3}
+    made = ImageDataModule(Folder(str(root)), EDDSRNDegradation(), cache_dir=str(cache), **{**defaults, **options})
+    made.prepare_data()
+    made.setup("fit")
+    made.setup("test")
+    return made
+
+
+def epoch(loader: ResumableLoader, number: int) -> list[Batch]:
+    loader.order.set_epoch(number)
+    return list(loader)
+
+
+def by_index(batches: list[Batch], degradation: EDDSRNDegradation) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+    found = {}
+    for batch in batches:
+        done = degradation(batch)
+        assert done.lr is not None
+        for i, index in enumerate(batch.index.tolist()):
+            found[index] = (batch.hr[i], done.lr[i])
+    return found
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_sample_is_a_function_of_seed_epoch_index(
+    make_photographs: Callable[..., Path], tmp_path: Path, batch_size: int, workers: int
+) -> None:
+    root = make_photographs()
+    reference = module(root, tmp_path / "c")
+    expected = by_index(epoch(reference.train_dataloader(), 5), EDDSRNDegradation())
+    other = module(root, tmp_path / "c", batch_size=batch_size, num_workers=workers)
+    loader = other.train_dataloader()
+    epoch(loader, 4)  # history must not matter
+    got = by_index(epoch(loader, 5), EDDSRNDegradation())
+    assert set(got) == set(expected) == set(range(12))
+    for index in expected:
+        assert torch.equal(got[index][0], expected[index][0])
+        assert torch.equal(got[index][1], expected[index][1])
+
+
+def test_seed_and_epoch_change_the_crops(make_photographs: Callable[..., Path], tmp_path: Path) -> None:
+    root = make_photographs()
+    first = by_index(epoch(module(root, tmp_path / "c").train_dataloader(), 0), EDDSRNDegradation())
+    for other in (
+        epoch(module(root, tmp_path / "c").train_dataloader(), 1),
+        epoch(module(root, tmp_path / "c", seed=4).train_dataloader(), 0),
+    ):
+        changed = by_index(other, EDDSRNDegradation())
+        assert sum(torch.equal(first[i][0], changed[i][0]) for i in first) <= 1
+
+
+def test_ranks_share_the_batches_of_one_process(make_photographs: Callable[..., Path], tmp_path: Path) -> None:
+    made = module(make_photographs(), tmp_path / "c")
+    crops = TrainingCrops(made.caches["train"], made.numbers["train"], 32, 24, 3)
+    alone = ResumableLoader(crops, EpochOrder(24, 8, 3), num_workers=0)
+    ranks = [ResumableLoader(crops, EpochOrder(24, 4, 3, rank, 2), num_workers=0) for rank in range(2)]
+    for whole, *parts in zip(epoch(alone, 2), *(epoch(r, 2) for r in ranks), strict=True):
+        assert sorted(whole.index.tolist()) == sorted(i for part in parts for i in part.index.tolist())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loader_continues_at_the_next_batch(
+    make_photographs: Callable[..., Path], tmp_path: Path, workers: int
+) -> None:
+    made = module(make_photographs(), tmp_path / "c", num_workers=workers, batch_size=2)
+    loader = made.train_dataloader()
+    expected = [b.index.tolist() for b in epoch(loader, 1)]
+    loader.order.set_epoch(1)
+    iterator = iter(loader)
+    head = [next(iterator).index.tolist() for _ in range(4)]
+    state = loader.state_dict()
+    assert state == {"delivered": 4}
+    again = made.train_dataloader()
+    again.load_state_dict(state)
+    assert head + [b.index.tolist() for b in epoch(again, 1)] == expected
+    assert [b.index.tolist() for b in epoch(again, 1)] == expected  # the pass after it is whole again
+    assert again.state_dict() == {"delivered": 0}
+
+
+def test_images_are_used_evenly_over_epochs(make_photographs: Callable[..., Path], tmp_path: Path) -> None:
+    made = module(make_photographs(count=7), tmp_path / "c", samples_per_epoch=4, batch_size=4)
+    loader = made.train_dataloader()
+    names = [name for e in range(5) for batch in epoch(loader, e) for name in batch.name]
+    counts = {name: names.count(name) for name in made.caches["train"].names}
+    assert len(counts) == 5  # seven images, one held out for each of validation and test
+    assert set(counts.values()) == {4}
+
+
+def test_crops_are_true_regions_in_all_eight_symmetries(make_photographs: Callable[..., Path], tmp_path: Path) -> None:
+    made = module(make_photographs(count=3, height=40, width=36), tmp_path / "c")
+    cache = made.caches["train"]
+    crops = TrainingCrops(cache, [0], 32, 400, 0)
+    image = cache[0]
+    windows = {image[y : y + 32, x : x + 32].tobytes(): (y, x) for y in range(9) for x in range(5)}
+    seen_symmetries, seen_windows = set(), set()
+    for index in range(400):
+        crop = crops[(0, index)].image.permute(1, 2, 0).numpy()
+        for turns in range(4):
+            for mirrored in (False, True):
+                undone = np.rot90(crop, turns)
+                undone = np.ascontiguousarray(undone[:, ::-1] if mirrored else undone)
+                if undone.tobytes() in windows:
+                    seen_symmetries.add((turns, mirrored))
+                    seen_windows.add(windows[undone.tobytes()])
+    assert len(seen_symmetries) == 8
+    assert len(seen_windows) == 45  # every position, the last row and column included
+
+
+@pytest.mark.parametrize(("flip", "rotate", "expected"), [(False, False, 1), (True, False, 2), (False, True, 4)])
+def test_augmentation_switches(
+    make_photographs: Callable[..., Path], tmp_path: Path, flip: bool, rotate: bool, expected: int
+) -> None:
+    made = module(make_photographs(count=3, height=32, width=32), tmp_path / "c")
+    crops = TrainingCrops(made.caches["train"], [0], 32, 100, 0, flip, rotate)
+    assert len({crops[(0, i)].image.numpy().tobytes() for i in range(100)}) == expected
+
+
+def test_evaluation_depends_on_suite_seed_and_name_only(make_photographs: Callable[..., Path], tmp_path: Path) -> None:
+    root = make_photographs(height=45, width=50)
+    one = module(root, tmp_path / "c", seed=1, batch_size=2)
+    two = module(root, tmp_path / "c", seed=2, patch=16)
+    three = module(root, tmp_path / "c", suite_seed=1)
+    batches = [next(iter(m.test_dataloader())) for m in (one, two, three)]
+    lr = [m.on_after_batch_transfer(b, 0).lr for m, b in zip((one, two, three), batches, strict=True)]
+    assert batches[0].hr.shape == (1, 3, 44, 48)  # cut to multiples of the scale
+    assert torch.equal(lr[0], lr[1])
+    assert not torch.equal(lr[0], lr[2])
+
+
+def test_whole_images_keep_the_upper_left_part(make_photographs: Callable[..., Path], tmp_path: Path) -> None:
+    made = module(make_photographs(height=45, width=50), tmp_path / "c")
+    cache = made.caches["test"]
+    item = WholeImages(cache, [0], 4, 0)[0]
+    assert np.array_equal(item.image.permute(1, 2, 0).numpy(), cache[0][:44, :48])
+
+
+def test_image_smaller_than_the_patch(make_photographs: Callable[..., Path], tmp_path: Path) -> None:
+    root = make_photographs(count=12)
+    make_photographs(count=8, height=30, width=100)  # replaces the first eight
+    with pytest.raises(InputError, match=r"image\d\.png: image is 100x30 .*data\.patch=32: set data\.patch=28 or less"):
+        module(root, tmp_path / "c")
+    made = module(root, tmp_path / "c", on_small="skip")
+    assert all(min(made.caches["train"].shapes[i]) >= 32 for i in made.numbers["train"])
+    assert len(made.numbers["train"]) < len(made.caches["train"])
+
+
+def test_less_than_one_batch(make_photographs: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="less than one batch"):
+        module(make_photographs(), tmp_path / "c", batch_size=13).train_dataloader()
