@@ -1,5 +1,6 @@
 """The entry point: compose the configuration, check it, call the task. `python run.py --help` shows what there is."""
 
+import errno
 import os
 import signal
 import sys
@@ -42,6 +43,11 @@ def job(cfg: DictConfig) -> float | None:
         sys.exit(_say(error, 2))
     except InputError as error:
         sys.exit(_say(error, 1))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        place = error.filename or cfg.run_dir
+        sys.exit(_say(f"{place}: {error.strerror}: free disk space, then continue with resume=auto", 1))
     except Interrupted as error:
         sys.exit(_say(error, error.exit_status))
 

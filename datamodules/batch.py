@@ -14,6 +14,11 @@ class Batch:
     The loader fills `hr` (uint8), `name`, `index` and `key`; the degradation, on the device, makes `hr` float in [0, 1]
     and adds what its pipeline yields.
 
+    Of paired data (`datamodules.paired_datamodule`) the loader fills `lr` too: the degraded image file, uint8, same
+    window and symmetry as `hr`. On the device both become float in [0, 1] and `scale` is set to the ratio of the files;
+    then the degradation is called. One that starts from such files says so by `inputs = ("hr", "lr")`, takes `lr` at
+    the size of `hr` as the blurred image (through `as_float`, so that it takes uint8 as well) and replaces it.
+
     Attributes:
         hr: sharp images [B, C, H, W], RGB.
         name: image names, B of them.
@@ -24,6 +29,8 @@ class Batch:
         kernel: blur kernels [B, 1, k, k].
         noise_level: standard deviation of the noise on the [0, 1] scale [B, 1, 1, 1].
         scale: ratio of H to h.
+        group: random key of the whole batch, the same on every process: what all its samples share, such as a random
+            scale, is a function of it.
     """
 
     hr: Tensor
@@ -35,6 +42,7 @@ class Batch:
     kernel: Tensor | None = None
     noise_level: Tensor | None = None
     scale: int | None = None
+    group: int = 0
 
     def __len__(self) -> int:
         return len(self.name)

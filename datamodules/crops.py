@@ -10,6 +10,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or importing it looks 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import albumentations as A
 import numpy as np
@@ -24,21 +25,39 @@ from datamodules.degradations.random import make_key
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One sample as a worker ships it: uint8 image [3, H, W] and what identifies it."""
+    """One sample as a worker ships it: uint8 image [3, H, W], what identifies it, and of paired data the input."""
 
     image: Tensor
     name: str
     index: int
     key: int
+    degraded: Tensor | None = None
+    group: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Degraded images that come with the sharp ones: number i of `cache` belongs to sharp image i.
+
+    Attributes:
+        cache: decoded images, `scale` times smaller than the sharp ones in both directions.
+        scale: whole number from 1.
+    """
+
+    cache: ImageCache
+    scale: int = 1
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """Stack items of equal size into a `Batch` that holds uint8 `hr`."""
+    """Stack items of equal size into a `Batch` that holds uint8 `hr`, and uint8 `lr` if the data are paired."""
+    degraded = [item.degraded for item in items if item.degraded is not None]
     return Batch(
         hr=torch.stack([item.image for item in items]),
         name=[item.name for item in items],
         index=torch.tensor([item.index for item in items]),
         key=torch.tensor([item.key for item in items]),
+        lr=torch.stack(degraded) if degraded else None,
+        group=items[0].group,
     )
 
 
@@ -57,6 +76,8 @@ class TrainingCrops(Dataset[Item]):
         seed: run seed.
         flip: mirror every second crop on average.
         rotate: rotate by a random multiple of 90 degrees.
+        inputs: degraded images; they are cut at the same window, which starts at a multiple of their scale, and turned
+            by the same symmetry.
     """
 
     def __init__(
@@ -68,8 +89,9 @@ class TrainingCrops(Dataset[Item]):
         seed: int,
         flip: bool = True,
         rotate: bool = True,
+        inputs: Inputs | None = None,
     ) -> None:
-        self.cache, self.numbers = cache, numbers
+        self.cache, self.numbers, self.inputs = cache, numbers, inputs
         self.patch, self.length, self.seed = patch, length, seed
         turns = ["e", "r90", "r180", "r270"] if rotate else ["e"]
         mirrored = (["v", "hvt", "h", "t"] if rotate else ["h"]) if flip else []
@@ -79,27 +101,38 @@ class TrainingCrops(Dataset[Item]):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, address: tuple[int, int]) -> Item:
-        epoch, index = address
+    def __getitem__(self, address: tuple[int, int, int]) -> Item:
+        epoch, index, batch = address
         number = self.numbers[(epoch * self.length + index) % len(self.numbers)]
         key = make_key(self.seed, epoch, index)
         rng = np.random.default_rng(key & 0xFFFFFFFFFFFFFFFF)
         image = self.cache[number]
-        top, left = (int(rng.integers(side - self.patch + 1)) for side in image.shape[:2])
-        crop = image[top : top + self.patch, left : left + self.patch]
+        step = self.inputs.scale if self.inputs else 1
+        top, left = (step * int(rng.integers((side - self.patch) // step + 1)) for side in image.shape[:2])
+        symmetry = self.symmetries[rng.integers(len(self.symmetries))]
+        crop = self._crop(image, top, left, self.patch, symmetry)
+        degraded = None
+        if self.inputs:
+            degraded = self._crop(self.inputs.cache[number], top // step, left // step, self.patch // step, symmetry)
+        return Item(crop, self.cache.names[number], index, key, degraded, make_key("batch", self.seed, epoch, batch))
+
+    def _crop(self, image: np.ndarray, top: int, left: int, side: int, symmetry: Any) -> Tensor:
+        crop = image[top : top + side, left : left + side]
         # The transform is applied as a plain function: Compose would add half a millisecond a crop and its own state.
-        crop = self.square.apply(crop, group_element=self.symmetries[rng.integers(len(self.symmetries))])
-        return Item(_to_tensor(crop), self.cache.names[number], index, key)
+        return _to_tensor(self.square.apply(crop, group_element=symmetry))
 
 
 class WholeImages(Dataset[Item]):
     """Whole images, cut at the bottom and right to multiples of `multiple` (modcrop).
 
     The random key depends on (suite seed, image name) alone, so every method ever compared gets the same degradation.
+    Degraded images that come with the sharp ones are cut alike; `multiple` is then a multiple of their scale.
     """
 
-    def __init__(self, cache: ImageCache, numbers: Sequence[int], multiple: int, suite_seed: int) -> None:
-        self.cache, self.numbers = cache, numbers
+    def __init__(
+        self, cache: ImageCache, numbers: Sequence[int], multiple: int, suite_seed: int, inputs: Inputs | None = None
+    ) -> None:
+        self.cache, self.numbers, self.inputs = cache, numbers, inputs
         self.multiple, self.suite_seed = multiple, suite_seed
 
     def __len__(self) -> int:
@@ -110,4 +143,9 @@ class WholeImages(Dataset[Item]):
         image = self.cache[number]
         height, width = (side - side % self.multiple for side in image.shape[:2])
         name = self.cache.names[number]
-        return Item(_to_tensor(image[:height, :width]), name, index, make_key("suite", self.suite_seed, name))
+        degraded = None
+        if self.inputs:
+            scale = self.inputs.scale
+            degraded = _to_tensor(self.inputs.cache[number][: height // scale, : width // scale])
+        key = make_key("suite", self.suite_seed, name)
+        return Item(_to_tensor(image[:height, :width]), name, index, key, degraded, group=key)

@@ -1,4 +1,7 @@
-"""The data module of every experiment that degrades sharp images on the device."""
+"""The data module of every experiment that degrades sharp images on the device.
+
+`datamodules.paired_datamodule` adds data that bring their degraded images along.
+"""
 
 import logging
 from collections.abc import Callable
@@ -11,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.batch import Batch
 from datamodules.cache import ImageCache
-from datamodules.crops import TrainingCrops, WholeImages, collate
+from datamodules.crops import Inputs, TrainingCrops, WholeImages, collate
 from datamodules.errors import InputError
 from datamodules.loader import EpochOrder, ResumableLoader
 from datamodules.sources import Source, Split
@@ -36,6 +39,7 @@ class ImageDataModule(pl.LightningDataModule):
         flip, rotate: mirror the crop; rotate it by multiples of 90 degrees.
         on_corrupt: "error" stops at an unreadable image, "skip" goes on and reports how many.
         on_small: the same for an image smaller than the training crop.
+        variant: which of several versions of a data set; handed on to the source like `root`.
 
     Raises:
         InputError: from `setup`, for images that are missing, unreadable or too small.
@@ -57,6 +61,7 @@ class ImageDataModule(pl.LightningDataModule):
         rotate: bool = True,
         on_corrupt: Literal["error", "skip"] = "error",
         on_small: Literal["error", "skip"] = "error",
+        variant: str | None = None,
     ) -> None:
         super().__init__()
         self.source, self.degradation, self.seed = source, degradation, seed
@@ -66,7 +71,10 @@ class ImageDataModule(pl.LightningDataModule):
         self.suite_seed, self.flip, self.rotate = suite_seed, flip, rotate
         self.on_corrupt, self.on_small = on_corrupt, on_small
         self.scale: int = getattr(degradation, "scale", 1)
+        # What the sides of sharp images have to be divisible by; more than the scale where images shrink in between.
+        self.multiple: int = getattr(degradation, "multiple", self.scale)
         self.caches: dict[Split, ImageCache] = {}
+        self.inputs: dict[Split, Inputs] = {}  # stays empty: the degradation makes the inputs
         self.numbers: dict[Split, list[int]] = {}
 
     def prepare_data(self) -> None:
@@ -76,11 +84,15 @@ class ImageDataModule(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         splits: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
         for split in splits[stage]:
-            if split not in self.caches:
-                files = self.source.files(split)
-                cache = ImageCache.build(files, self.cache_dir, on_corrupt=self.on_corrupt)
-                least = self.patch if split == "train" else self.scale
-                self.caches[split], self.numbers[split] = cache, self._large_enough(cache, least, split)
+            if split not in self.numbers:
+                self.decode(split)
+                least = self.patch if split == "train" else self.multiple
+                self.numbers[split] = self._large_enough(self.caches[split], least, split)
+
+    def decode(self, split: Split) -> dict[str, ImageCache]:
+        """Fill `caches` of one split; returns every cache made, by what it holds."""
+        self.caches[split] = ImageCache.build(self.source.files(split), self.cache_dir, on_corrupt=self.on_corrupt)
+        return {"sharp": self.caches[split]}
 
     def _large_enough(self, cache: ImageCache, least: int, split: Split) -> list[int]:
         small = [i for i, shape in enumerate(cache.shapes) if min(shape) < least]
@@ -113,6 +125,7 @@ class ImageDataModule(pl.LightningDataModule):
             self.seed,
             self.flip,
             self.rotate,
+            self.inputs.get("train"),
         )
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         order = EpochOrder(len(crops), self.batch_size, self.seed, rank, world_size)
@@ -124,7 +137,9 @@ class ImageDataModule(pl.LightningDataModule):
         return ResumableLoader(crops, order, **self._worker_options())
 
     def _evaluation_loader(self, split: Split) -> DataLoader[Any]:
-        images = WholeImages(self.caches[split], self.numbers[split], self.scale, self.suite_seed)
+        images = WholeImages(
+            self.caches[split], self.numbers[split], self.multiple, self.suite_seed, self.inputs.get(split)
+        )
         # One image a batch: sizes differ. One worker reads ahead while the device computes.
         options = self._worker_options() | {"num_workers": min(self.num_workers, 1)}
         return DataLoader(images, batch_size=1, collate_fn=collate, **options)

@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, Sampler
 from datamodules.crops import Item, TrainingCrops, collate
 
 
-class EpochOrder(Sampler[tuple[int, int]]):
-    """Addresses (epoch, index) of the samples of this rank, shuffled by (seed, epoch), incomplete batches dropped.
+class EpochOrder(Sampler[tuple[int, int, int]]):
+    """Addresses (epoch, index, number of the batch) of the samples of this rank, shuffled by (seed, epoch).
 
-    Lightning calls `set_epoch`; `first_batch` makes the next pass start in the middle of the epoch.
+    Incomplete batches are dropped. Lightning calls `set_epoch`; `first_batch` makes the next pass start inside it.
     """
 
     def __init__(self, length: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
@@ -35,12 +35,13 @@ class EpochOrder(Sampler[tuple[int, int]]):
     def __len__(self) -> int:
         return self.batches * self.batch_size
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(self.length, generator=generator)[: len(self) * self.world_size]
-        mine = order[self.rank :: self.world_size][self.first_batch * self.batch_size :]
+        mine = order[self.rank :: self.world_size].tolist()
+        start = self.first_batch * self.batch_size
         self.first_batch = 0
-        return iter([(self.epoch, index) for index in mine.tolist()])
+        return iter([(self.epoch, mine[i], i // self.batch_size) for i in range(start, len(mine))])
 
 
 class ResumableLoader(DataLoader[Item]):

@@ -53,12 +53,19 @@ def _plain(value: Any) -> Any:
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
+def _check_set(node: Container, path: str, sources: Mapping[str, str]) -> None:
+    """Values left at ???. Before anything is resolved, for what points at such a value is not at fault."""
+    for key, child_path in _children(node, path):
+        if OmegaConf.is_missing(node, key):
+            advice = f"set it on the command line: {child_path}=..."
+            raise ConfigError(f"{child_path}: a value is required{_where(child_path, sources)}: {advice}")
+        if not OmegaConf.is_interpolation(node, key) and OmegaConf.is_config(node[key]):
+            _check_set(node[key], child_path, sources)
+
+
 def _check_resolves(node: Container, path: str, sources: Mapping[str, str]) -> None:
     for key, child_path in _children(node, path):
         place = _where(child_path, sources)
-        if OmegaConf.is_missing(node, key):
-            advice = f"set it on the command line: {child_path}=..."
-            raise ConfigError(f"{child_path}: a value is required{place}: {advice}")
         interpolation = OmegaConf.is_interpolation(node, key)
         try:
             value = node[key]
@@ -250,11 +257,12 @@ def check_targets(
     `sources` names the file that fills a node (see group_files). `runtime_args` names, by the path of a node, the
     parameters that the code itself passes when it instantiates that node.
     """
+    _check_set(cfg, "", sources or {})
     _check_resolves(cfg, "", sources or {})
     _check_node(cfg, "", sources or {}, runtime_args or {})
 
 
-def check_root(cfg: DictConfig, known: Mapping[str, Any]) -> None:
+def check_root(cfg: DictConfig, known: Mapping[str, Any], sources: Mapping[str, str] | None = None) -> None:
     """Checks the keys at the top of the config, and their values against the annotations in `known`.
 
     A known key that is not there counts as None: an error unless its annotation allows None.
@@ -263,7 +271,8 @@ def check_root(cfg: DictConfig, known: Mapping[str, Any]) -> None:
         if key not in known and key != "hydra":
             near = did_you_mean(key, known)
             raise ConfigError(f"{key}: unknown key at the top of the config: known: {listing(known)}{near}")
-    _check_resolves(cfg, "", {})
+    _check_set(cfg, "", sources or {})
+    _check_resolves(cfg, "", sources or {})
     for key, annotation in known.items():
         value = cfg.get(key)
         if key not in cfg and _type_mistake(None, None, annotation) is not None:

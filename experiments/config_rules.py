@@ -1,13 +1,16 @@
 """The check of a composed config before any data is read: every node by itself, then the rules between nodes."""
 
+import contextlib
 import inspect
+import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
+from datamodules.sources import splits_of
 from experiments.config_check import check_root, check_targets, group_files
-from experiments.config_errors import ConfigError
+from experiments.config_errors import ConfigError, did_you_mean, locate
 
 # The root keys of conf/config.yaml with their types; groups are mappings.
 ROOT: dict[str, Any] = {
@@ -36,6 +39,14 @@ _KEYWORDS = {
     "checkpoint": "lightning_modules.callbacks.checkpointing.LastAndBest",
     "validation_sheets": "lightning_modules.callbacks.sheets.ValidationSheets",
 }
+_LEAST = {
+    "seed": 0,
+    "trainer.max_epochs": 1,
+    "checkpoint.every_n_steps": 0,
+    "checkpoint.every_n_minutes": 0,
+    "validation_sheets.images": 0,
+    "validation_sheets.every_n_epochs": 1,
+}
 
 
 def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
@@ -46,16 +57,44 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     """
     # Hydra records no choice for groups of which several options are taken.
     sources = {"protocol": "conf/protocol/", **group_files(choices)}
-    check_root(cfg, ROOT)
+    _check_variant(cfg)
+    if not cfg.get("protocol"):
+        raise ConfigError("protocol: empty, expected at least one option of conf/protocol/: protocol=[y_shave4]")
+    check_root(cfg, ROOT, sources)
     check_targets(cfg, sources)
     extra = OmegaConf.create({k: {"_target_": t, "_partial_": True, **cfg[k]} for k, t in _KEYWORDS.items()})
     check_targets(extra, dict.fromkeys(_KEYWORDS, "conf/config.yaml"))
-    if not cfg.protocol:
-        raise ConfigError("protocol: empty, expected at least one option of conf/protocol/: protocol=[y_shave4]")
+    _check_least(cfg)
+    _check_accelerator(cfg)
     degradation = _construct(cfg, "degradation")
+    _check_inputs(cfg, degradation)
     if cfg.task._target_.endswith("train.run"):
+        _check_splits(cfg)
         _check_patch(cfg, degradation)
         _check_training(cfg, degradation)
+
+
+def _check_least(cfg: DictConfig) -> None:
+    for key, least in _LEAST.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and value < least:
+            raise ConfigError(f"{key}: found {value}, expected at least {least}")
+
+
+def _check_accelerator(cfg: DictConfig) -> None:
+    from pytorch_lightning.accelerators import AcceleratorRegistry
+
+    wanted = str(cfg.trainer.get("accelerator", "auto"))
+    known = ["auto", "gpu", *AcceleratorRegistry.available_accelerators()]
+    if wanted not in known:
+        near = did_you_mean(wanted, known)
+        raise ConfigError(f"trainer.accelerator: found {wanted!r}, expected {' | '.join(known)}{near}")
+    kinds = ("cuda", "mps") if wanted == "gpu" else (wanted,)
+    if wanted != "auto" and not any(AcceleratorRegistry[kind]["accelerator"].is_available() for kind in kinds):
+        raise ConfigError(
+            f"trainer.accelerator: found {wanted!r}, which this machine does not have: "
+            "trainer.accelerator=auto takes what there is"
+        )
 
 
 def _construct(cfg: DictConfig, node: str) -> Any:
@@ -64,7 +103,8 @@ def _construct(cfg: DictConfig, node: str) -> Any:
     import torch
 
     try:
-        with torch.device("meta"):
+        # Networks alone: a degradation may compute something when it is built, which meta tensors cannot.
+        with torch.device("meta") if node == "model" else contextlib.nullcontext():
             return hydra.utils.instantiate(cfg[node], _convert_="all")
     except Exception as error:
         cause = error.__cause__ or error
@@ -74,14 +114,49 @@ def _construct(cfg: DictConfig, node: str) -> Any:
         raise
 
 
+def _check_variant(cfg: DictConfig) -> None:
+    """A data set in several versions has no default; its source knows what there is to choose from."""
+    if OmegaConf.is_missing(cfg.data, "variant"):
+        found = typing.get_args(typing.get_type_hints(locate(cfg.data.source._target_).__init__)["variant"])
+        shown = " or ".join(f"data.variant={word}" for word in found)
+        raise ConfigError(f"data.variant: a value is required (conf/data/{cfg.choices.data}.yaml): set {shown}")
+
+
+def _check_splits(cfg: DictConfig) -> None:
+    """Said before anybody looks for the images of a test set to train on."""
+    if "source" in cfg.data and "train" not in splits_of(locate(cfg.data.source._target_)):
+        data = cfg.choices.data
+        raise ConfigError(
+            f"data: {data} is a test set, it has no images for training: choose data=div2k for training, and measure "
+            f"the run by task=evaluate run=RUN data={data}"
+        )
+
+
+def _check_inputs(cfg: DictConfig, degradation: Any) -> None:
+    """Inputs come from the degradation, or with the data: then it has to start from them, not to replace them."""
+    paired = "lr" in getattr(locate(cfg.data._target_), "provides", ())
+    starts_from_files = "lr" in getattr(degradation, "inputs", ("hr",))
+    if paired and not starts_from_files:
+        raise ConfigError(
+            f"degradation: {cfg.choices.degradation} makes its inputs from the sharp images and would ignore the "
+            f"degraded ones of data={cfg.choices.data}: choose degradation=none, or one that starts from them"
+        )
+    if starts_from_files and not paired:
+        raise ConfigError(
+            f"degradation: {cfg.choices.degradation} starts from degraded images, data={cfg.choices.data} has sharp "
+            "ones only: choose a degradation that makes them, such as degradation=ed_dsrn, or data with both, such as "
+            "data=paired_folder"
+        )
+
+
 def _check_patch(cfg: DictConfig, degradation: Any) -> None:
-    patch, scale = cfg.data.get("patch"), getattr(degradation, "scale", 1)
+    patch, scale = cfg.data.get("patch"), getattr(degradation, "multiple", getattr(degradation, "scale", 1))
     if patch is None:
         return
     if patch < 1 or patch % scale:
         near = max(scale, round(patch / scale) * scale)
         raise ConfigError(
-            f"data.patch: found {patch}, expected a multiple of degradation.scale={scale}: "
+            f"data.patch: found {patch}, expected a multiple of {scale} (degradation={cfg.choices.degradation}): "
             f"the nearest is data.patch={near}"
         )
     for key in ("batch_size", "samples_per_epoch"):
@@ -92,12 +167,15 @@ def _check_patch(cfg: DictConfig, degradation: Any) -> None:
 def _check_training(cfg: DictConfig, degradation: Any) -> None:
     """A network, its inputs, its loss and the degradation have to fit each other."""
     network = _construct(cfg, "model")
+    if not any(True for _ in network.parameters()):
+        raise ConfigError(f"model={cfg.label} has nothing to train: measure it with task=evaluate model={cfg.label}")
     loss = _construct(cfg, "loss")
     _construct_partial(cfg, "optimizer")
     from lightning_modules.losses import TARGETS
 
     name, provides = type(network).__name__, degradation.provides
-    if network.scale != degradation.scale:
+    # A network that takes the scale as an input works at every scale.
+    if "scale" not in network.inputs and network.scale != degradation.scale:
         raise ConfigError(
             f"model: {name} enlarges x{network.scale}, degradation.scale is {degradation.scale}: they must be equal"
         )

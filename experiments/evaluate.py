@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from datamodules.batch import Batch
 from datamodules.errors import InputError
 from datamodules.image_datamodule import ImageDataModule
+from experiments.config_check import check_targets
 from experiments.results import add_records, records, table
 from experiments.run_folder import write_text
 from lightning_modules.callbacks.sheets import TestSheets
@@ -110,7 +111,7 @@ def run(cfg: DictConfig) -> None:
     Raises:
         InputError: if the run or checkpoint is missing, damaged or of another model.
     """
-    overridden = {item.lstrip("+~").split("=", 1)[0].split(".", 1)[0] for item in HydraConfig.get().overrides.task}
+    overridden = [item.lstrip("+~").split("=", 1)[0] for item in HydraConfig.get().overrides.task]
     run_dir, checkpoint = Path(cfg.run_dir), Path(cfg.ckpt) if cfg.ckpt else None
     label = HydraConfig.get().runtime.choices["model"]
     if cfg.run:
@@ -123,16 +124,23 @@ def run(cfg: DictConfig) -> None:
         saved = OmegaConf.load(run_dir / "config.yaml")
         if not isinstance(saved, DictConfig) or "label" not in saved:
             raise InputError(f"{run_dir / 'config.yaml'}: not the config of a run of this suite")
-        keep = [name for name in ("data", "degradation", "protocol") if name not in overridden]
+        for name in ("data", "degradation", "protocol"):
+            if name not in overridden:
+                _take_over(cfg, saved, name, overridden)
         # The data section refers to the degradation, also when only one of the two is taken over.
-        for name in keep:
-            cfg[name] = saved[name]
         cfg.data.degradation = cfg.degradation
         label = saved.label
+        check_targets(cfg)  # the run may be older than the code
+    elif (run_dir / "meta.json").exists():
+        raise InputError(
+            f"{run_dir}: a training run of this name exists: measure it with run={run_dir}, "
+            "or give this evaluation another name with name=..."
+        )
     if checkpoint is not None:
         network, loaded = load_network(checkpoint)
         label = loaded["config"].get("label", label)
-        if "model" in overridden and loaded["config"]["model"] != OmegaConf.to_container(cfg.model, resolve=True):
+        asked = any(key.split(".")[0] == "model" for key in overridden)
+        if asked and loaded["config"]["model"] != OmegaConf.to_container(cfg.model, resolve=True):
             raise InputError(
                 f"{checkpoint}: a checkpoint of another model: it holds {loaded['config']['model']}, "
                 "not what model= asks for; leave model= away, the checkpoint knows its network"
@@ -147,6 +155,9 @@ def run(cfg: DictConfig) -> None:
         raise InputError(
             f"the network enlarges x{network.scale}, degradation.scale is {datamodule.scale}: they must be equal"
         )
+    # Images are found and decoded before the folder is made: a mistake in the data leaves nothing behind.
+    datamodule.prepare_data()
+    datamodule.setup("test")
     if not cfg.run:
         write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     measure(
@@ -155,6 +166,21 @@ def run(cfg: DictConfig) -> None:
         run_dir,
         label=label,
         degradation=OmegaConf.to_container(cfg.degradation, resolve=True),  # type: ignore[arg-type]  # a mapping
-        checkpoint=str(checkpoint) if checkpoint else None,
+        checkpoint=_shown(checkpoint, run_dir) if checkpoint else None,
         accelerator=cfg.trainer.accelerator,
+        progress=cfg.trainer.enable_progress_bar,
     )
+
+
+def _take_over(cfg: DictConfig, saved: DictConfig, name: str, overridden: list[str]) -> None:
+    """Replace a section by that of the run; single values given on the command line stay in force."""
+    given = {key: OmegaConf.select(cfg, key) for key in overridden if key.startswith(f"{name}.")}
+    cfg[name] = saved[name]
+    for key, value in given.items():
+        OmegaConf.update(cfg, key, value, force_add=True)
+
+
+def _shown(checkpoint: Path, run_dir: Path) -> str:
+    """As training writes it, so that a measurement made again replaces the earlier one."""
+    inside = checkpoint.resolve().is_relative_to(run_dir.resolve())
+    return str(checkpoint.resolve().relative_to(run_dir.resolve()) if inside else checkpoint)

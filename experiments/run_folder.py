@@ -43,6 +43,8 @@ def run_name(choices: Mapping[str, Any], overrides: Sequence[str]) -> str:
     else:
         base = f"{choices['model']}-{choices['data']}"
         pairs = {k: v for k, v in pairs.items() if k not in ("model", "data", "experiment")}
+    if choices.get("task") == "evaluate":
+        base = f"evaluate-{base}"  # a folder of its own beside that of the training
     named = {k: v for k, v in sorted(pairs.items()) if not _UNNAMED.match(k)}
     parts = [f"{k}={_short(v) if k.endswith('root') else v}" for k, v in named.items()]
     name = re.sub(r"[^A-Za-z0-9._=,-]+", "_", "-".join([base, *parts]))
@@ -72,7 +74,7 @@ def open_run(run_dir: Path, config: Mapping[str, Any], resume: str) -> dict[str,
                 "or give the new one another name with name=..."
             )
         _check_same(run_dir, config)
-        meta = json.loads((run_dir / "meta.json").read_text())
+        meta = _read_mapping(run_dir / "meta.json")
         meta["continued"] = [*meta.get("continued", []), _now()]
     else:
         meta = describe()
@@ -82,7 +84,7 @@ def open_run(run_dir: Path, config: Mapping[str, Any], resume: str) -> dict[str,
 
 
 def _check_same(run_dir: Path, config: Mapping[str, Any]) -> None:
-    before = yaml.safe_load((run_dir / "config.yaml").read_text())
+    before = _read_mapping(run_dir / "config.yaml")
     for section in _IDENTITY:
         old, new = before.get(section), config.get(section)
         if section == "data" and isinstance(old, dict) and isinstance(new, dict):
@@ -93,6 +95,18 @@ def _check_same(run_dir: Path, config: Mapping[str, Any]) -> None:
                 f"{run_dir}: {key} was {was!r} in this run and is {now!r} now: "
                 "continue with the old value, or start a new run with name=..."
             )
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    """One of the files that every run has; YAML reads JSON too."""
+    try:
+        found = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be read ({reason}): start a new run with name=...") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: is empty or of another kind: start a new run with name=...")
+    return found
 
 
 def _first_difference(key: str, old: Any, new: Any) -> tuple[str, Any, Any]:

@@ -35,8 +35,6 @@ def run(cfg: DictConfig) -> float:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
 
     network = hydra.utils.instantiate(cfg.model, _convert_="all")
-    if not any(True for _ in network.parameters()):
-        raise InputError(f"model={cfg.label} has nothing to train: measure it with task=evaluate model={cfg.label}")
     protocols = list(hydra.utils.instantiate(cfg.protocol, _convert_="all").values())
     module = RestorationModule(
         network,
@@ -54,11 +52,12 @@ def run(cfg: DictConfig) -> float:
     datamodule.setup("fit")
     datamodule.setup("test")
 
-    meta = open_run(run_dir, config, cfg.resume)
     last, best = run_dir / "checkpoints" / "last.ckpt", run_dir / "checkpoints" / "best.ckpt"
-    resume_from = last if last.exists() else None
+    resume_from = last if cfg.resume == "auto" and last.exists() else None
+    # Read before the folder is touched: a damaged file changes nothing.
+    checkpoint = read_checkpoint(resume_from) if resume_from else {}
+    meta = open_run(run_dir, config, cfg.resume)
     if resume_from is not None:
-        checkpoint = read_checkpoint(resume_from)
         load_weights(network, checkpoint, str(resume_from))  # names the difference better than a failing restore
         log.info("continuing %s after step %d", run_dir, checkpoint["global_step"])
 

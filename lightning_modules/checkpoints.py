@@ -1,6 +1,9 @@
 """Checkpoints: plain tensors and containers, written atomically, from which the network alone can be rebuilt."""
 
+import importlib
+import inspect
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +69,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path}: cannot be read as a checkpoint ({size:,} bytes, {type(error).__name__}): "
             "it is truncated or another kind of file; use the other one of last.ckpt and best.ckpt, or copy it again"
         ) from error
-    if (
-        not isinstance(checkpoint, dict)
-        or "state_dict" not in checkpoint
-        or "model" not in checkpoint.get("config", {})
-    ):
+    config = checkpoint.get("config") if isinstance(checkpoint, dict) else None
+    model = config.get("model") if isinstance(config, dict) else None
+    if not isinstance(model, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise InputError(
             f"{path}: holds no 'config' and 'state_dict' of this suite; published weights have importers of their own"
         )
@@ -83,20 +84,41 @@ def build_network(model: dict[str, Any], where: str) -> nn.Module:
     Raises:
         InputError: if the config names another target or does not fit its network.
     """
-    for target in _targets(model):
-        if not target.startswith("networks."):
-            raise InputError(f"{where}: model config names {target!r}, expected a class in networks/")
+    for node in _walk(model):
+        if isinstance(node, dict) and "_target_" in node and not _defined_in_networks(str(node["_target_"])):
+            raise InputError(f"{where}: model config names '{node['_target_']}', expected a class in networks/")
+        if isinstance(node, str) and "${" in node:  # an interpolation could bring in a target of its own
+            raise InputError(f"{where}: model config holds the interpolation {node!r}, expected plain values")
     try:
-        return hydra.utils.instantiate(model, _convert_="all")
+        network = hydra.utils.instantiate(model, _convert_="all")
     except Exception as error:
-        raise InputError(f"{where}: cannot build {model.get('_target_')}: {str(error).splitlines()[0]}") from error
+        cause = error.__cause__ or error
+        reason = (str(cause).splitlines() or [type(cause).__name__])[0]
+        raise InputError(f"{where}: cannot build {model.get('_target_')}: {reason}") from error
+    if not isinstance(network, nn.Module):
+        raise InputError(f"{where}: model config makes a {type(network).__name__}, expected a network")
+    return network
 
 
-def _targets(node: Any) -> list[str]:
-    if isinstance(node, dict):
-        own = [str(node["_target_"])] if "_target_" in node else []
-        return own + [target for value in node.values() for target in _targets(value)]
-    return [target for value in node for target in _targets(value)] if isinstance(node, list) else []
+def _walk(node: Any) -> Iterator[Any]:
+    """The node and everything in it; keys too, for they may be interpolations as well."""
+    yield node
+    children = [*node, *node.values()] if isinstance(node, dict) else node if isinstance(node, list | tuple) else []
+    for child in children:
+        yield from _walk(child)
+
+
+def _defined_in_networks(target: str) -> bool:
+    """Whether `target` is package.module.name of something written there; what a module imports does not count."""
+    module, _, name = target.rpartition(".")
+    if module.split(".")[0] != "networks":
+        return False
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        return False
+    own = inspect.isclass(found) or inspect.isfunction(found)
+    return own and found.__module__.split(".")[0] == "networks"
 
 
 def load_weights(network: nn.Module, checkpoint: dict[str, Any], where: str) -> None:

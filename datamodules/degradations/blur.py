@@ -1,40 +1,200 @@
-"""Blur: true convolution of every image with its own kernel."""
+"""Blur: true convolution of every image with its own kernel, by whichever algorithm is measured to be fastest.
 
+The choice depends on kernel size, image size and device, never on the batch size, so a sample does not change its
+algorithm with the batch it travels in. Arithmetic is float32, or float64 for float64 images; half precision images are
+computed in float32 and rounded once, and autocast does not reach in here.
+"""
+
+import math
 from typing import Literal
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
-Boundary = Literal["replicate", "reflect", "circular"]
+from datamodules.degradations.convolution import (
+    Boundary,
+    convolution_matrix,
+    spatial,
+    spatial_adjoint,
+    spectral,
+    spectral_adjoint,
+    spectral_size,
+)
+from networks.fourier import work_dtype
+
+__all__ = ["Algorithm", "Boundary", "adjoint", "blur_decimate", "choose", "convolve", "convolve_separable"]
+
+Algorithm = Literal["auto", "spatial", "fft"]
+SeparableAlgorithm = Literal["auto", "matrices", "passes"]
+
+# Convolution in space costs (kernel pixels x output pixels), the FFT roughly its number of pixels; FFT is chosen when
+# the first exceeds this many times the second. CPU: measured, `python -m experiments.benchmarks.blur`, by whether the
+# boundary is circular (no margin to transform), and divided by the scale, or its square, as kept pixels cost more than others.
+# CUDA: unmeasured; about a 15x15 kernel at scale 1, where libraries commonly change over.
+_CPU_RATIO = {False: 450.0, True: 220.0}
+_CUDA_RATIO = 225.0
+# Up to this side, products with n x n matrices beat two passes of grouped convolution. Same measurement; CPU only.
+_MATRIX_SIDE = 160
 
 
-def convolve(images: Tensor, kernels: Tensor, boundary: Boundary = "replicate") -> Tensor:
+def choose(
+    size: tuple[int, int], kernel: tuple[int, int], scale: int, boundary: Boundary, device: str
+) -> Literal["spatial", "fft"]:
+    """The algorithm of `blur_decimate` (`convolve` for scale 1) for images and kernels of (height, width).
+
+    Kernels larger than the frame of a circular image take the FFT, which folds them for free.
+    """
+    circular = boundary == "circular"
+    if circular and (kernel[0] > size[0] or kernel[1] > size[1]):
+        return "fft"
+    # Without a margin the spectrum shrinks with the decimation, so that FFT keeps its advantage at every scale.
+    ratio = _CUDA_RATIO if device == "cuda" else _CPU_RATIO[circular] / (scale * scale if circular else scale)
+    in_space = math.prod(kernel) * math.ceil(size[0] / scale) * math.ceil(size[1] / scale)
+    return "fft" if in_space > ratio * math.prod(spectral_size(*size, *kernel, boundary, scale)) else "spatial"
+
+
+def convolve(
+    images: Tensor, kernels: Tensor, boundary: Boundary = "replicate", *, algorithm: Algorithm = "auto"
+) -> Tensor:
     """Convolve each image with its kernel; all channels of an image share it.
 
     y[i] = sum_j k[j] x[i - (j - floor(k/2))]: true convolution, so an off-centre kernel moves the image the
     way its mass is displaced.
 
     Args:
-        images: [B, C, H, W].
-        kernels: [B, 1, k, k] (or [1, 1, k, k], shared), odd or even k.
-        boundary: how the image continues outside its frame; "reflect" repeats no edge pixel.
+        images: [B, C, H, W], any range, any floating dtype.
+        kernels: [B, 1, k, k] (or [1, 1, k, k], shared), odd or even, also rectangular, of any size: where a kernel
+            is larger than the frame, the boundary rule is repeated as often as it takes.
+        boundary: how the image continues outside its frame: "replicate" repeats the edge pixel, "reflect" mirrors
+            without repeating it, "circular" starts again at the other side.
+        algorithm: "spatial" or "fft" to force one; they agree within rounding.
 
     Returns:
         [B, C, H, W], same dtype as `images`.
 
     Raises:
-        ValueError: if the shapes do not fit, or if the frame is smaller than the boundary rule needs.
+        ValueError: if the shapes do not fit, the images are not floating point, or a name is unknown.
     """
-    batch, _, height, width = images.shape
+    return blur_decimate(images, kernels, 1, boundary, algorithm=algorithm)
+
+
+def blur_decimate(
+    images: Tensor,
+    kernels: Tensor,
+    scale: int,
+    boundary: Boundary = "circular",
+    *,
+    algorithm: Algorithm = "auto",
+) -> Tensor:
+    """Blur, then keep the upper-left pixel of every `scale` x `scale` block: convolve(...)[..., ::s, ::s].
+
+    In space only the kept pixels are computed, which is s^2 times less work.
+
+    Args:
+        images, kernels, boundary, algorithm: as `convolve`; H and W need not be multiples of `scale`.
+        scale: decimation factor >= 1.
+
+    Returns:
+        [B, C, ceil(H/s), ceil(W/s)], same dtype as `images`.
+
+    Raises:
+        ValueError: as `convolve`, or if `scale` < 1.
+    """
+    _check(images, kernels, boundary, algorithm)
+    if scale < 1:
+        raise ValueError(f"scale is {scale}, expected an integer of at least 1")
+    height, width, kh, kw = (*images.shape[-2:], *kernels.shape[-2:])
+    if algorithm == "auto":
+        algorithm = choose((height, width), (kh, kw), scale, boundary, images.device.type)
+    dtype = work_dtype(images)
+    apply = spectral if algorithm == "fft" else spatial
+    with torch.autocast(images.device.type, enabled=False):
+        return apply(images.to(dtype), kernels.to(dtype), boundary, scale).to(images.dtype)
+
+
+def convolve_separable(
+    images: Tensor,
+    lines: Tensor,
+    boundary: Boundary = "replicate",
+    scale: int = 1,
+    *,
+    algorithm: SeparableAlgorithm = "auto",
+) -> Tensor:
+    """Convolve with kernels that are the outer product of a line with itself, such as isotropic Gaussians.
+
+    Equal to `blur_decimate(images, lines^T lines, scale, boundary)` within rounding.
+
+    Args:
+        images: [B, C, H, W], any range, any floating dtype.
+        lines: [B, k] (or [1, k], shared), centre at index floor(k/2), any size.
+        boundary: as `convolve`.
+        scale: keep every `scale`-th row and column of the result only.
+        algorithm: "matrices" (products with n x n matrices that hold the boundary) or "passes" (two convolutions) to
+            force one.
+
+    Returns:
+        [B, C, ceil(H/s), ceil(W/s)], same dtype as `images`.
+
+    Raises:
+        ValueError: as `blur_decimate`.
+    """
+    if lines.dim() != 2:
+        raise ValueError(f"lines have shape {tuple(lines.shape)}, expected [{len(images)}, k]")
+    if algorithm not in ("auto", "matrices", "passes"):
+        raise ValueError(f"algorithm is {algorithm!r}, expected auto, matrices or passes")
+    _check(images, lines[:, None, None, :], boundary, "auto")
+    if scale < 1:
+        raise ValueError(f"scale is {scale}, expected an integer of at least 1")
+    dtype = work_dtype(images)
+    height, width = images.shape[-2:]
+    if algorithm == "auto":
+        # Lower matmul precision settings (TF32, bfloat16) must not reach the data.
+        exact = dtype == torch.float64 or torch.get_float32_matmul_precision() == "highest"
+        small = images.device.type == "cpu" and max(height, width) <= _MATRIX_SIDE
+        algorithm = "matrices" if exact and small else "passes"
+    with torch.autocast(images.device.type, enabled=False):
+        x, lines = images.to(dtype), lines.to(dtype)
+        if algorithm == "matrices":
+            left = convolution_matrix(lines, height, boundary, scale)[:, None]
+            right = convolution_matrix(lines, width, boundary, scale)[:, None].mT
+            return (left @ x @ right).to(images.dtype)
+        x = spatial(x, lines[:, None, :, None], boundary, (scale, 1))
+        return spatial(x, lines[:, None, None, :], boundary, (1, scale)).to(images.dtype)
+
+
+def adjoint(
+    images: Tensor, kernels: Tensor, boundary: Boundary = "circular", *, algorithm: Algorithm = "auto"
+) -> Tensor:
+    """The transposed blur: <convolve(x, k), y> = <x, adjoint(y, k)> for all x and y, for every boundary.
+
+    For "circular" it is correlation. For the others what falls outside the frame goes back to the pixels it came from.
+
+    Args:
+        images, kernels, boundary, algorithm: as `convolve`.
+
+    Returns:
+        [B, C, H, W], same dtype as `images`.
+
+    Raises:
+        ValueError: as `convolve`.
+    """
+    _check(images, kernels, boundary, algorithm)
+    size, kernel = (images.shape[-2], images.shape[-1]), (kernels.shape[-2], kernels.shape[-1])
+    if algorithm == "auto":
+        algorithm = choose(size, kernel, 1, boundary, images.device.type)
+    dtype = work_dtype(images)
+    apply = spectral_adjoint if algorithm == "fft" else spatial_adjoint
+    with torch.autocast(images.device.type, enabled=False):
+        return apply(images.to(dtype), kernels.to(dtype), boundary).to(images.dtype)
+
+
+def _check(images: Tensor, kernels: Tensor, boundary: str, algorithm: str) -> None:
+    if images.dim() != 4 or not images.is_floating_point():
+        raise ValueError(f"images are {images.dtype} {tuple(images.shape)}, expected floating point [B, C, H, W]")
+    batch = len(images)
     if kernels.dim() != 4 or kernels.shape[0] not in (1, batch) or kernels.shape[1] != 1:
         raise ValueError(f"kernels have shape {tuple(kernels.shape)}, expected [{batch}, 1, k, k]")
-    kh, kw = kernels.shape[-2:]
-    # The flipped kernel of an even size has its centre one pixel earlier: pad the longer side first.
-    padding = (kw - 1 - kw // 2, kw // 2, kh - 1 - kh // 2, kh // 2)
-    limit = {"replicate": 10**9, "reflect": min(height, width) - 1, "circular": min(height, width)}[boundary]
-    if max(padding) > limit:
-        raise ValueError(f"a {kh}x{kw} kernel is too large for {height}x{width} images with boundary {boundary!r}")
-    weight = kernels.expand(batch, 1, kh, kw).flip(-2, -1).to(images.dtype)
-    # One image is one group: channels take the place of the batch, images that of the channels.
-    stack = F.pad(images, padding, mode=boundary).transpose(0, 1)
-    return F.conv2d(stack, weight, groups=batch).transpose(0, 1)
+    if boundary not in ("replicate", "reflect", "circular"):
+        raise ValueError(f"boundary is {boundary!r}, expected replicate, reflect or circular")
+    if algorithm not in ("auto", "spatial", "fft"):
+        raise ValueError(f"algorithm is {algorithm!r}, expected auto, spatial or fft")

@@ -1,19 +1,31 @@
 """Degradation pipelines: callables that complete a `Batch` on its device.
 
 A pipeline states the `scale` between `hr` and `lr` and the batch fields it `provides`; the config check compares both
-with what the network and the loss ask for.
+with what the network and the loss ask for. One that starts from degraded files says `inputs = ("hr", "lr")`. Kernels
+come from a callable `keys -> [B, 1, k, k]` that the config chooses.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
+from torch import Tensor
 
 from datamodules.batch import Batch, as_float
-from datamodules.degradations.blur import Boundary, convolve
-from datamodules.degradations.kernels import isotropic_gaussian
+from datamodules.degradations.blur import Boundary, blur_decimate, convolve, convolve_separable
+from datamodules.degradations.kernels import gaussian_line
+from datamodules.degradations.noise import (
+    add_gaussian_noise,
+    sample_usrnet_noise_level,
+    to_eight_bit_levels,
+    trunc8,
+)
 from datamodules.degradations.random import uniform
-from datamodules.degradations.resample import bicubic_resize
+from datamodules.degradations.resample import bicubic_kernel, bicubic_resize
+
+Kernels = Callable[[Tensor], Tensor]
 
 
 class EDDSRNDegradation:
@@ -59,8 +71,191 @@ class EDDSRNDegradation:
         """Complete `batch`; `hr` must have sides divisible by `scale`. The same keys give the same result."""
         hr = as_float(batch.hr)
         lr_sharp = bicubic_resize(hr, self.scale, down=True)
-        kernel = isotropic_gaussian(uniform(batch.key, "ed_dsrn/sigma", (), *self.sigma), self.kernel_size)
-        lr = convolve(lr_sharp, kernel, self.boundary)
+        sigma = uniform(batch.key, "ed_dsrn/sigma", (), *self.sigma)
+        line = gaussian_line(sigma, self.kernel_size)
+        kernel = line[:, None, :, None] * line[:, None, None, :]
+        lr = convolve_separable(lr_sharp, line, self.boundary)
         if self.eight_bit:
-            lr = lr.mul(255).round().clamp(0, 255).div(255)
+            lr = to_eight_bit_levels(lr)
         return replace(batch, hr=hr, lr=lr, lr_sharp=lr_sharp, kernel=kernel, scale=self.scale)
+
+
+class ClassicalDegradation:
+    """The classical model: blur, then reduction, then noise: y = (x * k) down + n.
+
+    With the options of the configs it is the degradation of USRNet (circular blur, every s-th pixel), of DAN (reflected
+    border, bicubic reduction, 8 bit) and of USRNet+DAN. Fills `lr`, `kernel`, `noise_level`, `scale`.
+    Sources: Zhang, Van Gool, Timofte, CVPR 2020, eq. 1; Luo et al., NeurIPS 2020, section 4.1.
+
+    Args:
+        kernels: one kernel for every random key.
+        scale: reduction factor, or several: then one is drawn for each batch, the same on every process.
+        reduction: "decimate" keeps the upper-left pixel of every block, "bicubic" is MATLAB's imresize.
+        boundary: how the sharp image continues outside its frame.
+        noise: standard deviation on the [0, 1] scale, or "usrnet" for USRNet's training law.
+        storage: what holds the reduced image before noise: "float", "eight_bit" (rounded), or "trunc8" (truncated, as
+            the official USRNet data code does it).
+
+    Raises:
+        ValueError: for a scale below 1, a negative noise level, an unknown option.
+    """
+
+    inputs = ("hr",)
+    provides = ("hr", "lr", "kernel", "noise_level", "scale")
+
+    def __init__(
+        self,
+        kernels: Kernels,
+        scale: int | Sequence[int] = 4,
+        reduction: Literal["decimate", "bicubic"] = "decimate",
+        boundary: Boundary = "circular",
+        noise: float | Literal["usrnet"] = 0.0,
+        storage: Literal["float", "eight_bit", "trunc8"] = "float",
+    ) -> None:
+        self.scales = [scale] if isinstance(scale, int) else list(scale)
+        if not self.scales or min(self.scales) < 1:
+            raise ValueError(f"scale is {scale}, expected integers of at least 1")
+        if noise != "usrnet" and not (isinstance(noise, int | float) and noise >= 0):
+            raise ValueError(f"noise is {noise!r}, expected a standard deviation >= 0 on the [0, 1] scale, or usrnet")
+        if reduction not in ("decimate", "bicubic"):
+            raise ValueError(f"reduction is {reduction!r}, expected decimate or bicubic")
+        if storage not in ("float", "eight_bit", "trunc8"):
+            raise ValueError(f"storage is {storage!r}, expected float, eight_bit or trunc8")
+        # Sharp images have to be divisible by every scale that may be drawn.
+        self.scale = math.lcm(*self.scales)
+        self.kernels, self.reduction, self.boundary = kernels, reduction, boundary
+        self.noise, self.storage = noise, storage
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> Batch:
+        """Complete `batch`; `hr` must have sides divisible by the scale. The same keys give the same result."""
+        hr = as_float(batch.hr)
+        scale = self.scales[batch.group % len(self.scales)]
+        kernel = self.kernels(batch.key)
+        if self.reduction == "decimate":
+            lr = blur_decimate(hr, kernel, scale, self.boundary)
+        else:
+            lr = bicubic_resize(convolve(hr, kernel, self.boundary), scale, down=True)
+        lr = {"float": lambda x: x, "eight_bit": to_eight_bit_levels, "trunc8": trunc8}[self.storage](lr)
+        if self.noise == "usrnet":
+            noise_level = sample_usrnet_noise_level(batch.key)
+        else:
+            noise_level = torch.full((len(hr), 1, 1, 1), float(self.noise), device=hr.device)
+        if self.noise:
+            lr = add_gaussian_noise(lr, noise_level, batch.key)
+        return replace(batch, hr=hr, lr=lr, kernel=kernel, noise_level=noise_level, scale=scale)
+
+
+class BicubicDegradation:
+    """Bicubic reduction alone, super-resolution without blur. Fills `lr`, `kernel`, `noise_level`, `scale`.
+
+    `kernel` is the exact equivalent for blur and decimation (`resample.bicubic_kernel`), for non-blind methods.
+
+    Args:
+        scale: reduction factor.
+        eight_bit: round the result to 8 bit.
+        kernel_size: side of `kernel` in pixels.
+    """
+
+    inputs = ("hr",)
+    provides = ("hr", "lr", "kernel", "noise_level", "scale")
+
+    def __init__(self, scale: int = 4, eight_bit: bool = False, kernel_size: int = 25) -> None:
+        self.scale, self.eight_bit = scale, eight_bit
+        self.equivalent = bicubic_kernel(scale, kernel_size)
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> Batch:
+        hr = as_float(batch.hr)
+        lr = bicubic_resize(hr, self.scale, down=True)
+        if self.eight_bit:
+            lr = to_eight_bit_levels(lr)
+        kernel = self.equivalent.to(hr.device).expand(len(hr), -1, -1, -1)
+        noise_level = torch.zeros(len(hr), 1, 1, 1, device=hr.device)
+        return replace(batch, hr=hr, lr=lr, kernel=kernel, noise_level=noise_level, scale=self.scale)
+
+
+class CooperativeDegradation:
+    """Cooperative-Learning Deblur-SR's inputs: reduced x1/4 and enlarged again, so that `lr` has the size of `hr`.
+
+    With D the bicubic reduction, U the enlargement and B the blur, "old" is B(U(D(x))), "new" U(B(D(x))) with the
+    kernel at low resolution, "released" (the published data writer) U(D(B(x))). Fills `lr`, `kernel`, and `scale` = 1.
+    Source: Liu et al., J. Real-Time Image Processing 2020, and the repository's README and generate_mod.m.
+
+    Args:
+        kernels: one blur kernel for every random key.
+        order: "old", "new" or "released".
+        factor: of the reduction and enlargement.
+        boundary: of the blur.
+    """
+
+    inputs = ("hr",)
+    provides = ("hr", "lr", "kernel", "scale")
+
+    def __init__(
+        self,
+        kernels: Kernels,
+        order: Literal["old", "new", "released"] = "old",
+        factor: int = 4,
+        boundary: Boundary = "replicate",
+    ) -> None:
+        if order not in ("old", "new", "released"):
+            raise ValueError(f"order is {order!r}, expected old, new or released")
+        self.kernels, self.order, self.factor, self.boundary = kernels, order, factor, boundary
+        self.scale = 1
+        self.multiple = factor
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> Batch:
+        hr = as_float(batch.hr)
+        kernel = self.kernels(batch.key)
+        steps: dict[str, Callable[[Tensor], Tensor]] = {
+            "down": lambda x: bicubic_resize(x, self.factor, down=True),
+            "up": lambda x: bicubic_resize(x, self.factor),
+            "blur": lambda x: convolve(x, kernel, self.boundary),
+        }
+        orders = {
+            "old": ("down", "up", "blur"),
+            "new": ("down", "blur", "up"),
+            "released": ("blur", "down", "up"),
+        }
+        lr = hr
+        for step in orders[self.order]:
+            lr = steps[step](lr)
+        return replace(batch, hr=hr, lr=lr, kernel=kernel, scale=1)
+
+
+class ReducedPairs:
+    """Starts from pairs of sharp and blurred files of equal size, such as GOPRO, and reduces the blurred one.
+
+    LR-GOPRO (`enlarge` off): `lr` = D(blurred), `lr_sharp` = D(sharp), both x1/`factor`; the published Cooperative data
+    writer (`enlarge` on): `lr` = U(D(blurred)) at full size, no `lr_sharp`.
+    Sources: Zhang et al. (GFN), BMVC 2018, section 4.1; the Cooperative repository's generate_mod.m.
+
+    Args:
+        factor: of the bicubic reduction.
+        enlarge: bring the result back to full size.
+    """
+
+    inputs = ("hr", "lr")
+
+    def __init__(self, factor: int = 4, enlarge: bool = False) -> None:
+        self.factor, self.enlarge = factor, enlarge
+        self.scale = 1 if enlarge else factor
+        self.multiple = factor
+        self.provides = ("hr", "lr", "scale") if enlarge else ("hr", "lr", "lr_sharp", "scale")
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> Batch:
+        """Complete `batch`.
+
+        Raises:
+            ValueError: if the batch has no blurred image of the size of the sharp one.
+        """
+        if batch.lr is None or batch.lr.shape != batch.hr.shape:
+            raise ValueError("pairs of equal size are needed: use data=gopro or data=paired_folder")
+        hr = as_float(batch.hr)
+        lr = bicubic_resize(as_float(batch.lr), self.factor, down=True)
+        if self.enlarge:
+            return replace(batch, hr=hr, lr=bicubic_resize(lr, self.factor), scale=1)
+        return replace(batch, hr=hr, lr=lr, lr_sharp=bicubic_resize(hr, self.factor, down=True), scale=self.factor)

@@ -1,13 +1,19 @@
-"""Sources of sharp photographs: which image files make up the training, validation and test split."""
+"""Sources of photographs: which image files make up the training, validation and test split."""
 
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
+
+from datamodules.errors import InputError
 
 Split = Literal["train", "val", "test"]
+ALL_SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class Source(Protocol):
-    """What a data set has to offer to be trained and evaluated on."""
+    """What a data set has to offer to be trained and evaluated on.
+
+    A source that lacks a split names those it has in an attribute `splits`.
+    """
 
     name: str
 
@@ -18,3 +24,32 @@ class Source(Protocol):
     def files(self, split: Split) -> list[Path]:
         """Image files of one split, at least one, in a fixed order. No file is in two splits."""
         ...
+
+
+class PairedSource(Source, Protocol):
+    """A data set of sharp images, each with a degraded version of its own.
+
+    Attributes:
+        scale: how many times the degraded images are smaller, a whole number from 1.
+    """
+
+    scale: int
+
+    def degraded_files(self, split: Split) -> list[Path]:
+        """The degraded version of each of `files(split)`, in the same order. A sharp file may appear several times."""
+        ...
+
+
+def splits_of(source: Any) -> tuple[Split, ...]:
+    """The splits that a source, or every source of a class, has."""
+    return getattr(source, "splits", ALL_SPLITS)
+
+
+def refuse_unless_test(source: Any, split: Split, training: str = "div2k") -> None:
+    """Raises `InputError` if a set without training images is asked for any."""
+    if split != "test":
+        what = "train on" if split == "train" else "validate on"
+        raise InputError(
+            f"{source.name} is a test set: it has no images to {what}: choose data={training} for training, and measure"
+            f" the run by task=evaluate run=RUN data={source.name}"
+        )

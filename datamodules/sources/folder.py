@@ -21,7 +21,7 @@ def _position(relative: str) -> float:
     return int.from_bytes(hashlib.sha256(relative.encode("utf-8", "surrogateescape")).digest()[:6], "big") / 2**48
 
 
-def _partition(names: list[str], parts: set[Split]) -> dict[str, Split]:
+def partition(names: list[str], parts: set[Split]) -> dict[str, Split]:
     """Assigns each name to one of `parts`, which contains "train"; no part stays empty.
 
     Names lie on a line at their `_position`: test is the first twentieth of the line, val the last. Where names are
@@ -132,5 +132,5 @@ class Folder:
                 f"{' and '.join(held_out)}: add images or set {keys} to folders of their own"
             )
         names = {path.relative_to(self.root).as_posix(): path for path in images}
-        parts = _partition(list(names), {"train", *held_out})
+        parts = partition(list(names), {"train", *held_out})
         return [path for name, path in names.items() if parts[name] == split]

@@ -21,6 +21,7 @@ class EpochLog(pl.Callback):
         self.monitor = monitor
         self.best = float("-inf")
         self.losses: list[Any] = []
+        self.validated = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Not at the start of an epoch: a run that continues inside one never sees it.
@@ -29,11 +30,15 @@ class EpochLog(pl.Callback):
     def _begin(self) -> None:
         self.started = time.monotonic()
         self.losses = []
+        self.validated = False
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.losses.append((outputs["loss"] if isinstance(outputs, dict) else outputs).detach())
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.validated = not trainer.sanity_checking
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._report(trainer)
@@ -45,7 +50,8 @@ class EpochLog(pl.Callback):
         text = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, step {trainer.global_step}"
         if self.losses:
             text += f", loss {sum(float(x) for x in self.losses) / len(self.losses):.5f}"
-        if self.monitor in trainer.callback_metrics:
+        # Lightning keeps the value of an earlier epoch where this one has no validation.
+        if self.validated and self.monitor in trainer.callback_metrics:
             value = float(trainer.callback_metrics[self.monitor])
             self.best = max(self.best, value)
             text += f", {self.monitor} {value:.2f} dB (best {self.best:.2f})"

@@ -46,18 +46,10 @@ class StopOnSignal(pl.Callback):
             raise Interrupted(signum)
         self.received = signum
 
-    def _install(self) -> None:
-        for number in self.signals:
-            if signal.getsignal(number) != self._handle:
-                self.previous.setdefault(number, signal.getsignal(number))
-                signal.signal(number, self._handle)
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if stage == "fit":
-            self._install()
-
+    # Not in setup and teardown: between those Lightning has a handler of its own, and would put back the wrong one.
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._install()  # Lightning has put its own SIGTERM handler in between
+        for number in self.signals:
+            self.previous[number] = signal.signal(number, self._handle)
 
     def _agreed(self, trainer: pl.Trainer) -> bool:
         return trainer.strategy.reduce_boolean_decision(self.received is not None, all=False)
@@ -77,7 +69,13 @@ class StopOnSignal(pl.Callback):
         log.warning("stopped; wrote %s: the same command with resume=auto continues here", self.checkpoint)
         raise Interrupted(self.received or signal.SIGTERM)
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._restore()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
         self.previous.clear()

@@ -115,7 +115,7 @@ def test_crops_are_true_regions_in_all_eight_symmetries(make_photographs: Callab
     windows = {image[y : y + 32, x : x + 32].tobytes(): (y, x) for y in range(9) for x in range(5)}
     seen_symmetries, seen_windows = set(), set()
     for index in range(400):
-        crop = crops[(0, index)].image.permute(1, 2, 0).numpy()
+        crop = crops[(0, index, 0)].image.permute(1, 2, 0).numpy()
         for turns in range(4):
             for mirrored in (False, True):
                 undone = np.rot90(crop, turns)
@@ -133,7 +133,7 @@ def test_augmentation_switches(
 ) -> None:
     made = module(make_photographs(count=3, height=32, width=32), tmp_path / "c")
     crops = TrainingCrops(made.caches["train"], [0], 32, 100, 0, flip, rotate)
-    assert len({crops[(0, i)].image.numpy().tobytes() for i in range(100)}) == expected
+    assert len({crops[(0, i, 0)].image.numpy().tobytes() for i in range(100)}) == expected
 
 
 def test_evaluation_depends_on_suite_seed_and_name_only(make_photographs: Callable[..., Path], tmp_path: Path) -> None:

@@ -1,0 +1,150 @@
+"""The two ways to convolve a batch with per-sample kernels, in space and by FFT, and their adjoints.
+
+`datamodules.degradations.blur` chooses between them. Here every function takes images [B, C, H, W] and kernels
+[B or 1, 1, kh, kw] of one dtype (float32 or float64) and means true convolution with the centre at index floor(k/2).
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from networks.fourier import centre_at_origin, good_size
+
+Boundary = Literal["replicate", "reflect", "circular"]
+
+
+def boundary_index(first: int, last: int, n: int, boundary: Boundary, device: torch.device | None = None) -> Tensor:
+    """Which pixel of a line of n stands at the positions first..last-1 of its infinite continuation.
+
+    "replicate": 0 0 | 0 1 2 | 2 2; "reflect": 2 1 | 0 1 2 | 1 0, and on and on with period 2(n - 1); "circular":
+    1 2 | 0 1 2 | 0 1. Any distance from the frame is fine.
+    """
+    index = torch.arange(first, last, device=device)
+    if boundary == "circular":
+        return index % n
+    if boundary == "replicate":
+        return index.clamp(0, n - 1)
+    period = max(2 * (n - 1), 1)
+    index = index % period
+    return torch.where(index < n, index, period - index)
+
+
+def _margins(k: int) -> tuple[int, int]:
+    """Pixels a valid convolution needs before and after the frame."""
+    return k - 1 - k // 2, k // 2
+
+
+def extend(images: Tensor, kh: int, kw: int, boundary: Boundary) -> Tensor:
+    """Continue images beyond their frame: [B, C, H + kh - 1, W + kw - 1], any kernel size."""
+    height, width = images.shape[-2:]
+    vertical, horizontal = _margins(kh), _margins(kw)
+    reach_y, reach_x = max(vertical), max(horizontal)
+    turns = {
+        "replicate": False,
+        "reflect": reach_y >= height or reach_x >= width,
+        "circular": reach_y > height or reach_x > width,
+    }
+    if not turns[boundary]:  # several times faster on CPU than indexing, but turns round at most once
+        return F.pad(images, (*horizontal, *vertical), mode=boundary)
+    rows = boundary_index(-vertical[0], height + vertical[1], height, boundary, images.device)
+    columns = boundary_index(-horizontal[0], width + horizontal[1], width, boundary, images.device)
+    return images.index_select(-2, rows).index_select(-1, columns)
+
+
+def _fold_back(extended: Tensor, kh: int, kw: int, size: tuple[int, int], boundary: Boundary) -> Tensor:
+    """The adjoint of `extend`: what lies outside the frame is added to the pixels it was copied from."""
+    for dim, n, k in ((2, size[0], kh), (3, size[1], kw)):
+        before, after = _margins(k)
+        inside = extended.narrow(dim, before, n).clone()
+        for first, count in ((0, before), (before + n, after)):
+            if count:
+                index = boundary_index(first - before, first - before + count, n, boundary, extended.device)
+                inside = inside.index_add(dim, index, extended.narrow(dim, first, count))
+        extended = inside
+    return extended
+
+
+def _weights(kernels: Tensor, batch: int) -> Tensor:
+    """Kernels as the weights of B groups: conv2d correlates, so they are flipped."""
+    return kernels.expand(batch, *kernels.shape[1:]).flip(-2, -1)
+
+
+def spatial(images: Tensor, kernels: Tensor, boundary: Boundary, stride: int | tuple[int, int] = 1) -> Tensor:
+    """Convolution in space; of the result only every `stride`-th row and column is computed."""
+    # One image is one group: channels take the place of the batch, images that of the channels.
+    kh, kw = kernels.shape[-2:]
+    stack = extend(images, kh, kw, boundary).transpose(0, 1)
+    weights = _weights(kernels, len(images))
+    return F.conv2d(stack, weights, stride=stride, groups=len(images)).transpose(0, 1)
+
+
+def spatial_adjoint(images: Tensor, kernels: Tensor, boundary: Boundary) -> Tensor:
+    """The adjoint of `spatial` with stride 1."""
+    kh, kw = kernels.shape[-2:]
+    weights = _weights(kernels, len(images))
+    full = F.conv_transpose2d(images.transpose(0, 1), weights, groups=len(images)).transpose(0, 1)
+    return _fold_back(full, kh, kw, (images.shape[-2], images.shape[-1]), boundary)
+
+
+def spectral_size(height: int, width: int, kh: int, kw: int, boundary: Boundary, scale: int = 1) -> tuple[int, int]:
+    """The transform `spectral` uses: the frame itself if circular, else the extended frame, rounded up."""
+    if boundary == "circular":
+        return height, width
+    return good_size(height + kh - 1, scale), good_size(width + kw - 1)
+
+
+def spectral(images: Tensor, kernels: Tensor, boundary: Boundary, stride: int = 1) -> Tensor:
+    """Convolution by FFT, then every `stride`-th row and column of it."""
+    height, width = images.shape[-2:]
+    kh, kw = kernels.shape[-2:]
+    size = spectral_size(height, width, kh, kw, boundary, stride)
+    if boundary == "circular":
+        canvas = centre_at_origin(kernels, size)
+    else:
+        images = extend(images, kh, kw, boundary)
+        # Output pixel 0 is where the kernel's last row and column meet extended pixel 0: no crop at the top left. What
+        # wraps round reaches only rows and columns behind the frame.
+        canvas = F.pad(kernels, (0, size[1] - kw, 0, size[0] - kh)).roll((1 - kh, 1 - kw), (-2, -1))
+    spectrum = torch.fft.rfft2(images, s=size) * torch.fft.rfft2(canvas)
+    row_step = stride
+    if size[0] % stride == 0:
+        # To decimate rows is to average the spectrum over its aliases: the way back is `stride` times shorter.
+        size = (size[0] // stride, size[1])
+        spectrum = spectrum.unflatten(-2, (stride, size[0])).mean(-3)
+        height = -(-height // stride)
+        row_step = 1
+    return torch.fft.irfft2(spectrum, s=size)[..., :height:row_step, :width:stride].contiguous()
+
+
+def spectral_adjoint(images: Tensor, kernels: Tensor, boundary: Boundary) -> Tensor:
+    """The adjoint of `spectral` with stride 1."""
+    height, width = images.shape[-2:]
+    kh, kw = kernels.shape[-2:]
+    size = spectral_size(height, width, kh, kw, boundary)
+    if boundary == "circular":
+        transfer = torch.fft.rfft2(centre_at_origin(kernels, size))
+        return torch.fft.irfft2(torch.fft.rfft2(images) * transfer.conj(), s=size)
+    transfer = torch.fft.rfft2(kernels.flip(-2, -1), s=size)
+    full = torch.fft.irfft2(torch.fft.rfft2(images, s=size) * transfer, s=size)
+    full = full[..., : height + kh - 1, : width + kw - 1]
+    return _fold_back(full, kh, kw, (height, width), boundary)
+
+
+def convolution_matrix(lines: Tensor, n: int, boundary: Boundary, stride: int = 1) -> Tensor:
+    """One-dimensional convolution as matrices, the boundary included.
+
+    Args:
+        lines: kernels [B, k].
+        n: length of the line they act on.
+
+    Returns:
+        [B, ceil(n / stride), n]: row i holds the weights of output i * stride.
+    """
+    batch, k = lines.shape
+    before, after = _margins(k)
+    rows = -(-n // stride)
+    source = boundary_index(-before, n + after, n, boundary, lines.device).unfold(0, k, stride)  # [rows, k]
+    weights = lines.flip(1)[:, None, :].expand(batch, rows, k)
+    return lines.new_zeros(batch, rows, n).scatter_add(2, source.expand(batch, rows, k), weights)

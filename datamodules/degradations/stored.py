@@ -1,0 +1,31 @@
+"""The degradation of data that bring their own: none."""
+
+from datamodules.batch import Batch
+from datamodules.errors import InputError
+
+
+class AsStored:
+    """Leaves a batch of paired data as the files have it: `hr`, `lr` and `scale`, nothing else.
+
+    Args:
+        scale: ratio of the files' sizes; the configs take it from the source.
+    """
+
+    inputs = ("hr", "lr")
+    provides = ("hr", "lr", "scale")
+
+    def __init__(self, scale: int = 1) -> None:
+        self.scale = scale
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Returns `batch`.
+
+        Raises:
+            InputError: it has no degraded images.
+        """
+        if batch.lr is None:
+            raise InputError(
+                "degradation=none: the data hold sharp images only, nothing to restore: choose a degradation, or data"
+                " with degraded images such as data=paired_folder"
+            )
+        return batch

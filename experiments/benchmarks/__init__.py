@@ -1,0 +1,1 @@
+"""Scripts that measure what the code's choices of algorithm rest on."""

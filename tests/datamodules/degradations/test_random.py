@@ -1,0 +1,121 @@
+import math
+
+import pytest
+import torch
+
+from datamodules.degradations.random import bits, integers, make_key, normal, normal_field
+
+
+def keys(count: int) -> torch.Tensor:
+    return torch.tensor([make_key("test_random", i) for i in range(count)])
+
+
+def test_normal_is_box_muller_on_the_hash() -> None:
+    mask = (1 << 32) - 1
+    got = normal(keys(3), "stream", (5,))
+    assert got.dtype == torch.float32
+    for row, hashes in zip(got.tolist(), bits(keys(3), "stream", (3,)).tolist(), strict=True):
+        expected = []
+        for value in hashes:
+            radius = math.sqrt(-2 * math.log(((value >> 32 & mask) + 1) / 2**32))
+            angle = 2 * math.pi * (value & mask) / 2**32
+            expected += [radius * math.cos(angle), radius * math.sin(angle)]
+        assert row == pytest.approx(expected[:5], rel=1e-6, abs=1e-7)
+
+
+def test_normal_has_the_moments_and_tails_of_its_law() -> None:
+    draws = normal(keys(4000), "stream", (250,)).double()
+    n = draws.numel()
+    # Five standard errors of the moments of a normal sample: variances 1, 2, 15, 96 over n.
+    assert abs(draws.mean()) < 5 * n**-0.5
+    assert abs(draws.var() - 1) < 5 * (2 / n) ** 0.5
+    assert abs((draws**3).mean()) < 5 * (15 / n) ** 0.5
+    assert abs((draws**4).mean() - 3) < 5 * (96 / n) ** 0.5
+    for threshold in (0.5, 1.0, 2.0, 3.0, 4.0):
+        share = math.erfc(threshold / math.sqrt(2))
+        assert abs((draws.abs() > threshold).double().mean() - share) < 5 * (share / n) ** 0.5
+    # The halves of a pair, neighbours of other pairs, and streams.
+    columns = torch.cat((draws[:, :6], normal(keys(4000), "other", (4,)).double()), 1)
+    assert torch.corrcoef(columns.T).fill_diagonal_(0).abs().max() < 0.08
+    assert torch.corrcoef((columns**2).T).fill_diagonal_(0).abs().max() < 0.08
+
+
+def test_normal_is_finite_at_the_ends_of_the_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = torch.tensor([[0, -1, (1 << 32) - 1, -(1 << 32)]])
+    monkeypatch.setattr("datamodules.degradations.random.bits", lambda *_: ends)
+    draws = normal(keys(1), "stream", (8,))
+    assert draws.isfinite().all()
+    assert draws.abs().max() == pytest.approx(math.sqrt(64 * math.log(2)))
+
+
+def test_integers_fill_their_range_evenly() -> None:
+    draws = integers(keys(4000), "stream", (5,), low=-3, high=4)
+    assert draws.dtype == torch.int64
+    assert draws.shape == (4000, 5)
+    values, counts = draws.unique(return_counts=True)
+    assert values.tolist() == list(range(-3, 4))
+    expected = 20000 / 7
+    assert ((counts - expected) ** 2 / expected).sum() < 22.5  # chi square, 6 degrees of freedom, p = 0.001
+
+
+def test_integers_of_one_and_of_the_most_values() -> None:
+    assert integers(keys(9), "stream", low=7, high=8).tolist() == [7] * 9
+    wide = integers(keys(4000), "stream", low=-(1 << 30), high=1 << 30)
+    assert -(1 << 30) <= wide.min() < -0.99 * (1 << 30)
+    assert 0.99 * (1 << 30) < wide.max() < 1 << 30
+
+
+@pytest.mark.parametrize(("low", "high"), [(3, 3), (4, 3), (0, (1 << 31) + 1)])
+def test_impossible_ranges(low: int, high: int) -> None:
+    with pytest.raises(ValueError, match=r"expected high - low in 1 \.\.\. 2\^31"):
+        integers(keys(1), "stream", low=low, high=high)
+
+
+def test_a_draw_depends_on_key_stream_and_position_only() -> None:
+    whole = keys(33)
+    together = normal(whole, "stream", (3, 7)), integers(whole, "stream", (3, 7), low=0, high=1000)
+    for i in (0, 17, 32):
+        alone = whole[i : i + 1]
+        assert torch.equal(normal(alone, "stream", (3, 7))[0], together[0][i])
+        assert torch.equal(integers(alone, "stream", (3, 7), low=0, high=1000)[0], together[1][i])
+    # A longer draw begins with the shorter one, also where that ends within a pair.
+    assert torch.equal(normal(whole, "stream", (5,)), together[0].flatten(1)[:, :5])
+    assert not torch.equal(normal(whole, "other", (3, 7)), together[0])
+    assert normal(whole, "stream").shape == (33,)
+    assert normal(whole[:0], "stream", (4,)).shape == (0, 4)
+
+
+def test_normal_field_is_box_muller_on_murmurs_finaliser() -> None:
+    """Against Python integers, negative keys included; odd counts too."""
+    mask = 0xFFFFFFFF
+
+    def mix(z: int) -> int:
+        z = ((z ^ (z >> 16)) * 0x85EBCA6B) & mask
+        z = ((z ^ (z >> 13)) * 0xC2B2AE35) & mask
+        return z ^ (z >> 16)
+
+    some = torch.tensor([7, -(2**60), 2**63 - 1])
+    got = normal_field(some, "stream", (3, 5))
+    seeds = bits(some, "stream", (2,)).tolist()
+    for row, (one, two) in enumerate(seeds):
+        words = [one & mask, (one >> 32) & mask, two & mask, (two >> 32) & mask]
+        for i in range(8):
+            position = ((i + 1) * 0x9E3779B9) & mask
+            u = 1 - (mix(mix(position ^ words[0]) ^ words[1]) >> 8) * 2.0**-24
+            a = 2 * math.pi * (mix(mix(position ^ words[2]) ^ words[3]) >> 8) * 2.0**-24
+            radius = math.sqrt(-2 * math.log(u))
+            flat = got[row].flatten()
+            assert flat[i].item() == pytest.approx(radius * math.cos(a), abs=2e-6)
+            if i + 8 < 15:
+                assert flat[i + 8].item() == pytest.approx(radius * math.sin(a), abs=2e-6)
+
+
+def test_normal_field_is_white_and_standard() -> None:
+    draws = normal_field(keys(64), "stream", (3, 40, 40)).double()
+    assert abs(draws.mean()) < 5 / draws.numel() ** 0.5
+    assert abs(draws.var() - 1) < 5 * (2 / draws.numel()) ** 0.5
+    assert abs((draws**4).mean() - 3) < 0.1
+    for shifted in (draws.roll(1, 3), draws.roll(1, 2), draws.roll(1, 1), draws.roll(1, 0)):
+        assert abs((draws * shifted).mean()) < 5 / draws.numel() ** 0.5
+    alone = normal_field(keys(64)[5:6], "stream", (3, 40, 40))
+    assert torch.equal(alone[0], normal_field(keys(64), "stream", (3, 40, 40))[5])

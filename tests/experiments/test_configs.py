@@ -1,0 +1,212 @@
+"""Every file in conf/ is used once: a new one is covered by being there."""
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import hydra
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+
+import run
+from datamodules.sources import div2k, sample
+from tests.conftest import Outcome, photograph
+
+Cli = Callable[..., Outcome]
+
+ONE_STEP = [
+    "data.patch=32",
+    "data.batch_size=1",
+    "data.samples_per_epoch=1",
+    "data.num_workers=0",
+    "trainer.max_epochs=1",
+    "trainer.accelerator=cpu",
+    "name=one_step",
+]
+FOLDER = ["data=folder", "data.root=photographs"]
+SMALL = ["model=ed_dsrn", "model.widths=[4,4,4,4]", "model.n_units=1"]
+# Overrides that an option needs to be used at all: folders it reads, a model or a loss that fits it.
+NEEDS: dict[tuple[str, str], list[str]] = {
+    ("data", "folder"): ["data.root=photographs"],
+    ("data", "div2k"): ["data_dir=data"],
+    ("data", "paired_folder"): ["data.root=quarters", "data.source.scale=4", "degradation=none", "loss=sr_mse"],
+    **{("degradation", name): ["loss=sr_mse"] for name in ("bicubic", "dan_setting1", "dan_setting2")},
+    **{("degradation", name): ["task=evaluate", "model=bicubic"] for name in ("cooperative_new", "cooperative_old")},
+    ("degradation", "cooperative_released"): [
+        "data=paired_folder",
+        "data.root=pairs",
+        "task=evaluate",
+        "model=bicubic",
+    ],
+    ("degradation", "gopro"): ["data=paired_folder", "data.root=pairs"],
+    ("degradation", "gaussian_motion_100k"): [f"degradation.kernels.{kind}=9" for kind in ("gaussian", "motion")]
+    + ["loss=sr_mse"],
+    ("degradation", "none"): ["data=paired_folder", "data.root=quarters", "data.source.scale=4", "loss=sr_mse"],
+    ("degradation", "usrnet_test"): ["task=evaluate", "model=bicubic"],
+    ("degradation", "usrnet_train"): ["degradation.scale=4", "loss=sr_mse"],
+    ("task", "evaluate"): ["model=bicubic"],
+}
+# Data sets that have to be complete, which their own tests see to: here they only say that they are absent.
+ABSENT: dict[str, list[str]] = {
+    "bsd68": [],
+    "bsd100": ["data.source.download=false"],
+    "bsds500": ["data.source.download=false"],
+    "gopro": ["data.variant=blur"],
+    "lai": [],
+    "set5": [],
+    "set14": [],
+    "urban100": [],
+}
+
+
+def find_options() -> list[tuple[str, str]]:
+    """(group, option) of every file that can be chosen; files right in conf/ are no options."""
+    files = sorted(file.relative_to(run.CONF) for file in run.CONF.glob("*/**/*.yaml"))
+    return [(file.parent.as_posix(), file.stem) for file in files if file.parts[0] != "hydra"]
+
+
+OPTIONS = find_options()
+MODELS = [option for group, option in OPTIONS if group == "model"]
+OTHERS = [(g, o) for g, o in OPTIONS if g not in ("model", "experiment") and not (g == "data" and o in ABSENT)]
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What NEEDS refers to: a folder of photographs, two of pairs and a DIV2K of six images."""
+    for folder in ("photographs", "pairs/sharp", "pairs/degraded", "quarters/sharp", "quarters/degraded"):
+        (tmp_path / folder).mkdir(parents=True)
+        shrink = 4 if folder == "quarters/degraded" else 1
+        for i in range(4):
+            Image.fromarray(photograph(48, 40, i)[::shrink, ::shrink]).save(tmp_path / folder / f"{i}.png")
+    numbers = {div2k.TRAIN: range(1, 5), div2k.VALID: range(801, 803)}
+    for folder, images in numbers.items():
+        monkeypatch.setitem(div2k.IMAGES, folder, images)
+        (tmp_path / "data" / "DIV2K" / folder).mkdir(parents=True)
+        for i in images:
+            Image.fromarray(photograph(40, 48, i)).save(tmp_path / "data" / "DIV2K" / folder / f"{i:04d}.png")
+    splits = {"train": (div2k.TRAIN, range(1, 4)), "val": (div2k.TRAIN, range(4, 5))}
+    for split, images_of in {**splits, "test": (div2k.VALID, numbers[div2k.VALID])}.items():
+        monkeypatch.setitem(div2k.SPLITS, split, images_of)
+    for split, names in list(sample.SPLITS.items()):
+        monkeypatch.setitem(sample.SPLITS, split, names[1:2])
+    yield
+    shutil.rmtree(tmp_path / "runs", ignore_errors=True)  # checkpoints of networks in full size
+
+
+def compose(*overrides: str, return_hydra_config: bool = False) -> DictConfig:
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(run.CONF), version_base="1.3"):
+        return hydra.compose("config", overrides=list(overrides), return_hydra_config=return_hydra_config)
+
+
+def assert_one_step(outcome: Outcome, group: str, option: str) -> None:
+    advice = f"if it cannot be used without other overrides, add them to NEEDS in {Path(__file__).name}"
+    assert outcome.status == 0, f"{group}={option}: {outcome.err}\n{advice}"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_model_trains_by_its_recipe(cli: Cli, tmp_path: Path, model: str) -> None:
+    """The loss, the optimiser and the schedule are those that the model's file brings."""
+    cfg = compose(f"model={model}")
+    with torch.device("meta"):
+        network = hydra.utils.instantiate(cfg.model)
+    outcome = cli(f"model={model}", *FOLDER, *ONE_STEP, "logger=none", *NEEDS.get(("model", model), []))
+    if not any(True for _ in network.parameters()):
+        assert outcome.status == 2
+        assert f"model={model} has nothing to train" in outcome.err
+        return
+    assert_one_step(outcome, "model", model)
+    saved = OmegaConf.load(tmp_path / "runs" / "one_step" / "config.yaml")
+    assert isinstance(saved, DictConfig)
+    assert (saved.model, saved.loss, saved.optimizer) == (cfg.model, cfg.loss, cfg.optimizer)
+    last = torch.load(tmp_path / "runs" / "one_step" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 1
+    assert all(torch.isfinite(value).all() for value in last["state_dict"].values() if value.is_floating_point())
+
+
+def base_choices() -> set[tuple[str, str]]:
+    """(group, option) of what a run has that is told nothing of that group."""
+    cfg = compose(*SMALL, *FOLDER, *ONE_STEP, return_hydra_config=True)
+    chosen = {**cfg.hydra.runtime.choices, "logger": "none"}
+    return {*chosen.items(), *(("protocol", name) for name in cfg.protocol)}
+
+
+@pytest.fixture(scope="module")
+def done() -> dict[tuple[str, ...], Outcome]:
+    """Outcomes by overrides: the options that every run has anyway are used in one run, not in one each."""
+    return {}
+
+
+@pytest.mark.parametrize(("group", "option"), OTHERS)
+def test_option_works(cli: Cli, done: dict[tuple[str, ...], Outcome], group: str, option: str) -> None:
+    needs = NEEDS.get((group, option), [])
+    own = [f"{group}=[{option}]" if group == "protocol" else f"{group}={option}", *needs]
+    if (group, option) in base_choices() and set(needs) <= set(FOLDER):
+        own = []
+    base = [*SMALL, *FOLDER, *ONE_STEP, "logger=none"]
+    # What the option says comes instead of what the base says, with the keys that belong to that.
+    replaced = tuple(f"{item.split('=')[0]}{end}" for item in own for end in "=." if "." not in item.split("=")[0])
+    overrides = (*(item for item in base if not item.startswith(replaced) or item in ONE_STEP), *own)
+    if overrides not in done:
+        done[overrides] = cli(*overrides)
+    assert_one_step(done[overrides], group, option)
+
+
+@pytest.mark.parametrize("experiment", [option for group, option in OPTIONS if group == "experiment"])
+def test_experiment_trains_one_step(cli: Cli, experiment: str) -> None:
+    needs = NEEDS.get(("experiment", experiment), [])
+    outcome = cli(f"experiment={experiment}", *FOLDER, *ONE_STEP, "logger=none", *needs)
+    assert_one_step(outcome, "experiment", experiment)
+
+
+@pytest.mark.parametrize("file", sorted(run.CONF.rglob("*.yaml")), ids=lambda file: str(file.relative_to(run.CONF)))
+def test_file_parses_and_says_what_it_is(file: Path) -> None:
+    OmegaConf.load(file)  # refuses a key that is given twice, which PyYAML does not
+    text = file.read_text("utf-8")
+    assert text.endswith("\n")
+    assert "\t" not in text
+
+
+def test_tables_name_what_exists() -> None:
+    assert {*NEEDS, *(("data", option) for option in ABSENT)} <= set(OPTIONS)
+
+
+@pytest.mark.parametrize("data", ABSENT)
+def test_absent_data_set_says_so(cli: Cli, tmp_path: Path, data: str) -> None:
+    outcome = cli("task=evaluate", "model=bicubic", f"data={data}", "data_dir=nowhere", *ABSENT[data])
+    assert outcome.status == 1, outcome.err
+    assert outcome.err.startswith("nowhere/")
+    assert "data.root" in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.fixture
+def enabled_loggers() -> Iterator[None]:
+    """Hydra switches all loggers off before it prints the help; a job would switch them on again."""
+    yield
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.disabled = False
+
+
+@pytest.mark.usefixtures("enabled_loggers")
+def test_help_lists_every_option_and_no_base(cli: Cli) -> None:
+    outcome = cli("--help")
+    assert outcome.status == 0
+    groups = dict.fromkeys(group for group, _ in OPTIONS)
+    for group in groups:
+        line = ", ".join(option for g, option in OPTIONS if g == group)
+        assert f"\n{group}: {line}\n" in outcome.out
+    assert "_images" not in outcome.out
+
+
+def test_base_of_the_data_sets_cannot_be_chosen(cli: Cli) -> None:
+    outcome = cli("data=sharp_images")
+    assert outcome.status == 2
+    assert outcome.err.startswith("data=sharp_images: no such option (conf/data/): available: ")
+    assert outcome.err.count("\n") == 1
