@@ -25,15 +25,10 @@ from lightning_modules.metrics import to_eight_bit
 Box = tuple[int, int, int, int]
 Pixels = NDArray[np.uint8]
 
-MARGIN = 24
-GAP = 16
-OUTLINE = 3
-PANELS_PER_ROW = 6
+MARGIN, GAP, OUTLINE, PANELS_PER_ROW = 24, 16, 3, 6
 TALLEST = 1.6  # height of an overview in panel widths: portraits fill their column, towers do not fill the screen
-BACKGROUND = (255, 255, 255)
-INK = (24, 24, 24)
-FRAME = (190, 190, 190)
-ACCENT = (255, 60, 40)
+BACKGROUND, INK = (255, 255, 255), (24, 24, 24)
+FRAME, ACCENT = (190, 190, 190), (255, 60, 40)
 # The font that comes with Pillow draws boxes for everything beyond ASCII; these are the signs our captions use.
 SPELLED_OUT = {"×": "x", "σ": "sigma", "–": "-", "—": "-", "−": "-", "→": "->", "±": "+/-", "∞": "inf", "µ": "u"}
 
@@ -56,18 +51,16 @@ def result_sheet(
     canvas = Image.new("RGB", sheet.size, BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     for index, panel in enumerate(panels):
-        pixels, place = _pixels(panel.image), sheet.overviews[index]
+        pixels, place = to_pixels(panel.image), sheet.overviews[index]
         canvas.paste(_overview(pixels, sheet), place[:2])
-        _outline(draw, place, 1, FRAME)
+        outline(draw, place, 1, FRAME)
         if zoom_box is not None:
             region = _shown_box(zoom_box, place, sheet)
-            _outline(draw, region, OUTLINE + 1, BACKGROUND)  # a pale rim keeps the line visible on red things
-            _outline(draw, region, OUTLINE, ACCENT)
+            outline(draw, region, OUTLINE + 1, BACKGROUND)  # a pale rim keeps the line visible on red things
+            outline(draw, region, OUTLINE, ACCENT)
             canvas.paste(Image.fromarray(_zoom(pixels, zoom_box, sheet)), sheet.zooms[index][:2])
-            _outline(draw, sheet.zooms[index], OUTLINE, ACCENT)
-    for text in sheet.texts:
-        for shift in (0, 1) if text.bold else (0,):  # there is no bold cut of the font
-            draw.text((text.x + shift, text.y), text.line, font=ImageFont.load_default(text.height), fill=INK)
+            outline(draw, sheet.zooms[index], OUTLINE, ACCENT)
+    sheet.draw_texts(draw)
     return canvas
 
 
@@ -104,11 +97,11 @@ def lay_out(
         y += GAP if start else 0
         row = [(MARGIN + i * (column + GAP), panel) for i, panel in enumerate(panels[start : start + per_row])]
         y = max(sheet.add_text(panel.title, x, y, column, large, bold=True) for x, panel in row) + GAP // 4
-        sheet.overviews += [_centred(x, y, column, shown) for x, _ in row]
+        sheet.overviews += [centred(x, y, column, shown) for x, _ in row]
         y += shown[1] + GAP // 2
         y = max(sheet.add_text(panel.caption, x, y, column, small) for x, panel in row) + GAP // 2
         if zoom_box is not None:
-            sheet.zooms += [_centred(x, y, column, zoomed) for x, _ in row]
+            sheet.zooms += [centred(x, y, column, zoomed) for x, _ in row]
             y += zoomed[1] + GAP
     if zoom_box is not None:
         note = f"Marked region: {right - left} x {bottom - top} pixels of {scene[0]} x {scene[1]}, from column {left} "
@@ -123,9 +116,9 @@ def pick_zoom_box(hr: Tensor, size: int = 96) -> Box:
 
     Detail is the mean gradient magnitude; the squared gradient would go for one hard edge rather than for texture.
     It is taken from a slightly smoothed picture: texture as fine as a pixel is lost to every method, edges are not.
-    The side is at most half the shorter side of the picture, or there would be nothing to zoom into. Where there is
-    room, the region keeps away from the borders (deblurring suffers there for reasons of its own) and starts at a
-    multiple of 8, so that the pixels of a 2, 4 or 8 times smaller picture are shown whole.
+    The side is at most half the picture's shorter one. Where there is room, the region keeps away from the borders
+    (deblurring suffers there for reasons of its own) and starts at a multiple of 8, so that the pixels of a 2, 4 or 8
+    times smaller picture are shown whole.
     """
     height, width = hr.shape[-2:]
     side = max(1, min(size, min(height, width) // 2))
@@ -182,12 +175,12 @@ def _shown_size(smallest: tuple[int, int], scene: tuple[int, int], panel_width: 
     return max(1, round(fit * scene[0])), max(1, round(fit * scene[1]))
 
 
-def _centred(x: int, y: int, column: int, size: tuple[int, int]) -> Box:
+def centred(x: int, y: int, column: int, size: tuple[int, int]) -> Box:
     left = x + (column - size[0]) // 2
     return left, y, left + size[0], y + size[1]
 
 
-def _pixels(image: Tensor) -> Pixels:
+def to_pixels(image: Tensor) -> Pixels:
     """[3 or 1,h,w] -> [h,w,3]."""
     return np.asarray(to_eight_bit(image.detach().cpu()).expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy())
 
@@ -223,7 +216,7 @@ def _shown_box(box: Box, place: Box, sheet: SheetLayout) -> Box:
     return x0, y0, x1, y1
 
 
-def _outline(draw: ImageDraw.ImageDraw, box: Box, thickness: int, colour: tuple[int, int, int]) -> None:
+def outline(draw: ImageDraw.ImageDraw, box: Box, thickness: int, colour: tuple[int, int, int]) -> None:
     """Around the box, not over its pixels."""
     left, top, right, bottom = box
     corners = (left - thickness, top - thickness, right + thickness - 1, bottom + thickness - 1)
@@ -300,3 +293,8 @@ class SheetLayout:
             self.texts.append(TextLine(line, x + indent, y, size, bold))
             y += size * 4 // 3
         return y
+
+    def draw_texts(self, draw: ImageDraw.ImageDraw) -> None:
+        for text in self.texts:
+            for shift in (0, 1) if text.bold else (0,):  # there is no bold cut of the font
+                draw.text((text.x + shift, text.y), text.line, font=ImageFont.load_default(text.height), fill=INK)

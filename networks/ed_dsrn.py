@@ -77,6 +77,8 @@ class EDDSRN(nn.Module):
         global_residual: what is added to the super-resolved image: the enlarged input (eq. 2), or nothing.
         pooling: "max", "avg" or "conv" (stride-2 3x3 convolution).
         up_kernel: kernel of the decoder's up-convolutions, 4 or 3 (the paper's text says 3x3).
+        head_gain: factor on the initial weights of the two output layers; below 1 the network starts close to what is
+            added to its outputs, which helps short trainings.
 
     Raises:
         ValueError: for an option outside these.
@@ -94,6 +96,7 @@ class EDDSRN(nn.Module):
         global_residual: Literal["bicubic", "nearest", "none"] = "bicubic",
         pooling: Literal["max", "avg", "conv"] = "max",
         up_kernel: Literal[3, 4] = 4,
+        head_gain: float = 1.0,
     ) -> None:
         super().__init__()
         if len(widths) != 4 or min(widths) < 1:
@@ -128,6 +131,9 @@ class EDDSRN(nn.Module):
         self.deblur_head = (
             nn.Sequential(conv(c0, c0), act(), conv(c0, c0), act(), conv(c0, 3)) if deblur_branch else None
         )
+        for head in (self.sr_head, self.deblur_head):
+            if head is not None and isinstance(last := head[-1], nn.Conv2d):
+                last.weight.data.mul_(head_gain)
 
     def features(self, x: Tensor) -> Tensor:
         """Shared features [B, c0, h, w] of an input whose height and width are multiples of 8."""

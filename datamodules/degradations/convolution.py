@@ -109,7 +109,7 @@ def spectral(images: Tensor, kernels: Tensor, boundary: Boundary, stride: int = 
         canvas = F.pad(kernels, (0, size[1] - kw, 0, size[0] - kh)).roll((1 - kh, 1 - kw), (-2, -1))
     spectrum = torch.fft.rfft2(images, s=size) * torch.fft.rfft2(canvas)
     row_step = stride
-    if size[0] % stride == 0:
+    if stride > 1 and size[0] % stride == 0:
         # To decimate rows is to average the spectrum over its aliases: the way back is `stride` times shorter.
         size = (size[0] // stride, size[1])
         spectrum = spectrum.unflatten(-2, (stride, size[0])).mean(-3)

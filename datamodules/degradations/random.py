@@ -105,9 +105,10 @@ def _fractions(words: Tensor) -> Tensor:
 def normal_field(keys: Tensor, stream: str, shape: tuple[int, ...] = ()) -> Tensor:
     """Standard normal float32 numbers for whole images of noise, shape [B, *shape], one row a key.
 
-    Like `normal`, but positions are hashed in 32-bit and computed in float32 arithmetic, which is faster: two words of the key's 64-bit hash seed a finaliser each. Positions i and i + n (n half of the count) share
-    their two words: r cos(a) and r sin(a) with r = sqrt(-2 ln u), u in (0, 1], a in [0, 2 pi). No value exceeds
-    sqrt(48 ln 2) = 5.77. The words are equal to the bit on every device; logarithm and sine may differ in the last.
+    Like `normal`, but positions are hashed in 32-bit and computed in float32 arithmetic, which is faster: words of the
+    key's 64-bit hashes seed the finaliser. Positions i and i + n (n half of the count) share their two words: r cos(a)
+    and r sin(a) with r = sqrt(-2 ln u), u in (0, 1], a in [0, 2 pi). No value exceeds sqrt(48 ln 2) = 5.77.
+    The words are equal to the bit on every device; logarithm and sine may differ in the last.
 
     Source of the finaliser: A. Appleby, MurmurHash3 (public domain).
     """
@@ -118,7 +119,7 @@ def normal_field(keys: Tensor, stream: str, shape: tuple[int, ...] = ()) -> Tens
     words = torch.where(words < 1 << 31, words, words - (1 << 32)).to(torch.int32)
     position = torch.arange(1, half + 1, device=keys.device, dtype=torch.int32) * _GOLDEN32
     first = _mix32(_mix32(position ^ words[:, 0:1]) ^ words[:, 1:2])
-    second = _mix32(_mix32(position ^ words[:, 2:3]) ^ words[:, 3:4])
+    second = _mix32(first ^ words[:, 2:3])
     radius = _fractions(first).neg_().add_(1.0).log_().mul_(-2.0).sqrt_()
     angle = _fractions(second).mul_(2 * math.pi)
     values = torch.cat((radius * angle.cos(), radius * angle.sin()), 1)

@@ -17,8 +17,9 @@ SPLITS: dict[Split, tuple[str, ...]] = {
         "moon.png",
         "motorcycle_left.png",
         "motorcycle_right.png",
+        "rocket.jpg",
     ),
-    "val": ("camera.png", "rocket.jpg"),
+    "val": ("camera.png",),
     "test": ("astronaut.png", "chelsea.png", "coffee.png"),
 }
 
@@ -36,8 +37,8 @@ class Sample:
     | train | moon.png              | 512 x 512      | surface of the moon, gray                |
     | train | motorcycle_left.png   | 741 x 500      | motorcycle in a garage, colour           |
     | train | motorcycle_right.png  | 741 x 500      | the same from a second camera, colour    |
+    | train | rocket.jpg            | 640 x 427      | rocket on its pad at dusk, colour        |
     | val   | camera.png            | 512 x 512      | cameraman on a lawn, gray                |
-    | val   | rocket.jpg            | 640 x 427      | rocket on its pad at dusk, colour        |
     | test  | astronaut.png         | 512 x 512      | portrait of Eileen Collins, colour       |
     | test  | chelsea.png           | 451 x 300      | face of a cat, colour                    |
     | test  | coffee.png            | 600 x 400      | cup of coffee on a wooden table, colour  |

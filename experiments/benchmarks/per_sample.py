@@ -29,7 +29,7 @@ def trajectory_kernel(rng: np.random.Generator, size: int = 25, steps: int = 250
     while not counts.any():
         side = round(min(5 - np.log(1 - rng.random()) / 0.15, 27))
         side = side + 1 - side % 2
-        counts, _, _ = np.histogram2d(*points.T, bins=side, range=list(zip(low, high, strict=True)))
+        counts, _, _ = np.histogram2d(*points.T, bins=side, range=np.stack((low, high), 1).tolist())
         counts[-1], counts[:, -1] = 0, 0
     line = np.exp(-(np.arange(-1, 2) ** 2) / 2)
     kernel = ndimage.convolve(counts, np.outer(line, line), mode="constant")
@@ -57,7 +57,7 @@ def gaussian_kernel(rng: np.random.Generator, size: int = 25) -> np.ndarray:
     grid = np.stack(np.meshgrid(offset, offset), -1)[..., None]
     kernel = np.exp(-0.5 * (grid.swapaxes(-2, -1) @ inverse @ grid)[..., 0, 0])
     kernel = kernel / kernel.sum()
-    return np.rot90(kernel, rng.integers(4)).copy()
+    return np.rot90(kernel, int(rng.integers(4))).copy()
 
 
 def degrade(patch: np.ndarray, scale: int, rng: np.random.Generator) -> np.ndarray:

@@ -34,7 +34,7 @@ NEEDS: dict[tuple[str, str], list[str]] = {
     ("data", "folder"): ["data.root=photographs"],
     ("data", "div2k"): ["data_dir=data"],
     ("data", "paired_folder"): ["data.root=quarters", "data.source.scale=4", "degradation=none", "loss=sr_mse"],
-    **{("degradation", name): ["loss=sr_mse"] for name in ("bicubic", "dan_setting1", "dan_setting2")},
+    **{("degradation", name): ["loss=sr_mse"] for name in ("bicubic", "dan_setting1", "dan_setting2", "second_order")},
     **{("degradation", name): ["task=evaluate", "model=bicubic"] for name in ("cooperative_new", "cooperative_old")},
     ("degradation", "cooperative_released"): [
         "data=paired_folder",

@@ -156,10 +156,12 @@ def test_gradients_reach_images_and_kernels() -> None:
 
 
 def test_the_choice() -> None:
-    """Small kernels in space, large ones by FFT, decimation moves the change upwards; never by batch size."""
+    """Small kernels in space, large ones by FFT, which decimation favours no less where the frame is circular."""
     assert choose((256, 256), (9, 9), 1, "replicate", "cpu") == "spatial"
     assert choose((256, 256), (65, 65), 1, "replicate", "cpu") == "fft"
-    assert choose((96, 96), (25, 25), 4, "circular", "cpu") == "spatial"
+    assert choose((96, 96), (25, 25), 4, "circular", "cpu") == "fft"
+    assert choose((96, 96), (7, 7), 4, "circular", "cpu") == "spatial"
+    assert choose((256, 256), (25, 25), 2, "replicate", "cpu") == "spatial"
     assert choose((16, 16), (25, 25), 1, "circular", "cpu") == "fft"
     assert choose((256, 256), (9, 9), 1, "replicate", "cuda") == "spatial"
     assert choose((256, 256), (51, 51), 1, "replicate", "cuda") == "fft"

@@ -1,0 +1,101 @@
+"""Where kernels come from: the mixture, a suite, and the bank that is made once."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from datamodules.degradations import suites
+from datamodules.degradations.kernel_sources import FromSuite, KernelBank, usrnet_mixture
+from datamodules.degradations.kernels import sample_usrnet_gaussian
+from datamodules.degradations.random import integers, make_key
+from datamodules.degradations.trajectories import camera_shake
+from datamodules.errors import InputError
+from run import CONF
+
+FEW: dict[str, Any] = {"gaussian": 6, "motion": 5, "size": 9}
+
+
+def test_mixture_is_half_camera_shake() -> None:
+    keys = torch.tensor([make_key("mixture", i) for i in range(600)])
+    kernels, shake, gaussian = usrnet_mixture(keys), camera_shake(keys, 25), sample_usrnet_gaussian(keys, 25)
+    is_shake = (kernels == shake).flatten(1).all(1)
+    is_gaussian = (kernels == gaussian).flatten(1).all(1)
+    assert (is_shake ^ is_gaussian).all()
+    assert abs(is_shake.sum().item() - 300) < 5 * 150**0.5
+
+
+def test_suite_gives_one_kernel_or_draws() -> None:
+    suite = suites.twelve()
+    keys = torch.tensor([make_key("suite", i) for i in range(200)])
+    one = FromSuite(suite, 5)(keys[:3])
+    assert torch.equal(one, suite.kernels[5].expand(3, -1, -1, -1))
+    drawn = FromSuite(suite)(keys)
+    numbers = integers(keys, "suite/number", low=0, high=12)
+    assert torch.equal(drawn, suite.kernels[numbers])
+    assert len(numbers.unique()) == 12
+
+
+def test_bank_holds_what_it_says(tmp_path: Path) -> None:
+    bank = KernelBank(**FEW, seed=3, cache_dir=str(tmp_path / "cache"))
+    keys = torch.tensor([make_key("bank", i) for i in range(300)])
+    drawn = bank(keys)
+    assert drawn.dtype == torch.float32
+    assert (drawn.sum((1, 2, 3)) - 1).abs().max() < 1e-6
+    made = torch.tensor([make_key("kernel_bank", 3, i) for i in range(11)])
+    expected = torch.cat((sample_usrnet_gaussian(made[:6], 9), camera_shake(made[6:], 9)))
+    numbers = integers(keys, "bank/number", low=0, high=11)
+    assert len(numbers.unique()) == 11
+    # float16 keeps 11 bits of a value, and of the sum to which it is normalised.
+    assert (drawn - expected[numbers]).abs().max() < 2**-10
+    assert torch.equal(bank(keys[5:6])[0], drawn[5])
+
+
+def test_bank_is_made_once_and_depends_on_its_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = torch.tensor([make_key("bank", i) for i in range(20)])
+    first = KernelBank(**FEW, cache_dir=str(tmp_path))(keys)
+    other = KernelBank(**FEW, seed=1, cache_dir=str(tmp_path))(keys)
+    assert not torch.equal(first, other)
+    assert len(list(tmp_path.glob("*.npy"))) == 2
+    again = KernelBank(**FEW, cache_dir=str(tmp_path / "elsewhere"))(keys)
+    assert torch.equal(first, again)
+    monkeypatch.setattr(KernelBank, "_write", lambda self: pytest.fail("made a second time"))
+    assert torch.equal(KernelBank(**FEW, cache_dir=str(tmp_path))(keys), first)
+
+
+def test_two_processes_make_one_bank(tmp_path: Path) -> None:
+    """Both start at once; the one that comes second waits and reads."""
+    text = f"""
+import logging, torch
+from datamodules.degradations.kernel_sources import KernelBank
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+bank = KernelBank(**{FEW!r}, cache_dir={str(tmp_path)!r})
+print(bank(torch.arange(20)).double().sum((1, 2)).tolist())
+"""
+    command = [sys.executable, "-c", text]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": CONF.parent}
+    both = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    printed = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed
+    assert printed[0][0] == printed[1][0]
+    assert sum(errors.count("making 11 kernels once") for _, errors in printed) == 1
+    assert [path.suffix for path in sorted(tmp_path.iterdir()) if path.suffix != ".lock"] == [".npy"]
+
+
+def test_bank_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match=r"cannot write the kernels: .*: set cache_dir") as raised:
+        KernelBank(**FEW, cache_dir=str(tmp_path / "file" / "cache"))(torch.arange(2))
+    assert "\n" not in str(raised.value)
+
+
+def test_impossible_options() -> None:
+    for number in (-1, 12):
+        with pytest.raises(ValueError, match=f"number is {number}, the suite has kernels 0 to 11"):
+            FromSuite(suites.twelve(), number)
+    for counts in ((0, 0), (-1, 5)):
+        with pytest.raises(ValueError, match="expected at least one kernel"):
+            KernelBank(*counts)
