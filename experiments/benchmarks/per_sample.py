@@ -29,7 +29,8 @@ def trajectory_kernel(rng: np.random.Generator, size: int = 25, steps: int = 250
     while not counts.any():
         side = round(min(5 - np.log(1 - rng.random()) / 0.15, 27))
         side = side + 1 - side % 2
-        counts, _, _ = np.histogram2d(*points.T, bins=side, range=np.stack((low, high), 1).tolist())
+        edges = [np.linspace(a, b, side + 1) for a, b in zip(low, high, strict=True)]
+        counts, _, _ = np.histogram2d(points[:, 0], points[:, 1], bins=edges)
         counts[-1], counts[:, -1] = 0, 0
     line = np.exp(-(np.arange(-1, 2) ** 2) / 2)
     kernel = ndimage.convolve(counts, np.outer(line, line), mode="constant")
