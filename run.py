@@ -63,6 +63,9 @@ def main() -> int:
         job()
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # `run.py --help | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except Exception as error:
         line = explain_hydra_error(error, CONF)
         if line is None:
