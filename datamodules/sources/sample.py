@@ -19,8 +19,8 @@ SPLITS: dict[Split, tuple[str, ...]] = {
         "motorcycle_right.png",
         "rocket.jpg",
     ),
-    "val": ("camera.png",),
-    "test": ("astronaut.png", "chelsea.png", "coffee.png"),
+    "val": ("camera.png", "chelsea.png"),
+    "test": ("astronaut.png", "coffee.png"),
 }
 
 
@@ -39,8 +39,8 @@ class Sample:
     | train | motorcycle_right.png  | 741 x 500      | the same from a second camera, colour    |
     | train | rocket.jpg            | 640 x 427      | rocket on its pad at dusk, colour        |
     | val   | camera.png            | 512 x 512      | cameraman on a lawn, gray                |
+    | val   | chelsea.png           | 451 x 300      | face of a cat, colour                    |
     | test  | astronaut.png         | 512 x 512      | portrait of Eileen Collins, colour       |
-    | test  | chelsea.png           | 451 x 300      | face of a cat, colour                    |
     | test  | coffee.png            | 600 x 400      | cup of coffee on a wooden table, colour  |
 
     No scene is in two splits. Left out of what the package ships: drawings, documents, medical and microscope

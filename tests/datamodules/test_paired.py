@@ -167,7 +167,7 @@ def test_sharp_crops_are_those_of_the_sharp_images_alone(tmp_path: Path) -> None
     made = module(write_pairs(tmp_path))
     alone = TrainingCrops(made.caches["train"], made.numbers["train"], 32, 12, 3)
     both = TrainingCrops(made.caches["train"], made.numbers["train"], 32, 12, 3, inputs=made.inputs["train"])
-    assert all(torch.equal(alone[(1, i)].image, both[(1, i)].image) for i in range(12))
+    assert all(torch.equal(alone[(1, i, 0)].image, both[(1, i, 0)].image) for i in range(12))
 
 
 def test_unpaired_files_are_named_on_each_side(tmp_path: Path) -> None:
