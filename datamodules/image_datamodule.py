@@ -4,6 +4,7 @@
 """
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -103,7 +104,7 @@ class ImageDataModule(pl.LightningDataModule):
             len(small) > 1
         )
         if self.on_small == "error" or len(small) == len(cache):
-            fits = min(min(shape) for shape in cache.shapes) // self.scale * self.scale
+            fits = min(min(shape) for shape in cache.shapes) // self.multiple * self.multiple
             hint = f"set data.patch={fits} or less, or data.on_small=skip"
             what = (
                 f"smaller than data.patch={least}"
@@ -163,6 +164,4 @@ class ImageDataModule(pl.LightningDataModule):
 
 
 def _cores() -> int:
-    import os
-
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -72,7 +72,7 @@ def _check_resolves(node: Container, path: str, sources: Mapping[str, str]) -> N
             if interpolation:
                 _plain(value)  # what it points at may lead back here
         except (OmegaConfBaseException, RecursionError) as error:
-            raw = OmegaConf.to_container(node, resolve=False)[key]  # type: ignore[index]
+            raw = OmegaConf.to_container(node, resolve=False)[key]  # type: ignore[index]  # a list or a mapping
             reason = str(error).splitlines()[0]
             raise ConfigError(f"{child_path}: cannot resolve {raw!r}{place}: {reason}") from None
         # What an interpolation points at is checked where it stands; following it could lead in circles.
@@ -160,7 +160,8 @@ def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
     """Parameter annotations; those that cannot be evaluated (names imported for type checkers only) are left out."""
     owners: list[Any] = [function]
     if isinstance(function, type):
-        owners = list(reversed(function.__mro__)) if is_dataclass(function) else [function.__new__, function.__init__]  # type: ignore[misc]
+        own = [function.__new__, function.__init__]  # type: ignore[misc]  # looked at, not called on an instance
+        owners = list(reversed(function.__mro__)) if is_dataclass(function) else own
     elif not inspect.isroutine(function):
         owners = [getattr(function, "func", type(function).__call__)]
     found = {}

@@ -42,6 +42,8 @@ _KEYWORDS = {
 _LEAST = {
     "seed": 0,
     "trainer.max_epochs": 1,
+    "data.batch_size": 1,
+    "data.samples_per_epoch": 1,
     "checkpoint.every_n_steps": 0,
     "checkpoint.every_n_minutes": 0,
     "validation_sheets.images": 0,
@@ -159,9 +161,6 @@ def _check_patch(cfg: DictConfig, degradation: Any) -> None:
             f"data.patch: found {patch}, expected a multiple of {scale} (degradation={cfg.choices.degradation}): "
             f"the nearest is data.patch={near}"
         )
-    for key in ("batch_size", "samples_per_epoch"):
-        if cfg.data.get(key, 1) < 1:
-            raise ConfigError(f"data.{key}: found {cfg.data[key]}, expected at least 1")
 
 
 def _check_training(cfg: DictConfig, degradation: Any) -> None:

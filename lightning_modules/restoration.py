@@ -109,12 +109,13 @@ class RestorationModule(pl.LightningModule):
         restored, scores = self.measure(batch)
         for protocol, values in scores.items():
             for metric, value in values.items():
+                name = f"val/{metric}/{protocol}"
                 # float32 because that is what Lightning's mean metric keeps; MPS has no float64 either.
                 self.log(
-                    f"val/{metric}/{protocol}",
+                    name,
                     value.mean().float(),
                     batch_size=len(batch),
-                    prog_bar=metric == "psnr" and f"val/{metric}/{protocol}" == self.monitor,
+                    prog_bar=name == self.monitor,
                     sync_dist=True,
                 )
         return {"restored": restored}

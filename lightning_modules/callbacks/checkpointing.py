@@ -54,7 +54,7 @@ class LastAndBest(pl.Callback):
             score = float(trainer.callback_metrics[self.monitor])
             if score > self.best_score:
                 self.best_score = score
-                trainer.save_checkpoint(self.best, weights_only=False)
+                trainer.save_checkpoint(self.best, weights_only=False)  # as last.ckpt
         self.validated = False
         self.save_last(trainer)
 

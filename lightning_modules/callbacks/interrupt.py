@@ -58,7 +58,7 @@ class StopOnSignal(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if batch_idx + 1 < trainer.num_training_batches and self._agreed(trainer):
-            trainer.save_checkpoint(self.checkpoint, weights_only=False)
+            trainer.save_checkpoint(self.checkpoint, weights_only=False)  # with optimiser and loop state
             self._stop()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
+from PIL import Image
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from datamodules.batch import Batch
-from lightning_modules.metrics import SSIM_WINDOW, Protocol, psnr, ssim
+from lightning_modules.metrics import SSIM_WINDOW, Protocol, psnr, ssim, to_eight_bit
 from lightning_modules.pictures import Panel, pick_zoom_box, result_sheet, save_png
 from networks.resize import bicubic_resize
 from networks.restored import Restored
@@ -109,9 +109,7 @@ class TestSheets(pl.Callback):
         save_png(to_image(restored.sr[0]), self.folder / f"{stem}_sr.png")
 
 
-def to_image(image: Tensor) -> Any:
-    """[C, H, W] in [0, 1] as an 8-bit PIL image."""
-    from PIL import Image
-
-    pixels = image.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).movedim(0, -1).cpu().numpy()
+def to_image(image: Tensor) -> Image.Image:
+    """[C, H, W] in [0, 1] as an 8-bit PIL image, rounded as the metrics round it."""
+    pixels = to_eight_bit(image.detach().cpu()).movedim(0, -1).contiguous().numpy()
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
