@@ -58,4 +58,4 @@ class Batch:
 
 def as_float(images: Tensor) -> Tensor:
     """uint8 images as float32 in [0, 1]; float images as they are."""
-    return images.to(torch.float32) / 255 if images.dtype == torch.uint8 else images
+    return images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images

@@ -4,6 +4,8 @@
 [B or 1, 1, kh, kw] of one dtype (float32 or float64) and means true convolution with the centre at index floor(k/2).
 """
 
+import math
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -13,6 +15,8 @@ from torch import Tensor
 from networks.fourier import centre_at_origin, good_size
 
 Boundary = Literal["replicate", "reflect", "circular"]
+
+_CACHED = 1 << 19  # pixels that a CPU transforms at once
 
 
 def boundary_index(first: int, last: int, n: int, boundary: Boundary, device: torch.device | None = None) -> Tensor:
@@ -95,27 +99,65 @@ def spectral_size(height: int, width: int, kh: int, kw: int, boundary: Boundary,
     return good_size(height + kh - 1, scale), good_size(width + kw - 1)
 
 
+def _transfer(kernels: Tensor, size: tuple[int, int], centre: tuple[int, int]) -> Tensor:
+    """rfft2 of kernels on a canvas of `size`, on which index `centre` lies at pixel (0, 0).
+
+    By the definition, as two products with matrices of waves: a kernel has few rows and columns, which makes this
+    several times faster than transforms of a padded canvas, and folds what is larger than the canvas.
+    """
+
+    dtype = torch.complex128 if kernels.dtype == torch.float64 else torch.complex64
+    kh, kw = kernels.shape[-2:]
+    vertical = _waves(size[0], kh, size[0], centre[0], dtype).to(kernels.device)
+    horizontal = _waves(size[1] // 2 + 1, kw, size[1], centre[1], dtype).to(kernels.device)
+    return vertical @ (kernels.to(dtype) @ horizontal.T)
+
+
+@lru_cache(maxsize=32)
+def _waves(count: int, k: int, n: int, origin: int, dtype: torch.dtype) -> Tensor:
+    """exp(-2 pi i f (x - origin) / n) for frequencies f < count and pixels x < k: [count, k]."""
+    turns = torch.outer(torch.arange(count), torch.arange(k) - origin) % n
+    angle = turns.to(torch.float64).mul_(-2 * math.pi / n)
+    return torch.polar(torch.ones_like(angle), angle).to(dtype)
+
+
 def spectral(images: Tensor, kernels: Tensor, boundary: Boundary, stride: int = 1) -> Tensor:
     """Convolution by FFT, then every `stride`-th row and column of it."""
+    kernels = kernels.expand(len(images), -1, -1, -1)
+    if images.device.type != "cpu":
+        return _spectral(images, kernels, boundary, stride)
+    # What fits the cache is transformed at once; larger buffers cost more to allocate than to fill.
+    count = max(1, _CACHED // images[0].numel())
+    parts = zip(images.split(count), kernels.split(count), strict=True)
+    return torch.cat([_spectral(*part, boundary, stride) for part in parts])
+
+
+def _spectral(images: Tensor, kernels: Tensor, boundary: Boundary, stride: int) -> Tensor:
     height, width = images.shape[-2:]
     kh, kw = kernels.shape[-2:]
     size = spectral_size(height, width, kh, kw, boundary, stride)
     if boundary == "circular":
-        canvas = centre_at_origin(kernels, size)
+        centre = (kh // 2, kw // 2)
     else:
         images = extend(images, kh, kw, boundary)
         # Output pixel 0 is where the kernel's last row and column meet extended pixel 0: no crop at the top left. What
         # wraps round reaches only rows and columns behind the frame.
-        canvas = F.pad(kernels, (0, size[1] - kw, 0, size[0] - kh)).roll((1 - kh, 1 - kw), (-2, -1))
-    spectrum = torch.fft.rfft2(images, s=size) * torch.fft.rfft2(canvas)
+        centre = (kh - 1, kw - 1)
+    transfer = _transfer(kernels, size, centre)
+    spectrum = torch.fft.rfft2(images, s=size)
+    learned = spectrum.requires_grad or transfer.requires_grad
+    spectrum = spectrum * transfer if learned else spectrum.mul_(transfer)
     row_step = stride
     if stride > 1 and size[0] % stride == 0:
         # To decimate rows is to average the spectrum over its aliases: the way back is `stride` times shorter.
         size = (size[0] // stride, size[1])
-        spectrum = spectrum.unflatten(-2, (stride, size[0])).mean(-3)
         height = -(-height // stride)
         row_step = 1
-    return torch.fft.irfft2(spectrum, s=size)[..., :height:row_step, :width:stride].contiguous()
+        aliases = torch.view_as_real(spectrum).unflatten(-3, (stride, size[0]))
+        spectrum = torch.view_as_complex(aliases.sum(-4).div_(stride))  # complex sums are far slower on CPU
+    # One dimension after the other: irfft2 makes more copies on CPU.
+    columns = torch.fft.ifft(spectrum, dim=-2).contiguous()
+    return torch.fft.irfft(columns, n=size[1])[..., :height:row_step, :width:stride]
 
 
 def spectral_adjoint(images: Tensor, kernels: Tensor, boundary: Boundary) -> Tensor:

@@ -25,9 +25,11 @@ def usrnet_mixture(keys: Tensor, size: int = 25) -> Tensor:
     Source: Zhang, Van Gool, Timofte, CVPR 2020, by its public training code.
     """
     shaken = integers(keys, "usrnet/shaken", low=0, high=2).bool()
-    kernels = sample_usrnet_gaussian(keys, size)
-    if shaken.any():  # a kernel depends on its own key alone: draw only those that are used
-        kernels[shaken] = camera_shake(keys[shaken], size)
+    # A kernel depends on its own key alone: only those that are used are drawn.
+    kernels = torch.empty(len(keys), 1, size, size, device=keys.device)
+    for chosen, draw in ((shaken, camera_shake), (~shaken, sample_usrnet_gaussian)):
+        if chosen.any():
+            kernels[chosen] = draw(keys[chosen], size)
     return kernels
 
 

@@ -27,8 +27,8 @@ def add_gaussian_noise(images: Tensor, noise_level: Tensor, keys: Tensor) -> Ten
             f"noise_level has shape {tuple(noise_level.shape)} and keys {tuple(keys.shape)}, expected "
             f"[{len(images)}, 1, 1, 1] and [{len(images)}]"
         )
-    noise = normal_field(keys, "gaussian_noise", tuple(images.shape[1:]))
-    return images + (noise_level.to(noise.dtype) * noise).to(images.dtype)
+    noise = normal_field(keys, "gaussian_noise", tuple(images.shape[1:])).mul_(noise_level)
+    return noise.to(images.dtype).add_(images)
 
 
 def sample_usrnet_noise_level(keys: Tensor) -> Tensor:

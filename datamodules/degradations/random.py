@@ -18,8 +18,6 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _MIX1 = 0xBF58476D1CE4E5B9
 _MIX2 = 0x94D049BB133111EB
 _MASK = (1 << 64) - 1
-# The same three for 32 bits, as the signed integers torch.int32 holds.
-_GOLDEN32, _MURMUR1, _MURMUR2 = (c - (1 << 32) if c >= 1 << 31 else c for c in (0x9E3779B9, 0x85EBCA6B, 0xC2B2AE35))
 
 
 def _signed(value: int) -> int:
@@ -28,10 +26,13 @@ def _signed(value: int) -> int:
 
 
 def _mix(z: Tensor) -> Tensor:
-    """SplitMix64's finaliser on int64 tensors; `>>` is arithmetic there, so the sign bits are masked away."""
-    z = (z ^ ((z >> 30) & ((1 << 34) - 1))) * _signed(_MIX1)
-    z = (z ^ ((z >> 27) & ((1 << 37) - 1))) * _signed(_MIX2)
-    return z ^ ((z >> 31) & ((1 << 33) - 1))
+    """SplitMix64's finaliser on int64 tensors, in place; `>>` is arithmetic there, so the sign bits are masked away."""
+    z ^= (z >> 30).bitwise_and_((1 << 34) - 1)
+    z *= _signed(_MIX1)
+    z ^= (z >> 27).bitwise_and_((1 << 37) - 1)
+    z *= _signed(_MIX2)
+    z ^= (z >> 31).bitwise_and_((1 << 33) - 1)
+    return z
 
 
 def make_key(*parts: int | str) -> int:
@@ -88,39 +89,19 @@ def normal(keys: Tensor, stream: str, shape: tuple[int, ...] = ()) -> Tensor:
     return torch.view_as_real(values).flatten(1)[:, :count].reshape(len(keys), *shape)
 
 
-def _mix32(z: Tensor) -> Tensor:
-    """MurmurHash3's 32-bit finaliser on int32 tensors, in place."""
-    z ^= (z >> 16) & 0xFFFF
-    z *= _MURMUR1
-    z ^= (z >> 13) & 0x7FFFF
-    z *= _MURMUR2
-    return z.bitwise_xor_((z >> 16) & 0xFFFF)
-
-
-def _fractions(words: Tensor) -> Tensor:
-    """int32 words to float32 multiples of 2^-24 in [0, 1), by their upper 24 bits."""
-    return ((words >> 8) & 0xFFFFFF).to(torch.float32).mul_(2.0**-24)
-
-
 def normal_field(keys: Tensor, stream: str, shape: tuple[int, ...] = ()) -> Tensor:
     """Standard normal float32 numbers for whole images of noise, shape [B, *shape], one row a key.
 
-    Like `normal`, but positions are hashed in 32-bit and computed in float32 arithmetic, which is faster: words of the
-    key's 64-bit hashes seed the finaliser. Positions i and i + n (n half of the count) share their two words: r cos(a)
-    and r sin(a) with r = sqrt(-2 ln u), u in (0, 1], a in [0, 2 pi). No value exceeds sqrt(48 ln 2) = 5.77.
-    The words are equal to the bit on every device; logarithm and sine may differ in the last.
-
-    Source of the finaliser: A. Appleby, MurmurHash3 (public domain).
+    Several times faster than `normal`: every hash gives two values, by inverting the distribution function in float32
+    at the 2^24 odd multiples of 2^-24 in (-1, 1). No value exceeds sqrt(2) erfinv(1 - 2^-24) = 5.42.
+    The hashes are equal to the bit on every device; the inverse may differ in the last bits.
     """
     count = math.prod(shape)
     half = (count + 1) // 2
-    seed = bits(keys, stream, (2,))
-    words = torch.stack((seed, seed >> 32), -1).bitwise_and_(0xFFFFFFFF).flatten(1)
-    words = torch.where(words < 1 << 31, words, words - (1 << 32)).to(torch.int32)
-    position = torch.arange(1, half + 1, device=keys.device, dtype=torch.int32) * _GOLDEN32
-    first = _mix32(_mix32(position ^ words[:, 0:1]) ^ words[:, 1:2])
-    second = _mix32(first ^ words[:, 2:3])
-    radius = _fractions(first).neg_().add_(1.0).log_().mul_(-2.0).sqrt_()
-    angle = _fractions(second).mul_(2 * math.pi)
-    values = torch.cat((radius * angle.cos(), radius * angle.sin()), 1)
+    values = torch.empty(len(keys), 2 * half, device=keys.device)
+    # What fits a CPU's cache is made at once: fresh memory costs more than arithmetic.
+    rows = len(keys) if keys.device.type != "cpu" else max(1, (1 << 16) // max(half, 1))
+    for part, out in zip(keys.split(rows), values.split(rows), strict=True):
+        words = bits(part, stream, (half,)).view(torch.int32)
+        torch.erfinv((words >> 8).to(torch.float32).add_(0.5).mul_(2.0**-23), out=out).mul_(math.sqrt(2))
     return values[:, :count].reshape(len(keys), *shape)

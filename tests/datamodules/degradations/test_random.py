@@ -1,4 +1,5 @@
 import math
+from statistics import NormalDist
 
 import pytest
 import torch
@@ -85,30 +86,16 @@ def test_a_draw_depends_on_key_stream_and_position_only() -> None:
     assert normal(whole[:0], "stream", (4,)).shape == (0, 4)
 
 
-def test_normal_field_is_box_muller_on_murmurs_finaliser() -> None:
-    """Against Python integers, negative keys included; odd counts too."""
-    mask = 0xFFFFFFFF
-
-    def mix(z: int) -> int:
-        z = ((z ^ (z >> 16)) * 0x85EBCA6B) & mask
-        z = ((z ^ (z >> 13)) * 0xC2B2AE35) & mask
-        return z ^ (z >> 16)
-
+def test_normal_field_inverts_the_distribution_at_each_half_of_a_hash() -> None:
+    """Against Python integers and the standard library's quantiles, negative keys included; odd counts too."""
     some = torch.tensor([7, -(2**60), 2**63 - 1])
-    got = normal_field(some, "stream", (3, 5))
-    seeds = bits(some, "stream", (2,)).tolist()
-    for row, (one, two) in enumerate(seeds):
-        words = [one & mask, (one >> 32) & mask, two & mask, (two >> 32) & mask]
-        for i in range(8):
-            position = ((i + 1) * 0x9E3779B9) & mask
-            first = mix(mix(position ^ words[0]) ^ words[1])
-            u = 1 - (first >> 8) * 2.0**-24
-            a = 2 * math.pi * (mix(first ^ words[2]) >> 8) * 2.0**-24
-            radius = math.sqrt(-2 * math.log(u))
-            flat = got[row].flatten()
-            assert flat[i].item() == pytest.approx(radius * math.cos(a), abs=2e-6)
-            if i + 8 < 15:
-                assert flat[i + 8].item() == pytest.approx(radius * math.sin(a), abs=2e-6)
+    got = normal_field(some, "stream", (3, 5)).flatten(1)
+    for row, hashes in enumerate(bits(some, "stream", (8,)).tolist()):
+        halves = [half for value in hashes for half in ((value & 0xFFFFFFFF), (value >> 32) & 0xFFFFFFFF)]
+        for i in range(15):
+            signed = halves[i] - (1 << 32 if halves[i] >= 1 << 31 else 0)
+            share = ((signed >> 8) + 0.5 + 2**23) / 2**24
+            assert got[row, i].item() == pytest.approx(NormalDist().inv_cdf(share), abs=2e-6)
 
 
 def test_normal_field_is_white_and_standard() -> None:
