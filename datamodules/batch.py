@@ -1,6 +1,6 @@
 """The record that carries images from the loader through the degradation to network, loss and metrics."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -54,6 +54,13 @@ class Batch:
             value = getattr(self, field.name)
             pinned[field.name] = value.pin_memory() if isinstance(value, Tensor) else value
         return Batch(**pinned)
+
+
+def to_gray(batch: Batch) -> Batch:
+    """The batch with its images as gray ones of one channel: 0.2989 R + 0.5870 G + 0.1140 B, as TensorFlow's."""
+    weights = batch.hr.new_tensor([0.2989, 0.5870, 0.1140]).view(3, 1, 1)
+    images = {name: getattr(batch, name) for name in ("hr", "lr", "lr_sharp")}
+    return replace(batch, **{name: (x * weights).sum(1, keepdim=True) for name, x in images.items() if x is not None})
 
 
 def as_float(images: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from datamodules.batch import Batch
+from datamodules.batch import Batch, to_gray
 from datamodules.cache import ImageCache
 from datamodules.crops import Inputs, TrainingCrops, WholeImages, collate
 from datamodules.errors import InputError
@@ -37,6 +37,7 @@ class ImageDataModule(pl.LightningDataModule):
         num_workers: loader processes; `None` takes one per available core, at most 8.
         cache_dir: folder of the decoded images (uint8, three bytes a pixel).
         suite_seed: validation and test degradations are a function of (suite_seed, image name).
+        gray: train on gray images of one channel; validation and test stay in colour.
         flip, rotate: mirror the crop; rotate it by multiples of 90 degrees.
         on_corrupt: "error" stops at an unreadable image, "skip" goes on and reports how many.
         on_small: the same for an image smaller than the training crop.
@@ -63,6 +64,7 @@ class ImageDataModule(pl.LightningDataModule):
         on_corrupt: Literal["error", "skip"] = "error",
         on_small: Literal["error", "skip"] = "error",
         variant: str | None = None,
+        gray: bool = False,
     ) -> None:
         super().__init__()
         self.source, self.degradation, self.seed = source, degradation, seed
@@ -70,7 +72,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.num_workers = min(_cores(), 8) if num_workers is None else num_workers
         self.cache_dir = Path(cache_dir).expanduser()
         self.suite_seed, self.flip, self.rotate = suite_seed, flip, rotate
-        self.on_corrupt, self.on_small = on_corrupt, on_small
+        self.on_corrupt, self.on_small, self.gray = on_corrupt, on_small, gray
         self.scale: int = getattr(degradation, "scale", 1)
         # What the sides of sharp images have to be divisible by; more than the scale where images shrink in between.
         self.multiple: int = getattr(degradation, "multiple", self.scale)
@@ -160,7 +162,10 @@ class ImageDataModule(pl.LightningDataModule):
         }
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        return self.degradation(batch)
+        return self._finish(self.degradation(batch))
+
+    def _finish(self, batch: Batch) -> Batch:
+        return to_gray(batch) if self.gray and self.trainer is not None and self.trainer.training else batch
 
 
 def _cores() -> int:

@@ -76,7 +76,7 @@ class PairedDataModule(ImageDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         assert batch.lr is not None  # filled by the loader
         ready = replace(batch, hr=as_float(batch.hr), lr=as_float(batch.lr), scale=self.source.scale)
-        return self.degradation(ready)
+        return self._finish(self.degradation(ready))
 
 
 def _absolute(file: Path) -> Path:

@@ -17,7 +17,8 @@ from datamodules.paired_datamodule import PairedDataModule
 from datamodules.sources import Split, splits_of
 from lightning_modules import loggers
 from lightning_modules.pictures import save_png
-from lightning_modules.preview_sheet import Statistics, preview_sheet
+from lightning_modules.preview_sheet import preview_sheet
+from lightning_modules.preview_statistics import Statistics
 
 STATISTICS_BATCH = 4  # samples that share a random scale: few, for many scales
 SMALLEST = 16  # kernels and noise levels do not depend on the image: a small one will do

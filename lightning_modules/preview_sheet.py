@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from lightning_modules.pictures import (
     outline,
     to_pixels,
 )
+from lightning_modules.preview_statistics import Statistics, kernel_offset, kernel_spread, kernel_support
 
 COLUMN = 264  # crops up to this size are enlarged by a whole number as far as they fit,
 WIDEST = 320  # up to this size they are shown as they are, and larger ones are reduced to it
@@ -34,62 +34,6 @@ BINS = 32
 TEXT, HEADING, TITLE = 15, 18, 24
 BAR = (60, 105, 170)
 NEGATIVE = (70, 130, 255)
-
-
-@dataclass
-class Statistics:
-    """What many samples drew; lists are empty where the degradation yields no such thing.
-
-    Attributes:
-        spread: standard deviations of kernels, `kernel_spread`.
-        support: sides of kernels in pixels, `kernel_support`.
-        noise: standard deviations of noise in levels of 0 ... 255.
-        scale: scales.
-        kernels: the first kernels [1, k, k].
-    """
-
-    spread: list[float] = field(default_factory=list)
-    support: list[float] = field(default_factory=list)
-    noise: list[float] = field(default_factory=list)
-    scale: list[float] = field(default_factory=list)
-    kernels: list[Tensor] = field(default_factory=list)
-
-    def add(self, batch: Batch, keep: int = 48) -> None:
-        """Take over a degraded batch; `keep` kernels are kept in all."""
-        if batch.kernel is not None:
-            kernels = batch.kernel.cpu()
-            self.spread += kernel_spread(kernels)
-            self.support += kernel_support(kernels)
-            self.kernels += list(kernels)[: max(0, keep - len(self.kernels))]
-        if batch.noise_level is not None:
-            self.noise += (255 * batch.noise_level.double()).flatten().tolist()
-        if batch.scale is not None:
-            self.scale += [float(batch.scale)] * len(batch)
-
-
-def kernel_spread(kernels: Tensor) -> list[float]:
-    """Root mean square distance from the centroid along one axis, sqrt((var_x + var_y) / 2), in pixels, of |k|.
-
-    For a Gaussian that fits its frame it is sigma; for kernels [B, 1, k, k] one number each.
-    """
-    weights = kernels[:, 0].double().abs()
-    weights = weights / weights.sum((1, 2), keepdim=True)
-    variance = np.zeros(len(weights))
-    for line in (weights.sum(1), weights.sum(2)):
-        index = np.arange(line.shape[1])
-        values = line.numpy()
-        variance = variance + values @ index**2 - (values @ index) ** 2
-    return np.sqrt(np.maximum(variance, 0) / 2).tolist()
-
-
-def kernel_support(kernels: Tensor) -> list[float]:
-    """Longer side, in pixels, of the smallest box around all values of at least 1 % of the largest; one per kernel."""
-    values = kernels[:, 0].abs().numpy()
-    sides = []
-    for kernel in values:
-        rows, columns = np.nonzero(kernel >= 0.01 * kernel.max())
-        sides.append(float(max(np.ptp(rows), np.ptp(columns)) + 1))
-    return sides
 
 
 def preview_sheet(title: str, text: str, crops: Sequence[Batch], statistics: Statistics) -> Image.Image:
@@ -140,8 +84,7 @@ def _draw_kernels(sheet: _Sheet, crops: Sequence[Batch], statistics: Statistics)
         (kernel < 0).any().item() for kernel in own
     )
     sheet.text(f"Kernels of the crops below, {size}, {marks}", HEADING, bold=True, space=GAP)
-    captions = [f"std {kernel_spread(k[None])[0]:.2f} px, {kernel_support(k[None])[0]:.0f} px wide" for k in own]
-    sheet.row([_kernel(kernel, KERNEL) for kernel in own], captions, sheet.column)
+    sheet.row([_kernel(kernel, KERNEL) for kernel in own], [_width(kernel) for kernel in own], sheet.column)
     more = statistics.kernels
     if all((kernel - more[0]).abs().max() == 0 for kernel in more):
         sheet.text("The kernel is the same for every sample", TEXT)
@@ -153,6 +96,11 @@ def _draw_kernels(sheet: _Sheet, crops: Sequence[Batch], statistics: Statistics)
     for start in range(0, len(further), per_row):
         tiles = [_kernel(kernel, SMALL_KERNEL) for kernel in further[start : start + per_row]]
         sheet.row(tiles, [""] * len(tiles), SMALL_KERNEL)
+
+
+def _width(kernel: Tensor) -> str:
+    (spread,), (support,), (offset,) = (of(kernel[None]) for of in (kernel_spread, kernel_support, kernel_offset))
+    return f"std {spread:.2f} px, {support:.0f} px wide" + f", {offset:.1f} px off-centre" * (offset >= 0.05)
 
 
 def _kernel(kernel: Tensor, side: int) -> Image.Image:
@@ -173,14 +121,17 @@ def _draw_histograms(sheet: _Sheet, statistics: Statistics) -> None:
     found = [
         ("Kernel width: standard deviation, pixels of the image it blurs", statistics.spread),
         ("Kernel support: longer side of all values above 1 % of the maximum, pixels", statistics.support),
+        ("Kernel offset: how far its centroid lies from its centre, which shifts the image, pixels", statistics.offset),
         ("Noise: standard deviation, levels of 0 ... 255", statistics.noise),
         ("Scale, drawn for every batch", statistics.scale if len(set(statistics.scale)) > 1 else []),
     ]
     named = (("kernels", statistics.spread), ("noise levels", statistics.noise))
     missing = " and ".join(f"no {name}" for name, values in named if not values)
-    heading = f"Statistics of {len(statistics.scale)} samples" + f" (the degradation yields {missing})" * bool(missing)
+    drawn = [(name, values) for name, values in found if values]
+    heading = f"Statistics of {len(statistics.scale)} samples" if drawn else "No statistics"
+    heading += f" (the degradation yields {missing})" * bool(missing)
     sheet.text(heading, HEADING, bold=True, space=GAP)
-    sheet.histograms([(name, values) for name, values in found if values])
+    sheet.histograms(drawn)
 
 
 def histogram(values: Sequence[float]) -> tuple[NDArray[np.int64], float, float]:
@@ -250,8 +201,9 @@ class _Sheet:
         self.y = bottom + GAP // 2
 
     def histograms(self, columns: Sequence[tuple[str, list[float]]]) -> None:
-        """Bars side by side, four to the width, with the values of the first and last bar below."""
-        width = (self.inner - 3 * GAP) // 4
+        """Bars side by side, at least four to the width, with the values of the first and last bar below."""
+        count = max(4, len(columns))
+        width = (self.inner - (count - 1) * GAP) // count
         places = [MARGIN + i * (width + GAP) for i in range(len(columns))]
         tops = [
             self.layout.add_text(name, x, self.y, width, TEXT, left=True)

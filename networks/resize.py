@@ -10,6 +10,7 @@ weights of a row normalised to 1, rows first).
 """
 
 from functools import lru_cache
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -95,3 +96,75 @@ def bicubic_resize(images: Tensor, scale: int, *, down: bool = False) -> Tensor:
         return images
     step = _down if down else _up
     return step(step(images, scale, 2), scale, 3)
+
+
+def _check_images(images: Tensor) -> None:
+    if images.dim() != 4:
+        raise ValueError(f"images have shape {tuple(images.shape)}, expected [B, C, H, W]")
+
+
+def _tf1_linear(images: Tensor, out: int, dim: int) -> Tensor:
+    n = images.shape[dim]
+    # Source coordinate of output pixel x is x * n / out: whole part and remainder in integers are free of rounding.
+    position = torch.arange(out, device=images.device) * n
+    low = torch.div(position, out, rounding_mode="floor")
+    shape = (out, 1) if dim == 2 else (out,)
+    weight = ((position % out).to(torch.float64) / out).to(images.dtype).view(shape)
+    first = images.index_select(dim, low)
+    return first + weight * (images.index_select(dim, (low + 1).clamp(max=n - 1)) - first)
+
+
+def bilinear_resize(
+    images: Tensor, size: tuple[int, int], convention: Literal["half_pixel", "tf1"] = "half_pixel"
+) -> Tensor:
+    """Resize to any size by bilinear interpolation without anti-aliasing.
+
+    Args:
+        images: [B, C, H, W], any range, any floating dtype.
+        size: (H', W') of the result.
+        convention: "half_pixel" aligns the frames of the images: source = (x + 0.5) * H / H' - 0.5, so that halving is
+            the mean of 2x2 pixels. "tf1" is TensorFlow 1's resize_images: source = x * H / H', so that halving takes
+            every second pixel and doubling copies pixels to the even places; behind the last pixel it is repeated.
+
+    Returns:
+        [B, C, H', W'] in the dtype of `images`.
+
+    Raises:
+        ValueError: for a size below 1, an unknown convention or `images` that are not 4-dimensional.
+    """
+    _check_images(images)
+    if min(size) < 1:
+        raise ValueError(f"size is {tuple(size)}, expected at least 1 pixel per side")
+    if convention not in ("half_pixel", "tf1"):
+        raise ValueError(f"convention is {convention!r}, expected half_pixel or tf1")
+    if tuple(size) == tuple(images.shape[-2:]):
+        return images
+    if convention == "half_pixel":
+        return F.interpolate(images, tuple(size), mode="bilinear", align_corners=False)
+    return _tf1_linear(_tf1_linear(images, size[0], 2), size[1], 3)
+
+
+def bilinear_shrink(images: Tensor, factor: int, convention: Literal["half_pixel", "tf1"] = "half_pixel") -> Tensor:
+    """`bilinear_resize` to 1/factor on a grid of exactly that pitch, whatever the size.
+
+    Where `factor` does not divide a side, the last row or column is repeated up to the next multiple first. So a
+    pixel of the result stands for the same place as in the shrunken version of any image continued to the bottom and
+    right, which resizing to ceil(H/factor) pixels does not give.
+
+    Args:
+        images: [B, C, H, W], any range, any floating dtype.
+        factor: integer >= 1.
+        convention: see `bilinear_resize`.
+
+    Returns:
+        [B, C, ceil(H/factor), ceil(W/factor)] in the dtype of `images`.
+
+    Raises:
+        ValueError: if `factor` is not an integer >= 1, and as `bilinear_resize` does.
+    """
+    _check_images(images)
+    if isinstance(factor, bool) or int(factor) != factor or factor < 1:
+        raise ValueError(f"factor is {factor!r}, expected an integer >= 1")
+    h, w = images.shape[-2:]
+    whole = F.pad(images, (0, -w % factor, 0, -h % factor), mode="replicate")
+    return bilinear_resize(whole, (-(-h // factor), -(-w // factor)), convention)

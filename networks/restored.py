@@ -17,6 +17,7 @@ class Restored:
         kernel: the estimated blur kernel [B, 1, k, k], sum 1.
         code: the reduced kernel representation of a blind method [B, d].
         pyramid: the estimates of all scales, coarsest first, each [B, C, h_i, w_i].
+        earlier: what the loops before the last one made, oldest first, of a method that alternates and supervises all.
     """
 
     sr: Tensor
@@ -24,3 +25,4 @@ class Restored:
     kernel: Tensor | None = None
     code: Tensor | None = None
     pyramid: list[Tensor] | None = None
+    earlier: list["Restored"] | None = None

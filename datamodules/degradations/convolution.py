@@ -155,8 +155,9 @@ def _spectral(images: Tensor, kernels: Tensor, boundary: Boundary, stride: int) 
         row_step = 1
         aliases = torch.view_as_real(spectrum).unflatten(-3, (stride, size[0]))
         spectrum = torch.view_as_complex(aliases.sum(-4).div_(stride))  # complex sums are far slower on CPU
-    # One dimension after the other: irfft2 makes more copies on CPU.
-    columns = torch.fft.ifft(spectrum, dim=-2).contiguous()
+    # One dimension after the other, each contiguous: irfft2 makes more copies on CPU, and strided transforms round
+    # differently in batches of different size.
+    columns = torch.fft.ifft(spectrum.mT.contiguous()).mT.contiguous()
     return torch.fft.irfft(columns, n=size[1])[..., :height:row_step, :width:stride]
 
 

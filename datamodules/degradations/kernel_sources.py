@@ -13,7 +13,7 @@ from tqdm import tqdm
 from datamodules.degradations.kernels import sample_dan_gaussian, sample_isotropic, sample_usrnet_gaussian
 from datamodules.degradations.random import integers, make_key
 from datamodules.degradations.suites import KernelSuite
-from datamodules.degradations.trajectories import camera_shake
+from datamodules.degradations.trajectories import LARGEST, camera_shake
 from datamodules.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,27 @@ def usrnet_mixture(keys: Tensor, size: int = 25) -> Tensor:
         if chosen.any():
             kernels[chosen] = draw(keys[chosen], size)
     return kernels
+
+
+def centred_shake(keys: Tensor, size: int = 25, reduction: int = 1) -> Tensor:
+    """Camera shakes [B, 1, size, size] moved so that their mass is centred, for targets that are centred too.
+
+    GOPRO's sharp image is the middle frame of the blurred ones; a camera shake lies anywhere on its grid. It is moved by
+    whole pixels, then reduced: a value at offset d goes to the two neighbours of d / reduction, in proportion, which keeps
+    the centre of mass. What falls outside `size` is cut off and the rest normalised.
+
+    Args:
+        reduction: pixels of the kernel's own grid to one pixel of the result.
+    """
+    whole = camera_shake(keys, LARGEST)[:, 0]
+    place = torch.arange(LARGEST, device=keys.device, dtype=whole.dtype)
+    centre = torch.stack([(whole.sum(2) * place).sum(1), (whole.sum(1) * place).sum(1)], 1).round()
+    # Linear interpolation onto the small grid is a matrix for each axis of each kernel.
+    target = torch.arange(size, device=keys.device) - size // 2
+    offset = (place - centre[:, :, None]) / reduction  # B, 2, LARGEST
+    weights = (1 - (offset[:, :, None, :] - target[:, None]).abs()).clamp(min=0)  # B, 2, size, LARGEST
+    kernels = weights[:, 0] @ whole @ weights[:, 1].mT
+    return (kernels / kernels.sum((1, 2), keepdim=True))[:, None]
 
 
 class FromSuite:

@@ -179,7 +179,8 @@ class CooperativeDegradation:
     """Cooperative-Learning Deblur-SR's inputs: reduced x1/4 and enlarged again, so that `lr` has the size of `hr`.
 
     With D the bicubic reduction, U the enlargement and B the blur, "old" is B(U(D(x))), "new" U(B(D(x))) with the
-    kernel at low resolution, "released" (the published data writer) U(D(B(x))). Fills `lr`, `kernel`, and `scale` = 1.
+    kernel at low resolution, "released" (the published data writer) U(D(B(x))). Fills `lr`, `lr_sharp` = U(D(x)),
+    `kernel`, and `scale` = 1.
     Source: Liu et al., J. Real-Time Image Processing 2020, and the repository's README and generate_mod.m.
 
     Args:
@@ -190,7 +191,7 @@ class CooperativeDegradation:
     """
 
     inputs = ("hr",)
-    provides = ("hr", "lr", "kernel", "scale")
+    provides = ("hr", "lr", "lr_sharp", "kernel", "scale")
 
     def __init__(
         self,
@@ -222,14 +223,15 @@ class CooperativeDegradation:
         lr = hr
         for step in orders[self.order]:
             lr = steps[step](lr)
-        return replace(batch, hr=hr, lr=lr, kernel=kernel, scale=1)
+        lr_sharp = steps["up"](steps["down"](hr))
+        return replace(batch, hr=hr, lr=lr, lr_sharp=lr_sharp, kernel=kernel, scale=1)
 
 
 class ReducedPairs:
     """Starts from pairs of sharp and blurred files of equal size, such as GOPRO, and reduces the blurred one.
 
     LR-GOPRO (`enlarge` off): `lr` = D(blurred), `lr_sharp` = D(sharp), both x1/`factor`; the published Cooperative data
-    writer (`enlarge` on): `lr` = U(D(blurred)) at full size, no `lr_sharp`.
+    writer (`enlarge` on): `lr` = U(D(blurred)) and `lr_sharp` = U(D(sharp)), at full size.
     Sources: Zhang et al. (GFN), BMVC 2018, section 4.1; the Cooperative repository's generate_mod.m.
 
     Args:
@@ -238,12 +240,12 @@ class ReducedPairs:
     """
 
     inputs = ("hr", "lr")
+    provides = ("hr", "lr", "lr_sharp", "scale")
 
     def __init__(self, factor: int = 4, enlarge: bool = False) -> None:
         self.factor, self.enlarge = factor, enlarge
         self.scale = 1 if enlarge else factor
         self.multiple = factor
-        self.provides = ("hr", "lr", "scale") if enlarge else ("hr", "lr", "lr_sharp", "scale")
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Batch:
@@ -256,6 +258,7 @@ class ReducedPairs:
             raise ValueError("pairs of equal size are needed: use data=gopro or data=paired_folder")
         hr = as_float(batch.hr)
         lr = bicubic_resize(as_float(batch.lr), self.factor, down=True)
+        lr_sharp = bicubic_resize(hr, self.factor, down=True)
         if self.enlarge:
-            return replace(batch, hr=hr, lr=bicubic_resize(lr, self.factor), scale=1)
-        return replace(batch, hr=hr, lr=lr, lr_sharp=bicubic_resize(hr, self.factor, down=True), scale=self.factor)
+            lr, lr_sharp = bicubic_resize(lr, self.factor), bicubic_resize(lr_sharp, self.factor)
+        return replace(batch, hr=hr, lr=lr, lr_sharp=lr_sharp, scale=self.scale)

@@ -12,14 +12,8 @@ from datamodules.batch import Batch
 from datamodules.degradations.kernels import isotropic_gaussian
 from datamodules.sources.folder import Folder
 from lightning_modules.pictures import ACCENT
-from lightning_modules.preview_sheet import (
-    BAR,
-    Statistics,
-    histogram,
-    kernel_spread,
-    kernel_support,
-    preview_sheet,
-)
+from lightning_modules.preview_sheet import BAR, histogram, preview_sheet
+from lightning_modules.preview_statistics import Statistics, kernel_offset, kernel_spread, kernel_support
 from tests.conftest import Outcome, photograph
 
 Cli = Callable[..., Outcome]
@@ -112,6 +106,16 @@ def test_width_of_kernels() -> None:
     assert kernel_spread(line) == pytest.approx([1.0])  # variances 2 and 0
     assert kernel_support(line) == [5.0]
     assert kernel_spread(torch.eye(3)[1:2, None, None] * torch.eye(3)[1][:, None]) == [0.0]
+
+
+def test_offset_of_kernels() -> None:
+    kernels = torch.zeros(3, 1, 5, 8)  # the centre is row 2, column 4
+    kernels[0, 0, 2, 4] = 1
+    kernels[1, 0, 2 + 2, 4 - 1] = 0.5
+    kernels[1, 0, 2, 4 - 1] = 0.5
+    kernels[2, 0, 2 - 1, 4] = 1.5
+    kernels[2, 0, 2 + 2, 4] = -0.5
+    assert kernel_offset(kernels) == pytest.approx([0, 2**0.5, 2.5], abs=1e-4)
 
 
 def test_bins() -> None:

@@ -124,9 +124,11 @@ def test_the_line_of_an_isotropic_gaussian_gives_its_kernel() -> None:
     assert (separable - convolve(x, kernels, "replicate")).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [32, 48])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_a_sample_does_not_depend_on_its_batch(algorithm: Algorithm) -> None:
-    x, kernels = images(8, 3, 32, 32).float(), random_kernels(8, 13, 13).float()
+def test_a_sample_does_not_depend_on_its_batch(algorithm: Algorithm, size: int, channels: int) -> None:
+    x, kernels = images(8, channels, size, size).float(), random_kernels(8, 13, 13).float()
     together = blur_decimate(x, kernels, 2, algorithm=algorithm)
     alone = torch.cat([blur_decimate(x[i : i + 1], kernels[i : i + 1], 2, algorithm=algorithm) for i in range(8)])
     assert torch.equal(together, alone)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from datamodules.degradations import suites
-from datamodules.degradations.kernel_sources import FromSuite, KernelBank, usrnet_mixture
+from datamodules.degradations.kernel_sources import FromSuite, KernelBank, centred_shake, usrnet_mixture
 from datamodules.degradations.kernels import sample_usrnet_gaussian
 from datamodules.degradations.random import integers, make_key
 from datamodules.degradations.trajectories import camera_shake
@@ -99,3 +99,35 @@ def test_impossible_options() -> None:
     for counts in ((0, 0), (-1, 5)):
         with pytest.raises(ValueError, match="expected at least one kernel"):
             KernelBank(*counts)
+
+
+@pytest.mark.parametrize(("size", "reduction"), [(31, 1), (11, 4), (12, 3)])
+def test_centred_shakes_move_nothing_on_average(size: int, reduction: int) -> None:
+    """A third of the widest grids is cut off again, which moves what is left a little."""
+    keys = torch.tensor([make_key("centred", i) for i in range(500)])
+    kernels = centred_shake(keys, size, reduction)
+    assert kernels.shape == (500, 1, size, size)
+    assert (kernels >= 0).all()
+    torch.testing.assert_close(kernels.sum((1, 2, 3)), torch.ones(500))
+    place = torch.arange(size) - float(size // 2)
+    rows, columns = (kernels[:, 0].sum(2) * place).sum(1), (kernels[:, 0].sum(1) * place).sum(1)
+    distance = torch.hypot(rows, columns)
+    raw = camera_shake(keys, 27)[:, 0]
+    drift = torch.hypot((raw.sum(2) * (torch.arange(27) - 13)).sum(1), (raw.sum(1) * (torch.arange(27) - 13)).sum(1))
+    assert distance.median() < 0.72 / reduction  # half a pixel on each axis at most, but for cuts
+    assert distance.mean() < 0.5 * drift.mean() / reduction
+    assert torch.equal(centred_shake(keys[7:8], size, reduction)[0], kernels[7])
+
+
+def test_a_reduced_shake_keeps_the_centre_and_the_blur() -> None:
+    """Variance along an axis shrinks by the square of the reduction, but for the interpolation's own 1/6 to 1/4."""
+    keys = torch.tensor([make_key("reduced", i) for i in range(200)])
+
+    def variance(kernels: torch.Tensor) -> torch.Tensor:
+        place = torch.arange(kernels.shape[-1]) - float(kernels.shape[-1] // 2)
+        line = kernels[:, 0].sum(2)
+        return (line * place**2).sum(1) - (line * place).sum(1) ** 2
+
+    full, reduced = variance(centred_shake(keys, 61)), variance(centred_shake(keys, 21, 4))
+    assert ((reduced - full / 16) > -1e-4).all()
+    assert ((reduced - full / 16) < 0.26).all()

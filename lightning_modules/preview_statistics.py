@@ -1,0 +1,76 @@
+"""What the samples of a degradation drew: the numbers behind the histograms of task=preview."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from datamodules.batch import Batch
+
+
+@dataclass
+class Statistics:
+    """What many samples drew; lists are empty where the degradation yields no such thing.
+
+    Attributes:
+        spread: standard deviations of kernels, `kernel_spread`.
+        support: sides of kernels in pixels, `kernel_support`.
+        offset: how far off-centre kernels are, `kernel_offset`.
+        noise: standard deviations of noise in levels of 0 ... 255.
+        scale: scales.
+        kernels: the first kernels [1, k, k].
+    """
+
+    spread: list[float] = field(default_factory=list)
+    support: list[float] = field(default_factory=list)
+    offset: list[float] = field(default_factory=list)
+    noise: list[float] = field(default_factory=list)
+    scale: list[float] = field(default_factory=list)
+    kernels: list[Tensor] = field(default_factory=list)
+
+    def add(self, batch: Batch, keep: int = 48) -> None:
+        """Take over a degraded batch; `keep` kernels are kept in all."""
+        if batch.kernel is not None:
+            kernels = batch.kernel.cpu()
+            self.spread += kernel_spread(kernels)
+            self.support += kernel_support(kernels)
+            self.offset += kernel_offset(kernels)
+            self.kernels += list(kernels)[: max(0, keep - len(self.kernels))]
+        if batch.noise_level is not None:
+            self.noise += (255 * batch.noise_level.double()).flatten().tolist()
+        if batch.scale is not None:
+            self.scale += [float(batch.scale)] * len(batch)
+
+
+def kernel_spread(kernels: Tensor) -> list[float]:
+    """Root mean square distance from the centroid along one axis, sqrt((var_x + var_y) / 2), in pixels, of |k|.
+
+    For a Gaussian that fits its frame it is sigma; for kernels [B, 1, k, k] one number each.
+    """
+    weights = kernels[:, 0].double().abs()
+    weights = weights / weights.sum((1, 2), keepdim=True)
+    variance = np.zeros(len(weights))
+    for line in (weights.sum(1), weights.sum(2)):
+        index = np.arange(line.shape[1])
+        values = line.numpy()
+        variance = variance + values @ index**2 - (values @ index) ** 2
+    return np.sqrt(np.maximum(variance, 0) / 2).tolist()
+
+
+def kernel_support(kernels: Tensor) -> list[float]:
+    """Longer side, in pixels, of the smallest box around all values of at least 1 % of the largest; one per kernel."""
+    values = kernels[:, 0].abs().numpy()
+    sides = []
+    for kernel in values:
+        rows, columns = np.nonzero(kernel >= 0.01 * kernel.max())
+        sides.append(float(max(np.ptp(rows), np.ptp(columns)) + 1))
+    return sides
+
+
+def kernel_offset(kernels: Tensor) -> list[float]:
+    """Distance in pixels of the centroid from index floor(k/2), to 1e-4: so far it moves the image, one per kernel."""
+    weights = kernels[:, 0].double()
+    weights = weights / weights.sum((1, 2), keepdim=True)
+    lines = [weights.sum(2).numpy(), weights.sum(1).numpy()]
+    y, x = (line @ (np.arange(line.shape[1]) - line.shape[1] // 2) for line in lines)
+    return np.hypot(y, x).round(4).tolist()

@@ -1,0 +1,219 @@
+"""GFN: a deblurring and a super-resolving branch whose features a learned gate fuses, for x4.
+
+X. Zhang, H. Dong, Z. Hu, W.-S. Lai, F. Wang, M.-H. Yang, "Gated Fusion Network for Joint Image Deblurring and
+Super-Resolution", BMVC 2018. The layers are those of the authors' published code in its last version, which reaches
+their best figure, not those of the first one; `gate_recursions=3` is the gate of the journal version (IJCV 2020).
+
+What differs: the last convolutions of the residual blocks start smaller (`init`), because 34 of them without
+normalization blow the output up to a standard deviation of 10^4 and more; sides that 4 does not divide are padded, not
+stretched (`pad`).
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from networks.ed_dsrn import conv
+from networks.restored import Restored
+
+
+def leaky(slope: float = 0.2) -> nn.LeakyReLU:
+    return nn.LeakyReLU(slope, inplace=True)
+
+
+def relu() -> nn.ReLU:
+    return nn.ReLU(inplace=True)
+
+
+class ResidualBlock(nn.Module):
+    """conv-act-conv plus the input; no activation after the sum."""
+
+    def __init__(self, width: int, act: nn.Module) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv(width, width), act, conv(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class Deblur(nn.Module):
+    """Features [B, 64, h, w] and a deblurred image [B, 3, h, w] of an image with sides divisible by 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Sequential(conv(3, 64, 7), leaky())
+        self.blocks1 = nn.Sequential(*(ResidualBlock(64, relu()) for _ in range(6)))
+        self.conv2 = nn.Sequential(conv(64, 128, stride=2), relu())
+        self.blocks2 = nn.Sequential(*(ResidualBlock(128, relu()) for _ in range(6)))
+        self.conv3 = nn.Sequential(conv(128, 256, stride=2), relu())
+        self.blocks3 = nn.Sequential(*(ResidualBlock(256, relu()) for _ in range(6)))
+        self.up = nn.Sequential(
+            *(nn.ConvTranspose2d(256, 128, 4, 2, 1), relu()),
+            *(nn.ConvTranspose2d(128, 64, 4, 2, 1), relu()),
+            conv(64, 64, 7),
+        )
+        self.head = nn.Sequential(conv(64, 64), relu(), conv(64, 3))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        c1 = self.conv1(x)
+        c2 = self.conv2(self.blocks1(c1) + c1)  # h/2 x w/2
+        c3 = self.conv3(self.blocks2(c2) + c2)  # h/4 x w/4
+        features = self.up(self.blocks3(c3) + c3)
+        return features, self.head(features + c1)
+
+
+class SuperResolution(nn.Module):
+    """Features [B, 64, h, w] of an image [B, 3, h, w]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Sequential(conv(3, 64, 7), leaky())
+        self.blocks = nn.Sequential(*(ResidualBlock(64, leaky()) for _ in range(8)))
+        self.conv2 = conv(64, 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.conv1(x)
+        return self.conv2(self.blocks(first)) + first
+
+
+class GFN(nn.Module):
+    """Gated fusion network.
+
+    Input `lr` [B, 3, h, w] in [0, 1], any size. Output `sr` [B, 3, 4h, 4w] and `deblurred` [B, 3, h, w], both about
+    [0, 1]. The parts are `deblur` (with `deblur.head`, which makes the deblurred image), `superres`, `gating` and
+    `reconstruction`.
+
+    Args:
+        gate: the deblurring features are weighted by the learned gate before they are added to the super-resolving
+            ones; off, they are added once as they are, and the gate is not computed and gets no gradient. May be set
+            at any time.
+        gate_recursions: times the gate is applied, 1 or 3; from the second time on it sees the fused features in
+            place of the super-resolving ones.
+        gate_init: "official" or "identity": the gate begins as 1/gate_recursions everywhere, so that switching it on
+            does not change the network's function.
+        init: "official", every convolution N(0, 2/(k*k*C_out)), or "rb0.1", the same with the second convolution of
+            all residual blocks times 0.1.
+        pad: how sides become multiples of 4: "replicate" pads by repetition and crops the results; "official"
+            stretches the image bilinearly and the results back (the authors leave the deblurred one stretched).
+
+    Raises:
+        ValueError: for an option outside these.
+    """
+
+    inputs = ("lr",)
+    outputs = ("sr", "deblurred")
+    scale = 4
+    divisor = 4
+
+    def __init__(
+        self,
+        gate: bool = True,
+        gate_recursions: Literal[1, 3] = 1,
+        gate_init: Literal["official", "identity"] = "official",
+        init: Literal["rb0.1", "official"] = "rb0.1",
+        pad: Literal["replicate", "official"] = "replicate",
+    ) -> None:
+        super().__init__()
+        if gate_recursions not in (1, 3):
+            raise ValueError(f"gate_recursions is {gate_recursions}, expected 1 or 3")
+        if gate_init not in ("official", "identity"):
+            raise ValueError(f"gate_init is {gate_init!r}, expected official or identity")
+        if init not in ("rb0.1", "official"):
+            raise ValueError(f"init is {init!r}, expected rb0.1 or official")
+        if pad not in ("replicate", "official"):
+            raise ValueError(f"pad is {pad!r}, expected replicate or official")
+        self.gate = gate
+        self.gate_recursions = gate_recursions
+        self.pad = pad
+        self.deblur = Deblur()
+        self.superres = SuperResolution()
+        # Linear: the gate may be negative or above 1.
+        self.gating = nn.Sequential(conv(64 + 3 + 64, 64), leaky(), last := conv(64, 64, 1))
+        self.reconstruction = nn.Sequential(
+            nn.Sequential(*(ResidualBlock(64, relu()) for _ in range(8))),
+            *(conv(64, 256), nn.PixelShuffle(2), leaky(0.1)),  # 2h x 2w
+            *(conv(64, 256), nn.PixelShuffle(2), leaky()),  # 4h x 4w
+            *(conv(64, 64), leaky(), conv(64, 3)),
+        )
+        if init == "rb0.1":
+            for block in self.modules():
+                if isinstance(block, ResidualBlock):
+                    block.body[2].get_parameter("weight").data.mul_(0.1)
+        if gate_init == "identity":
+            nn.init.zeros_(last.weight)
+            nn.init.constant_(last.bias, 1 / gate_recursions)  # type: ignore[arg-type]  # bias is there: bias=True
+
+    def fuse(self, x: Tensor, deblurring: Tensor, features: Tensor) -> Tensor:
+        """The features the image is made of: `features` plus the `deblurring` ones, gated; both [B, 64, h, w]."""
+        if not self.gate:
+            return features + deblurring
+        for _ in range(self.gate_recursions):
+            features = features + self.gating(torch.cat((deblurring, x, features), 1)) * deblurring
+        return features
+
+    def forward(self, lr: Tensor) -> Restored:
+        h, w = lr.shape[-2:]
+        bottom, right = -h % self.divisor, -w % self.divisor
+        stretch = self.pad == "official" and (bottom > 0 or right > 0)
+        if stretch:
+            x = F.interpolate(lr, (h + bottom, w + right), mode="bilinear")
+        else:
+            x = F.pad(lr, (0, right, 0, bottom), mode="replicate")
+        deblurring, deblurred = self.deblur(x)
+        sr = self.reconstruction(self.fuse(x, deblurring, self.superres(x)))
+        if stretch:
+            sr = F.interpolate(sr, (self.scale * h, self.scale * w), mode="bilinear")
+            return Restored(sr=sr, deblurred=F.interpolate(deblurred, (h, w), mode="bilinear"))
+        return Restored(sr=sr[..., : self.scale * h, : self.scale * w], deblurred=deblurred[..., :h, :w])
+
+
+# How names begin here and in the authors' code (the spelling is theirs); in residual blocks `body` is `layers` there.
+OFFICIAL_NAMES = {
+    "deblur.conv1.0.": "deblurMoudle.0.conv1.",
+    "deblur.blocks1.": "deblurMoudle.0.resBlock1.",
+    "deblur.conv2.": "deblurMoudle.0.conv2.",
+    "deblur.blocks2.": "deblurMoudle.0.resBlock2.",
+    "deblur.conv3.": "deblurMoudle.0.conv3.",
+    "deblur.blocks3.": "deblurMoudle.0.resBlock3.",
+    "deblur.up.0.": "deblurMoudle.0.deconv1.0.",
+    "deblur.up.2.": "deblurMoudle.0.deconv2.0.",
+    "deblur.up.4.": "deblurMoudle.0.deconv2.2.",
+    "deblur.head.": "deblurMoudle.0.convout.",
+    "superres.conv1.0.": "srMoudle.0.conv1.",
+    "superres.blocks.": "srMoudle.0.resBlock.",
+    "superres.conv2.": "srMoudle.0.conv2.",
+    "gating.0.": "geteMoudle.0.conv1.",
+    "gating.2.": "geteMoudle.0.conv2.",
+    "reconstruction.0.": "reconstructMoudle.0.resBlock.",
+    "reconstruction.1.": "reconstructMoudle.0.conv1.",
+    "reconstruction.4.": "reconstructMoudle.0.conv2.",
+    "reconstruction.7.": "reconstructMoudle.0.conv3.",
+    "reconstruction.9.": "reconstructMoudle.0.conv4.",
+}
+
+
+def official_name(name: str) -> str:
+    ours = next(prefix for prefix in OFFICIAL_NAMES if name.startswith(prefix))
+    return OFFICIAL_NAMES[ours] + name.removeprefix(ours).replace(".body.", ".layers.")
+
+
+def import_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Parameters of the authors' code under the names used here, ready for `GFN().load_state_dict`.
+
+    Args:
+        state: a bare state dict of their last version; their files hold a pickled module and must be converted first.
+
+    Raises:
+        ValueError: if a parameter is missing or one is not theirs; the message names all of them.
+    """
+    with torch.device("meta"):
+        names = {official_name(name): name for name in GFN().state_dict()}
+    missing = [name for name in names if name not in state]
+    unexpected = [name for name in state if name not in names]
+    if missing or unexpected:
+        listed = [", ".join(keys) or "nothing" for keys in (missing, unexpected)]
+        raise ValueError(f"not a state of the official GFN: missing {listed[0]}; unexpected {listed[1]}")
+    return {ours: state[theirs] for theirs, ours in names.items()}
