@@ -36,9 +36,9 @@ def usrnet_mixture(keys: Tensor, size: int = 25) -> Tensor:
 def centred_shake(keys: Tensor, size: int = 25, reduction: int = 1) -> Tensor:
     """Camera shakes [B, 1, size, size] moved so that their mass is centred, for targets that are centred too.
 
-    GOPRO's sharp image is the middle frame of the blurred ones; a camera shake lies anywhere on its grid. It is moved by
-    whole pixels, then reduced: a value at offset d goes to the two neighbours of d / reduction, in proportion, which keeps
-    the centre of mass. What falls outside `size` is cut off and the rest normalised.
+    GOPRO's sharp image is the middle frame of the blurred ones; a camera shake lies anywhere on its grid. It is moved
+    by whole pixels, then reduced: a value at offset d goes to the two neighbours of d / reduction, in proportion, which
+    keeps the centre of mass. What falls outside `size` is cut off and the rest normalised.
 
     Args:
         reduction: pixels of the kernel's own grid to one pixel of the result.
