@@ -9,7 +9,7 @@ normalization blow the output up to a standard deviation of 10^4 and more; sides
 stretched (`pad`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.ed_dsrn import conv
+from networks.resize import bicubic_resize
 from networks.restored import Restored
 
 
@@ -40,22 +41,23 @@ class ResidualBlock(nn.Module):
 
 
 class Deblur(nn.Module):
-    """Features [B, 64, h, w] and a deblurred image [B, 3, h, w] of an image with sides divisible by 4."""
+    """Features [B, width, h, w] and a deblurred image [B, 3, h, w] of an image with sides divisible by 4."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int, n_blocks: int) -> None:
         super().__init__()
-        self.conv1 = nn.Sequential(conv(3, 64, 7), leaky())
-        self.blocks1 = nn.Sequential(*(ResidualBlock(64, relu()) for _ in range(6)))
-        self.conv2 = nn.Sequential(conv(64, 128, stride=2), relu())
-        self.blocks2 = nn.Sequential(*(ResidualBlock(128, relu()) for _ in range(6)))
-        self.conv3 = nn.Sequential(conv(128, 256, stride=2), relu())
-        self.blocks3 = nn.Sequential(*(ResidualBlock(256, relu()) for _ in range(6)))
+        c1, c2, c3 = width, 2 * width, 4 * width
+        self.conv1 = nn.Sequential(conv(3, c1, 7), leaky())
+        self.blocks1 = nn.Sequential(*(ResidualBlock(c1, relu()) for _ in range(n_blocks)))
+        self.conv2 = nn.Sequential(conv(c1, c2, stride=2), relu())
+        self.blocks2 = nn.Sequential(*(ResidualBlock(c2, relu()) for _ in range(n_blocks)))
+        self.conv3 = nn.Sequential(conv(c2, c3, stride=2), relu())
+        self.blocks3 = nn.Sequential(*(ResidualBlock(c3, relu()) for _ in range(n_blocks)))
         self.up = nn.Sequential(
-            *(nn.ConvTranspose2d(256, 128, 4, 2, 1), relu()),
-            *(nn.ConvTranspose2d(128, 64, 4, 2, 1), relu()),
-            conv(64, 64, 7),
+            *(nn.ConvTranspose2d(c3, c2, 4, 2, 1), relu()),
+            *(nn.ConvTranspose2d(c2, c1, 4, 2, 1), relu()),
+            conv(c1, c1, 7),
         )
-        self.head = nn.Sequential(conv(64, 64), relu(), conv(64, 3))
+        self.head = nn.Sequential(conv(c1, c1), relu(), conv(c1, 3))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         c1 = self.conv1(x)
@@ -66,13 +68,13 @@ class Deblur(nn.Module):
 
 
 class SuperResolution(nn.Module):
-    """Features [B, 64, h, w] of an image [B, 3, h, w]."""
+    """Features [B, width, h, w] of an image [B, 3, h, w]."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int, n_blocks: int) -> None:
         super().__init__()
-        self.conv1 = nn.Sequential(conv(3, 64, 7), leaky())
-        self.blocks = nn.Sequential(*(ResidualBlock(64, leaky()) for _ in range(8)))
-        self.conv2 = conv(64, 64)
+        self.conv1 = nn.Sequential(conv(3, width, 7), leaky())
+        self.blocks = nn.Sequential(*(ResidualBlock(width, leaky()) for _ in range(n_blocks)))
+        self.conv2 = conv(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         first = self.conv1(x)
@@ -98,6 +100,10 @@ class GFN(nn.Module):
             all residual blocks times 0.1.
         pad: how sides become multiples of 4: "replicate" pads by repetition and crops the results; "official"
             stretches the image bilinearly and the results back (the authors leave the deblurred one stretched).
+        width: channels of the branches.
+        n_blocks: residual blocks at each resolution of the deblurring branch, and of the other two parts each.
+        global_residual: "bicubic" adds the enlarged input to `sr` and the input to `deblurred`, which lets short
+            trainings start from there; the paper has "none".
 
     Raises:
         ValueError: for an option outside these.
@@ -115,6 +121,9 @@ class GFN(nn.Module):
         gate_init: Literal["official", "identity"] = "official",
         init: Literal["rb0.1", "official"] = "rb0.1",
         pad: Literal["replicate", "official"] = "replicate",
+        width: int = 64,
+        n_blocks: Sequence[int] = (6, 8),
+        global_residual: Literal["none", "bicubic"] = "none",
     ) -> None:
         super().__init__()
         if gate_recursions not in (1, 3):
@@ -125,18 +134,25 @@ class GFN(nn.Module):
             raise ValueError(f"init is {init!r}, expected rb0.1 or official")
         if pad not in ("replicate", "official"):
             raise ValueError(f"pad is {pad!r}, expected replicate or official")
+        if width < 1 or len(n_blocks) != 2 or min(n_blocks) < 1:
+            raise ValueError(
+                f"width is {width} and n_blocks {list(n_blocks)}, expected positive and two positive numbers"
+            )
+        if global_residual not in ("none", "bicubic"):
+            raise ValueError(f"global_residual is {global_residual!r}, expected none or bicubic")
         self.gate = gate
         self.gate_recursions = gate_recursions
         self.pad = pad
-        self.deblur = Deblur()
-        self.superres = SuperResolution()
+        self.global_residual = global_residual
+        self.deblur = Deblur(width, n_blocks[0])
+        self.superres = SuperResolution(width, n_blocks[1])
         # Linear: the gate may be negative or above 1.
-        self.gating = nn.Sequential(conv(64 + 3 + 64, 64), leaky(), last := conv(64, 64, 1))
+        self.gating = nn.Sequential(conv(2 * width + 3, width), leaky(), last := conv(width, width, 1))
         self.reconstruction = nn.Sequential(
-            nn.Sequential(*(ResidualBlock(64, relu()) for _ in range(8))),
-            *(conv(64, 256), nn.PixelShuffle(2), leaky(0.1)),  # 2h x 2w
-            *(conv(64, 256), nn.PixelShuffle(2), leaky()),  # 4h x 4w
-            *(conv(64, 64), leaky(), conv(64, 3)),
+            nn.Sequential(*(ResidualBlock(width, relu()) for _ in range(n_blocks[1]))),
+            *(conv(width, 4 * width), nn.PixelShuffle(2), leaky(0.1)),  # 2h x 2w
+            *(conv(width, 4 * width), nn.PixelShuffle(2), leaky()),  # 4h x 4w
+            *(conv(width, width), leaky(), conv(width, 3)),
         )
         if init == "rb0.1":
             for block in self.modules():
@@ -147,7 +163,7 @@ class GFN(nn.Module):
             nn.init.constant_(last.bias, 1 / gate_recursions)  # type: ignore[arg-type]  # bias is there: bias=True
 
     def fuse(self, x: Tensor, deblurring: Tensor, features: Tensor) -> Tensor:
-        """The features the image is made of: `features` plus the `deblurring` ones, gated; both [B, 64, h, w]."""
+        """The features the image is made of: `features` plus the `deblurring` ones, gated; both [B, width, h, w]."""
         if not self.gate:
             return features + deblurring
         for _ in range(self.gate_recursions):
@@ -166,8 +182,11 @@ class GFN(nn.Module):
         sr = self.reconstruction(self.fuse(x, deblurring, self.superres(x)))
         if stretch:
             sr = F.interpolate(sr, (self.scale * h, self.scale * w), mode="bilinear")
-            return Restored(sr=sr, deblurred=F.interpolate(deblurred, (h, w), mode="bilinear"))
-        return Restored(sr=sr[..., : self.scale * h, : self.scale * w], deblurred=deblurred[..., :h, :w])
+            deblurred = F.interpolate(deblurred, (h, w), mode="bilinear")
+        sr, deblurred = sr[..., : self.scale * h, : self.scale * w], deblurred[..., :h, :w]
+        if self.global_residual == "bicubic":
+            sr, deblurred = sr + bicubic_resize(lr, self.scale), deblurred + lr
+        return Restored(sr=sr, deblurred=deblurred)
 
 
 # How names begin here and in the authors' code (the spelling is theirs); in residual blocks `body` is `layers` there.

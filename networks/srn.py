@@ -94,6 +94,8 @@ class SRN(nn.Module):
         feedback: the second input of a finer scale is the coarser estimate, enlarged; without it, as at the coarsest
             scale, it is the blurred image once more. Without it and without the LSTM the scales only share weights.
         resize: how images and states are resized, see `bilinear_resize`; "tf1" is for imported weights.
+        global_residual: add the blurred image to every estimate, which lets short trainings start from there; the
+            paper does not.
 
     Raises:
         ValueError: for an option outside these; in `forward`, for an image that has not 3 channels if `channels` is 3.
@@ -112,6 +114,7 @@ class SRN(nn.Module):
         n_blocks: int = 3,
         feedback: bool = True,
         resize: Literal["half_pixel", "tf1"] = "half_pixel",
+        global_residual: bool = False,
     ) -> None:
         super().__init__()
         if channels not in (1, 3):
@@ -130,6 +133,7 @@ class SRN(nn.Module):
         self.n_scales = n_scales
         self.feedback = feedback
         self.resize = resize
+        self.global_residual = global_residual
         self.divisor = 4 * 2 ** (n_scales - 1)  # the coarsest scale is halved twice
         c0, c1, c2 = widths
 
@@ -175,6 +179,8 @@ class SRN(nn.Module):
             if self.feedback and estimate is not None:
                 previous = bilinear_resize(estimate.detach(), (blurred.shape[2], blurred.shape[3]), self.resize)
             estimate, state = self.one_scale(blurred, previous, state)
+            if self.global_residual:
+                estimate = estimate + blurred
             kept = estimate[..., : -(-h // factor), : -(-w // factor)]
             pyramid.append(kept.reshape(n_images, n_channels, *kept.shape[2:]))
         return Restored(sr=pyramid[-1], pyramid=pyramid)

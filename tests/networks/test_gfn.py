@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.gfn import GFN, ResidualBlock, import_official
+from networks.resize import bicubic_resize
 
 
 def official_shapes() -> dict[str, tuple[int, ...]]:
@@ -269,3 +270,17 @@ def test_any_size(weights: dict[str, Tensor], size: tuple[int, int]) -> None:
 def test_wrong_options(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         GFN(**options)
+
+
+def test_small_ones_and_the_global_residual() -> None:
+    """Both branches gain exactly what the option says."""
+    torch.manual_seed(0)
+    plain = GFN(width=4, n_blocks=(1, 2)).double()
+    added = GFN(width=4, n_blocks=(1, 2), global_residual="bicubic").double()
+    added.load_state_dict(plain.state_dict())
+    image = torch.rand(2, 3, 9, 14, dtype=torch.float64)
+    a, b = plain(image), added(image)
+    assert a.deblurred is not None
+    assert b.deblurred is not None
+    torch.testing.assert_close(b.deblurred - a.deblurred, image)
+    torch.testing.assert_close(b.sr - a.sr, bicubic_resize(image, 4))

@@ -306,3 +306,12 @@ def test_wrong_options(options: dict[str, Any], words: str) -> None:
 
 def test_divisor() -> None:
     assert [small(n_scales=n).divisor for n in (1, 2, 3, 4)] == [4, 8, 16, 32]
+
+
+def test_global_residual_is_added_to_every_estimate() -> None:
+    torch.manual_seed(0)
+    options = {"widths": (2, 3, 4), "n_blocks": 1, "n_scales": 1}
+    plain, added = SRN(**options).double(), SRN(**options, global_residual=True).double()
+    added.load_state_dict(plain.state_dict())
+    image = torch.rand(2, 3, 9, 14, dtype=torch.float64)
+    torch.testing.assert_close(added(image).sr - plain(image).sr, image)
