@@ -1,13 +1,13 @@
 """The check of a composed config before any data is read: every node by itself, then the rules between nodes."""
 
 import contextlib
-import inspect
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
+from datamodules.errors import InputError
 from datamodules.sources import splits_of
 from experiments.config_check import check_root, check_targets, group_files
 from experiments.config_errors import ConfigError, did_you_mean, locate
@@ -15,7 +15,7 @@ from experiments.config_errors import ConfigError, did_you_mean, locate
 # The root keys of conf/config.yaml with their types; groups are mappings.
 ROOT: dict[str, Any] = {
     **dict.fromkeys(
-        ("task", "model", "data", "degradation", "loss", "optimizer", "trainer", "protocol"),
+        ("task", "model", "data", "degradation", "procedure", "loss", "optimizer", "trainer", "protocol"),
         dict,
     ),
     **dict.fromkeys(("scheduler", "logger", "callbacks"), dict | None),
@@ -29,6 +29,7 @@ ROOT: dict[str, Any] = {
     "compile": bool,
     "checkpoint": dict,
     "validation_sheets": dict,
+    "weights": str | None,
     "run": str | None,
     "ckpt": str | None,
     "label": str,
@@ -113,6 +114,8 @@ def _construct(cfg: DictConfig, node: str) -> Any:
         if isinstance(cause, ValueError):
             text = str(cause).splitlines()[0]
             raise ConfigError(text if text.startswith(f"{node}.") else f"{node}: {text}") from error
+        if isinstance(cause, InputError):  # a file that it reads, such as weights
+            raise cause from error
         raise
 
 
@@ -168,51 +171,117 @@ def _check_training(cfg: DictConfig, degradation: Any) -> None:
     network = _construct(cfg, "model")
     if not any(True for _ in network.parameters()):
         raise ConfigError(f"model={cfg.label} has nothing to train: measure it with task=evaluate model={cfg.label}")
-    loss = _construct(cfg, "loss")
-    _construct_partial(cfg, "optimizer")
+    _check_optimizer(cfg)
+    name, provides = type(network).__name__, degradation.provides
+    if mistake := scale_mistake(network, degradation):
+        raise ConfigError(f"model: {mistake}")
+    if cfg.data.get("gray") and getattr(network, "channels", 3) != 1:
+        raise ConfigError(f"data.gray: {name} as configured takes colour images: set data.gray=false")
+    if hasattr(network, "basis") and not hasattr(degradation, "kernels"):
+        raise ConfigError(
+            f"model: {name} learns what kernels there are, degradation={cfg.choices.degradation} draws none: choose "
+            "another degradation=, such as degradation=gaussian_21"
+        )
     from lightning_modules.losses import TARGETS
 
-    name, provides = type(network).__name__, degradation.provides
-    # A network that takes the scale as an input works at every scale.
-    if "scale" not in network.inputs and network.scale != degradation.scale:
-        raise ConfigError(
-            f"model: {name} enlarges x{network.scale}, degradation.scale is {degradation.scale}: they must be equal"
-        )
-    if missing := [field for field in network.inputs if field not in provides]:
-        raise ConfigError(
-            f"model: {name} takes {missing[0]!r}, which degradation={cfg.choices.degradation} does not provide "
-            f"(it provides {', '.join(provides)}): choose another degradation="
-        )
-    for branch in loss.terms:
-        if branch not in network.outputs:
-            raise ConfigError(
-                f"loss.terms.{branch}: {name} has no such branch as configured "
-                f"(it returns {', '.join(network.outputs)}): "
-                "choose another loss= or give the network the branch"
-            )
-        if TARGETS[branch] not in provides:
-            raise ConfigError(
-                f"loss.terms.{branch}: needs {TARGETS[branch]!r}, which degradation={cfg.choices.degradation} "
-                f"does not provide (it provides {', '.join(provides)})"
-            )
-    lr_patch = cfg.data.patch // degradation.scale
+    for needs in _procedure(cfg, network).requirements():
+        stage = f" in stage {needs.stage}" if needs.stage else ""
+        if mistake := input_mistake(name + stage, needs.inputs, degradation, cfg.choices.degradation):
+            raise ConfigError(f"model: {mistake}")
+        for branch in needs.terms:
+            if branch not in needs.outputs:
+                raise ConfigError(
+                    f"{needs.where}.{branch}: {name}{stage} has no such branch as configured "
+                    f"(it returns {', '.join(needs.outputs)}): "
+                    "choose another loss= or give the network the branch"
+                )
+            if TARGETS[branch] not in provides:
+                raise ConfigError(
+                    f"{needs.where}.{branch}: needs {TARGETS[branch]!r}, which degradation={cfg.choices.degradation} "
+                    f"does not provide (it provides {', '.join(provides)})"
+                )
+    # A network for several scales counts its divisor in sharp pixels.
+    reduction = 1 if "scale" in network.inputs else degradation.scale
+    lr_patch = cfg.data.patch // reduction
     if lr_patch % network.divisor:
-        step = network.divisor * degradation.scale
+        step = network.divisor * reduction
         near = max(step, round(cfg.data.patch / step) * step)
         raise ConfigError(
-            f"data.patch: {cfg.data.patch} gives low-resolution crops of {lr_patch}, {name} works on multiples of "
+            f"data.patch: {cfg.data.patch} gives crops of {lr_patch}, {name} works on multiples of "
             f"{network.divisor}: the nearest is data.patch={near}"
         )
 
 
-def _construct_partial(cfg: DictConfig, node: str) -> None:
-    """Optimisers check their values when they get parameters: give them one that costs nothing."""
+def _procedure(cfg: DictConfig, network: Any) -> Any:
+    """The training procedure around a network without memory, for its own checks."""
+    import hydra
+
+    if cfg.trainer.max_epochs is None and not cfg.procedure.get("stages"):
+        raise ConfigError("trainer.max_epochs: found null, expected the number of epochs (only stages know theirs)")
+    loss = _construct(cfg, "loss")
+    make = _construct(cfg, "procedure")
+    try:
+        module = make(
+            network,
+            [],
+            loss=loss,
+            optimizer=hydra.utils.instantiate(cfg.optimizer, _convert_="all"),
+            scheduler=hydra.utils.instantiate(cfg.scheduler, _convert_="all") if cfg.scheduler else None,
+        )
+    except ValueError as error:
+        # Rules and stages are named by their key below procedure.
+        text = str(error)
+        raise ConfigError(f"procedure{'.' if text.startswith(('parameters.', 'stages.')) else ': '}{text}") from error
+    if not module.automatic_optimization:
+        for key, neutral, instead in (
+            ("gradient_clip_val", None, "procedure.clip"),
+            ("accumulate_grad_batches", 1, "a larger data.batch_size"),
+        ):
+            if cfg.trainer[key] not in (None, neutral):
+                raise ConfigError(
+                    f"trainer.{key}: found {cfg.trainer[key]}, which {type(module).__name__} with its two optimisers "
+                    f"cannot use: set trainer.{key}={'null' if neutral is None else neutral} and use {instead}"
+                )
+    return module
+
+
+def scale_mistake(network: Any, degradation: Any) -> str | None:
+    """What is wrong with the scales; a network that takes the scale as an input works at several."""
+    known = list(network.scales) if "scale" in network.inputs else [network.scale]
+    made = list(getattr(degradation, "scales", [degradation.scale]))
+    if all(scale in known for scale in made) and ("scale" in network.inputs or len(made) == 1):
+        return None
+    return (
+        f"{type(network).__name__} enlarges x{', x'.join(map(str, known))}, degradation.scale is "
+        f"{made[0] if len(made) == 1 else made}: "
+        + ("take scales that it knows" if "scale" in network.inputs else "they must be equal")
+    )
+
+
+def input_mistake(name: str, inputs: Collection[str], degradation: Any, option: str) -> str | None:
+    """What is wrong with the inputs of a network, called `name`, under a degradation, the `option` of its group."""
+    missing = [field for field in inputs if field not in degradation.provides]
+    if not missing:
+        return None
+    return (
+        f"{name} takes {missing[0]!r}, which degradation={option} does not provide "
+        f"(it provides {', '.join(degradation.provides)}): choose another degradation="
+    )
+
+
+def _check_optimizer(cfg: DictConfig) -> None:
+    """Optimisers and schedulers check their values when they are made: try them with a parameter that costs nothing."""
     import hydra
     import torch
 
-    make = hydra.utils.instantiate(cfg[node], _convert_="all")
-    if "params" in inspect.signature(make).parameters:
-        try:
-            make([torch.nn.Parameter(torch.zeros(1))])
-        except ValueError as error:
-            raise ConfigError(f"{node}: {error}") from error
+    from lightning_modules.schedules import wants_length
+
+    node = "optimizer"
+    try:
+        optimizer = hydra.utils.instantiate(cfg.optimizer, _convert_="all")([torch.nn.Parameter(torch.zeros(1))])
+        if cfg.scheduler:
+            node = "scheduler"
+            make = hydra.utils.instantiate(cfg.scheduler, _convert_="all")
+            make(optimizer, **({"total_steps": 1} if wants_length(make) else {}))
+    except ValueError as error:
+        raise ConfigError(f"{node}: {error}") from error

@@ -13,22 +13,27 @@ from datamodules.batch import Batch
 from datamodules.errors import InputError
 from datamodules.image_datamodule import ImageDataModule
 from experiments.config_check import check_targets
+from experiments.config_rules import input_mistake, scale_mistake
 from experiments.results import add_records, records, table
 from experiments.run_folder import write_text
-from lightning_modules.callbacks.sheets import TestSheets
-from lightning_modules.checkpoints import load_network
-from lightning_modules.metrics import Protocol, psnr, ssim
+from lightning_modules.callbacks.sheets import Scores, TestSheets, enlarged, measured
+from lightning_modules.checkpoints import load_network, read_weights
+from lightning_modules.metrics import Protocol
 from lightning_modules.restoration import RestorationModule
-from networks.resize import bicubic_resize
 
 log = logging.getLogger(__name__)
 
 
 class Recorder(pl.Callback):
-    """Collects the scores of every test image, of the network and of bicubic enlargement of the same input."""
+    """Collects the scores of every test image, of the network and of bicubic enlargement of the same input.
 
-    def __init__(self, protocols: list[Protocol]) -> None:
-        self.protocols = protocols
+    Args:
+        protocols: what is measured.
+        sheets: draws every image with the scores of the first protocol.
+    """
+
+    def __init__(self, protocols: list[Protocol], sheets: TestSheets) -> None:
+        self.protocols, self.sheets = protocols, sheets
         self.network: dict[str, dict[str, tuple[float, float]]] = {p.name: {} for p in protocols}
         self.bicubic: dict[str, dict[str, tuple[float, float]]] = {p.name: {} for p in protocols}
 
@@ -41,15 +46,19 @@ class Recorder(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        enlarged = bicubic_resize(batch.lr, batch.scale) if batch.lr is not None and batch.scale else None
-        for protocol in self.protocols:
-            own = outputs["scores"][protocol.name]
-            for i, name in enumerate(batch.name):
-                self.network[protocol.name][name] = (own["psnr"][i].item(), own["ssim"][i].item())
-            if enlarged is not None and enlarged.shape == batch.hr.shape:
-                both = (psnr(enlarged, batch.hr, protocol), ssim(enlarged, batch.hr, protocol))
-                for i, name in enumerate(batch.name):
-                    self.bicubic[protocol.name][name] = (both[0][i].item(), both[1][i].item())
+        images = enlarged(batch)
+        bicubic = {} if images is None else {p.name: measured(images, batch.hr, p) for p in self.protocols}
+        for protocol in outputs["scores"]:
+            _keep(self.network[protocol], batch, outputs["scores"][protocol])
+        for protocol, baseline in bicubic.items():
+            _keep(self.bicubic[protocol], batch, baseline.scores)
+        first = self.protocols[0].name
+        self.sheets.write(outputs["restored"], batch, outputs["scores"][first], bicubic.get(first))
+
+
+def _keep(found: dict[str, tuple[float, float]], batch: Batch, scores: Scores) -> None:
+    for i, name in enumerate(batch.name):
+        found[name] = (scores["psnr"][i].item(), scores["ssim"][i].item())
 
 
 def measure(
@@ -65,8 +74,7 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Test on every test image of the data; write `results.json` and `images/`, print the table, return the records."""
     dataset = datamodule.source.name
-    recorder = Recorder(module.protocols)
-    sheets = TestSheets(run_dir / "images" / dataset, module.protocols[0], label)
+    recorder = Recorder(module.protocols, TestSheets(run_dir / "images" / dataset, module.protocols[0], label))
     trainer = pl.Trainer(
         accelerator=accelerator,
         devices=1,
@@ -74,7 +82,7 @@ def measure(
         enable_checkpointing=False,
         enable_progress_bar=progress,
         enable_model_summary=False,
-        callbacks=[recorder, sheets],
+        callbacks=[recorder],
         use_distributed_sampler=False,
     )
     trainer.test(module, datamodule=datamodule, verbose=False)
@@ -147,14 +155,20 @@ def run(cfg: DictConfig) -> None:
             )
     else:
         network = hydra.utils.instantiate(cfg.model, _convert_="all").eval()
-        if any(True for _ in network.parameters()):
-            raise InputError(f"model={label} has weights to load: give run=FOLDER or ckpt=FILE")
+        if cfg.weights:
+            checkpoint = Path(cfg.weights)
+            read_weights(network, checkpoint)
+        elif any(True for _ in network.parameters()):
+            raise InputError(f"model={label} has weights to load: give run=FOLDER, ckpt=FILE or weights=FILE")
     protocols = list(hydra.utils.instantiate(cfg.protocol, _convert_="all").values())
     datamodule = hydra.utils.instantiate(cfg.data, _convert_="all")
-    if network.scale != datamodule.scale:
-        raise InputError(
-            f"the network enlarges x{network.scale}, degradation.scale is {datamodule.scale}: they must be equal"
-        )
+    option = HydraConfig.get().runtime.choices["degradation"]
+    inputs: Any = network.inputs
+    mistake = scale_mistake(network, datamodule.degradation) or input_mistake(
+        type(network).__name__, inputs, datamodule.degradation, option
+    )
+    if mistake:
+        raise InputError(f"model: {mistake}")
     # Images are found and decoded before the folder is made: a mistake in the data leaves nothing behind.
     datamodule.prepare_data()
     datamodule.setup("test")

@@ -7,8 +7,10 @@ from typing import Any
 
 import hydra
 import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig, OmegaConf
 
+from datamodules.degradations.random import make_key
 from datamodules.errors import InputError
 from experiments.evaluate import measure
 from experiments.run_folder import open_run
@@ -18,7 +20,7 @@ from lightning_modules.callbacks.epoch_log import EpochLog
 from lightning_modules.callbacks.finite import StopOnNonFiniteLoss
 from lightning_modules.callbacks.interrupt import StopOnSignal
 from lightning_modules.callbacks.sheets import ValidationSheets
-from lightning_modules.checkpoints import AtomicCheckpointIO, load_network, load_weights, read_checkpoint
+from lightning_modules.checkpoints import AtomicCheckpointIO, load_network, load_weights, read_checkpoint, read_weights
 from lightning_modules.restoration import RestorationModule
 
 log = logging.getLogger(__name__)
@@ -36,7 +38,7 @@ def run(cfg: DictConfig) -> float:
 
     network = hydra.utils.instantiate(cfg.model, _convert_="all")
     protocols = list(hydra.utils.instantiate(cfg.protocol, _convert_="all").values())
-    module = RestorationModule(
+    module: RestorationModule = hydra.utils.instantiate(cfg.procedure, _convert_="all")(
         network,
         protocols,
         loss=hydra.utils.instantiate(cfg.loss, _convert_="all"),
@@ -56,10 +58,14 @@ def run(cfg: DictConfig) -> float:
     resume_from = last if cfg.resume == "auto" and last.exists() else None
     # Read before the folder is touched: a damaged file changes nothing.
     checkpoint = read_checkpoint(resume_from) if resume_from else {}
+    if cfg.weights and resume_from is None:
+        read_weights(network, Path(cfg.weights))
     meta = open_run(run_dir, config, cfg.resume)
     if resume_from is not None:
         load_weights(network, checkpoint, str(resume_from))  # names the difference better than a failing restore
         log.info("continuing %s after step %d", run_dir, checkpoint["global_step"])
+    else:
+        fit_basis(network, datamodule, cfg.seed)
 
     csv = loggers.MetricsCSV(run_dir)
     # Lightning numbers the first step 0: what is kept are the rows of the steps the checkpoint has seen.
@@ -69,6 +75,8 @@ def run(cfg: DictConfig) -> float:
         log.info("%s", loggers.where_line(logger))
 
     checkpointing = LastAndBest(str(best.parent), module.monitor, **config["checkpoint"])
+    if cfg.trainer.max_epochs is None:
+        cfg.trainer.max_epochs = module.epochs  # of a schedule in stages
     trainer = hydra.utils.instantiate(
         cfg.trainer,
         _convert_="all",
@@ -107,6 +115,21 @@ def run(cfg: DictConfig) -> float:
         for logger in active[1:]:
             loggers.finish(logger, status)
     return checkpointing.best_score
+
+
+def fit_basis(network: Any, datamodule: Any, seed: int, count: int = 30_000) -> None:
+    """Show a new network that describes kernels by a code what kernels there are; others are left alone.
+
+    Args:
+        count: kernels to draw from the degradation.
+    """
+    basis = getattr(network, "basis", None)
+    if basis is None or basis.fitted:
+        return
+    draw = datamodule.degradation.kernels
+    keys = torch.tensor([make_key("kernel_basis", seed, i) for i in range(count)])
+    log.info("fitting the kernel code to %d kernels of the degradation", count)
+    network.fit_basis(torch.cat([draw(part) for part in keys.split(1000)]), seed)
 
 
 def wandb_loggers(cfg: DictConfig, config: dict[str, Any], run_dir: Path, meta: dict[str, Any]) -> list[Any]:

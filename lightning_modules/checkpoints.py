@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import os
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,15 @@ def load_weights(network: nn.Module, checkpoint: dict[str, Any], where: str) -> 
         InputError: if names or shapes differ: the checkpoint is one of another model.
     """
     state = {k.removeprefix(PREFIX): v for k, v in checkpoint["state_dict"].items() if k.startswith(PREFIX)}
+    _load_exactly(
+        network,
+        state,
+        where,
+        f"a checkpoint of another model: it holds {checkpoint['config']['model'].get('_target_')}",
+    )
+
+
+def _load_exactly(network: nn.Module, state: dict[str, Any], where: str, what: str) -> None:
     own = network.state_dict()
     wrong = [k for k in own if k in state and own[k].shape != state[k].shape]
     missing, surplus = [k for k in own if k not in state], [k for k in state if k not in own]
@@ -140,11 +150,49 @@ def load_weights(network: nn.Module, checkpoint: dict[str, Any], where: str) -> 
             else f"{wrong[0]} is {list(state[wrong[0]].shape)}, expected {list(own[wrong[0]].shape)}"
         )
         raise InputError(
-            f"{where}: a checkpoint of another model: it holds {checkpoint['config']['model'].get('_target_')}, "
+            f"{where}: {what}, "
             f"which does not fit {type(network).__name__} as configured ({len(missing)} tensors missing, "
             f"{len(surplus)} unexpected, {len(wrong)} of another shape; first: {first})"
         )
     network.load_state_dict(state)
+
+
+def read_weights(network: nn.Module, path: Path) -> None:
+    """Load a file of weights into a network: a checkpoint of this suite, or published weights.
+
+    Published weights are state dicts under their authors' names; the network's module translates them by its function
+    `import_official`, completely or not at all.
+
+    Raises:
+        InputError: if the file is missing or damaged, is of another network, or the network knows no published weights.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file of weights: set weights= to a checkpoint or to published weights")
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(
+            f"{path}: cannot be read as weights ({path.stat().st_size:,} bytes, {type(error).__name__}): expected a "
+            "state dict of plain tensors; pickled modules are not opened"
+        ) from error
+    if isinstance(found, dict) and "config" in found and "state_dict" in found:
+        load_weights(network, read_checkpoint(path), str(path))
+        return
+    translate = getattr(importlib.import_module(type(network).__module__), "import_official", None)
+    if translate is None:
+        raise InputError(
+            f"{path}: not a checkpoint of this suite, and {type(network).__name__} has no importer for others"
+        )
+    if not isinstance(found, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in found.items()
+    ):
+        raise InputError(f"{path}: holds a {type(found).__name__}, expected a state dict: tensors by name")
+    try:
+        state = translate(found)
+    except ValueError as error:
+        reason = textwrap.shorten(str(error), 300, placeholder=" ...")  # it may list hundreds of names
+        raise InputError(f"{path}: not published weights of {type(network).__name__}: {reason}") from error
+    _load_exactly(network, state, str(path), "published weights of another size")
 
 
 def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:

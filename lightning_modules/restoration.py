@@ -1,6 +1,7 @@
 """The supervised training procedure: one network, one multi-branch loss, one optimiser."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,7 +12,28 @@ from datamodules.batch import Batch
 from datamodules.errors import InputError
 from lightning_modules.losses import MultiBranchLoss
 from lightning_modules.metrics import SSIM_WINDOW, Protocol, psnr, ssim
+from lightning_modules.parameters import clip_gradients, freeze, make_optimizer, read_rules
+from lightning_modules.schedules import wants_length
 from networks.restored import Restored
+
+
+@dataclass
+class Requirement:
+    """What a stretch of training asks of the data, for the check before it starts.
+
+    Attributes:
+        where: config path of the loss terms.
+        inputs: batch fields that the network takes.
+        outputs: branches that it returns.
+        terms: branches that the loss supervises.
+        stage: its name, where training has several.
+    """
+
+    where: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    terms: tuple[str, ...]
+    stage: str | None = None
 
 
 class RestorationModule(pl.LightningModule):
@@ -22,10 +44,16 @@ class RestorationModule(pl.LightningModule):
         protocols: how PSNR and SSIM are measured; the first one chooses the best checkpoint.
         loss: called with (Restored, Batch); needed for training only.
         optimizer: called with the trainable parameters.
-        scheduler: called with the optimiser, stepped once an epoch; `None` keeps the learning rate.
+        scheduler: called with the optimiser; `None` keeps the learning rate. Stepped once an epoch, or with every step
+            of the optimiser if the result says `interval = "step"` (`lightning_modules.schedules`). A parameter
+            `total_steps` that the config leaves out gets the length of the training.
         config: the resolved configuration as plain containers; travels in the checkpoint.
         channels_last: memory format of weights and inputs.
         compile: compile the network in place (its parameter names stay as they are).
+        parameters: learning rate, freezing and clipping of parts of the network: see `parameters.Rule`.
+
+    Raises:
+        ValueError: for rules that do not fit the network.
     """
 
     def __init__(
@@ -33,11 +61,12 @@ class RestorationModule(pl.LightningModule):
         network: nn.Module,
         protocols: Sequence[Protocol],
         loss: MultiBranchLoss | None = None,
-        optimizer: Callable[[Iterable[Tensor]], torch.optim.Optimizer] | None = None,
-        scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None,
+        optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
+        scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler] | None = None,
         config: Mapping[str, Any] | None = None,
         channels_last: bool = False,
         compile: bool = False,
+        parameters: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -45,6 +74,8 @@ class RestorationModule(pl.LightningModule):
         self.loss = loss
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.config = dict(config or {})
+        self.rules = read_rules(network, parameters)
+        freeze(network, self.rules)
         self.channels_last = channels_last
         if channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a documented overload
@@ -70,15 +101,36 @@ class RestorationModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         if self.make_optimizer is None:
             raise ValueError("this module was made for evaluation: it has no optimizer")
-        optimizer = self.make_optimizer([p for p in self.network.parameters() if p.requires_grad])
-        if self.make_scheduler is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.make_scheduler(optimizer)}}
+        optimizer = make_optimizer(self.make_optimizer, self.network, self.rules)
+        return {"optimizer": optimizer, **self.schedule(optimizer)}
+
+    def schedule(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """The scheduler of an optimiser as Lightning wants to hear of it; nothing without one."""
+        make = self.make_scheduler
+        if make is None:
+            return {}
+        length = {"total_steps": self.trainer.estimated_stepping_batches} if wants_length(make) else {}
+        scheduler = make(optimizer, **length)
+        return {"lr_scheduler": {"scheduler": scheduler, "interval": getattr(scheduler, "interval", "epoch")}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        clip_gradients(self.network, self.rules)
+
+    def requirements(self) -> list[Requirement]:
+        """What training asks of the data, stage by stage."""
+        terms = tuple(self.loss.terms) if self.loss else ()
+        return [Requirement("loss.terms", tuple(self.network.inputs), tuple(self.network.outputs), terms)]  # type: ignore[arg-type]  # tuples of str
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if self.loss is None:
             raise ValueError("this module was made for evaluation: it has no loss")
-        parts = self.loss(self(batch), batch)
+        parts = self.loss(self(batch), batch, encode=getattr(self.network, "encode", None))
         total = parts.pop("total")
         self.log("train/loss", total, prog_bar=True)
         self.log_dict({f"train/loss_{branch}": value for branch, value in parts.items()})

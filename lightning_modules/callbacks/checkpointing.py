@@ -14,6 +14,9 @@ class LastAndBest(pl.Callback):
     Lightning's ModelCheckpoint would need two instances and writes its mid-epoch file on the last batch too, before the
     validation of that epoch: a resume from there would skip the validation.
 
+    Of training in stages (a module with an attribute `stage`), only scores of the present stage are compared: the first
+    of a stage replaces the best of the stage before.
+
     Args:
         dirpath: folder of the two files.
         monitor: logged value that decides, higher is better.
@@ -26,14 +29,15 @@ class LastAndBest(pl.Callback):
         self.monitor = monitor
         self.every_n_steps, self.every_n_minutes = every_n_steps, every_n_minutes
         self.best_score = -math.inf
+        self.stage: str | None = None  # the stage that `best_score` is of
         self.validated = False
         self.written = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_score": self.best_score}
+        return {"best_score": self.best_score, "stage": self.stage}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best_score = state["best_score"]
+        self.best_score, self.stage = state["best_score"], state.get("stage")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -52,8 +56,9 @@ class LastAndBest(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.validated and self.monitor in trainer.callback_metrics:
             score = float(trainer.callback_metrics[self.monitor])
-            if score > self.best_score:
-                self.best_score = score
+            stage = getattr(pl_module, "stage", None)
+            if score > self.best_score or stage != self.stage:
+                self.best_score, self.stage = score, stage
                 trainer.save_checkpoint(self.best, weights_only=False)  # as last.ckpt
         self.validated = False
         self.save_last(trainer)

@@ -42,6 +42,6 @@ class StopOnNonFiniteLoss(pl.Callback):
         self.pending = None
         if not torch.isfinite(loss).all():
             raise InputError(
-                f"the loss became {loss.item()} at step {step}: lower optimizer.lr, set trainer.gradient_clip_val, "
-                "or train in float32; the last good checkpoint is kept"
+                f"the loss became {loss.item()} at step {step}: lower optimizer.lr, set trainer.gradient_clip_val "
+                "(procedure.clip with a GAN), or train in float32; the last good checkpoint is kept"
             )

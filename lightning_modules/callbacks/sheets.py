@@ -1,5 +1,7 @@
 """Pictures of results: one sheet an image, with the input, the baseline, every branch and the truth side by side."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,42 +11,110 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from datamodules.batch import Batch
+from lightning_modules.branches import KERNEL_NOTE, coarse_panels, kernel_tiles, with_tiles
 from lightning_modules.metrics import SSIM_WINDOW, Protocol, psnr, ssim, to_eight_bit
 from lightning_modules.pictures import Panel, pick_zoom_box, result_sheet, save_png
 from networks.resize import bicubic_resize
 from networks.restored import Restored
 
-
-def caption(image: Tensor, truth: Tensor, protocol: Protocol) -> str:
-    """PSNR and SSIM of one image [C, H, W], for display under it; its size if it is too small to measure."""
-    if min(image.shape[-2:]) - 2 * protocol.shave < SSIM_WINDOW:
-        return f"{image.shape[-1]} x {image.shape[-2]}"
-    pair = (image[None], truth[None], protocol)
-    return f"{psnr(*pair).item():.2f} dB   {ssim(*pair).item():.4f}"
+Scores = Mapping[str, Tensor]
 
 
-def panels(restored: Restored, batch: Batch, protocol: Protocol, label: str, i: int = 0) -> list[Panel]:
-    """What a person wants to compare of image `i`: blurry input, bicubic, deblurred branch, result, truth."""
-    lr, hr = batch.lr, batch.hr[i]
-    if lr is None or batch.scale is None:
+@dataclass
+class Measured:
+    """Images [B, C, H, W] and their scores, "psnr" and "ssim", each [B]; no scores if they are too small for SSIM."""
+
+    images: Tensor
+    scores: Scores
+
+    def caption(self, i: int) -> str:
+        """The scores of one image, for display under it; its size if it has none."""
+        if not self.scores:
+            return size(self.images)
+        return f"{self.scores['psnr'][i].item():.2f} dB   {self.scores['ssim'][i].item():.4f}"
+
+
+def measured(images: Tensor, truth: Tensor, protocol: Protocol) -> Measured:
+    if min(images.shape[-2:]) - 2 * protocol.shave < SSIM_WINDOW:
+        return Measured(images, {})
+    return Measured(images, {"psnr": psnr(images, truth, protocol), "ssim": ssim(images, truth, protocol)})
+
+
+def enlarged(batch: Batch) -> Tensor | None:
+    """The input enlarged bicubically to the size of `hr`, the baseline; for scale 1 the input itself.
+
+    Returns:
+        `None` where there is no input or it does not fit.
+    """
+    if batch.lr is None or batch.scale is None:
+        return None
+    images = bicubic_resize(batch.lr, batch.scale)
+    return images if images.shape == batch.hr.shape else None
+
+
+def size(images: Tensor) -> str:
+    return f"{images.shape[-1]} x {images.shape[-2]}"
+
+
+def panels(
+    restored: Restored,
+    batch: Batch,
+    protocol: Protocol,
+    label: str,
+    i: int = 0,
+    result: Measured | None = None,
+    baseline: Measured | None = None,
+) -> list[Panel]:
+    """What a person wants to compare of image `i`: input, bicubic, each branch by its truth, result, truth.
+
+    Args:
+        result: `restored.sr` as it was measured before; measured here if it was not.
+        baseline: the same of `enlarged(batch)`.
+
+    Raises:
+        ValueError: if the batch has no input.
+    """
+    if batch.lr is None or batch.scale is None:
         raise ValueError("the degradation yields no 'lr' or 'scale': there is no input to show")
-    columns = [Panel("blurry input", f"{lr.shape[-1]} x {lr.shape[-2]}", lr[i])]
-    if batch.scale > 1:
-        enlarged = bicubic_resize(lr[i : i + 1], batch.scale)[0]
-        columns.append(Panel("bicubic", caption(enlarged, hr, protocol), enlarged))
-    if restored.deblurred is not None and batch.lr_sharp is not None:
-        text = caption(restored.deblurred[i], batch.lr_sharp[i], protocol)
-        columns.append(Panel("deblurred, low resolution", text, restored.deblurred[i]))
-    columns.append(Panel(label, caption(restored.sr[i], hr, protocol), restored.sr[i]))
-    columns.append(Panel("ground truth", f"{hr.shape[-1]} x {hr.shape[-2]}   ({protocol.name})", hr))
+    result = result or measured(restored.sr, batch.hr, protocol)
+    if baseline is None and (images := enlarged(batch)) is not None:
+        baseline = measured(images, batch.hr, protocol)
+    noise = "" if batch.noise_level is None else f", noise sigma {255 * batch.noise_level[i].item():.3g}/255"
+    facts = size(batch.lr) + noise
+    columns = []
+    if baseline is not None and batch.scale == 1:
+        columns.append(Panel("input", f"{baseline.caption(i)}\n{facts}" if baseline.scores else facts, batch.lr[i]))
+    else:
+        columns.append(Panel("input", facts, batch.lr[i]))
+        if baseline is not None and label != "bicubic":
+            columns.append(Panel("bicubic", baseline.caption(i), baseline.images[i]))
+    if restored.deblurred is not None:
+        truth = batch.lr_sharp
+        text = size(restored.deblurred) if truth is None else measured(restored.deblurred, truth, protocol).caption(i)
+        columns.append(Panel("deblurred branch", text, restored.deblurred[i]))
+        if truth is not None:
+            columns.append(Panel("truth of deblurred", size(truth), truth[i]))
+    if restored.pyramid is not None:
+        columns += coarse_panels([scale[i] for scale in restored.pyramid], restored.sr[i], label)
+    columns.append(Panel(label, result.caption(i), restored.sr[i]))
+    columns.append(Panel("ground truth", f"{size(batch.hr)}   ({protocol.name})", batch.hr[i]))
     return columns
 
 
-def sheet(restored: Restored, batch: Batch, protocol: Protocol, label: str) -> Any:
-    """The sheet of the first image of a batch, as a PIL image."""
-    return result_sheet(
-        panels(restored, batch, protocol, label), zoom_box=pick_zoom_box(batch.hr[0]), title=batch.name[0]
-    )
+def sheet(
+    restored: Restored,
+    batch: Batch,
+    protocol: Protocol,
+    label: str,
+    i: int = 0,
+    result: Measured | None = None,
+    baseline: Measured | None = None,
+) -> Image.Image:
+    """The sheet of image `i` of a batch, below it the kernels that there are; arguments as for `panels`."""
+    columns = panels(restored, batch, protocol, label, i, result, baseline)
+    drawn = result_sheet(columns, zoom_box=pick_zoom_box(batch.hr[i]), title=batch.name[i])
+    kernels = [None if found is None else found[i] for found in (restored.kernel, batch.kernel)]
+    return with_tiles(drawn, kernel_tiles(*kernels), KERNEL_NOTE)
 
 
 class ValidationSheets(pl.Callback):
@@ -79,34 +149,28 @@ class ValidationSheets(pl.Callback):
                 logger.log_image(f"val/{batch.name[0]}", [picture], step=trainer.global_step)
 
 
-class TestSheets(pl.Callback):
+class TestSheets:
     """Writes a sheet and the restored image of every test image into a folder.
 
     Args:
         folder: gets NAME.png (the sheet) and NAME_sr.png (the result itself, 8 bit).
+        protocol: what the captions measure.
+        label: name of the model over its panel.
     """
 
     __test__ = False  # not a test class, whatever its name begins with
 
     def __init__(self, folder: Path, protocol: Protocol, label: str) -> None:
         self.folder, self.protocol, self.label = folder, protocol, label
-        self.paths: list[Path] = []
 
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        restored: Restored = outputs["restored"]
-        stem = batch.name[0].replace("/", "_")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.paths.append(self.folder / f"{stem}.png")
-        save_png(sheet(restored, batch, self.protocol, self.label), self.paths[-1])
-        save_png(to_image(restored.sr[0]), self.folder / f"{stem}_sr.png")
+    def write(self, restored: Restored, batch: Batch, scores: Scores, baseline: Measured | None) -> None:
+        """Draw a batch that was measured by `protocol`: the scores of `restored.sr`, and `enlarged(batch)` with its."""
+        result = Measured(restored.sr, scores)
+        for i, name in enumerate(batch.name):
+            stem = name.replace("/", "_")
+            drawn = sheet(restored, batch, self.protocol, self.label, i, result, baseline)
+            save_png(drawn, self.folder / f"{stem}.png")
+            save_png(to_image(restored.sr[i]), self.folder / f"{stem}_sr.png")
 
 
 def to_image(image: Tensor) -> Image.Image:

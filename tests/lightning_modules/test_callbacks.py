@@ -95,6 +95,37 @@ def test_best_score_is_remembered_when_a_run_continues(tmp_path: Path) -> None:
     assert keeper.best_score == 6.0
 
 
+class Staged(Module):
+    """Changes its stage as the letters say, one an epoch."""
+
+    def __init__(self, scores: list[float], stages: str) -> None:
+        super().__init__(scores)
+        self.stages = stages
+
+    @property
+    def stage(self) -> str:
+        return self.stages[self.current_epoch]
+
+
+def test_scores_of_an_earlier_stage_do_not_count(tmp_path: Path) -> None:
+    keeper = LastAndBest(str(tmp_path), MONITOR)
+    fit(make_trainer(tmp_path, [keeper], 4), Staged([9.0, 3.0, 5.0, 4.0], "abbb"))
+    assert step_of(tmp_path / "best.ckpt") == 9
+    assert keeper.state_dict() == {"best_score": 5.0, "stage": "b"}
+
+
+@pytest.mark.parametrize(("stopped", "best"), [(1, 6), (2, 6), (3, 6)])
+def test_stage_of_the_best_score_is_remembered_when_a_run_continues(tmp_path: Path, stopped: int, best: int) -> None:
+    """Interrupted before the stage changes, right after, and with a worse score since."""
+    for epochs in (stopped, 4):
+        keeper = LastAndBest(str(tmp_path), MONITOR)
+        path = tmp_path / "last.ckpt"
+        module = Staged([9.0, 6.0, 5.0, 4.0], "abbb")
+        fit(make_trainer(tmp_path, [keeper], epochs), module, path if path.exists() else None)
+    assert step_of(tmp_path / "best.ckpt") == best
+    assert keeper.state_dict() == {"best_score": 6.0, "stage": "b"}
+
+
 def test_validation_every_second_epoch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     written = []
 
@@ -263,4 +294,4 @@ def test_validation_sheets_reach_the_loggers_that_take_them(monkeypatch: pytest.
             batch = Batch(hr, [f"image{i}"], torch.tensor([i]), torch.tensor([i]), lr=lr, scale=4)
             callback.on_validation_batch_end(trainer, None, {"restored": Restored(sr=hr)}, batch, i)  # type: ignore[arg-type]
     assert pictures.taken == [("val/image0", 0), ("val/image1", 0), ("val/image0", 20), ("val/image1", 20)]
-    assert titles[:4] == ["blurry input", "bicubic", "mine", "ground truth"]
+    assert titles[:4] == ["input", "bicubic", "mine", "ground truth"]

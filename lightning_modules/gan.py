@@ -1,0 +1,164 @@
+"""Adversarial training: the network against a discriminator, as USRGAN is trained.
+
+K. Zhang, L. Van Gool, R. Timofte, "Deep unfolding network for image super-resolution", CVPR 2020: a trained USRNet goes
+on with L1 + perceptual + 0.005 adversarial loss. The relativistic average losses are those of A. Jolicoeur-Martineau,
+"The relativistic discriminator: a key element missing from standard GAN", ICLR 2019, as X. Wang et al., "ESRGAN", ECCV
+Workshops 2018, use them.
+"""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+
+from datamodules.batch import Batch
+from lightning_modules.parameters import clip_gradients
+from lightning_modules.perceptual import PerceptualLoss
+from lightning_modules.restoration import RestorationModule
+
+
+def cross_entropy(logits: Tensor, target: float) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
+
+
+def generator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Relativistic average loss of the network, of logits of sharp and of restored images; gradient in `fake` only."""
+    real = real.detach()
+    return (cross_entropy(real - fake.mean(), 0.0) + cross_entropy(fake - real.mean(), 1.0)) / 2
+
+
+def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Relativistic average loss of the discriminator; gradients in both, through the means too."""
+    return (cross_entropy(real - fake.mean(), 1.0) + cross_entropy(fake - real.mean(), 0.0)) / 2
+
+
+class GANModule(RestorationModule):
+    """Train a network with the given loss plus a perceptual and an adversarial one; measure it as any other.
+
+    A training step updates the network, then the discriminator by what the network made before its update. Only the
+    network's updates count as steps (`global_step`, checkpoints, CSV). The scheduler is applied to both optimisers.
+    Checkpoints hold the discriminator under `discriminator.`, which evaluation does not read. With several processes
+    the averages are those of each process, and trainer.strategy=ddp_find_unused_parameters_true is needed.
+
+    Args:
+        discriminator: makes logits [B, 1] of images of the size of the training patches.
+        d_optimizer: called with the discriminator's parameters; needed for training only.
+        gan_weight: of the adversarial loss.
+        perceptual: perceptual loss; `None` trains without.
+        perceptual_weight: of the perceptual loss.
+        clip: largest global norm of the network's gradient; `None` does not clip. Rules of `parameters` clip as well.
+        others: see `RestorationModule`; `parameters` and `compile` concern the network alone.
+
+    Raises:
+        ValueError: for a weight or norm out of range; at the start of a training with trainer.accumulate_grad_batches
+            or trainer.gradient_clip_val, which work with one optimiser only.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *args: Any,
+        discriminator: nn.Module,
+        d_optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
+        gan_weight: float = 0.005,
+        perceptual: PerceptualLoss | None = None,
+        perceptual_weight: float = 1.0,
+        clip: float | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(network, *args, **options)
+        for name, value in (("gan_weight", gan_weight), ("perceptual_weight", perceptual_weight)):
+            if value < 0:
+                raise ValueError(f"{name} is {value}, expected a weight >= 0")
+        if clip is not None and clip <= 0:
+            raise ValueError(f"clip is {clip}, expected a norm > 0 or null")
+        self.automatic_optimization = False
+        self.discriminator, self.make_d_optimizer = discriminator, d_optimizer
+        self.gan_weight, self.perceptual_weight = gan_weight, perceptual_weight
+        self.perceptual = perceptual
+        self.clip = clip
+        if self.channels_last:
+            self.discriminator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a documented overload
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        # The first hook of a training: Lightning refuses the two as well, but cannot say what to do instead.
+        if self.trainer.accumulate_grad_batches != 1:
+            raise ValueError(
+                f"trainer.accumulate_grad_batches is {self.trainer.accumulate_grad_batches}, expected 1: "
+                "adversarial training updates two networks with every batch"
+            )
+        if self.trainer.gradient_clip_val:
+            raise ValueError(
+                f"trainer.gradient_clip_val is {self.trainer.gradient_clip_val}, expected null: "
+                "adversarial training clips by procedure.clip"
+            )
+        return []
+
+    def configure_optimizers(self) -> Any:
+        if self.make_d_optimizer is None:
+            raise ValueError("this module was made for evaluation: it has no d_optimizer")
+        d_optimizer = self.make_d_optimizer([p for p in self.discriminator.parameters() if p.requires_grad])
+        return [super().configure_optimizers(), {"optimizer": d_optimizer, **self.schedule(d_optimizer)}]
+
+    def judge(self, images: Tensor) -> Tensor:
+        """The discriminator's logits. Float32 under autocast: the losses take differences of them."""
+        logits = self.discriminator(images)
+        return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        if self.loss is None:
+            raise ValueError("this module was made for evaluation: it has no loss")
+        optimizer, d_optimizer = cast(list[LightningOptimizer], self.optimizers())
+
+        with self.toggled_optimizer(optimizer):  # the discriminator passes gradients on and keeps none
+            restored = self(batch)
+            parts = self.loss(restored, batch, encode=getattr(self.network, "encode", None))
+            total = parts.pop("total")
+            self.log_dict({f"train/loss_{branch}": value for branch, value in parts.items()})
+            if self.perceptual is not None:
+                distance = self.perceptual(restored.sr, batch.hr)
+                total = total + self.perceptual_weight * distance
+                self.log("train/perceptual", distance)
+            adversarial = generator_loss(self.judge(batch.hr), self.judge(restored.sr))
+            total = total + self.gan_weight * adversarial
+            optimizer.zero_grad()
+            self.manual_backward(total)
+            optimizer.step()
+
+        real, fake = self.judge(batch.hr), self.judge(restored.sr.detach())
+        d_loss = discriminator_loss(real, fake)
+        d_optimizer.zero_grad()
+        self.manual_backward(d_loss)
+        # What d_optimizer.step() does, but for counting: `global_step` is the number of the network's updates.
+        self.trainer.strategy.optimizer_step(d_optimizer.optimizer, lambda: None)
+        # Here and not in a hook at the batch's or epoch's end, which comes after the checkpoint is written.
+        self.step_schedulers(last=batch_idx + 1 >= self.trainer.num_training_batches)
+
+        self.log("train/loss", total, prog_bar=True)
+        self.log_dict(
+            {
+                "train/gan_g": adversarial,
+                "train/gan_d": d_loss,
+                "train/d_real": real.mean(),
+                "train/d_fake": fake.mean(),
+            }
+        )
+        # A discriminator's loss that is not a number has to stop training too, before it is in a checkpoint.
+        return total.detach() + 0 * d_loss.detach()
+
+    def step_schedulers(self, last: bool) -> None:
+        """Step what counts batches, and what counts epochs after the last batch of one."""
+        for config in self.trainer.lr_scheduler_configs:
+            if config.interval == "step" or last:
+                config.scheduler.step()  # type: ignore[call-arg]  # none that wants a metric
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        # In this hook gradients of a loss scaled for float16 have their true size.
+        if optimizer is self.trainer.optimizers[0]:
+            if self.clip is not None:
+                self.clip_gradients(optimizer, self.clip, "norm")
+            clip_gradients(self.network, self.rules)

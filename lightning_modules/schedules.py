@@ -1,0 +1,51 @@
+"""Learning-rate schedules that count optimiser steps instead of epochs.
+
+A scheduler says by its attribute `interval` what it counts; without one it is stepped once an epoch.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR
+
+
+def wants_length(make: Callable[..., Any]) -> bool:
+    """Whether a scheduler's parameter `total_steps` is still `None`: then it gets the length of the training."""
+    total_steps = inspect.signature(make).parameters.get("total_steps")
+    return total_steps is not None and total_steps.default is None
+
+
+def multistep(optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.5) -> LRScheduler:
+    """The learning rate times `gamma` at each of the steps in `milestones`."""
+    scheduler = MultiStepLR(optimizer, list(milestones), gamma)
+    scheduler.interval = "step"  # type: ignore[attr-defined]  # read by the training procedures
+    return scheduler
+
+
+def polynomial(optimizer: Optimizer, power: float, total_steps: int | None = None, end: float = 0.0) -> LRScheduler:
+    """lr(t) = (lr - end) (1 - t / T)^power + end: Tao et al., CVPR 2018 (power 0.3).
+
+    Args:
+        total_steps: T; the training procedures fill in the length of the training where it is None.
+        end: the last learning rate, absolute; of parameters with a smaller learning rate, smaller in proportion.
+
+    Raises:
+        ValueError: if T or `power` is not positive or `end` exceeds the optimiser's learning rate.
+    """
+    if not total_steps or total_steps < 1:
+        raise ValueError(f"total_steps is {total_steps}, expected the number of optimiser steps of the training")
+    if power <= 0:
+        raise ValueError(f"power is {power}, expected a number > 0")
+    start = max(group["lr"] for group in optimizer.param_groups)
+    if not 0 <= end <= start or start == 0:
+        raise ValueError(f"end is {end}, expected 0 to the learning rate {start}, which is not 0")
+    steps = total_steps
+
+    def factor(t: int) -> float:
+        return (1 - end / start) * max(0.0, 1 - t / steps) ** power + end / start
+
+    scheduler = LambdaLR(optimizer, factor)
+    scheduler.interval = "step"  # type: ignore[attr-defined]
+    return scheduler
