@@ -73,7 +73,6 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     _check_inputs(cfg, degradation)
     if cfg.task._target_.endswith("train.run"):
         _check_splits(cfg)
-        _check_patch(cfg, degradation)
         _check_training(cfg, degradation)
 
 
@@ -175,6 +174,7 @@ def _check_training(cfg: DictConfig, degradation: Any) -> None:
     name, provides = type(network).__name__, degradation.provides
     if mistake := scale_mistake(network, degradation):
         raise ConfigError(f"model: {mistake}")
+    _check_patch(cfg, degradation)
     if cfg.data.get("gray") and getattr(network, "channels", 3) != 1:
         raise ConfigError(f"data.gray: {name} as configured takes colour images: set data.gray=false")
     if hasattr(network, "basis") and not hasattr(degradation, "kernels"):
@@ -231,7 +231,7 @@ def _procedure(cfg: DictConfig, network: Any) -> Any:
     except ValueError as error:
         # Rules and stages are named by their key below procedure.
         text = str(error)
-        raise ConfigError(f"procedure{'.' if text.startswith(('parameters.', 'stages.')) else ': '}{text}") from error
+        raise ConfigError(f"procedure{'.' if text.startswith(('parameters', 'stages.')) else ': '}{text}") from error
     if not module.automatic_optimization:
         for key, neutral, instead in (
             ("gradient_clip_val", None, "procedure.clip"),

@@ -131,7 +131,9 @@ def test_corrupt_images_can_be_skipped(cli: Cli, tiny: list[str], tmp_path: Path
 
 
 def test_nothing_to_evaluate(cli: Cli, tmp_path: Path) -> None:
-    assert_refused(cli("task=evaluate"), 1, "model=ed_dsrn has weights to load", "run=FOLDER or ckpt=FILE")
+    assert_refused(
+        cli("task=evaluate"), 1, "model=ed_dsrn has weights to load", "run=FOLDER, ckpt=FILE or weights=FILE"
+    )
     assert_refused(cli("task=evaluate", "run=runs/nowhere"), 1, "run=runs/nowhere: no run folder", "config.yaml")
     assert_refused(cli("task=evaluate", "ckpt=nowhere.ckpt"), 1, "nowhere.ckpt: no such checkpoint")
     assert list(tmp_path.iterdir()) == []

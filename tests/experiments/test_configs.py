@@ -29,6 +29,15 @@ ONE_STEP = [
 ]
 FOLDER = ["data=folder", "data.root=photographs"]
 SMALL = ["model=ed_dsrn", "model.widths=[4,4,4,4]", "model.n_units=1"]
+PAIRS = ["data=paired_folder", "data.root=pairs"]
+SMALL_USRNET = ["model.n_iter=1", "model.widths=[2,2,2,2]", "model.n_blocks=1", "degradation.scale=2"]
+SMALL_SRN = ["model.widths=[2,2,2]", "model.n_blocks=1"]
+# The discriminator's deepest layers see one pixel of a patch of 32: to be normalised, it needs company.
+SMALL_GAN = ["procedure.discriminator.width=2", "data.batch_size=2", "data.samples_per_epoch=2"]
+SMALL_DAN = [
+    *("model.n_loops=2", "model.restorer.n_iter=1", "model.restorer.widths=[2,2,2,2]"),
+    *("model.estimator.n_blocks=1", "degradation.scale=2"),
+]
 # Overrides that an option needs to be used at all: folders it reads, a model or a loss that fits it.
 NEEDS: dict[tuple[str, str], list[str]] = {
     ("data", "folder"): ["data.root=photographs"],
@@ -49,6 +58,21 @@ NEEDS: dict[tuple[str, str], list[str]] = {
     ("degradation", "usrnet_test"): ["task=evaluate", "model=bicubic"],
     ("degradation", "usrnet_train"): ["degradation.scale=4", "loss=sr_mse"],
     ("task", "evaluate"): ["model=bicubic"],
+    ("model", "cooperative"): [*PAIRS, "model.widths=[4,4,4,4]", "model.n_units=1"],
+    ("model", "gfn"): [*PAIRS, "model.width=4", "model.n_blocks=[1,1]"],
+    **{("model", name): [*PAIRS, *SMALL_SRN] for name in ("srn", "srn_gray", "srn_lstm")},
+    **{("model", name): SMALL_USRNET for name in ("usrnet", "usrnet_tiny")},
+    **{("model", name): [*SMALL_USRNET, *SMALL_GAN] for name in ("usrgan", "usrgan_tiny")},
+    ("model", "dan_usrnet"): SMALL_DAN,
+    ("experiment", "quick_dan_usrnet"): ["model.restorer.n_iter=1"],
+    ("experiment", "quick_usrgan"): SMALL_GAN,
+    ("procedure", "gan"): SMALL_GAN,
+    ("procedure", "staged"): ["scheduler=none", "+procedure.stages.only.epochs=1"],
+    **{("loss", name): ["model.deblur_branch=false"] for name in ("sr_l1", "half_sse")},
+    ("loss", "dan"): ["model=dan_usrnet", *SMALL_DAN],
+    ("loss", "srn"): ["model=srn", *PAIRS, *SMALL_SRN],
+    ("degradation", "camera_shake"): ["task=evaluate", "model=bicubic"],
+    ("degradation", "gaussian_21"): ["loss=sr_l1"],
 }
 # Data sets that have to be complete, which their own tests see to: here they only say that they are absent.
 ABSENT: dict[str, list[str]] = {
@@ -111,10 +135,12 @@ def assert_one_step(outcome: Outcome, group: str, option: str) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_model_trains_by_its_recipe(cli: Cli, tmp_path: Path, model: str) -> None:
     """The loss, the optimiser and the schedule are those that the model's file brings."""
-    cfg = compose(f"model={model}")
+    needs = NEEDS.get(("model", model), [])
+    data = [] if set(PAIRS) <= set(needs) else FOLDER
+    cfg = compose(f"model={model}", *needs)
     with torch.device("meta"):
         network = hydra.utils.instantiate(cfg.model)
-    outcome = cli(f"model={model}", *FOLDER, *ONE_STEP, "logger=none", *NEEDS.get(("model", model), []))
+    outcome = cli(f"model={model}", *data, *ONE_STEP, "logger=none", *needs)
     if not any(True for _ in network.parameters()):
         assert outcome.status == 2
         assert f"model={model} has nothing to train" in outcome.err

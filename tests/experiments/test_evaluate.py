@@ -162,5 +162,5 @@ def test_network_of_another_scale(cli: Cli, run: Path, others: Path) -> None:
     before = (run / "results.json").read_bytes()
     outcome = cli("task=evaluate", "run=runs/tiny", *on(others), "degradation.scale=2")
     assert outcome.status == 1
-    assert "the network enlarges x4, degradation.scale is 2" in outcome.err
+    assert "EDDSRN enlarges x4, degradation.scale is 2" in outcome.err
     assert (run / "results.json").read_bytes() == before

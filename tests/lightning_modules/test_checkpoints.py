@@ -14,8 +14,10 @@ from lightning_modules.checkpoints import (
     load_network,
     load_weights,
     read_checkpoint,
+    read_weights,
 )
 from networks.ed_dsrn import EDDSRN
+from networks.usrnet import USRNet
 
 MODEL: dict[str, Any] = {"_target_": "networks.ed_dsrn.EDDSRN", "widths": [4, 4, 4, 4], "n_units": 1}
 
@@ -195,3 +197,78 @@ def test_config_that_builds_no_network(model: dict[str, Any], message: str) -> N
     with pytest.raises(InputError, match=f"^HERE: .*{message}") as error:
         build_network(model, "HERE")
     assert "\n" not in str(error.value)
+
+
+def make_usrnet(width: int = 2) -> USRNet:
+    return USRNet(n_iter=2, widths=(width, 2, 2, 2), n_blocks=2, hyper_width=4)
+
+
+def official(network: USRNet) -> dict[str, torch.Tensor]:
+    """The weights under the names of the authors' code."""
+    names = {name: name.replace("prior.", "p.m_").replace("hyper.mlp.", "h.mlp.") for name in network.state_dict()}
+    for own, name in names.items():
+        head, _, tail = name.rpartition(".body.")
+        names[own] = f"{head}.res.{tail}" if head[-1:].isdigit() else name
+    return {names[name]: value for name, value in network.state_dict().items()}
+
+
+def assert_untouched(network: torch.nn.Module, path: Path, message: str) -> None:
+    """The file is refused in one line that starts with its name, and nothing of it is loaded."""
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    with pytest.raises(InputError) as error:
+        read_weights(network, path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 800
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+
+
+def test_weights_of_a_checkpoint(path: Path) -> None:
+    network = make_network()
+    read_weights(network, path)
+    assert all(torch.equal(network.state_dict()[k], v) for k, v in load_network(path)[0].state_dict().items())
+
+
+def test_checkpoint_of_another_model_as_weights(path: Path) -> None:
+    assert_untouched(make_usrnet(), path, "a checkpoint of another model: it holds networks.ed_dsrn.EDDSRN")
+
+
+def test_published_weights(tmp_path: Path) -> None:
+    source, network = make_usrnet(), make_usrnet()
+    torch.save(official(source), tmp_path / "usrnet_tiny.pth")
+    assert "p.m_down1.0.res.0.weight" in official(source)
+    read_weights(network, tmp_path / "usrnet_tiny.pth")
+    assert all(torch.equal(network.state_dict()[key], value) for key, value in source.state_dict().items())
+
+
+def test_published_weights_that_do_not_fit(tmp_path: Path) -> None:
+    state = official(make_usrnet())
+    file = tmp_path / "a.pth"
+    torch.save({k: v for k, v in state.items() if k != "p.m_head.weight"}, file)
+    assert_untouched(make_usrnet(), file, "not published weights of USRNet: ")
+    assert_untouched(make_usrnet(), file, "missing p.m_head.weight")
+    torch.save(official(make_usrnet(3)), file)
+    assert_untouched(make_usrnet(), file, "published weights of another size")
+    torch.save({f"module.layer{i}.weight": torch.zeros(1) for i in range(500)}, file)
+    assert_untouched(make_usrnet(), file, "not published weights of USRNet: ")
+
+
+@pytest.mark.parametrize("content", [[1], {"weight": 1}, {0: torch.zeros(1)}, torch.zeros(2)])
+def test_file_that_is_no_state_dict(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "a.pth")
+    assert_untouched(make_usrnet(), tmp_path / "a.pth", "expected a state dict: tensors by name")
+
+
+def test_pickled_modules_are_not_opened(tmp_path: Path) -> None:
+    torch.save(make_usrnet(), tmp_path / "a.pth")
+    assert_untouched(make_usrnet(), tmp_path / "a.pth", "pickled modules are not opened")
+    torch.save({**official(make_usrnet()), "extra": Code(tmp_path / "called")}, tmp_path / "a.pth")
+    assert_untouched(make_usrnet(), tmp_path / "a.pth", "cannot be read as weights")
+    assert not (tmp_path / "called").exists()
+    assert_untouched(make_usrnet(), tmp_path / "nowhere.pth", "no such file of weights")
+
+
+def test_network_without_an_importer(tmp_path: Path) -> None:
+    torch.save(make_network().state_dict(), tmp_path / "a.pth")
+    assert_untouched(make_network(), tmp_path / "a.pth", "EDDSRN has no importer for others")

@@ -1,3 +1,6 @@
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 
@@ -58,9 +61,14 @@ def test_half_precision_results_are_measured_in_float32() -> None:
         ({"sr": {"fn": "msee"}}, "loss.terms.sr.fn: found 'msee'"),
         ({"sr": {"fn": "mse", "wieght": 1}}, "unknown key wieght"),
         ({"sr": {"fn": "mse", "reduction": "sum"}}, "expected mean or literal"),
+        ({"sr": {"fn": "mse", "resize": "tf1"}}, "loss.terms.sr: unknown key resize"),
+        ({"pyramid": {"fn": "mse", "resize": "tf2"}}, "loss.terms.pyramid.resize: found 'tf2', expected half_pixel or"),
+        ({"sr": {"fn": "mse", "weight": "x"}}, "loss.terms.sr.weight: found 'x', expected a number >= 0"),
+        ({"sr": {"fn": "mse", "weight": -1}}, "loss.terms.sr.weight: found -1"),
+        ({"sr": "mse"}, "loss.terms.sr: found 'mse', expected fn, weight"),
     ],
 )
-def test_mistakes_in_the_config(terms: dict[str, dict[str, str]], words: str) -> None:
+def test_mistakes_in_the_config(terms: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         MultiBranchLoss(terms)
 
@@ -72,3 +80,69 @@ def test_a_supervised_branch_must_exist() -> None:
         loss(Restored(sr=hr), batch(hr))
     with pytest.raises(ValueError, match="batch has no 'lr_sharp'"):
         loss(Restored(sr=hr, deblurred=hr), batch(hr))
+    with pytest.raises(ValueError, match=r"loss\.terms\.code cannot be computed: the network has no encode"):
+        MultiBranchLoss({"code": {"fn": "l1"}})(
+            Restored(sr=hr, code=torch.zeros(1, 2)), replace(batch(hr), kernel=torch.ones(1, 1, 1, 1))
+        )
+
+
+def test_half_the_squared_error_of_an_image() -> None:
+    """conf/loss/half_sse.yaml: Caffe's Euclidean loss is sum / (2 N)."""
+    loss = MultiBranchLoss({"sr": {"fn": "mse", "weight": 0.5, "reduction": "literal"}})
+    parts = loss(Restored(sr=torch.full((2, 1, 1, 3), 2.0)), batch(torch.zeros(2, 1, 1, 3)))
+    assert parts["total"].item() == pytest.approx(0.5 * 12)
+    assert parts["sr"].item() == pytest.approx(12)
+
+
+def test_pyramid_of_an_odd_size_by_hand() -> None:
+    """A side of 3 is continued to 4 by repetition; half_pixel means over 2x2, tf1 takes every second pixel."""
+    hr = torch.tensor([[0.0, 1, 2], [3, 4, 5], [6, 7, 8]])[None, None]
+    zeros = Restored(sr=torch.zeros(1, 1, 3, 3), pyramid=[torch.zeros(1, 1, s, s) for s in (1, 2, 3)])
+    # Squares of the whole image 204/9; of the halves (2, 3.5, 6.5, 8); of the quarter 6, the mean of the middle 2x2.
+    loss = MultiBranchLoss({"pyramid": {"fn": "mse", "weight": 2.0}})
+    parts = loss(zeros, batch(hr))
+    assert parts["pyramid"].item() == pytest.approx(204 / 9 + (2**2 + 3.5**2 + 6.5**2 + 8**2) / 4 + 6**2)
+    assert parts["total"].item() == pytest.approx(2 * parts["pyramid"].item())
+    tf1 = MultiBranchLoss({"pyramid": {"fn": "mse", "weight": 1.0, "resize": "tf1"}})
+    # Pixels 0, 2, 6, 8 of the image, pixel 0 of it.
+    assert tf1(zeros, batch(hr))["total"].item() == pytest.approx(204 / 9 + (4 + 36 + 64) / 4 + 0)
+
+
+def test_the_pyramid_goes_from_coarse_to_fine() -> None:
+    loss = MultiBranchLoss({"pyramid": {"fn": "l1"}})
+    hr = torch.rand(2, 3, 7, 5)
+    fine_first = Restored(sr=hr, pyramid=[hr, torch.zeros(2, 3, 4, 3)])
+    with pytest.raises(RuntimeError, match="size"):
+        loss(fine_first, batch(hr))
+
+
+def test_kernels_of_another_size_are_compared_around_the_centre() -> None:
+    """The target 25x25 is cut to 21x21 and normalised: half of this one lies outside."""
+    target = torch.zeros(1, 1, 25, 25)
+    target[..., 12, 12], target[..., 0, 0], target[..., 12, 14] = 0.25, 0.5, 0.25
+    estimate = torch.zeros(1, 1, 21, 21)
+    estimate[..., 10, 10] = 1.0
+    hr = torch.zeros(1, 3, 4, 4)
+    loss = MultiBranchLoss({"kernel": {"fn": "l1", "reduction": "literal"}})
+    parts = loss(Restored(sr=hr, kernel=estimate), replace(batch(hr), kernel=target))
+    assert parts["kernel"].item() == pytest.approx(0.5 + 0.5)  # too much in the centre, too little at its right
+
+
+def test_codes_are_compared_with_the_code_of_the_true_kernel() -> None:
+    hr, kernel = torch.zeros(2, 3, 4, 4), torch.rand(2, 1, 3, 3)
+    loss = MultiBranchLoss({"code": {"fn": "l1"}})
+    parts = loss(
+        Restored(sr=hr, code=torch.zeros(2, 1)), replace(batch(hr), kernel=kernel), encode=lambda k: k.sum((2, 3))
+    )
+    assert parts["code"].item() == pytest.approx(kernel.sum().item() / 2)
+
+
+def test_estimates_of_earlier_loops_count_as_much() -> None:
+    hr = torch.zeros(1, 1, 2, 2)
+    loops = [Restored(sr=hr + value, code=torch.full((1, 2), value)) for value in (1.0, 2.0, 6.0)]
+    loops[-1].earlier = loops[:-1]
+    loss = MultiBranchLoss({"sr": {"fn": "l1", "weight": 1.0}, "code": {"fn": "mse", "weight": 0.1}})
+    parts = loss(loops[-1], replace(batch(hr), kernel=hr), encode=lambda kernel: torch.zeros(1, 2))
+    assert parts["sr"].item() == pytest.approx(3.0)
+    assert parts["code"].item() == pytest.approx(41 / 3)
+    assert parts["total"].item() == pytest.approx(3 + 4.1 / 3)
