@@ -103,8 +103,9 @@ def measure(
     add_records(run_dir / "results.json", found)
     target = degradation["_target_"].rsplit(".", 1)[-1]
     count = len(datamodule.numbers["test"])
+    scales = "/".join(map(str, getattr(datamodule.degradation, "scales", [datamodule.scale])))
     print(
-        f"\n{dataset}, test split, {count} image{'s' * (count != 1)}, x{datamodule.scale}, {target}\n{table(found)}\n\n"
+        f"\n{dataset}, test split, {count} image{'s' * (count != 1)}, x{scales}, {target}\n{table(found)}\n\n"
         f"results: {run_dir / 'results.json'}\npictures: {run_dir / 'images' / dataset}",
         flush=True,
     )

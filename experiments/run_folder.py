@@ -24,7 +24,7 @@ _UNNAMED = re.compile(
     r"|data\.(num_workers|cache_dir|on_corrupt)|trainer\.(accelerator|enable_progress_bar|num_nodes))$"
 )
 # Sections that have to be equal when a run is continued, and the keys in them that may differ all the same.
-_IDENTITY = ("model", "loss", "optimizer", "scheduler", "degradation", "data", "seed")
+_IDENTITY = ("model", "procedure", "loss", "optimizer", "scheduler", "degradation", "data", "seed")
 _FREE_DATA_KEYS = {"num_workers", "cache_dir", "root", "source"}
 _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "kornia", "albumentations", "torchmetrics", "wandb", "numpy")
 

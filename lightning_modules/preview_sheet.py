@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from datamodules.batch import Batch
+from lightning_modules.branches import kernel_picture
 from lightning_modules.pictures import (
-    ACCENT,
     BACKGROUND,
     FRAME,
     GAP,
@@ -33,7 +33,6 @@ BAR_HEIGHT = 150
 BINS = 32
 TEXT, HEADING, TITLE = 15, 18, 24
 BAR = (60, 105, 170)
-NEGATIVE = (70, 130, 255)
 
 
 def preview_sheet(title: str, text: str, crops: Sequence[Batch], statistics: Statistics) -> Image.Image:
@@ -104,17 +103,7 @@ def _width(kernel: Tensor) -> str:
 
 
 def _kernel(kernel: Tensor, side: int) -> Image.Image:
-    """A kernel [1, k, k] in a square of about `side` pixels, white on black; the pixel floor(k/2) is framed."""
-    values = kernel[0].double().cpu().numpy()
-    values = values / np.abs(values).max()
-    pixels = np.where(values[..., None] < 0, -values[..., None] * np.array(NEGATIVE) / 255, values[..., None])
-    # Square root, as a display's own curve: long faint tails matter as much as the peak.
-    image = Image.fromarray((255 * np.sqrt(pixels)).round().astype(np.uint8))
-    factor = max(1, side // max(image.size))
-    image = image.resize((factor * image.width, factor * image.height), Image.Resampling.NEAREST)
-    x, y = (factor * (n // 2) for n in (values.shape[1], values.shape[0]))
-    outline(ImageDraw.Draw(image), (x, y, x + factor, y + factor), 1, ACCENT)
-    return image
+    return kernel_picture(kernel, max(1, side // max(kernel.shape[-2:])))
 
 
 def _draw_histograms(sheet: _Sheet, statistics: Statistics) -> None:

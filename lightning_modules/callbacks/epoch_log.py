@@ -20,6 +20,7 @@ class EpochLog(pl.Callback):
     def __init__(self, monitor: str) -> None:
         self.monitor = monitor
         self.best = float("-inf")
+        self.stage: str | None = None  # scores of different stages do not compare
         self.losses: list[Any] = []
         self.validated = False
 
@@ -41,13 +42,17 @@ class EpochLog(pl.Callback):
         self.validated = not trainer.sanity_checking
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._report(trainer)
+        self._report(trainer, getattr(pl_module, "stage", None))
         self._begin()
 
     @rank_zero_only
-    def _report(self, trainer: pl.Trainer) -> None:
+    def _report(self, trainer: pl.Trainer, stage: str | None) -> None:
         # Lightning already counts the epoch as begun, not as done.
         text = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, step {trainer.global_step}"
+        if stage is not None:
+            text += f", stage {stage}"
+        if stage != self.stage:
+            self.stage, self.best = stage, float("-inf")
         if self.losses:
             text += f", loss {sum(float(x) for x in self.losses) / len(self.losses):.5f}"
         # Lightning keeps the value of an earlier epoch where this one has no validation.
@@ -58,7 +63,7 @@ class EpochLog(pl.Callback):
         log.info("%s, %.1f s", text, time.monotonic() - self.started)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {"best": self.best, "stage": self.stage}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best = state["best"]
+        self.best, self.stage = state["best"], state.get("stage")

@@ -123,9 +123,9 @@ def test_kernels_of_another_size_are_compared_around_the_centre() -> None:
     estimate = torch.zeros(1, 1, 21, 21)
     estimate[..., 10, 10] = 1.0
     hr = torch.zeros(1, 3, 4, 4)
-    loss = MultiBranchLoss({"kernel": {"fn": "l1", "reduction": "literal"}})
+    loss = MultiBranchLoss({"kernel": {"fn": "mse", "reduction": "literal"}})
     parts = loss(Restored(sr=hr, kernel=estimate), replace(batch(hr), kernel=target))
-    assert parts["kernel"].item() == pytest.approx(0.5 + 0.5)  # too much in the centre, too little at its right
+    assert parts["kernel"].item() == pytest.approx(0.25 + 0.25)  # too much in the centre, too little at its right
 
 
 def test_codes_are_compared_with_the_code_of_the_true_kernel() -> None:
