@@ -96,6 +96,8 @@ class SRN(nn.Module):
         resize: how images and states are resized, see `bilinear_resize`; "tf1" is for imported weights.
         global_residual: add the blurred image to every estimate, which lets short trainings start from there; the
             paper does not.
+        head_gain: factor on the initial weights of the output layer. Below 1, no large first estimates drive the ReLUs
+            of a short training to where they stay zero.
 
     Raises:
         ValueError: for an option outside these; in `forward`, for an image that has not 3 channels if `channels` is 3.
@@ -115,6 +117,7 @@ class SRN(nn.Module):
         feedback: bool = True,
         resize: Literal["half_pixel", "tf1"] = "half_pixel",
         global_residual: bool = False,
+        head_gain: float = 1.0,
     ) -> None:
         super().__init__()
         if channels not in (1, 3):
@@ -143,7 +146,9 @@ class SRN(nn.Module):
         self.lstm = ConvLSTM(c2) if recurrence == "lstm" else None
         self.decoder3, self.up2 = blocks(c2, n_blocks), up_conv(c2, c1)
         self.decoder2, self.up1 = blocks(c1, n_blocks), up_conv(c1, c0)
-        self.decoder1, self.head = blocks(c0, n_blocks), conv(c0, channels)
+        self.decoder1 = blocks(c0, n_blocks)
+        self.head = conv(c0, channels)
+        self.head.get_parameter("weight").data.mul_(head_gain)
 
     def one_scale(self, blurred: Tensor, previous: Tensor, state: State | None) -> tuple[Tensor, State | None]:
         """Estimate and LSTM state (at 1/4 of the resolution) of one scale, whose sides are multiples of 4."""

@@ -315,3 +315,5 @@ def test_global_residual_is_added_to_every_estimate() -> None:
     added.load_state_dict(plain.state_dict())
     image = torch.rand(2, 3, 9, 14, dtype=torch.float64)
     torch.testing.assert_close(added(image).sr - plain(image).sr, image)
+    torch.manual_seed(0)
+    torch.testing.assert_close(SRN(**options, head_gain=0.25).double()(image).sr, 0.25 * plain(image).sr)
