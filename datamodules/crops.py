@@ -76,6 +76,7 @@ class TrainingCrops(Dataset[Item]):
         seed: run seed.
         flip: mirror every second crop on average.
         rotate: rotate by a random multiple of 90 degrees.
+        permute_channels: shuffle the colour channels of every crop, which multiplies the colours of a small data set.
         inputs: degraded images; they are cut at the same window, which starts at a multiple of their scale, and turned
             by the same symmetry.
     """
@@ -90,8 +91,10 @@ class TrainingCrops(Dataset[Item]):
         flip: bool = True,
         rotate: bool = True,
         inputs: Inputs | None = None,
+        permute_channels: bool = False,
     ) -> None:
         self.cache, self.numbers, self.inputs = cache, numbers, inputs
+        self.permute_channels = permute_channels
         self.patch, self.length, self.seed = patch, length, seed
         turns = ["e", "r90", "r180", "r270"] if rotate else ["e"]
         mirrored = (["v", "hvt", "h", "t"] if rotate else ["h"]) if flip else []
@@ -111,9 +114,11 @@ class TrainingCrops(Dataset[Item]):
         top, left = (step * int(rng.integers((side - self.patch) // step + 1)) for side in image.shape[:2])
         symmetry = self.symmetries[rng.integers(len(self.symmetries))]
         crop = self._crop(image, top, left, self.patch, symmetry)
+        order = rng.permutation(3) if self.permute_channels else slice(None)
         degraded = None
         if self.inputs:
             degraded = self._crop(self.inputs.cache[number], top // step, left // step, self.patch // step, symmetry)
+        crop, degraded = crop[order], None if degraded is None else degraded[order]
         return Item(crop, self.cache.names[number], index, key, degraded, make_key("batch", self.seed, epoch, batch))
 
     def _crop(self, image: np.ndarray, top: int, left: int, side: int, symmetry: Any) -> Tensor:

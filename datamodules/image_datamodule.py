@@ -37,6 +37,7 @@ class ImageDataModule(pl.LightningDataModule):
         num_workers: loader processes; `None` takes one per available core, at most 8.
         cache_dir: folder of the decoded images (uint8, three bytes a pixel).
         suite_seed: validation and test degradations are a function of (suite_seed, image name).
+        permute_channels: shuffle the colour channels of training crops, for data sets with few colours.
         gray: train on gray images of one channel; validation and test stay in colour.
         flip, rotate: mirror the crop; rotate it by multiples of 90 degrees.
         on_corrupt: "error" stops at an unreadable image, "skip" goes on and reports how many.
@@ -65,6 +66,7 @@ class ImageDataModule(pl.LightningDataModule):
         on_small: Literal["error", "skip"] = "error",
         variant: str | None = None,
         gray: bool = False,
+        permute_channels: bool = False,
     ) -> None:
         super().__init__()
         self.source, self.degradation, self.seed = source, degradation, seed
@@ -73,6 +75,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.cache_dir = Path(cache_dir).expanduser()
         self.suite_seed, self.flip, self.rotate = suite_seed, flip, rotate
         self.on_corrupt, self.on_small, self.gray = on_corrupt, on_small, gray
+        self.permute_channels = permute_channels
         self.scale: int = getattr(degradation, "scale", 1)
         # What the sides of sharp images have to be divisible by; more than the scale where images shrink in between.
         self.multiple: int = getattr(degradation, "multiple", self.scale)
@@ -129,6 +132,7 @@ class ImageDataModule(pl.LightningDataModule):
             self.flip,
             self.rotate,
             self.inputs.get("train"),
+            self.permute_channels,
         )
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         order = EpochOrder(len(crops), self.batch_size, self.seed, rank, world_size)

@@ -1,6 +1,7 @@
 """The way of an image from the cache to a degraded batch."""
 
 from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from datamodules.batch import Batch
-from datamodules.crops import TrainingCrops, WholeImages
+from datamodules.crops import Inputs, TrainingCrops, WholeImages
 from datamodules.degradations.pipelines import EDDSRNDegradation
 from datamodules.errors import InputError
 from datamodules.image_datamodule import ImageDataModule
@@ -134,6 +135,26 @@ def test_augmentation_switches(
     made = module(make_photographs(count=3, height=32, width=32), tmp_path / "c")
     crops = TrainingCrops(made.caches["train"], [0], 32, 100, 0, flip, rotate)
     assert len({crops[(0, i, 0)].image.numpy().tobytes() for i in range(100)}) == expected
+
+
+def test_permuted_channels_are_the_same_crops_in_all_six_orders(
+    make_photographs: Callable[..., Path], tmp_path: Path
+) -> None:
+    made = module(make_photographs(count=3, height=40, width=36), tmp_path / "c", permute_channels=True)
+    cache = made.caches["train"]
+    inputs = Inputs(cache)
+    plain = TrainingCrops(cache, [0], 32, 60, 0, inputs=inputs)
+    permuted = TrainingCrops(cache, [0], 32, 60, 0, inputs=inputs, permute_channels=True)
+    seen = set()
+    for index in range(60):
+        a, b = plain[(0, index, 0)], permuted[(0, index, 0)]
+        orders = [order for order in permutations(range(3)) if torch.equal(a.image[list(order)], b.image)]
+        assert len(orders) == 1
+        seen.add(orders[0])
+        assert b.degraded is not None
+        assert torch.equal(b.degraded, b.image)  # both sides alike
+    assert len(seen) == 6
+    assert made.train_dataloader().dataset.permute_channels  # type: ignore[attr-defined]  # TrainingCrops
 
 
 def test_evaluation_depends_on_suite_seed_and_name_only(make_photographs: Callable[..., Path], tmp_path: Path) -> None:

@@ -1,0 +1,31 @@
+"""The authors' USRNet-tiny on Set5. Needs files that are not ours to ship: DEBLUR_SR_OFFICIAL names a folder with
+usrnet_tiny.pth and kernels_12.mat (both from the authors' repository) and Set5/ (five images)."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOLDER = os.environ.get("DEBLUR_SR_OFFICIAL")
+pytestmark = pytest.mark.skipif(not FOLDER, reason="DEBLUR_SR_OFFICIAL names no folder with the official files")
+
+
+# RGB PSNR of 8-bit images without a border: what this suite measures. The network itself is proven by its fixtures.
+@pytest.mark.parametrize(
+    ("scale", "number", "expected"), [(2, 0, 34.715), (2, 8, 34.410), (4, 0, 28.149), (4, 8, 28.433)]
+)
+def test_set5(cli: Any, tmp_path: Path, scale: int, number: int, expected: float) -> None:
+    folder = Path(FOLDER or "")
+    outcome = cli(
+        *("task=evaluate", "model=usrnet_tiny", f"weights={folder / 'usrnet_tiny.pth'}", "name=official"),
+        *("data=set5", f"data.root={folder / 'Set5'}", "degradation=usrnet_test", f"degradation.scale={scale}"),
+        "degradation.kernels.suite._target_=datamodules.degradations.suites.usrnet12",
+        f"+degradation.kernels.suite.path={folder / 'kernels_12.mat'}",
+        *(f"degradation.kernels.number={number}", "protocol=[rgb_shave0]", "logger=none", "trainer.accelerator=cpu"),
+    )
+    assert outcome.status == 0, outcome.err
+    found = json.loads((tmp_path / "runs" / "official" / "results.json").read_text())
+    psnr = {record["model"]: record["psnr"] for record in found}
+    assert psnr["usrnet_tiny"] == pytest.approx(expected, abs=0.01)
