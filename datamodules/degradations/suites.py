@@ -193,7 +193,7 @@ def _read_hdf5(path: Path) -> Found:
         h5py = importlib.import_module("h5py")
     except ImportError as error:
         raise InputError(
-            f"{path}: is a MATLAB 7.3 file, which needs h5py: pip install h5py, or save it in MATLAB with -v7"
+            f"{path}: is a MATLAB 7.3 file, which needs h5py: pip install -e '.[matlab]', or save it in MATLAB with -v7"
         ) from error
     found: Found = []
     try:
