@@ -95,9 +95,10 @@ class ClassicalDegradation:
         noise: standard deviation on the [0, 1] scale, or "usrnet" for USRNet's training law.
         storage: what holds the reduced image before noise: "float", "eight_bit" (rounded), or "trunc8" (truncated, as
             the official USRNet data code does it).
+        multiple: cut sharp images to multiples of this as well; USRNet's tables are measured with 8.
 
     Raises:
-        ValueError: for a scale below 1, a negative noise level, an unknown option.
+        ValueError: for a scale or multiple below 1, a negative noise level, an unknown option.
     """
 
     inputs = ("hr",)
@@ -111,6 +112,7 @@ class ClassicalDegradation:
         boundary: Boundary = "circular",
         noise: float | Literal["usrnet"] = 0.0,
         storage: Literal["float", "eight_bit", "trunc8"] = "float",
+        multiple: int = 1,
     ) -> None:
         self.scales = [scale] if isinstance(scale, int) else list(scale)
         if not self.scales or min(self.scales) < 1:
@@ -123,6 +125,9 @@ class ClassicalDegradation:
             raise ValueError(f"storage is {storage!r}, expected float, eight_bit or trunc8")
         # Sharp images have to be divisible by every scale that may be drawn.
         self.scale = math.lcm(*self.scales)
+        if multiple < 1:
+            raise ValueError(f"multiple is {multiple}, expected at least 1")
+        self.multiple = math.lcm(self.scale, multiple)
         self.kernels, self.reduction, self.boundary = kernels, reduction, boundary
         self.noise, self.storage = noise, storage
 

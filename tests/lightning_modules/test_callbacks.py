@@ -184,7 +184,7 @@ def test_epoch_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ]
     again = EpochLog(MONITOR)
     again.load_state_dict({"best": 30.0})
-    assert again.state_dict() == {"best": 30.0}
+    assert again.state_dict() == {"best": 30.0, "stage": None}
 
 
 class Send(pl.Callback):

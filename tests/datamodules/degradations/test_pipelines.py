@@ -236,6 +236,14 @@ def test_pairs_of_unequal_size_are_refused() -> None:
         ReducedPairs()(batch)
 
 
+def test_sharp_images_are_cut_to_what_a_protocol_asks_for() -> None:
+    kernels = lambda keys: camera_shake(keys, 13)  # noqa: E731
+    assert ClassicalDegradation(kernels, scale=3, multiple=8).multiple == 24
+    assert ClassicalDegradation(kernels, scale=[1, 2, 3, 4]).multiple == 12
+    with pytest.raises(ValueError, match="multiple is 0, expected at least 1"):
+        ClassicalDegradation(kernels, multiple=0)
+
+
 # All of them
 
 PIPELINES: dict[str, Callable[[], Pipeline]] = {
