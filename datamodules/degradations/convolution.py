@@ -105,20 +105,19 @@ def _transfer(kernels: Tensor, size: tuple[int, int], centre: tuple[int, int]) -
     By the definition, as two products with matrices of waves: a kernel has few rows and columns, which makes this
     several times faster than transforms of a padded canvas, and folds what is larger than the canvas.
     """
-
     dtype = torch.complex128 if kernels.dtype == torch.float64 else torch.complex64
     kh, kw = kernels.shape[-2:]
-    vertical = _waves(size[0], kh, size[0], centre[0], dtype).to(kernels.device)
-    horizontal = _waves(size[1] // 2 + 1, kw, size[1], centre[1], dtype).to(kernels.device)
+    vertical = _waves(size[0], kh, size[0], centre[0], dtype, kernels.device)
+    horizontal = _waves(size[1] // 2 + 1, kw, size[1], centre[1], dtype, kernels.device)
     return vertical @ (kernels.to(dtype) @ horizontal.T)
 
 
 @lru_cache(maxsize=32)
-def _waves(count: int, k: int, n: int, origin: int, dtype: torch.dtype) -> Tensor:
+def _waves(count: int, k: int, n: int, origin: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """exp(-2 pi i f (x - origin) / n) for frequencies f < count and pixels x < k: [count, k]."""
     turns = torch.outer(torch.arange(count), torch.arange(k) - origin) % n
     angle = turns.to(torch.float64).mul_(-2 * math.pi / n)
-    return torch.polar(torch.ones_like(angle), angle).to(dtype)
+    return torch.polar(torch.ones_like(angle), angle).to(device, dtype)
 
 
 def spectral(images: Tensor, kernels: Tensor, boundary: Boundary, stride: int = 1) -> Tensor:
