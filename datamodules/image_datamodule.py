@@ -5,7 +5,7 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -143,19 +143,22 @@ class ImageDataModule(pl.LightningDataModule):
             )
         return ResumableLoader(crops, order, **self._worker_options())
 
-    def _evaluation_loader(self, split: Split) -> DataLoader[Any]:
-        images = WholeImages(
-            self.caches[split], self.numbers[split], self.multiple, self.suite_seed, self.inputs.get(split)
-        )
+    def _evaluation_loader(self, split: Split, numbers: Sequence[int]) -> DataLoader[Any]:
+        images = WholeImages(self.caches[split], numbers, self.multiple, self.suite_seed, self.inputs.get(split))
         # One image a batch: sizes differ. One worker reads ahead while the device computes.
         options = self._worker_options() | {"num_workers": min(self.num_workers, 1)}
         return DataLoader(images, batch_size=1, collate_fn=collate, **options)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return self._evaluation_loader("val")
+        return self._evaluation_loader("val", self.numbers["val"])
 
-    def test_dataloader(self) -> DataLoader[Any]:
-        return self._evaluation_loader("test")
+    def test_dataloader(self, numbers: Sequence[int] | None = None) -> DataLoader[Any]:
+        """Whole test images, one a batch.
+
+        Args:
+            numbers: which ones, out of `self.numbers["test"]`: the share of a process, or what is not measured yet.
+        """
+        return self._evaluation_loader("test", self.numbers["test"] if numbers is None else numbers)
 
     def _worker_options(self) -> dict[str, Any]:
         persistent = self.num_workers > 0

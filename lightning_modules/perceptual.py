@@ -8,6 +8,7 @@ The weights are supplied by the user: torchvision's file, which is read without 
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,33 +100,54 @@ def read_vgg19(path: Path, layer: int) -> dict[str, Tensor]:
     Raises:
         InputError: see `PerceptualLoss`.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; {SOURCE}")
-    try:
-        found = read_safetensors(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its readers raise
-        raise InputError(
-            f"{path}: cannot be read as weights ({path.stat().st_size:,} bytes, {type(error).__name__}); {SOURCE}"
-        ) from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: holds a {type(found).__name__}, not a state dict; {SOURCE}")
     shapes: dict[str, list[int]] = {}
     before = 3
     for i, width in enumerate(vgg19_layers()):
         if isinstance(width, int):
             shapes[f"features.{i}.weight"], shapes[f"features.{i}.bias"] = [width, before, 3, 3], [width]
             before = width
+    needed = [name for name in shapes if int(name.split(".")[1]) <= layer]
+    return read_features(path, shapes, "VGG19", SOURCE, needed)
+
+
+def read_features(
+    path: Path, shapes: Mapping[str, list[int]], network: str, source: str, needed: Sequence[str] | None = None
+) -> dict[str, Tensor]:
+    """Weights of a classifier's convolutions, float32, from a file that may hold its `classifier.*` too.
+
+    Args:
+        path: state dict as .pth or .safetensors.
+        shapes: of all tensors that the network has under `features`.
+        network: its name, for messages.
+        source: what the file should be and where to get it, for messages.
+        needed: names that are wanted; all by default. The file may lack the others.
+
+    Raises:
+        InputError: if the file is missing, unreadable, incomplete or of another network.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; {source}")
+    try:
+        found = read_safetensors(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its readers raise
+        raise InputError(
+            f"{path}: cannot be read as weights ({path.stat().st_size:,} bytes, {type(error).__name__}); {source}"
+        ) from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: holds a {type(found).__name__}, not a state dict; {source}")
     if foreign := [str(name) for name in found if name not in shapes and not str(name).startswith("classifier.")]:
-        raise InputError(f"{path}: weights of another network: it holds {foreign[0]!r}, which VGG19 has not; {SOURCE}")
-    wanted = {name: shape for name, shape in shapes.items() if int(name.split(".")[1]) <= layer}
-    for name, shape in wanted.items():
+        raise InputError(
+            f"{path}: weights of another network: it holds {foreign[0]!r}, which {network} has not; {source}"
+        )
+    for name in needed or shapes:
         if not isinstance(found.get(name), Tensor):
-            raise InputError(f"{path}: incomplete or of another network: it holds no tensor {name!r}; {SOURCE}")
-        if list(found[name].shape) != shape:
+            raise InputError(f"{path}: incomplete or of another network: it holds no tensor {name!r}; {source}")
+        if list(found[name].shape) != shapes[name]:
             raise InputError(
-                f"{path}: weights of another network: {name} is {list(found[name].shape)}, VGG19 has {shape}; {SOURCE}"
+                f"{path}: weights of another network: {name} is {list(found[name].shape)}, {network} has "
+                f"{shapes[name]}; {source}"
             )
-    return {name: found[name].detach().float().contiguous() for name in wanted}
+    return {name: found[name].detach().float().contiguous() for name in needed or shapes}
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

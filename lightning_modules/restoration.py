@@ -1,5 +1,6 @@
 """The supervised training procedure: one network, one multi-branch loss, one optimiser."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,12 @@ from torch import Tensor, nn
 
 from datamodules.batch import Batch
 from datamodules.errors import InputError
+from lightning_modules.extra_metrics import ImageMetric
+from lightning_modules.kernel_metrics import kernel_error
 from lightning_modules.losses import MultiBranchLoss
-from lightning_modules.metrics import SSIM_WINDOW, Protocol, psnr, ssim
+from lightning_modules.metrics import psnr, smallest_side, ssim
 from lightning_modules.parameters import clip_gradients, freeze, make_optimizer, read_rules
+from lightning_modules.protocols import Protocol
 from lightning_modules.schedules import wants_length
 from networks.restored import Restored
 
@@ -36,6 +40,35 @@ class Requirement:
     stage: str | None = None
 
 
+def fitting(protocol: Protocol, batch: Batch) -> Protocol:
+    """The protocol at the scale of a batch.
+
+    Raises:
+        InputError: if the images are too small for it, or the scale does not give whole pixels.
+    """
+    height, width = batch.hr.shape[-2:]
+    try:
+        found = protocol.at(batch.scale)
+    except ValueError as error:
+        raise InputError(f"{batch.name[0]}: {error}") from error
+    least = smallest_side(found)
+    if min(height, width) < least:
+        raise InputError(
+            f"{batch.name[0]}: image of {width}x{height} is too small for protocol {found.name}: "
+            f"SSIM needs {least - 2 * found.border} pixels after shaving {found.border} at every border; "
+            "leave the image out or choose another protocol="
+        )
+    return found
+
+
+def _wait_for(device: torch.device) -> None:
+    """Until the device has done what it was told: kernels run on while Python goes on."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 class RestorationModule(pl.LightningModule):
     """Train, validate and test any network of the suite.
 
@@ -51,6 +84,9 @@ class RestorationModule(pl.LightningModule):
         channels_last: memory format of weights and inputs.
         compile: compile the network in place (its parameter names stay as they are).
         parameters: learning rate, freezing and clipping of parts of the network: see `parameters.Rule`.
+
+    Attributes:
+        metrics: what a test measures beside PSNR and SSIM, by name, whatever the protocol: see `extra_metrics`.
 
     Raises:
         ValueError: for rules that do not fit the network.
@@ -71,6 +107,7 @@ class RestorationModule(pl.LightningModule):
         super().__init__()
         self.network = network
         self.protocols = list(protocols)
+        self.metrics: dict[str, ImageMetric] = {}
         self.loss = loss
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.config = dict(config or {})
@@ -136,45 +173,75 @@ class RestorationModule(pl.LightningModule):
         self.log_dict({f"train/loss_{branch}": value for branch, value in parts.items()})
         return total
 
-    def measure(self, batch: Batch) -> tuple[Restored, dict[str, dict[str, Tensor]]]:
-        """Restore in float32 and measure: scores by protocol name, then "psnr" and "ssim", each [B]."""
-        side = min(batch.hr.shape[-2:])
-        for protocol in self.protocols:
-            if side - 2 * protocol.shave < SSIM_WINDOW:
-                raise InputError(
-                    f"{batch.name[0]}: image of {batch.hr.shape[-1]}x{batch.hr.shape[-2]} is too small for protocol "
-                    f"{protocol.name}: SSIM needs {SSIM_WINDOW} pixels after shaving {protocol.shave} at every border; "
-                    "leave the image out or choose another protocol="
-                )
+    def restore(self, batch: Batch) -> tuple[Restored, float]:
+        """Restore in float32. Returns the result and the seconds of the forward pass for each image."""
         with torch.autocast(self.device.type, enabled=False):
+            _wait_for(self.device)
+            start = time.perf_counter()
             restored = self(batch)
-        scores = {
+            _wait_for(self.device)
+        return restored, (time.perf_counter() - start) / len(batch)
+
+    def measure(self, restored: Restored, batch: Batch) -> dict[str, dict[str, Tensor]]:
+        """Scores by protocol name, then "psnr" and "ssim", each [B].
+
+        Raises:
+            InputError: if an image cannot be measured by a protocol.
+        """
+        protocols = [fitting(protocol, batch) for protocol in self.protocols]
+        return {
             protocol.name: {
                 "psnr": psnr(restored.sr, batch.hr, protocol),
                 "ssim": ssim(restored.sr, batch.hr, protocol),
             }
-            for protocol in self.protocols
+            for protocol in protocols
         }
-        return restored, scores
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        restored, scores = self.measure(batch)
-        for protocol, values in scores.items():
+        restored, _ = self.restore(batch)
+        for protocol, values in self.measure(restored, batch).items():
             for metric, value in values.items():
-                name = f"val/{metric}/{protocol}"
-                # float32 because that is what Lightning's mean metric keeps; MPS has no float64 either.
-                self.log(
-                    name,
-                    value.mean().float(),
-                    batch_size=len(batch),
-                    prog_bar=name == self.monitor,
-                    sync_dist=True,
-                )
+                self._log_mean(f"val/{metric}/{protocol}", value, batch)
+        if restored.kernel is not None and batch.kernel is not None:
+            self._log_mean("val/kernel_error", kernel_error(restored.kernel, batch.kernel), batch)
         return {"restored": restored}
 
+    def _log_mean(self, name: str, value: Tensor, batch: Batch) -> None:
+        # float32 because that is what Lightning's mean metric keeps; MPS has no float64 either.
+        mean = value.mean().float().to(self.device)
+        self.log(name, mean, batch_size=len(batch), prog_bar=name == self.monitor, sync_dist=True)
+
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        restored, scores = self.measure(batch)
-        return {"restored": restored, "scores": scores}
+        """Returns "restored", its "scores" by protocol and metric, each [B], and "seconds" for each image.
+
+        Metrics that know no protocol are the same under all of them.
+        """
+        restored, seconds = self.restore(batch)
+        scores = self.measure(restored, batch)
+        others = self.measure_images(restored.sr, batch)
+        if restored.kernel is not None and batch.kernel is not None:
+            others["kernel_error"] = kernel_error(restored.kernel, batch.kernel)
+        return {
+            "restored": restored,
+            "scores": {protocol: {**values, **others} for protocol, values in scores.items()},
+            "seconds": seconds,
+        }
+
+    def measure_images(self, images: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Scores of restored images [B, C, H, W] by each of `metrics`, [B].
+
+        Raises:
+            InputError: if an image is too small for one.
+        """
+        found = {}
+        for name, metric in self.metrics.items():
+            try:
+                found[name] = metric(images, batch.hr)
+            except ValueError as error:
+                raise InputError(
+                    f"{batch.name[0]}: {error}; leave the image out or take {name} out of metrics"
+                ) from error
+        return found
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self.config

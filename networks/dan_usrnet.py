@@ -63,6 +63,8 @@ class DANUSRNet(nn.Module):
         RuntimeError: if the basis is needed and empty.
     """
 
+    keeps = USRNet.keeps
+
     def __init__(
         self,
         scale: int,

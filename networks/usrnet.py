@@ -176,6 +176,7 @@ class USRNet(nn.Module):
     outputs = ("sr",)
     scales = (1, 2, 3, 4)
     divisor = Prior.divisor
+    keeps = "corner"  # of each scale x scale block the model keeps the upper-left pixel
 
     def __init__(
         self,

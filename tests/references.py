@@ -55,3 +55,18 @@ def convolve(image: np.ndarray, kernel: np.ndarray, mode: str) -> np.ndarray:
             top, left = kh - 1 - j, kw - 1 - i
             out += kernel[j, i] * padded[top : top + image.shape[0], left : left + image.shape[1]]
     return out
+
+
+# ITU-R BT.601 as in MATLAB's rgb2ycbcr: studio range, values in [0, 1].
+YCBCR = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]) / 255
+YCBCR_OFFSET = np.array([16, 128, 128]) / 255
+
+
+def rgb_to_ycbcr(image: np.ndarray) -> np.ndarray:
+    """[H, W, 3] -> [H, W, 3]."""
+    return np.asarray(image @ YCBCR.T + YCBCR_OFFSET)
+
+
+def ycbcr_to_rgb(image: np.ndarray) -> np.ndarray:
+    """[H, W, 3] -> [H, W, 3]; not clipped."""
+    return np.asarray((image - YCBCR_OFFSET) @ np.linalg.inv(YCBCR).T)

@@ -28,6 +28,13 @@ from datamodules.degradations.resample import bicubic_kernel, bicubic_resize
 Kernels = Callable[[Tensor], Tensor]
 
 
+def _scales(scale: int | Sequence[int]) -> list[int]:
+    scales = [scale] if isinstance(scale, int) else list(scale)
+    if not scales or min(scales) < 1:
+        raise ValueError(f"scale is {scale}, expected integers of at least 1")
+    return scales
+
+
 class EDDSRNDegradation:
     """ED-DSRN's degradation: bicubic reduction first, then an isotropic Gaussian blur at low resolution.
 
@@ -114,9 +121,7 @@ class ClassicalDegradation:
         storage: Literal["float", "eight_bit", "trunc8"] = "float",
         multiple: int = 1,
     ) -> None:
-        self.scales = [scale] if isinstance(scale, int) else list(scale)
-        if not self.scales or min(self.scales) < 1:
-            raise ValueError(f"scale is {scale}, expected integers of at least 1")
+        self.scales = _scales(scale)
         if noise != "usrnet" and not (isinstance(noise, int | float) and noise >= 0):
             raise ValueError(f"noise is {noise!r}, expected a standard deviation >= 0 on the [0, 1] scale, or usrnet")
         if reduction not in ("decimate", "bicubic"):
@@ -157,27 +162,34 @@ class BicubicDegradation:
     `kernel` is the exact equivalent for blur and decimation (`resample.bicubic_kernel`), for non-blind methods.
 
     Args:
-        scale: reduction factor.
+        scale: reduction factor, or several: then one is drawn for each batch, the same on every process.
         eight_bit: round the result to 8 bit.
         kernel_size: side of `kernel` in pixels.
+
+    Raises:
+        ValueError: for a scale below 1, or a kernel size that does not hold the kernel of the largest.
     """
 
     inputs = ("hr",)
     provides = ("hr", "lr", "kernel", "noise_level", "scale")
 
-    def __init__(self, scale: int = 4, eight_bit: bool = False, kernel_size: int = 25) -> None:
-        self.scale, self.eight_bit = scale, eight_bit
-        self.equivalent = bicubic_kernel(scale, kernel_size)
+    def __init__(self, scale: int | Sequence[int] = 4, eight_bit: bool = False, kernel_size: int = 25) -> None:
+        self.scales = _scales(scale)
+        self.scale = math.lcm(*self.scales)
+        self.eight_bit = eight_bit
+        self.equivalents = {scale: bicubic_kernel(scale, kernel_size) for scale in self.scales}
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Batch:
+        """Complete `batch`; `hr` must have sides divisible by the scale. The same keys give the same result."""
         hr = as_float(batch.hr)
-        lr = bicubic_resize(hr, self.scale, down=True)
+        scale = self.scales[batch.group % len(self.scales)]
+        lr = bicubic_resize(hr, scale, down=True)
         if self.eight_bit:
             lr = to_eight_bit_levels(lr)
-        kernel = self.equivalent.to(hr.device).expand(len(hr), -1, -1, -1)
+        kernel = self.equivalents[scale].to(hr.device).expand(len(hr), -1, -1, -1)
         noise_level = torch.zeros(len(hr), 1, 1, 1, device=hr.device)
-        return replace(batch, hr=hr, lr=lr, kernel=kernel, noise_level=noise_level, scale=self.scale)
+        return replace(batch, hr=hr, lr=lr, kernel=kernel, noise_level=noise_level, scale=scale)
 
 
 class CooperativeDegradation:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.degradations.kernels import anisotropic_gaussian
+from datamodules.degradations.kernels import anisotropic_gaussian, isotropic_gaussian
 from datamodules.degradations.random import make_key
 from datamodules.degradations.trajectories import camera_shake
 from datamodules.download import download as fetch
@@ -39,6 +39,9 @@ TWELVE_GAUSSIANS: tuple[tuple[float, float, float], ...] = (
 )
 # Of the first 1000 draws of camera_shake, those about as long and wide as USRNet's four, centred and uncut.
 TWELVE_SHAKES = (624, 238, 417, 495)
+# Smallest and largest standard deviation in high-resolution pixels, by scale. That of x4 is in DAN's code; those of x2
+# and x3 are IKC's, which DAN is believed to follow.
+GAUSSIAN8_WIDTHS = {2: (0.8, 1.6), 3: (1.35, 2.4), 4: (1.8, 3.2)}
 SUM_TOLERANCE = 1e-3
 
 
@@ -67,6 +70,25 @@ def twelve() -> KernelSuite:
     names = [f"gauss-{long:g}x{short:g}-{angle:g}deg" for long, short, angle in TWELVE_GAUSSIANS]
     names += [f"shake-{i}" for i in range(1, 5)]
     return KernelSuite(names, torch.cat((gaussians, camera_shake(keys, 25))))
+
+
+def gaussian8(scale: int, size: int = 21) -> KernelSuite:
+    """Eight isotropic Gaussians of equally spaced widths, on which blind methods are tested ("Gaussian8").
+
+    Args:
+        scale: 2, 3 or 4; the widths are for it (`GAUSSIAN8_WIDTHS`).
+        size: side in pixels.
+
+    Sources: Gu et al. (IKC), CVPR 2019, section 4.1; Luo et al. (DAN), NeurIPS 2020, setting 1.
+
+    Raises:
+        ValueError: for a scale without published widths.
+    """
+    if scale not in GAUSSIAN8_WIDTHS:
+        raise ValueError(f"scale is {scale}, expected one of {', '.join(map(str, GAUSSIAN8_WIDTHS))}")
+    widths = torch.linspace(*GAUSSIAN8_WIDTHS[scale], 8, dtype=torch.float64)
+    kernels = isotropic_gaussian(widths, size).float()
+    return KernelSuite([f"gauss-{width:.3g}" for width in widths.tolist()], kernels)
 
 
 def usrnet12(path: str | Path, download: bool = True) -> KernelSuite:

@@ -1,4 +1,4 @@
-"""The small test sets on which super-resolution is compared: Set5, Set14, BSD68, BSD100, Urban100."""
+"""The small test sets on which super-resolution is compared: Set5, Set14, BSD68, BSD100, Urban100, Kodak24."""
 
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -7,7 +7,7 @@ from datamodules.errors import InputError
 from datamodules.images import list_images
 from datamodules.sources import Split, refuse_unless_test
 
-Name = Literal["set5", "set14", "bsd68", "bsd100", "urban100"]
+Name = Literal["set5", "set14", "bsd68", "bsd100", "urban100", "kodak24"]
 
 
 class Facts(NamedTuple):
@@ -32,6 +32,7 @@ SETS: dict[Name, Facts] = {
     ),
     "bsd100": Facts(100, "3096.jpg", f"the val folder of data=bsds500, which is BSD100, or {_SELFEXSR}"),
     "urban100": Facts(100, "img_001.png", _SELFEXSR),
+    "kodak24": Facts(24, "kodim01.png", "https://r0k.us/graphics/kodak/ (kodim01.png to kodim24.png)"),
 }
 
 
@@ -45,6 +46,7 @@ class Benchmark:
     | bsd68    | 68     | photographs, colour             | Roth and Black's choice from the Berkeley set, CVPR 2005 |
     | bsd100   | 100    | photographs                     | Martin et al., ICCV 2001, test images of BSDS300        |
     | urban100 | 100    | buildings                       | Huang, Singh and Ahuja, CVPR 2015                       |
+    | kodak24  | 24     | photographs, 768 x 512          | Kodak PhotoCD sampler                                   |
 
     Only the number of images is checked: copies differ in names and suffixes. Give the uncut originals, or the HR
     images of one scale; they are cut to multiples of the scale when they are loaded. No set has an official direct

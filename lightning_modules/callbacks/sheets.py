@@ -12,8 +12,9 @@ from torch import Tensor
 
 from datamodules.batch import Batch
 from lightning_modules.branches import KERNEL_NOTE, coarse_panels, kernel_tiles, with_tiles
-from lightning_modules.metrics import SSIM_WINDOW, Protocol, psnr, ssim, to_eight_bit
+from lightning_modules.metrics import psnr, smallest_side, ssim, to_eight_bit
 from lightning_modules.pictures import Panel, pick_zoom_box, result_sheet, save_png
+from lightning_modules.protocols import Protocol
 from networks.resize import bicubic_resize
 from networks.restored import Restored
 
@@ -34,8 +35,14 @@ class Measured:
         return f"{self.scores['psnr'][i].item():.2f} dB   {self.scores['ssim'][i].item():.4f}"
 
 
-def measured(images: Tensor, truth: Tensor, protocol: Protocol) -> Measured:
-    if min(images.shape[-2:]) - 2 * protocol.shave < SSIM_WINDOW:
+def measured(images: Tensor, truth: Tensor, protocol: Protocol, scale: int | None) -> Measured:
+    """Scores by a protocol at a scale.
+
+    Raises:
+        ValueError: if the protocol cannot be used at that scale.
+    """
+    protocol = protocol.at(scale)
+    if min(images.shape[-2:]) < smallest_side(protocol):
         return Measured(images, {})
     return Measured(images, {"psnr": psnr(images, truth, protocol), "ssim": ssim(images, truth, protocol)})
 
@@ -76,9 +83,9 @@ def panels(
     """
     if batch.lr is None or batch.scale is None:
         raise ValueError("the degradation yields no 'lr' or 'scale': there is no input to show")
-    result = result or measured(restored.sr, batch.hr, protocol)
+    result = result or measured(restored.sr, batch.hr, protocol, batch.scale)
     if baseline is None and (images := enlarged(batch)) is not None:
-        baseline = measured(images, batch.hr, protocol)
+        baseline = measured(images, batch.hr, protocol, batch.scale)
     noise = "" if batch.noise_level is None else f", noise sigma {255 * batch.noise_level[i].item():.3g}/255"
     facts = size(batch.lr) + noise
     columns = []
@@ -90,7 +97,11 @@ def panels(
             columns.append(Panel("bicubic", baseline.caption(i), baseline.images[i]))
     if restored.deblurred is not None:
         truth = batch.lr_sharp
-        text = size(restored.deblurred) if truth is None else measured(restored.deblurred, truth, protocol).caption(i)
+        text = (
+            size(restored.deblurred)
+            if truth is None
+            else measured(restored.deblurred, truth, protocol, batch.scale).caption(i)
+        )
         columns.append(Panel("deblurred branch", text, restored.deblurred[i]))
         if truth is not None:
             columns.append(Panel("truth of deblurred", size(truth), truth[i]))
@@ -150,10 +161,10 @@ class ValidationSheets(pl.Callback):
 
 
 class TestSheets:
-    """Writes a sheet and the restored image of every test image into a folder.
+    """Writes a sheet of every test image into a folder, and its pictures (`save_pictures`) beside it.
 
     Args:
-        folder: gets NAME.png (the sheet) and NAME_sr.png (the result itself, 8 bit).
+        folder: gets NAME.png, the sheet, NAME_sr.png, NAME_hr.png and NAME_input.png.
         protocol: what the captions measure.
         label: name of the model over its panel.
     """
@@ -170,7 +181,17 @@ class TestSheets:
             stem = name.replace("/", "_")
             drawn = sheet(restored, batch, self.protocol, self.label, i, result, baseline)
             save_png(drawn, self.folder / f"{stem}.png")
-            save_png(to_image(restored.sr[i]), self.folder / f"{stem}_sr.png")
+        save_pictures(self.folder, restored, batch, baseline)
+
+
+def save_pictures(folder: Path, restored: Restored, batch: Batch, baseline: Measured | None) -> None:
+    """Write the images of a batch as 8-bit files: NAME_sr.png, the result, NAME_hr.png, the truth, and
+    NAME_input.png, the input enlarged to the same size (`baseline`), where there is such a thing."""
+    images = {"sr": restored.sr, "hr": batch.hr, "input": None if baseline is None else baseline.images}
+    for i, name in enumerate(batch.name):
+        for kind, pictures in images.items():
+            if pictures is not None:
+                save_png(to_image(pictures[i]), folder / f"{name.replace('/', '_')}_{kind}.png")
 
 
 def to_image(image: Tensor) -> Image.Image:

@@ -73,6 +73,7 @@ def test_published_facts() -> None:
         "bsd68": 68,
         "bsd100": 100,
         "urban100": 100,
+        "kodak24": 24,
     }
     assert bsds500.SIZE == 70763455
     assert bsds500.SHA256 == "97e49d31764f3912f0c4122707d53062ac9e783ba0f095e447a4d53c1a41af8e"

@@ -14,8 +14,9 @@ from lightning_modules.branches import kernel_tiles
 from lightning_modules.callbacks import sheets
 from lightning_modules.callbacks.sheets import Measured, enlarged, measured, panels, sheet
 from lightning_modules.callbacks.sheets import TestSheets as Sheets
-from lightning_modules.metrics import Protocol, psnr, ssim
+from lightning_modules.metrics import psnr, ssim
 from lightning_modules.pictures import pick_zoom_box, result_sheet
+from lightning_modules.protocols import Protocol
 from networks.resize import bicubic_resize, bilinear_shrink
 from networks.restored import Restored
 
@@ -118,10 +119,20 @@ def test_the_baseline_is_not_drawn_twice() -> None:
     assert [panel.title for panel in found] == ["input", "bicubic", "ground truth"]
 
 
+@pytest.mark.parametrize("scale", [2, 4])
+def test_the_border_is_that_of_the_scale(scale: int) -> None:
+    batch, restored = make(scale), Restored(noise(1, 3, 96, 120, seed=3))
+    relative, fixed, whole = (
+        [panel.caption for panel in panels(restored, batch, Protocol("y", "y", shave), "net")]
+        for shave in ("s", scale, 0)
+    )
+    assert relative == fixed != whole
+
+
 def test_small_images_have_no_scores() -> None:
     small = noise(1, 3, 18, 30)
-    assert measured(small, small, Y).caption(0) == "30 x 18"
-    assert measured(noise(1, 3, 19, 30), noise(1, 3, 19, 30), Y).caption(0) == "inf dB   1.0000"
+    assert measured(small, small, Y, 4).caption(0) == "30 x 18"
+    assert measured(noise(1, 3, 19, 30), noise(1, 3, 19, 30), Y, 4).caption(0) == "inf dB   1.0000"
 
 
 def test_there_is_no_sheet_without_an_input() -> None:
@@ -165,13 +176,14 @@ def test_every_test_image_is_written_with_the_scores_that_were_measured(
     for name in ("psnr", "ssim", "bicubic_resize"):
         monkeypatch.setattr(sheets, name, never)
     given = {"psnr": torch.tensor([21.0, 22.0]), "ssim": torch.tensor([0.1, 0.2])}
-    baseline = Measured(batch.hr, {"psnr": torch.tensor([11.0, 12.0]), "ssim": torch.tensor([0.3, 0.4])})
+    baseline = Measured(1 - batch.hr, {"psnr": torch.tensor([11.0, 12.0]), "ssim": torch.tensor([0.3, 0.4])})
     Sheets(tmp_path / "images", Y, "net").write(Restored(sr), batch, given, baseline)
     assert captions[1:3] == ["11.00 dB   0.3000", "21.00 dB   0.1000"]
     assert captions[5:7] == ["12.00 dB   0.4000", "22.00 dB   0.2000"]
     assert drawn == [(name, pick_zoom_box(hr)) for name, hr in zip(batch.name, batch.hr, strict=True)]
     names = sorted(path.name for path in (tmp_path / "images").iterdir())
-    assert names == ["set_image0.png", "set_image0_sr.png", "set_image1.png", "set_image1_sr.png"]
-    with Image.open(tmp_path / "images" / "set_image1_sr.png") as image:
-        assert image.mode == "L"
-        np.testing.assert_array_equal(np.asarray(image), np.floor(sr[1, 0].numpy() * 255 + 0.5))
+    assert names == [f"set_image{i}{kind}.png" for i in (0, 1) for kind in ("", "_hr", "_input", "_sr")]
+    for kind, pictures in {"sr": sr, "hr": batch.hr, "input": baseline.images}.items():
+        with Image.open(tmp_path / "images" / f"set_image1_{kind}.png") as image:
+            assert image.mode == "L"
+            np.testing.assert_array_equal(np.asarray(image), np.floor(pictures[1, 0].numpy() * 255 + 0.5))

@@ -26,6 +26,6 @@ def test_set5(cli: Any, tmp_path: Path, scale: int, number: int, expected: float
         *(f"degradation.kernels.number={number}", "protocol=[rgb_shave0]", "logger=none", "trainer.accelerator=cpu"),
     )
     assert outcome.status == 0, outcome.err
-    found = json.loads((tmp_path / "runs" / "official" / "results.json").read_text())
+    found = json.loads((tmp_path / "runs" / "official" / "results.json").read_text())["records"]
     psnr = {record["model"]: record["psnr"] for record in found}
     assert psnr["usrnet_tiny"] == pytest.approx(expected, abs=0.01)

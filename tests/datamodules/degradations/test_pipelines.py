@@ -172,6 +172,18 @@ def test_bicubic_is_imresize_and_its_kernel_says_the_same(scale: int, eight_bit:
             assert np.abs(got - expected).max() < 2e-6
 
 
+def test_bicubic_of_several_scales() -> None:
+    """One scale for each batch: input, kernel and scale are those of that scale alone."""
+    several = BicubicDegradation([2, 3, 4])
+    assert several.scale == 12
+    for group, scale in ((3, 2), (4, 3), (5, 4)):
+        batch = make_batch(size=(24, 36), group=group)
+        out, alone = several(batch), BicubicDegradation(scale)(batch)
+        assert out.scale == scale
+        assert torch.equal(field(out.lr), field(alone.lr))
+        assert torch.equal(field(out.kernel), field(alone.kernel))
+
+
 # Cooperative
 
 
@@ -284,6 +296,7 @@ def test_a_sample_does_not_depend_on_its_batch(name: str, size: tuple[int, int])
         (lambda: ClassicalDegradation(usrnet_mixture, noise=-0.1), "noise is -0.1, expected a standard deviation"),
         (lambda: ClassicalDegradation(usrnet_mixture, noise="dan"), "noise is 'dan'"),  # type: ignore[arg-type]
         (lambda: cooperative("newest"), "order is 'newest', expected old, new or released"),
+        (lambda: BicubicDegradation([2, 0]), r"scale is \[2, 0\], expected integers of at least 1"),
         (lambda: BicubicDegradation(4, kernel_size=5), "kernel size is 5, expected at least 18"),
     ],
 )

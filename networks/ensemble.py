@@ -1,0 +1,114 @@
+"""Geometric self-ensemble: the mean result of eight flips and rotations of the input ("x8", "+").
+
+R. Timofte, R. Rothe, L. Van Gool, "Seven ways to improve example-based single image super resolution", CVPR 2016;
+B. Lim et al., "Enhanced deep residual networks for single image super-resolution", CVPR Workshops 2017.
+
+What is added: blur kernels are turned with the images, and inputs that consist of every s-th pixel are put right. Such
+an input y[i] = (k * x)[s i] keeps the upper-left pixel of each s x s block. Flipped, it is the input of the flipped
+image with the *last* pixel of each block kept, (k' * x')[s i + s - 1] with k' the flipped kernel, which is no input of
+the kind that the method knows. Either the kernel takes up the difference, k'[m + s - 1], and the result is x'; or,
+where no kernel is handed over, the method sees x' shifted by s - 1 pixels, and its result is shifted back. Both are
+exact if the blur is circular.
+"""
+
+from itertools import product
+from typing import Any, Literal, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from networks.restored import Restored
+
+KEPT = ("inputs", "outputs", "divisor", "scale", "scales", "channels")
+NO_IMAGES = ("kernel", "scale", "noise_level")
+
+
+class Orientation(NamedTuple):
+    """Transposed or not, then flipped along the axes -2 and -1."""
+
+    transposed: bool
+    flipped: tuple[bool, bool]
+
+
+ORIENTATIONS = [Orientation(t, (rows, columns)) for t, rows, columns in product((False, True), repeat=3)]
+
+
+def turn(images: Tensor, to: Orientation) -> Tensor:
+    """[..., H, W] in another orientation: [..., H, W] or [..., W, H]."""
+    images = images.mT if to.transposed else images
+    return images.flip(flipped_axes(to))
+
+
+def turn_back(images: Tensor, to: Orientation) -> Tensor:
+    """The inverse of `turn`."""
+    images = images.flip(flipped_axes(to))
+    return images.mT if to.transposed else images
+
+
+def flipped_axes(to: Orientation) -> list[int]:
+    return [axis for axis, flipped in zip((-2, -1), to.flipped, strict=True) if flipped]
+
+
+def turn_kernel(kernel: Tensor, to: Orientation, offset: int = 0) -> Tensor:
+    """The kernel that blurs a turned image as `kernel`, centre at floor(k / 2), blurs the image.
+
+    Args:
+        kernel: [B, C, k, k], k odd or even.
+        to: the orientation.
+        offset: along flipped axes the kernel is moved by -offset pixels (see the header).
+
+    Returns:
+        [B, C, l, l] with l odd, l = k (or k + 1 for even k) + 2 offset.
+    """
+    odd = [0, 1 - kernel.shape[-1] % 2, 0, 1 - kernel.shape[-2] % 2]
+    turned = turn(F.pad(kernel, odd), to)
+    ahead = [0 if flipped else offset for flipped in reversed(to.flipped)]  # F.pad begins with the last axis
+    return F.pad(turned, [size for before in ahead for size in (before, 2 * offset - before)])
+
+
+class SelfEnsemble(nn.Module):
+    """A network applied to the eight orientations of its input, the results turned back and averaged.
+
+    Inputs and outputs as of `network`. `sr` and `deblurred` are means; other branches are those of the plain pass.
+    A network that takes `kernel` says by `keeps = "corner"` if its model of the input keeps the upper-left pixel of
+    each block; without, the model is symmetric.
+
+    Args:
+        network: any network of the suite.
+        decimated: the inputs consist of every s-th pixel, beginning with the first one. Counts for networks without
+            `kernel` only: nothing else tells them where the pixels lie.
+    """
+
+    def __init__(self, network: nn.Module, decimated: bool = False) -> None:
+        super().__init__()
+        self.network = network
+        for name in KEPT:
+            if hasattr(network, name):
+                setattr(self, name, getattr(network, name))
+        self.kept: Literal["corner", "centre"] = "centre"
+        if getattr(network, "keeps", None) == "corner" if "kernel" in network.inputs else decimated:  # type: ignore[operator]  # a tuple of str
+            self.kept = "corner"
+
+    def forward(self, **fields: Any) -> Restored:
+        result = self.network(**fields)
+        scale = fields.get("scale", getattr(self.network, "scale", 1))
+        offset = scale - 1 if self.kept == "corner" else 0
+        for to in ORIENTATIONS[1:]:
+            turned = {name: self._turned(name, value, to, offset) for name, value in fields.items()}
+            found = self.network(**turned)
+            if offset and "kernel" not in fields:
+                axes = flipped_axes(to)
+                found.sr = found.sr.roll([offset] * len(axes), axes) if axes else found.sr
+            result.sr = result.sr + turn_back(found.sr, to)
+            if result.deblurred is not None:
+                result.deblurred = result.deblurred + turn_back(found.deblurred, to)
+        result.sr = result.sr / len(ORIENTATIONS)
+        if result.deblurred is not None:
+            result.deblurred = result.deblurred / len(ORIENTATIONS)
+        return result
+
+    @staticmethod
+    def _turned(name: str, value: Any, to: Orientation, offset: int) -> Any:
+        if name == "kernel":
+            return turn_kernel(value, to, offset)
+        return value if name in NO_IMAGES else turn(value, to)
