@@ -14,6 +14,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from torch import nn
 
 from datamodules.errors import InputError
+from lightning_modules.matconvnet import read_parameters
 
 PREFIX = "network."
 
@@ -160,8 +161,8 @@ def _load_exactly(network: nn.Module, state: dict[str, Any], where: str, what: s
 def read_weights(network: nn.Module, path: Path) -> None:
     """Load a file of weights into a network: a checkpoint of this suite, or published weights.
 
-    Published weights are state dicts under their authors' names; the network's module translates them by its function
-    `import_official`, completely or not at all.
+    Published weights are state dicts under their authors' names, or networks of MatConvNet (`.mat`); the network's
+    module translates them by its function `import_official`, completely or not at all.
 
     Raises:
         InputError: if the file is missing or damaged, is of another network, or the network knows no published weights.
@@ -169,7 +170,10 @@ def read_weights(network: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise InputError(f"{path}: no such file of weights: set weights= to a checkpoint or to published weights")
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        is_matlab = path.suffix == ".mat"
+        found = read_parameters(path) if is_matlab else torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(
             f"{path}: cannot be read as weights ({path.stat().st_size:,} bytes, {type(error).__name__}): expected a "

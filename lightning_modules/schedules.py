@@ -4,6 +4,7 @@ A scheduler says by its attribute `interval` what it counts; without one it is s
 """
 
 import inspect
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,9 +18,18 @@ def wants_length(make: Callable[..., Any]) -> bool:
     return total_steps is not None and total_steps.default is None
 
 
-def multistep(optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.5) -> LRScheduler:
-    """The learning rate times `gamma` at each of the steps in `milestones`."""
-    scheduler = MultiStepLR(optimizer, list(milestones), gamma)
+def multistep(optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.5, floor: float = 0.0) -> LRScheduler:
+    """The learning rate times `gamma` at each of the steps in `milestones`, but at least `floor` times the first one.
+
+    Raises:
+        ValueError: if `floor` is not from 0 to 1.
+    """
+    if not 0 <= floor <= 1:
+        raise ValueError(f"floor is {floor}, expected 0 to 1: a part of the first learning rate")
+    scheduler: LRScheduler = MultiStepLR(optimizer, list(milestones), gamma)
+    if floor > 0:
+        steps = sorted(milestones)
+        scheduler = LambdaLR(optimizer, lambda step: max(gamma ** bisect_right(steps, step), floor))
     scheduler.interval = "step"  # type: ignore[attr-defined]  # read by the training procedures
     return scheduler
 

@@ -1,12 +1,14 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from datamodules.batch import Batch
 from lightning_modules.losses import MultiBranchLoss, charbonnier, l1, mse
 from networks.restored import Restored
+from tests.references import imresize
 
 
 def image(*values: float) -> torch.Tensor:
@@ -60,9 +62,14 @@ def test_half_precision_results_are_measured_in_float32() -> None:
         ({"srr": {"fn": "mse"}}, "loss.terms.srr: unknown branch"),
         ({"sr": {"fn": "msee"}}, "loss.terms.sr.fn: found 'msee'"),
         ({"sr": {"fn": "mse", "wieght": 1}}, "unknown key wieght"),
-        ({"sr": {"fn": "mse", "reduction": "sum"}}, "expected mean or literal"),
+        ({"sr": {"fn": "mse", "reduction": "max"}}, "expected mean, literal or sum"),
+        ({"sr": {"fn": "mse", "colour": "luma"}}, "loss.terms.sr.colour: found 'luma', expected rgb or y"),
+        ({"deblurred": {"fn": "mse", "colour": "y"}}, "loss.terms.deblurred: unknown key colour"),
         ({"sr": {"fn": "mse", "resize": "tf1"}}, "loss.terms.sr: unknown key resize"),
-        ({"pyramid": {"fn": "mse", "resize": "tf2"}}, "loss.terms.pyramid.resize: found 'tf2', expected half_pixel or"),
+        (
+            {"pyramid": {"fn": "mse", "resize": "tf2"}},
+            "loss.terms.pyramid.resize: found 'tf2', expected half_pixel, tf1 or",
+        ),
         ({"sr": {"fn": "mse", "weight": "x"}}, "loss.terms.sr.weight: found 'x', expected a number >= 0"),
         ({"sr": {"fn": "mse", "weight": -1}}, "loss.terms.sr.weight: found -1"),
         ({"sr": "mse"}, "loss.terms.sr: found 'mse', expected fn, weight"),
@@ -106,6 +113,45 @@ def test_pyramid_of_an_odd_size_by_hand() -> None:
     tf1 = MultiBranchLoss({"pyramid": {"fn": "mse", "weight": 1.0, "resize": "tf1"}})
     # Pixels 0, 2, 6, 8 of the image, pixel 0 of it.
     assert tf1(zeros, batch(hr))["total"].item() == pytest.approx(204 / 9 + (4 + 36 + 64) / 4 + 0)
+
+
+def test_sums_over_an_image() -> None:
+    a, b = torch.zeros(2, 3, 4, 5), torch.full((2, 3, 4, 5), 0.5)
+    assert mse(a, b, "sum").item() == pytest.approx(0.25 * 60)
+    assert l1(a, b, "sum").item() == pytest.approx(0.5 * 60)
+    assert charbonnier(a, b, "sum").item() == pytest.approx(60 * 0.250001**0.5)
+
+
+def test_luma_alone_is_compared() -> None:
+    """Y of MATLAB's rgb2ycbcr: pure red has (16 + 65.481) / 255, black 16 / 255; Cb and Cr do not count."""
+    loss = MultiBranchLoss({"sr": {"fn": "l1", "colour": "y"}})
+    hr = torch.zeros(1, 3, 2, 2, dtype=torch.float64)
+    red = hr.clone()
+    red[:, 0] = 1.0
+    assert loss(Restored(sr=red), batch(hr))["total"].item() == pytest.approx(65.481 / 255)
+    same_luma = hr.clone()  # 128.553 R = 65.481 G
+    same_luma[:, 0], same_luma[:, 1] = 128.553, -65.481
+    assert loss(Restored(sr=same_luma), batch(hr))["total"].item() == pytest.approx(0, abs=1e-9)
+    gray = torch.full((1, 1, 2, 2), 0.25)
+    assert loss(Restored(sr=gray), batch(gray + 0.5))["total"].item() == pytest.approx(0.5)
+
+
+def test_pyramid_of_luma_by_matlab() -> None:
+    """LapSRN's loss: Charbonnier summed over the pixels of Y, against Y reduced by imresize, at every level."""
+    hr = torch.rand(2, 3, 8, 12, dtype=torch.float64)
+    estimates = [torch.rand(2, 3, 4, 6, dtype=torch.float64), torch.rand(2, 3, 8, 12, dtype=torch.float64)]
+    term = {"fn": "charbonnier", "reduction": "sum", "colour": "y", "resize": "bicubic"}
+    parts = MultiBranchLoss({"pyramid": term})(Restored(sr=estimates[1], pyramid=estimates), batch(hr))
+    expected = 0.0
+    for estimate, scale in zip(estimates, (0.5, 1.0), strict=True):
+        for i in range(2):
+            y = [
+                (np.array([65.481, 128.553, 24.966]) * image[i].permute(1, 2, 0).numpy()).sum(-1) / 255 + 16 / 255
+                for image in (estimate, hr)
+            ]
+            target = y[1] if scale == 1 else imresize(y[1], scale)
+            expected += np.sqrt((y[0] - target) ** 2 + 1e-6).sum() / 2
+    assert parts["total"].item() == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_pyramid_goes_from_coarse_to_fine() -> None:

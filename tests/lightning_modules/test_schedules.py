@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.batch import Batch
 from lightning_modules.losses import MultiBranchLoss
-from lightning_modules.metrics import Protocol
+from lightning_modules.protocols import Protocol
 from lightning_modules.restoration import RestorationModule
 from lightning_modules.schedules import multistep, polynomial, wants_length
 from networks.restored import Restored
@@ -69,6 +69,23 @@ def test_polynomial_refuses(options: dict[str, Any], message: str) -> None:
 
 def test_multistep_by_hand() -> None:
     assert rates(multistep(make_optimizer(1.0), [2, 3], 0.5), 4) == [1.0, 1.0, 0.5, 0.25, 0.25]
+
+
+def test_multistep_down_to_a_floor() -> None:
+    """LapSRN's rate: halved, but not below a tenth of the first one; what starts at another rate keeps its ratio."""
+    optimizer = make_optimizer(1e-5)
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 1e-6})
+    scheduler = multistep(optimizer, [1, 2, 3, 4], 0.5, floor=0.1)
+    found = [[group["lr"] for group in optimizer.param_groups]]
+    for _ in range(5):
+        optimizer.step()
+        scheduler.step()
+        found.append([group["lr"] for group in optimizer.param_groups])
+    expected = [1e-5, 5e-6, 2.5e-6, 1.25e-6, 1e-6, 1e-6]
+    assert [first for first, _ in found] == pytest.approx(expected)
+    assert [second for _, second in found] == pytest.approx([lr / 10 for lr in expected])
+    with pytest.raises(ValueError, match="floor is 2, expected 0 to 1"):
+        multistep(make_optimizer(1.0), [1], floor=2)
 
 
 def test_who_wants_the_length() -> None:

@@ -1,0 +1,1 @@
+"""Networks that the suite's systems are compared with."""

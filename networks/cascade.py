@@ -1,0 +1,95 @@
+"""Cascade: two independent networks one after the other, deblurring and super-resolution in either order.
+
+The comparisons of ED-DSRN (Zhang et al., ICASSP 2018, Table 1) deblur the low-resolution image first, those of GFN
+(Zhang et al., BMVC 2018) also enlarge first. Neither trains the two together. What they hand over is stored in 8 bit
+here, as an image file between two programs is; the papers do not say.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from networks.restored import Restored
+
+
+def scales_of(network: nn.Module) -> tuple[int, ...]:
+    """What a network enlarges by; several for one that takes the scale as an input."""
+    named: Any = network
+    return tuple(named.scales) if "scale" in named.inputs else (named.scale,)
+
+
+class Cascade(nn.Module):
+    """The second network restores what the first one made.
+
+    Which image goes on depends on what the networks are:
+
+    * The second one enlarges: the first one's deblurred image of the input's size, which is `deblurred` if it returns
+      one, and else its `sr`, for which it has to work at scale 1. A network for several scales is run at scale 1. The
+      result has both images, `sr` [B, 3, scale*h, scale*w] and, as it was handed over, `deblurred` [B, 3, h, w].
+    * The second one works at scale 1: the first one's `sr`. If the first one enlarges, the result has `sr` alone; if it
+      does not, both.
+
+    Inputs are the batch fields that either network takes, as they are; of `lr`, the second one sees what the first one
+    made of it. Attributes `scale` or `scales`, `inputs`, `outputs` and `divisor` follow from the two.
+
+    Args:
+        first: sees the input.
+        second: sees what the first one made.
+        rounding: clip what is handed over to [0, 1] and round it to 8 bit. Without, gradients flow through.
+
+    Raises:
+        ValueError: if both networks enlarge and the first one has no deblurred image at the input's size.
+    """
+
+    def __init__(self, first: nn.Module, second: nn.Module, rounding: bool = True) -> None:
+        super().__init__()
+        self.first, self.second, self.rounding = first, second, rounding
+        first_scales, second_scales = scales_of(first), scales_of(second)
+        names = [type(network).__name__ for network in (first, second)]
+        first_outputs: Any = first.outputs
+        self.enlarges_first = second_scales == (1,) and first_scales != (1,)
+        if not self.enlarges_first and "deblurred" not in first_outputs and 1 not in first_scales:
+            raise ValueError(
+                f"cascade: {names[0]} enlarges x{first_scales[0]} and returns no deblurred image, {names[1]} enlarges "
+                f"x{', x'.join(map(str, second_scales))} as well: put a network first that deblurs at the input's "
+                "size, or one second that works at scale 1"
+            )
+        scales = first_scales if self.enlarges_first else second_scales
+        # Only a network that has the choice takes the scale: the first one's is settled when it deblurs.
+        chooses = first if self.enlarges_first else second
+        self.takes_scale = "scale" in chooses.inputs  # type: ignore[operator]  # a tuple of str
+        fields = dict.fromkeys([*first.inputs, *second.inputs])  # type: ignore[misc]  # tuples of str
+        self.inputs = tuple(name for name in fields if name != "scale" or self.takes_scale)
+        if self.takes_scale:
+            self.scales = scales
+        else:
+            self.scale = scales[0]
+        self.outputs = ("sr",) if self.enlarges_first else ("sr", "deblurred")
+        self.divisor = self._divisor(scales)
+
+    def _divisor(self, scales: tuple[int, ...]) -> int:
+        """Of the input's sides; of the result's where the scale is an input, as for any network for several scales."""
+        first, second = int(self.first.divisor), int(self.second.divisor)  # type: ignore[arg-type]  # integers
+        if self.enlarges_first and not self.takes_scale:
+            return math.lcm(first, second // math.gcd(second, scales[0]))
+        if self.takes_scale and not self.enlarges_first:
+            return math.lcm(first * math.lcm(*scales), second)
+        return math.lcm(first, second)
+
+    def forward(self, lr: Tensor, **others: Any) -> Restored:
+        fields = {"lr": lr, **others}
+        known = {"scale": 1} if not self.enlarges_first else {}
+        made = self.first(**taken(self.first, {**fields, **known}))
+        deblurs = not self.enlarges_first and made.deblurred is not None
+        handed_over = made.deblurred if deblurs else made.sr
+        if self.rounding:
+            handed_over = (handed_over.clamp(0, 1) * 255).round() / 255
+        result = self.second(**taken(self.second, {**fields, "lr": handed_over}))
+        return Restored(sr=result.sr, deblurred=None if self.enlarges_first else handed_over)
+
+
+def taken(network: nn.Module, fields: Mapping[str, Any]) -> dict[str, Any]:
+    names: Any = network.inputs
+    return {name: fields[name] for name in names}
