@@ -13,11 +13,15 @@ os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiments.config_errors import ConfigError, explain_hydra_error
 
-CONF = Path(__file__).resolve().parent / "conf"
+HERE = Path(__file__).resolve().parent
+CONF = HERE / "conf"
+# Hydra takes sweepers from the namespace `hydra_plugins` alone; ours stands beside the sweeps.
+sys.path.append(str(HERE / "experiments" / "sweeps"))
 
 OmegaConf.register_new_resolver("stderr_is_terminal", lambda: sys.stderr.isatty(), replace=True)
 
@@ -42,7 +46,10 @@ def job(cfg: DictConfig) -> float | None:
     except ConfigError as error:
         sys.exit(_say(error, 2))
     except InputError as error:
-        sys.exit(_say(error, 1))
+        status = _say(error, 1)
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise  # for Hydra, which goes on with the other jobs and fails in the end
+        sys.exit(status)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -67,6 +74,10 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
+        from datamodules.errors import InputError
+
+        if isinstance(error, InputError):  # of a job of a sweep, which has said so
+            return 1
         line = explain_hydra_error(error, CONF)
         if line is None:
             raise

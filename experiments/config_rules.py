@@ -21,6 +21,7 @@ ROOT: dict[str, Any] = {
     **dict.fromkeys(("scheduler", "logger", "callbacks"), dict | None),
     "seed": int,
     "name": str,
+    "group": str | None,
     "runs_dir": str,
     "run_dir": str,
     "data_dir": str,
@@ -29,9 +30,17 @@ ROOT: dict[str, Any] = {
     "compile": bool,
     "checkpoint": dict,
     "validation_sheets": dict,
+    "metrics": list[str],
+    "lpips_weights": str | None,
+    "niqe_model": str | None,
+    "self_ensemble": bool,
     "weights": str | None,
-    "run": str | None,
+    "run": str | list[str] | None,
     "ckpt": str | None,
+    "cascade": list[str] | None,
+    "runs": str | list[str] | None,
+    "suite": dict | None,
+    "pictures": Literal["sheets", "results", "none"],
     "label": str,
     "choices": dict,
 }
@@ -69,11 +78,21 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     check_targets(extra, dict.fromkeys(_KEYWORDS, "conf/config.yaml"))
     _check_least(cfg)
     _check_accelerator(cfg)
+    _check_metrics(cfg)
     degradation = _construct(cfg, "degradation")
-    _check_inputs(cfg, degradation)
+    if not cfg.task._target_.endswith("profile.run"):  # its images are random: it takes no data
+        _check_inputs(cfg, degradation)
+    if cfg.suite and not cfg.task._target_.endswith("evaluate.run"):
+        raise ConfigError(f"suite={cfg.suite.name}: a suite is measured by task=evaluate: leave it away otherwise")
     if cfg.task._target_.endswith("train.run"):
         _check_splits(cfg)
         _check_training(cfg, degradation)
+        _check_protocols(cfg, degradation)
+        if cfg.self_ensemble:
+            raise ConfigError(
+                "self_ensemble: found true, which the test at the end of a training does not do: train without, and "
+                "measure by task=evaluate run=RUN self_ensemble=true"
+            )
 
 
 def _check_least(cfg: DictConfig) -> None:
@@ -81,6 +100,36 @@ def _check_least(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key)
         if value is not None and value < least:
             raise ConfigError(f"{key}: found {value}, expected at least {least}")
+
+
+def _check_metrics(cfg: DictConfig) -> None:
+    """Optional metrics by their names, each with its file."""
+    if not cfg.metrics:
+        return
+    from lightning_modules.extra_metrics import FILES, build
+
+    for name in cfg.metrics:
+        if name not in FILES:
+            note = ": it is measured without being asked for" if name in ("psnr", "ssim", "kernel_error") else ""
+            raise ConfigError(
+                f"metrics: found {name!r}{note}, expected {' or '.join(FILES)}{did_you_mean(name, FILES)}"
+            )
+        key, source = FILES[name]
+        if cfg[key] is None:
+            raise ConfigError(f"metrics: {name} needs a file: set {key}=FILE to {source}")
+    build(cfg.metrics, cfg.lpips_weights, cfg.niqe_model)  # reads the files, which are kept for the measurement
+
+
+def _check_protocols(cfg: DictConfig, degradation: Any) -> None:
+    """Borders that depend on the scale have to be whole pixels."""
+    import hydra
+
+    for protocol in hydra.utils.instantiate(cfg.protocol, _convert_="all").values():
+        for scale in getattr(degradation, "scales", [degradation.scale]):
+            try:
+                protocol.at(scale)
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
 
 
 def _check_accelerator(cfg: DictConfig) -> None:

@@ -15,7 +15,7 @@ from datamodules.errors import InputError
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.paired_datamodule import PairedDataModule
 from datamodules.sources import Split, splits_of
-from lightning_modules import loggers
+from lightning_modules import wandb_runs
 from lightning_modules.pictures import save_png
 from lightning_modules.preview_sheet import preview_sheet
 from lightning_modules.preview_statistics import Statistics
@@ -58,8 +58,8 @@ def run(cfg: DictConfig, images: int = 6, samples: int = 300) -> None:
     for make in (hydra.utils.instantiate(cfg.logger, _convert_="all") or {}).values():
         logger = make(path.parent, run_id=secrets.token_hex(4), name=cfg.name, job_type="preview", config=config)
         logger.log_image("preview", [sheet])
-        print(loggers.where_line(logger))
-        loggers.finish(logger, 0)
+        print(wandb_runs.where_line(logger))
+        wandb_runs.finish(logger, 0)
     print(f"preview: {path}", flush=True)
 
 

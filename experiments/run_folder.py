@@ -17,10 +17,11 @@ from typing import Any
 import yaml
 
 from datamodules.errors import InputError
+from lightning_modules.wandb_runs import agent_trial
 
 # Overrides that change how or where an experiment runs, not what it computes, are no part of its name.
 _UNNAMED = re.compile(
-    r"^(name|resume|runs_dir|data_dir|task|run|ckpt|run_dir|hydra.*|logger.*|callbacks.*"
+    r"^(name|group|resume|runs_dir|data_dir|task|run|ckpt|run_dir|pictures|metrics|suite\..*|hydra.*|logger.*|callbacks.*"
     r"|data\.(num_workers|cache_dir|on_corrupt)|trainer\.(accelerator|enable_progress_bar|num_nodes))$"
 )
 # Sections that have to be equal when a run is continued, and the keys in them that may differ all the same.
@@ -32,26 +33,43 @@ _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "kornia", "albumentatio
 def run_name(choices: Mapping[str, Any], overrides: Sequence[str]) -> str:
     """A name that is the same for the same command: experiment or model-data, then what was overridden, sorted.
 
+    A trial of a W&B sweep has its id at the end, as a sweep may draw the same values twice.
+
     Args:
         choices: the config group options in force (`model`, `data`, `experiment`).
         overrides: the overrides of the command line, as `key=value`.
     """
-    pairs = dict(item.lstrip("+~").split("=", 1) for item in overrides if "=" in item)
+    named = named_overrides(overrides)
     if choices.get("experiment"):
         base = str(choices["experiment"])
-        pairs.pop("experiment", None)
+        named.pop("experiment", None)
     else:
         base = f"{choices['model']}-{choices['data']}"
-        pairs = {k: v for k, v in pairs.items() if k not in ("model", "data", "experiment")}
+        named = {k: v for k, v in named.items() if k not in ("model", "data", "experiment")}
+    if "cascade" in named:
+        base = f"cascade={named.pop('cascade')}-{choices['data']}"
+    if choices.get("suite"):
+        base = f"{base.removesuffix(choices['data'])}{choices['suite']}"
+        # What its records say themselves is no part of the name: all sets and cells of a model are in one folder.
+        said = re.compile(r"suite|protocol|degradation|(data|degradation)\..*")
+        named = {k: v for k, v in named.items() if not said.fullmatch(k)}
     if choices.get("task") == "evaluate":
         base = f"evaluate-{base}"  # a folder of its own beside that of the training
-    named = {k: v for k, v in sorted(pairs.items()) if not _UNNAMED.match(k)}
-    parts = [f"{k}={_short(v) if k.endswith('root') else v}" for k, v in named.items()]
+    if choices.get("task") == "compare":
+        base = "compare"
+    parts = [f"{k}={_short(v) if k.endswith('root') else v}" for k, v in sorted(named.items())]
     name = re.sub(r"[^A-Za-z0-9._=,-]+", "_", "-".join([base, *parts]))
-    if len(name) <= 120:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name[:100]}-{digest}"
+    if len(name) > 120:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        name = f"{name[:100]}-{digest}"
+    trial = agent_trial()
+    return f"{name}-{trial}" if trial else name
+
+
+def named_overrides(overrides: Sequence[str]) -> dict[str, str]:
+    """Those overrides of a command line, `key=value`, that change what an experiment computes."""
+    pairs = (item.lstrip("+~").split("=", 1) for item in overrides if "=" in item)
+    return {key: value for key, value in pairs if not _UNNAMED.match(key)}
 
 
 def _short(path: str) -> str:
@@ -130,7 +148,7 @@ def describe() -> dict[str, Any]:
         "versions": {name: _version(name) for name in _PACKAGES},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
-        "wandb_id": secrets.token_hex(4),
+        "wandb_id": agent_trial() or secrets.token_hex(4),
     }
 
 

@@ -12,16 +12,20 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamodules.degradations.random import make_key
 from datamodules.errors import InputError
-from experiments.evaluate import measure
+from experiments.measure import Conditions, Progress, Subject, checksum, measure, test_names
+from experiments.results import report
 from experiments.run_folder import open_run
-from lightning_modules import loggers
+from experiments.wandb_results import log_training, training_loggers
+from lightning_modules import extra_metrics
 from lightning_modules.callbacks.checkpointing import LastAndBest
 from lightning_modules.callbacks.epoch_log import EpochLog
 from lightning_modules.callbacks.finite import StopOnNonFiniteLoss
 from lightning_modules.callbacks.interrupt import StopOnSignal
 from lightning_modules.callbacks.sheets import ValidationSheets
 from lightning_modules.checkpoints import AtomicCheckpointIO, load_network, load_weights, read_checkpoint, read_weights
+from lightning_modules.loggers import MetricsCSV
 from lightning_modules.restoration import RestorationModule
+from lightning_modules.wandb_runs import finish
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +52,7 @@ def run(cfg: DictConfig) -> float:
         channels_last=cfg.channels_last,
         compile=cfg.compile,
     )
+    module.metrics = extra_metrics.build(cfg.metrics, cfg.lpips_weights, cfg.niqe_model)
     datamodule = hydra.utils.instantiate(cfg.data, _convert_="all")
     # Images are found and decoded before the folder is made: a mistake in the data leaves nothing behind.
     datamodule.prepare_data()
@@ -67,12 +72,10 @@ def run(cfg: DictConfig) -> float:
     else:
         fit_basis(network, datamodule, cfg.seed)
 
-    csv = loggers.MetricsCSV(run_dir)
+    csv = MetricsCSV(run_dir)
     # Lightning numbers the first step 0: what is kept are the rows of the steps the checkpoint has seen.
     csv.rewind(checkpoint["global_step"] - 1 if resume_from else -1)
-    active = [csv, *wandb_loggers(cfg, config, run_dir, meta)]
-    for logger in active[1:]:
-        log.info("%s", loggers.where_line(logger))
+    active = [csv, *training_loggers(cfg, run_dir, meta, module)]
 
     checkpointing = LastAndBest(str(best.parent), module.monitor, **config["checkpoint"])
     if cfg.trainer.max_epochs is None:
@@ -99,21 +102,26 @@ def run(cfg: DictConfig) -> float:
                 f"{best} was never written: trainer.max_epochs or trainer.limit_val_batches left no validation"
             )
         module.network, loaded = load_network(best)
+        subject = Subject(cfg.label, run_dir, cfg.seed, str(best.relative_to(run_dir)), checksum(best))
+        progress = Progress(len(test_names(datamodule)), sys.stderr.isatty())
         found = measure(
             module,
             datamodule,
-            run_dir,
-            label=cfg.label,
-            degradation=config["degradation"],
-            checkpoint=str(best.relative_to(run_dir)),
-            accelerator=cfg.trainer.accelerator,
-            progress=sys.stderr.isatty(),
+            subject,
+            Conditions(config["degradation"]),
+            device=trainer.strategy.root_device,
+            pictures=cfg.pictures,
+            progress=progress,
         )
-        summarise(active[1:], found, loaded["global_step"])
+        progress.close()
+        if found:
+            print(report(found, [run_dir]), flush=True)
+        chosen = {"best_step": loaded["global_step"], module.monitor: checkpointing.best_score}
+        log_training(active[1:], run_dir, found, chosen)
         status = 0
     finally:
         for logger in active[1:]:
-            loggers.finish(logger, status)
+            finish(logger, status)
     return checkpointing.best_score
 
 
@@ -130,32 +138,3 @@ def fit_basis(network: Any, datamodule: Any, seed: int, count: int = 30_000) -> 
     keys = torch.tensor([make_key("kernel_basis", seed, i) for i in range(count)])
     log.info("fitting the kernel code to %d kernels of the degradation", count)
     network.fit_basis(torch.cat([draw(part) for part in keys.split(1000)]), seed)
-
-
-def wandb_loggers(cfg: DictConfig, config: dict[str, Any], run_dir: Path, meta: dict[str, Any]) -> list[Any]:
-    """The loggers of the group beside the CSV: none, or W&B with the names that make ablations one view."""
-    group = cfg.name.replace(f"-seed={cfg.seed}", "")
-    made = hydra.utils.instantiate(cfg.logger, _convert_="all") or {}
-    return [
-        make(
-            run_dir,
-            run_id=meta["wandb_id"],
-            name=cfg.name,
-            job_type="train",
-            config={**config, "meta": meta},
-            **({} if make.keywords.get("group") else {"group": group}),
-            tags=[*make.keywords.get("tags", ()), f"model:{cfg.label}", f"data:{cfg.choices.data}", f"seed:{cfg.seed}"],
-        )
-        for make in made.values()
-    ]
-
-
-def summarise(active: list[Any], found: list[dict[str, Any]], step: int) -> None:
-    """Put the final test into the W&B summary, under the same names for every run."""
-    summary = {
-        f"test/{r['dataset']}/{metric}/{r['protocol']['name']}/{r['model']}": r[metric]
-        for r in found
-        for metric in ("psnr", "ssim")
-    }
-    for logger in active:
-        logger.experiment.summary.update({**summary, "best_step": step})

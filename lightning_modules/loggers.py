@@ -1,25 +1,17 @@
-"""Where the numbers of a run go: a CSV file that survives resuming and killing, and Weights & Biases.
-
-`MetricsCSV` is always on. W&B is online when the machine has an API key and offline otherwise; either way every number
-is on this disk first, so neither a dead server nor a killed job loses a curve.
-"""
+"""Where the numbers of a run go in any case: a CSV file that survives resuming and killing."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import logging
-import netrc
 import os
-import shlex
 from argparse import Namespace
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 log = logging.getLogger(__name__)
@@ -166,133 +158,3 @@ def _csv_line(cells: Iterable[str]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue().encode()
-
-
-def wandb_logger(
-    run_dir: Path,
-    *,
-    run_id: str,
-    name: str,
-    project: str,
-    group: str | None,
-    job_type: str,
-    tags: Sequence[str],
-    config: dict[str, Any],
-    entity: str | None = None,
-) -> WandbLogger:
-    """Start (or, for a known `run_id`, continue) a W&B run; without a usable server it is recorded offline.
-
-    It starts here and not at the first number, so that a wrong key or a dead server shows at once.
-    """
-    folder = Path(run_dir).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    run = None
-    if _rank_zero():
-        about: dict[str, Any] = {"id": run_id, "name": name, "project": project, "entity": entity}
-        about |= {"dir": str(folder), "group": group, "job_type": job_type, "tags": list(tags), "config": config}
-        run = _start(_wandb(), about)
-    return WandbLogger(experiment=run, id=run_id, name=name, project=project, save_dir=folder)
-
-
-def _start(wandb: Any, about: dict[str, Any]) -> Any:
-    if wandb.run is not None:
-        log.warning("W&B run %s was still open and is closed now.", wandb.run.id)
-        _close(wandb.run, None)  # wandb.init would continue it
-    mode, server = _mode(wandb), wandb.setup().settings.base_url
-    try:
-        run = wandb.init(**about, resume="allow", mode=mode, settings=_settings(wandb, mode))
-    except wandb.Error as error:
-        if mode in ("offline", "disabled"):
-            raise
-        wandb.teardown()  # W&B's service process still holds the run id of the failed attempt
-        run = wandb.init(**about, resume="allow", mode="offline", settings=_settings(wandb, "offline"))
-        reason = " ".join(str(error).split())
-        log.warning("W&B server %s is not usable (%s); recording offline. %s", server, reason, _sync_line(run))
-    # W&B's own step counter would restart at 0 in an offline run that is resumed.
-    run.define_metric("trainer/global_step")
-    run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-    return run
-
-
-def where_line(logger: Logger) -> str:
-    """One line that tells the user where a logger's numbers are; empty where there is nothing to tell."""
-    if isinstance(logger, MetricsCSV):
-        return f"Metrics: {logger.path}"
-    if not isinstance(logger, WandbLogger) or not _rank_zero():
-        return ""
-    run = logger.experiment
-    if getattr(run, "disabled", False):
-        return "W&B: disabled by WANDB_MODE"
-    if not run.offline:
-        return f"W&B: {run.url}"
-    return _sync_line(run)
-
-
-def _sync_line(run: Any) -> str:
-    # Each resume of an offline run adds a folder; they belong to one run and are uploaded in the order of their names.
-    folder = Path(run.settings.sync_dir).resolve()
-    pending = [p for p in folder.parent.glob(f"offline-run-*-{run.id}") if not any(p.glob("*.synced"))]
-    paths = shlex.join(str(p) for p in sorted({folder, *pending}))
-    return f"W&B offline: {folder}  To upload: wandb sync {paths}"
-
-
-def finish(logger: Logger, exit_code: int) -> None:
-    """Close a W&B run, so that the next job of a sweep in this process starts its own. Never raises."""
-    if isinstance(logger, WandbLogger) and _rank_zero():
-        _close(logger.experiment, exit_code)
-
-
-def _close(run: Any, exit_code: int | None) -> None:
-    try:
-        run.finish(exit_code=exit_code)
-    except Exception as error:  # the training's own result or error matters more than anything W&B has to say
-        log.warning("W&B could not close its run (%s); the data on disk can still be uploaded.", error)
-        with contextlib.suppress(Exception):
-            _wandb().teardown(exit_code=exit_code)  # makes W&B forget the run, or the next job would log into it
-
-
-def _rank_zero() -> bool:
-    return getattr(rank_zero_only, "rank", 0) == 0
-
-
-def _wandb() -> Any:
-    """W&B, imported late because that takes about a second; its crash reports to a third party are switched off."""
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    import wandb
-
-    return wandb
-
-
-def _mode(wandb: Any) -> str:
-    """An explicit wish wins (environment, or `wandb offline` in this folder); otherwise a key means online."""
-    settings = wandb.setup().settings
-    if wish := os.environ.get("WANDB_MODE", "").lower() or (settings.mode != "online" and settings.mode):
-        return {"dryrun": "offline", "run": "online"}.get(wish, wish)
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return "online"
-    return "online" if _key_in_netrc(urlsplit(settings.base_url).netloc) else "offline"
-
-
-def _key_in_netrc(server: str) -> bool:
-    """Whether `wandb login` left a key for this server."""
-    path = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
-    try:
-        machines = netrc.netrc(path).hosts
-    except (OSError, netrc.NetrcParseError):
-        return False
-    # The public service moved; a login from before the move is filed under its old name and is still valid.
-    return server in machines or (server.endswith(".coreweave.com") and "api.wandb.ai" in machines)
-
-
-def _settings(wandb: Any, mode: str) -> Any:
-    """The choices made for every run; WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT (seconds) change the two limits."""
-    choices: dict[str, Any] = {
-        "console": "off",  # the log file of the run has it all; capturing would break progress bars
-        "quiet": True,  # no sparklines and advertising; errors still show
-        "silent": mode == "offline",  # where_line says what W&B would say, in one line
-        "init_timeout": float(os.environ.get("WANDB_INIT_TIMEOUT", 30)),  # a dead server must not hold up the start
-    }
-    if "finish_timeout" in getattr(wandb.Settings, "model_fields", {}):
-        # A server lost during training must not hold the machine; what was not uploaded can be synced from disk.
-        choices["finish_timeout"] = float(os.environ.get("WANDB_FINISH_TIMEOUT", 300))
-    return wandb.Settings(**choices)

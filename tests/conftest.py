@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +42,23 @@ def make_photographs(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+def figures(run: Path, *without: str) -> list[dict[str, Any]]:
+    """The records of a run folder without its name and what differs from one measurement to the next: the times.
+
+    Args:
+        without: further keys to leave out.
+    """
+    from experiments.results import read_records
+
+    records = read_records(run / "results.json")
+    for record in records:
+        for key in ("run", *without):
+            del record[key]
+        for image in record["images"].values():
+            image.pop("seconds", None)
+    return records
 
 
 @dataclass

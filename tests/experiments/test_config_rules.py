@@ -56,6 +56,20 @@ JOINT = "procedure.stages.joint"
             ["loss.terms.deblurred: needs 'lr_sharp', which degradation=gaussian_21 does not provide"],
         ),
         (["model=usrnet", "loss=dan"], ["loss.terms.code: USRNet has no such branch", "it returns sr"]),
+        # Protocols and metrics.
+        (
+            ["model=usrnet_tiny", "protocol=[gfn]"],
+            ["protocol gfn shaves 1.5s pixels, 1.5 for s = 1: expected whole pixels"],
+        ),
+        (["protocol=[y_shave4]", "protocol.y_shave4.shave=2s"], ["protocol.y_shave4.shave", "2s"]),
+        (["metrics=[lpip]"], ["metrics: found 'lpip', expected lpips or niqe; did you mean lpips?"]),
+        (
+            ["metrics=[kernel_error]"],
+            ["'kernel_error': it is measured without being asked for, expected lpips or niqe"],
+        ),
+        (["metrics=[niqe]"], ["metrics: niqe needs a file: set niqe_model=FILE to the authors' modelparameters.mat"]),
+        (["metrics=[lpips]"], ["metrics: lpips needs a file: set lpips_weights=FILE to torchvision's AlexNet"]),
+        (["self_ensemble=true"], ["self_ensemble: found true", "task=evaluate run=RUN self_ensemble=true"]),
         # Inputs and scales.
         (
             ["model=usrnet", "degradation=ed_dsrn"],
@@ -150,3 +164,8 @@ def test_a_gray_network_trains_on_colour_images_too(
     small = ["model=srn_gray", "model.widths=[2,2,2]", "model.n_blocks=1", "degradation=camera_shake"]
     outcome = cli(*small, *one_step(make_photographs(4, 32, 40)), "data.gray=false")
     assert outcome.status == 0, outcome.err
+
+
+def test_files_of_metrics_are_read_before_anything_else(cli: Cli) -> None:
+    outcome = cli("metrics=[niqe]", "niqe_model=gone.npz", *NO_DATA)
+    assert_refused(outcome, 1, "gone.npz: no such file; niqe_model has to be the authors' modelparameters.mat")

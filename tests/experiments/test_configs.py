@@ -38,6 +38,9 @@ SMALL_DAN = [
     *("model.n_loops=2", "model.restorer.n_iter=1", "model.restorer.widths=[2,2,2,2]"),
     *("model.estimator.n_blocks=1", "degradation.scale=2"),
 ]
+SMALL_SRRESNET = ["model.width=4", "model.n_blocks=1"]  # EDSR too
+SMALL_LAPSRN = ["model.width=4", "model.n_convs=1"]
+MEASURE = ["task=evaluate", "model=bicubic"]
 # Overrides that an option needs to be used at all: folders it reads, a model or a loss that fits it.
 NEEDS: dict[tuple[str, str], list[str]] = {
     ("data", "folder"): ["data.root=photographs"],
@@ -64,6 +67,16 @@ NEEDS: dict[tuple[str, str], list[str]] = {
     **{("model", name): SMALL_USRNET for name in ("usrnet", "usrnet_tiny")},
     **{("model", name): [*SMALL_USRNET, *SMALL_GAN] for name in ("usrgan", "usrgan_tiny")},
     ("model", "dan_usrnet"): SMALL_DAN,
+    ("model", "deblurcnn"): ["model.width=0.125"],
+    ("model", "scgan"): ["model.width=4", "model.n_layers=1", *SMALL_GAN],
+    ("experiment", "deblurcnn_div2k"): ["model.width=0.125"],
+    ("loss", "deblurcnn"): ["model=deblurcnn", "model.width=0.125"],
+    ("task", "profile"): ["task.target=[16,24]", "task.warmup=0", "task.repeats=1"],
+    **{("model", name): SMALL_SRRESNET for name in ("srresnet", "edsr", "edsr_baseline")},
+    ("model", "lapsrn"): SMALL_LAPSRN,
+    ("model", "vdsr"): ["model.width=4", "model.n_layers=3", "data.patch=36"],
+    ("experiment", "srresnet_finetuned"): [*SMALL_SRRESNET, "weights=null"],
+    ("experiment", "lapsrn_finetuned"): [*SMALL_LAPSRN, "weights=null"],
     ("experiment", "quick_dan_usrnet"): ["model.restorer.n_iter=1"],
     ("experiment", "quick_usrgan"): SMALL_GAN,
     ("experiment", "cooperative_gopro"): [*PAIRS, "model.widths=[4,4,4,4]", "model.n_units=1"],
@@ -79,8 +92,15 @@ NEEDS: dict[tuple[str, str], list[str]] = {
     ("procedure", "gan"): SMALL_GAN,
     ("procedure", "staged"): ["scheduler=none", "+procedure.stages.only.epochs=1"],
     **{("loss", name): ["model.deblur_branch=false"] for name in ("sr_l1", "half_sse")},
+    ("loss", "y_sse"): ["model.deblur_branch=false"],
+    ("loss", "lapsrn"): ["model=lapsrn", *SMALL_LAPSRN],
     ("loss", "dan"): ["model=dan_usrnet", *SMALL_DAN],
     ("loss", "srn"): ["model=srn", *PAIRS, *SMALL_SRN],
+    ("degradation", "gaussian8"): ["loss=sr_mse"],
+    **{("suite", name): MEASURE for name in ("ed_dsrn_table1", "usrnet_bicubic")},
+    ("suite", "usrnet_table1"): [*MEASURE, "suite.grid.degradation.kernels.number=[0,11]", "degradation.scale=2"],
+    ("suite", "dan_setting1"): [*MEASURE, "suite.grid.degradation.kernels.number=[0,7]"],
+    **{("suite", name): [*MEASURE, *PAIRS] for name in ("cooperative", "gopro", "lr_gopro")},
     ("degradation", "camera_shake"): ["task=evaluate", "model=bicubic"],
     ("degradation", "gaussian_21"): ["loss=sr_l1"],
 }
@@ -94,6 +114,7 @@ ABSENT: dict[str, list[str]] = {
     "set5": [],
     "set14": [],
     "urban100": [],
+    "kodak24": [],
 }
 
 
@@ -192,7 +213,8 @@ def test_option_works(cli: Cli, done: dict[tuple[str, ...], Outcome], group: str
     assert_one_step(done[overrides], group, option)
 
 
-@pytest.mark.parametrize("experiment", [option for group, option in OPTIONS if group == "experiment"])
+# Ablations are many experiments each: tests of their own look at all of them.
+@pytest.mark.parametrize("experiment", [o for g, o in OPTIONS if g == "experiment" and not o.startswith("ablation_")])
 def test_experiment_trains_one_step(cli: Cli, experiment: str) -> None:
     needs = NEEDS.get(("experiment", experiment), [])
     data = [] if set(PAIRS) <= set(needs) else FOLDER

@@ -17,8 +17,10 @@ from datamodules.batch import as_float
 from datamodules.degradations.pipelines import EDDSRNDegradation
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.sources.folder import Folder
+from experiments.results import read_records
 from lightning_modules.checkpoints import load_network
-from lightning_modules.metrics import Protocol, psnr
+from lightning_modules.metrics import psnr
+from lightning_modules.protocols import Protocol
 from tests.conftest import Outcome
 
 Cli = Callable[..., Outcome]
@@ -77,7 +79,7 @@ def test_a_run_leaves_everything_behind(cli: Cli, tiny: list[str], tmp_path: Pat
     outcome = cli(*tiny)
     assert outcome.status == 0, outcome.err
     run = tmp_path / "runs" / "tiny"
-    assert sorted(p.name for p in run.iterdir()) == [
+    assert sorted(p.name for p in run.iterdir() if not p.name.startswith(".")) == [
         "checkpoints",
         "config.yaml",
         "images",
@@ -92,7 +94,7 @@ def test_a_run_leaves_everything_behind(cli: Cli, tiny: list[str], tmp_path: Pat
     assert [int(r["step"]) for r in rows(run / "metrics.csv") if r["train/loss"]] == list(range(8))
     assert sum(bool(r["val/psnr/y_shave4"]) for r in rows(run / "metrics.csv")) == 2
 
-    records = json.loads((run / "results.json").read_text())
+    records = read_records(run / "results.json")
     assert [(r["model"], r["protocol"]["name"]) for r in records] == [
         (m, p) for m in ("bicubic", "ed_dsrn") for p in ("y_shave4", "rgb_shave4")
     ]

@@ -24,8 +24,8 @@ from lightning_modules.callbacks.finite import StopOnNonFiniteLoss
 from lightning_modules.callbacks.interrupt import Interrupted, StopOnSignal
 from lightning_modules.callbacks.sheets import ValidationSheets
 from lightning_modules.callbacks.sheets import panels as make_panels
-from lightning_modules.metrics import Protocol
 from lightning_modules.pictures import Panel
+from lightning_modules.protocols import Protocol
 from networks.restored import Restored
 
 MONITOR = "val/score"

@@ -16,7 +16,7 @@ from datamodules.errors import InputError
 from lightning_modules.callbacks.finite import StopOnNonFiniteLoss
 from lightning_modules.gan import GANModule, discriminator_loss, generator_loss
 from lightning_modules.losses import MultiBranchLoss
-from lightning_modules.metrics import Protocol
+from lightning_modules.protocols import Protocol
 from lightning_modules.schedules import multistep
 from networks.discriminators import Discriminator96
 from networks.restored import Restored

@@ -21,7 +21,8 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_modules.loggers import MetricsCSV, finish, wandb_logger, where_line
+from lightning_modules.loggers import MetricsCSV
+from lightning_modules.wandb_runs import finish, wandb_logger, where_line
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -238,4 +239,3 @@ def test_only_rank_zero_writes_and_starts_a_wandb_run(tmp_path: Path, monkeypatc
 def test_loggers_of_other_kinds_are_left_alone(tmp_path: Path) -> None:
     finish(MetricsCSV(tmp_path), 0)
     assert where_line(CSVLogger(tmp_path)) == ""
-    assert where_line(MetricsCSV(tmp_path)) == f"Metrics: {tmp_path / 'metrics.csv'}"

@@ -7,10 +7,8 @@ Lightning there takes seconds, so one process plays several scenes and the tests
 from __future__ import annotations
 
 import io
-import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import textwrap
@@ -21,10 +19,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.wandb_backend import Backend, read_offline
-
-REPOSITORY = Path(__file__).parents[2]
-KEY = "0123456789abcdef0123456789abcdef01234567"
+from tests.wandb_backend import KEY, Backend, environment
+from tests.wandb_offline import read_offline
 
 
 def program(body: str) -> str:
@@ -34,33 +30,26 @@ def program(body: str) -> str:
         import os
         import sys
         from pathlib import Path
-        from lightning_modules.loggers import finish, wandb_logger, where_line
+        from lightning_modules.wandb_runs import api_or_refuse, finish, keep_best, wandb_logger, where_line
 
         logging.basicConfig(format="%(levelname)s %(message)s")
 
         def start(run_id, **changes):
             config = {"model": {"channels": 32}, "lr": 0.001}
             known = dict(name=f"name of {run_id}", project="deblur", group="sweep", job_type="train", config=config)
-            return wandb_logger(Path("run"), run_id=run_id, tags=["x4", "small"], **(known | changes))
+            return wandb_logger(Path("run"), run_id=run_id, **(known | {"tags": ["x4", "small"]} | changes))
+
+        def ask():
+            try:
+                print("API:", api_or_refuse("task.wandb=team/deblur").viewer.username, file=sys.stderr)
+            except Exception as error:
+                print(f"API: {type(error).__name__}: {error}", file=sys.stderr)
 
         def log(logger, values, first_step=0):
             for step, value in enumerate(values, first_step):
                 logger.log_metrics({"train/loss": value, "epoch": 0}, step)
         """
     return f"KEY = {KEY!r}\n" + textwrap.dedent(helpers) + textwrap.dedent(body)
-
-
-def environment(home: Path, **variables: str) -> dict[str, str]:
-    """An environment in which W&B finds no key of this machine's user and no server but on 127.0.0.1."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_") and k != "NETRC"}
-    dead = {"WANDB_BASE_URL": f"http://127.0.0.1:{closed_port()}", "WANDB_INIT_TIMEOUT": "2"}
-    return kept | dead | {"HOME": str(home), "PYTHONPATH": str(REPOSITORY)} | variables
-
-
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -103,7 +92,9 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Result:
         print(where_line(again))
 
         print("END OF SCENE", file=sys.stderr)
+        ask()
         os.environ["WANDB_API_KEY"] = KEY
+        ask()
         for run_id, mode in [("ccc", "disabled"), ("ddd", "offline"), ("eee", None)]:
             os.environ.pop("WANDB_MODE", None)
             os.environ |= {"WANDB_MODE": mode} if mode else {}
@@ -113,6 +104,7 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Result:
             finish(third, 0)
 
         os.environ["WANDB_MODE"] = "offline"
+        ask()
         broken = start("fff")
         broken.experiment.finish = lambda exit_code: 1 / 0
         finish(broken, 0)
@@ -180,6 +172,14 @@ def online(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Online]:
         log(again, [0.25], first_step=2)
         print(again.experiment.resumed, where_line(again), sep="|")
         finish(again, 3)
+
+        best = start("best", tags=["key=" + 100 * "9", "twice", "twice"])
+        keep_best(best, ["val/psnr/y"], ["train/loss"])
+        log(best, [5.0, 2.0, 4.0])
+        for step, value in enumerate([20.0, 30.0, 25.0]):
+            best.log_metrics({"val/psnr/y": value, "val/other": value}, step)
+        finish(best, 0)
+        ask()
         """
     folder = tmp_path_factory.mktemp("online")
     with Backend() as backend:
@@ -217,6 +217,17 @@ def test_online_run_with_a_known_id_is_resumed_and_runs_do_not_mix(online: Onlin
     assert "W&B run bbb was still open and is closed now" in online.result.errors
 
 
+def test_summary_keeps_the_best_value(online: Online) -> None:
+    summary = online.backend.runs["best"].summary
+    assert summary["val/psnr/y"] == {"max": 30.0}
+    assert summary["train/loss"] == {"min": 2.0}
+    assert summary["val/other"] == 25.0
+
+
+def test_tags_are_cut_to_what_wandb_takes_and_given_once(online: Online) -> None:
+    assert online.backend.runs["best"].tags == ["key=" + 60 * "9", "twice"]
+
+
 def test_wandb_mode_is_obeyed_even_with_a_key(offline: Result) -> None:
     assert offline.lines[3] == "W&B: disabled by WANDB_MODE"
     assert not list((offline.folder / "run" / "wandb").glob("*run-*-ccc"))
@@ -235,3 +246,14 @@ def test_finish_never_raises_and_frees_the_process_for_the_next_run(offline: Res
     assert "WARNING W&B could not close its run (division by zero)" in offline.errors
     run = read_offline(offline_folder(offline.lines[-1]))
     assert (run.name, run.values("train/loss")) == ("name of ggg", [3.0])
+
+
+def test_reading_back_needs_a_server_and_says_so_in_one_line(offline: Result, online: Online) -> None:
+    no_key, dead, mode = (line for line in offline.errors.splitlines() if line.startswith("API:"))
+    for line in (no_key, dead, mode):
+        assert line.startswith("API: InputError: task.wandb=team/deblur: W&B ")
+        assert line.endswith("or give run folders of this machine instead")
+    assert "W&B is offline: there is no API key for http://127.0.0.1:" in no_key
+    assert re.search(r"W&B server http://127\.0\.0\.1:\d+ is not usable \(.+\)", dead)
+    assert "W&B is offline by WANDB_MODE: " in mode
+    assert "API: team" in online.result.errors

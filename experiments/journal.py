@@ -1,0 +1,61 @@
+"""What was measured of an unfinished cell, image by image, so that a killed evaluation loses at most one image."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+
+class Journal:
+    """Append-only JSON lines, one an image, in a hidden file of each process beside `results.json`.
+
+    Whoever measures the same thing again, in however many processes, finds what all of them wrote.
+
+    Args:
+        folder: of the run.
+        identity: everything that the values depend on; another identity is another journal.
+        rank: number of this process.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any], rank: int = 0) -> None:
+        self.folder = folder
+        text = json.dumps(identity, sort_keys=True, default=str)
+        self.name = f".unfinished-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        self.path = folder / f"{self.name}.{rank}.jsonl"
+
+    def read(self) -> dict[str, dict[str, Any]]:
+        """By image what was written; a last line that was torn by a kill does not count."""
+        found = {}
+        for file in sorted(self.folder.glob(f"{self.name}.*.jsonl")):
+            for line in file.read_text().splitlines():
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    continue
+                found[entry["image"]] = entry
+        return found
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        torn = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
+        self.file = self.path.open("a")
+        if torn:
+            self.file.write("\n")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.file.close()
+
+    def write(self, image: str, **values: Any) -> None:
+        """Append a line; it is with the operating system when this returns."""
+        self.file.write(json.dumps({"image": image, **values}) + "\n")
+        self.file.flush()
+
+    def remove(self) -> None:
+        """Delete the journals of all processes: their values are records now."""
+        for file in self.folder.glob(f"{self.name}.*.jsonl"):
+            file.unlink()
