@@ -1,16 +1,19 @@
-"""What the W&B tests talk to instead of a server on the internet, and a reader of what an offline run wrote.
+"""What the W&B tests talk to instead of a server on the internet.
 
-`Backend` listens on 127.0.0.1 and speaks as much of the client's protocol as a training run needs: GraphQL to register
-a run, the file stream that carries history lines, and file uploads. The real client runs against it unchanged.
+`Backend` listens on 127.0.0.1 and speaks as much of the client's protocol as a training run and a sweep need: GraphQL
+to register a run, the file stream that carries history lines and the summary, uploads of files and artifacts, and the
+orders of a sweep's agent. The real client runs against it unchanged.
 """
 
 from __future__ import annotations
 
 import base64
 import gzip
+import itertools
 import json
+import os
 import re
-import struct
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -19,8 +22,33 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import unquote
 
 ENTITY = "team"
+KEY = "0123456789abcdef0123456789abcdef01234567"
+REPOSITORY = Path(__file__).parents[1]
+
+
+def environment(home: Path, **variables: str) -> dict[str, str]:
+    """An environment in which W&B finds no key of this machine's user and no server but on 127.0.0.1."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_") and k != "NETRC"}
+    dead = {"WANDB_BASE_URL": f"http://127.0.0.1:{closed_port()}", "WANDB_INIT_TIMEOUT": "2"}
+    return kept | dead | {"HOME": str(home), "PYTHONPATH": str(REPOSITORY)} | variables
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Artifact:
+    """A named, versioned set of files of a run."""
+
+    type: str
+    files: dict[str, bytes] = field(default_factory=dict)
+    committed: bool = False
 
 
 @dataclass
@@ -29,13 +57,17 @@ class Run:
 
     config: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
     group: str = ""
     job_type: str = ""
     name: str = ""
     project: str = ""
     tags: list[str] = field(default_factory=list)
     x_axes: dict[str, str] = field(default_factory=dict)  # metric pattern -> the metric it is plotted against
+    aggregates: dict[str, str] = field(default_factory=dict)  # metric -> "max" or "min": what the summary keeps
     files: dict[str, bytes] = field(default_factory=dict)
+    artifacts: dict[str, Artifact] = field(default_factory=dict)  # by name
+    sweep: str = ""
     registered: int = 0  # how often the client announced the run
     exit_code: int | None = None
 
@@ -49,6 +81,10 @@ class Backend:
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
         self.keys: set[str] = set()
+        self.artifacts: dict[str, Artifact] = {}  # by the id that the server gives them
+        self.sweeps: dict[str, str] = {}  # id -> the configuration, as YAML
+        self.orders: list[dict[str, Any]] = []  # commands that the next agent will get, one with each of its heartbeats
+        self._numbers = itertools.count()
         self.unknown: list[str] = []  # operations it had no answer for
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _handler(self))
@@ -68,6 +104,10 @@ class Backend:
         """The data that answers an operation, or None if it is not one of those a plain run needs."""
         if operation == "Viewer":
             return {"viewer": {"id": "u", "entity": ENTITY, "username": ENTITY, "flags": "{}", "teams": {"edges": []}}}
+        if operation == "GetViewer":  # of the client that reads
+            no = {"edges": []}
+            user = {"id": "u", "name": ENTITY, "username": ENTITY, "email": "", "admin": False, "flags": "{}"}
+            return {"viewer": user | {"entity": ENTITY, "deletedAt": None, "apiKeys": no, "teams": no}}
         if "serverInfo" in query:
             return {"serverInfo": {"cliVersionInfo": {"max_cli_version": "9.9.9"}, "features": []}}
         if operation == "RunResumeStatus":
@@ -78,6 +118,57 @@ class Backend:
         if operation == "CreateRunFiles":
             targets = [{"name": f, "uploadUrl": f"{self.url}/upload/{given['run']}/{f}"} for f in given["files"]]
             return {"createRunFiles": {"runID": given["run"], "uploadHeaders": [], "files": targets}}
+        return self._artifact_operation(operation, given) or self._sweep_operation(operation, given)
+
+    def _artifact_operation(self, operation: str, given: dict[str, Any]) -> dict[str, Any] | None:
+        given = given.get("input", given)
+        if operation == "ArtifactType":
+            return {"project": {"artifact": None}}
+        if operation == "CreateArtifact":
+            number = f"A{next(self._numbers)}"
+            artifact = self.artifacts[number] = Artifact(given["artifactTypeName"])
+            self.runs[given["runName"]].artifacts[given["artifactCollectionName"]] = artifact
+            answer = {"id": number, "state": "PENDING", "artifactSequence": {"latestArtifact": None}}
+            return {"createArtifact": {"artifact": answer}}
+        if operation == "CreateArtifactManifest":
+            target = f"{self.url}/artifact/{given['artifactID']}/manifest"
+            file = {"id": "m", "name": given["name"], "displayName": given["name"], "uploadUrl": target}
+            manifest = {"id": "m", "file": file | {"uploadHeaders": []}}
+            return {"createArtifactManifest": {"artifactManifest": manifest}}
+        if operation == "CreateArtifactFiles":
+            edges = []
+            for spec in given["artifactFiles"]:
+                target = f"{self.url}/artifact/{spec['artifactID']}/file/{spec['name']}"
+                node = {"id": spec["name"], "name": spec["name"], "displayName": spec["name"], "uploadUrl": target}
+                more = {"uploadHeaders": [], "uploadMultipartUrls": None, "storagePath": spec["name"]}
+                edges.append({"node": node | more | {"artifact": {"id": spec["artifactID"]}}})
+            return {"createArtifactFiles": {"files": {"edges": edges}}}
+        if operation == "CommitArtifact":
+            self.artifacts[given["artifactID"]].committed = True
+            return {"commitArtifact": {"artifact": {"id": given["artifactID"], "digest": ""}}}
+        return None
+
+    def _sweep_operation(self, operation: str, given: dict[str, Any]) -> dict[str, Any] | None:
+        if operation == "UpsertSweep":
+            name = f"sweep{next(self._numbers)}"
+            self.sweeps[name] = given["config"]
+            project = {
+                "id": "p",
+                "name": given["projectName"] or "uncategorized",
+                "entity": {"id": "e", "name": ENTITY},
+            }
+            return {"upsertSweep": {"sweep": {"name": name, "project": project}, "configValidationWarnings": []}}
+        if operation == "SweepWithRuns":
+            known = self.sweeps.get(given["sweep"])
+            sweep = {"id": "s", "name": given["sweep"], "config": known, "runs": {"edges": []}}
+            return {"project": {"sweep": sweep if known else None}}
+        if operation == "CreateAgent":
+            return {"createAgent": {"agent": {"id": "agent"}}}
+        if operation == "Heartbeat":
+            busy = any(json.loads(given["runState"] or "{}").values())
+            orders = [] if busy else self.orders[:1]
+            del self.orders[: len(orders)]
+            return {"agentHeartbeat": {"agent": {"id": "agent"}, "commands": json.dumps(orders)}}
         return None
 
     def _register(self, given: dict[str, Any]) -> dict[str, Any]:
@@ -92,6 +183,7 @@ class Backend:
             run.name = given.get("displayName") or run.name
             run.project = given.get("project") or run.project
             run.tags = given.get("tags") or run.tags
+            run.sweep = given.get("sweep") or run.sweep
         project = {"id": "p", "name": run.project, "entity": {"id": "e", "name": ENTITY}}
         bucket = {"id": given["name"], "name": given["name"], "displayName": run.name, "config": "{}"}
         return {"bucket": bucket | {"historyLineCount": len(run.history), "project": project}, "inserted": inserted}
@@ -104,7 +196,7 @@ class Backend:
             "id": run_id,
             "name": run_id,
             "displayName": run.name,
-            "summaryMetrics": json.dumps(run.history[-1] if run.history else {}),
+            "summaryMetrics": json.dumps(run.summary),
             "config": json.dumps({k: {"value": v} for k, v in run.config.items()}),
             "wandbConfig": json.dumps({"t": 1}),
             "tags": run.tags,
@@ -122,12 +214,17 @@ class Backend:
             run = self.runs.setdefault(run_id, Run())
             lines = message.get("files", {}).get("wandb-history.jsonl", {}).get("content", [])
             run.history += [json.loads(line) for line in lines]
+            for line in message.get("files", {}).get("wandb-summary.json", {}).get("content", []):
+                run.summary = json.loads(line)
             if message.get("complete"):
                 run.exit_code = message.get("exitcode")
 
-    def upload(self, run_id: str, name: str, content: bytes) -> None:
+    def upload(self, kind: str, owner: str, name: str, content: bytes) -> None:
         with self._lock:
-            self.runs.setdefault(run_id, Run()).files[name] = content
+            if kind == "upload":
+                self.runs.setdefault(owner, Run()).files[name] = content
+            elif name.startswith("file/"):
+                self.artifacts[owner].files[name.removeprefix("file/")] = content
 
 
 class _Server(ThreadingHTTPServer):
@@ -162,8 +259,8 @@ def _handler(backend: Backend) -> type[BaseHTTPRequestHandler]:
             return self._answer({"data": data})
 
         def do_PUT(self) -> None:
-            _, _, run_id, name = self.path.split("/", 3)
-            backend.upload(run_id, name, self._body())
+            _, kind, owner, name = unquote(self.path).split("/", 3)
+            backend.upload(kind, owner, name, self._body())
             self._answer({})
 
         def do_GET(self) -> None:
@@ -191,59 +288,3 @@ def _handler(backend: Backend) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(body)
 
     return Handler
-
-
-BLOCK = 32768  # the log is cut into blocks of this size; a record that does not fit is split into fragments
-FULL, FIRST, LAST = 1, 2, 4  # kinds of fragment; 3 is one in the middle
-
-
-def records(log: Path) -> Iterator[bytes]:
-    """The serialized records of a .wandb file, up to a torn one at the end."""
-    data = log.read_bytes()
-    assert data[:4] == b":W&B", f"{log} does not begin like a W&B log"
-    at, record = 7, b""
-    while at + 7 <= len(data):
-        room = BLOCK - at % BLOCK
-        if room < 7:  # too little for a fragment's header: the writer filled it with zeros
-            at += room
-            continue
-        _, size, kind = struct.unpack_from("<IHB", data, at)
-        if at + 7 + size > len(data):
-            return
-        fragment = data[at + 7 : at + 7 + size]
-        at += 7 + size
-        record = fragment if kind in (FULL, FIRST) else record + fragment
-        if kind in (FULL, LAST):
-            yield record
-
-
-def read_offline(folder: Path) -> Run:
-    """What an offline run recorded in its folder."""
-    from wandb.proto import wandb_internal_pb2
-
-    messages: Any = wandb_internal_pb2  # its classes are made at import time, where a type checker cannot see them
-    run = Run()
-    (log,) = folder.glob("run-*.wandb")
-    for serialized in records(log):
-        record = messages.Record.FromString(serialized)
-        kind = record.WhichOneof("record_type")
-        if kind == "run":
-            run.registered += 1
-            run.group, run.job_type = record.run.run_group, record.run.job_type
-            run.name, run.project, run.tags = record.run.display_name, record.run.project, list(record.run.tags)
-            run.config |= _decoded(record.run.config.update)
-        elif kind == "config":
-            run.config |= _decoded(record.config.update)
-        elif kind == "history":
-            run.history.append(_decoded(record.history.item))
-        elif kind == "metric":
-            run.x_axes[record.metric.name or record.metric.glob_name] = record.metric.step_metric
-        elif kind == "exit":
-            run.exit_code = record.exit.exit_code
-    files = folder / "files"
-    run.files = {str(p.relative_to(files)): p.read_bytes() for p in files.rglob("*") if p.is_file()}
-    return run
-
-
-def _decoded(items: Any) -> dict[str, Any]:
-    return {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
