@@ -14,12 +14,12 @@ from torch import nn
 from datamodules.errors import InputError
 from experiments import ranks, suites
 from experiments.config_check import check_targets
-from experiments.config_rules import input_mistake, scale_mistake
 from experiments.measure import Conditions, Progress, facts, finished, measure, test_names
 from experiments.results import Record, cell_line, report
 from experiments.run_folder import write_text
 from experiments.subjects import Candidate, find
 from experiments.suites import Cell
+from experiments.training_rules import input_mistake, scale_mistake
 from experiments.wandb_results import log_evaluation
 from lightning_modules import extra_metrics
 from lightning_modules.restoration import RestorationModule

@@ -16,6 +16,7 @@ from lightning_fabric.utilities import move_data_to_device
 from tqdm import tqdm
 
 from datamodules.batch import Batch
+from datamodules.errors import InputError
 from datamodules.image_datamodule import ImageDataModule
 from experiments import ranks
 from experiments.journal import Journal
@@ -180,7 +181,10 @@ def measure(
     with journal, torch.inference_mode():
         for batch in datamodule.test_dataloader(todo[ranks.rank() :: ranks.world()]):
             batch = datamodule.on_after_batch_transfer(move_data_to_device(batch, device), 0)
-            outputs = module.test_step(batch, 0)
+            try:
+                outputs = module.test_step(batch, 0)
+            except ValueError as error:  # a network says so of an image or a kernel that it cannot work on
+                raise InputError(f"{', '.join(batch.name)}: {subject.label} cannot restore this: {error}") from error
             baseline = baselines(module, batch)
             _keep(journal, batch, outputs, baseline)
             first = module.protocols[0].name

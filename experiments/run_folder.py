@@ -21,7 +21,8 @@ from lightning_modules.wandb_runs import agent_trial
 
 # Overrides that change how or where an experiment runs, not what it computes, are no part of its name.
 _UNNAMED = re.compile(
-    r"^(name|group|resume|runs_dir|data_dir|task|run|ckpt|run_dir|pictures|metrics|suite\..*|hydra.*|logger.*|callbacks.*"
+    r"^(name|group|resume|runs_dir|data_dir|task|run|ckpt|run_dir|pictures|metrics|lpips_weights|niqe_model"
+    r"|suite\..*|hydra.*|logger.*|callbacks.*"
     r"|data\.(num_workers|cache_dir|on_corrupt)|trainer\.(accelerator|enable_progress_bar|num_nodes))$"
 )
 # Sections that have to be equal when a run is continued, and the keys in them that may differ all the same.

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -13,6 +12,7 @@ from datamodules.errors import InputError
 from experiments.config_errors import ConfigError
 from experiments.measure import Subject, checksum
 from experiments.suites import compose, overridden_keys
+from experiments.training_rules import construct
 from lightning_modules.checkpoints import load_network, read_weights
 
 
@@ -50,6 +50,7 @@ def find(cfg: DictConfig) -> list[Candidate]:
             f"{own}: a training run of this name exists: measure it with run={own}, "
             "or give this evaluation another name with name=..."
         )
+    _refuse_other_model(cfg, own)
     if cfg.cascade:
         return [_cascade(cfg, own)]
     if cfg.ckpt:
@@ -58,6 +59,26 @@ def find(cfg: DictConfig) -> list[Candidate]:
     if cfg.weights:
         return [_weights(Path(cfg.weights), str(cfg.label), own)]
     return [_without_weights(str(cfg.label), label, own)]
+
+
+def _refuse_other_model(cfg: DictConfig, own: Path) -> None:
+    """Options of a model are not in its records: a folder holds those of one set of them.
+
+    The scale may differ, records have it.
+    """
+    if not (own / "results.json").exists() or not (own / "config.yaml").exists():
+        return
+    earlier = OmegaConf.load(own / "config.yaml")
+    model = OmegaConf.to_container(cfg.model, resolve=True)
+    before = OmegaConf.to_container(earlier.model, resolve=True) if "model" in earlier else {}
+    assert isinstance(model, dict)
+    assert isinstance(before, dict)
+    other = [k for k in [*before, *model] if k != "scale" and before.get(k) != model.get(k)]
+    if other:
+        raise InputError(
+            f"{own}: was measured with model.{other[0]}={before.get(other[0])}, this is {model.get(other[0])}: "
+            "give this evaluation another name with name=..."
+        )
 
 
 def _runs(cfg: DictConfig) -> list[Candidate]:
@@ -113,7 +134,7 @@ def _weights(file: Path, label: str, folder: Path) -> Candidate:
     def network(cfg: DictConfig) -> nn.Module:
         config = OmegaConf.to_yaml(cfg.model, resolve=True)
         if config not in built:
-            built[config] = hydra.utils.instantiate(cfg.model, _convert_="all").eval()
+            built[config] = construct(cfg, "model").eval()
             read_weights(built[config], file)
         return built[config]
 
@@ -132,8 +153,8 @@ def _without_weights(label: str, option: str, folder: Path, model: DictConfig | 
         # The scale of a degradation that does not name it is known when it is built.
         follows = "scale" in cfg.model and OmegaConf.is_interpolation(cfg.model, "scale")
         if follows and "scale" not in cfg.degradation:
-            cfg.model.scale = hydra.utils.instantiate(cfg.degradation, _convert_="all").scale
-        found: nn.Module = hydra.utils.instantiate(cfg.model, _convert_="all").eval()
+            cfg.model.scale = construct(cfg, "degradation").scale
+        found: nn.Module = construct(cfg, "model").eval()
         if any(True for _ in found.parameters()):
             raise InputError(f"model={option} has weights to load: give run=FOLDER, ckpt=FILE or weights=FILE")
         return found

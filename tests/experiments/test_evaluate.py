@@ -162,3 +162,19 @@ def test_network_of_another_scale(cli: Cli, run: Path, others: Path) -> None:
     assert outcome.status == 1
     assert "EDDSRN enlarges x4, degradation.scale is 2" in outcome.err
     assert (run / "results.json").read_bytes() == before
+
+
+def test_options_of_a_model_without_weights(cli: Cli, others: Path) -> None:
+    """Records do not hold them: one folder has the measurements of one set of options."""
+    on_others = ["task=evaluate", "model=dark_channel", "name=options", "degradation=bicubic", "degradation.scale=2"]
+    refused = cli(*on_others, *on(others), "model.kernel_size=8")
+    assert refused.status != 0
+    assert "model: kernel_size is 8" in refused.err
+    small = cli(*on_others, *on(others), "model.kernel_size=21")
+    assert small.status != 0
+    assert "too small" in small.err
+    assert "other0" in small.err
+    assert cli(*on_others, *on(others), "model.kernel_size=3").status == 0
+    other = cli(*on_others, *on(others), "model.kernel_size=5")
+    assert other.status != 0
+    assert "model.kernel_size=3, this is 5: give this evaluation another name" in other.err
