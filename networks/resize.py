@@ -60,7 +60,11 @@ def _down(images: Tensor, scale: int, dim: int) -> Tensor:
     shape = (1, 1, taps, 1) if dim == 2 else (1, 1, 1, taps)
     stride = (scale, 1) if dim == 2 else (1, scale)
     flat = images.flatten(0, 1)[:, None]
-    return F.conv2d(flat, weights.to(images).view(shape), stride=stride)[:, 0].unflatten(0, images.shape[:2])
+    planes = len(flat)
+    if planes == 1:  # a single plane takes another routine, which rounds otherwise than the rest
+        flat = flat.expand(2, -1, -1, -1)
+    reduced = F.conv2d(flat, weights.to(images).view(shape), stride=stride)[:planes, 0]
+    return reduced.unflatten(0, images.shape[:2])
 
 
 def _up(images: Tensor, scale: int, dim: int) -> Tensor:

@@ -1,8 +1,9 @@
 """Blur: true convolution of every image with its own kernel, by whichever algorithm is measured to be fastest.
 
 The choice depends on kernel size, image size and device, never on the batch size, so a sample does not change its
-algorithm with the batch it travels in. Arithmetic is float32, or float64 for float64 images; half precision images are
-computed in float32 and rounded once, and autocast does not reach in here.
+algorithm with the batch it travels in. In space its result is the same to the bit in every batch; FFT libraries round
+the last bit differently in batches of another size. Arithmetic is float32, or float64 for float64 images; half
+precision images are computed in float32 and rounded once, and autocast does not reach in here.
 """
 
 import math
@@ -34,8 +35,9 @@ SeparableAlgorithm = Literal["auto", "matrices", "passes"]
 # CUDA: unmeasured; about a 15x15 kernel at scale 1, where libraries commonly change over.
 _CPU_RATIO = {False: 450.0, True: 220.0}
 _CUDA_RATIO = 225.0
-# Up to this side, products with n x n matrices beat two passes of grouped convolution. Same measurement; CPU only.
-_MATRIX_SIDE = 160
+# Between these sides, products with n x n matrices beat two passes of grouped convolution. Same measurement; CPU only.
+# Products of smaller matrices round the last bit differently in batches of another size.
+_MATRIX_SIDES = (12, 160)
 
 
 def choose(
@@ -151,7 +153,8 @@ def convolve_separable(
     if algorithm == "auto":
         # Lower matmul precision settings (TF32, bfloat16) must not reach the data.
         exact = dtype == torch.float64 or torch.get_float32_matmul_precision() == "highest"
-        small = images.device.type == "cpu" and max(height, width) <= _MATRIX_SIDE
+        least, most = _MATRIX_SIDES
+        small = images.device.type == "cpu" and least <= min(height, width) and max(height, width) <= most
         algorithm = "matrices" if exact and small else "passes"
     with torch.autocast(images.device.type, enabled=False):
         x, lines = images.to(dtype), lines.to(dtype)

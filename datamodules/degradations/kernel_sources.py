@@ -50,7 +50,9 @@ def centred_shake(keys: Tensor, size: int = 25, reduction: int = 1) -> Tensor:
     target = torch.arange(size, device=keys.device) - size // 2
     offset = (place - centre[:, :, None]) / reduction  # B, 2, LARGEST
     weights = (1 - (offset[:, :, None, :] - target[:, None]).abs()).clamp(min=0)  # B, 2, size, LARGEST
-    kernels = weights[:, 0] @ whole @ weights[:, 1].mT
+    # Sums, as products of such small matrices round differently in batches of another size.
+    rows = (weights[:, 0, :, :, None] * whole[:, None]).sum(2)  # B, size, LARGEST
+    kernels = (rows[:, :, None, :] * weights[:, 1, None]).sum(3)
     return (kernels / kernels.sum((1, 2), keepdim=True))[:, None]
 
 
