@@ -58,4 +58,4 @@ class Journal:
     def remove(self) -> None:
         """Delete the journals of all processes: their values are records now."""
         for file in self.folder.glob(f"{self.name}.*.jsonl"):
-            file.unlink()
+            file.unlink(missing_ok=True)

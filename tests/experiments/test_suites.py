@@ -54,7 +54,8 @@ def refused(outcome: Outcome, status: int, *parts: str) -> None:
 
 
 def test_grid_is_gone_through_and_printed(cli: Cli, sets: Path, tmp_path: Path) -> None:
-    outcome = cli(*BICUBIC, "suite=usrnet_table1", *SMALL_GRID, "suite.grid.degradation.noise=[0,0.03]")
+    grid = [*SMALL_GRID, "suite.grid.degradation.noise=[0,0.03]"]
+    outcome = cli(*BICUBIC, "suite=usrnet_table1", *grid, "pictures=results")
     assert outcome.status == 0, outcome.err
     found = figures(tmp_path / "runs" / "bicubic")
     cells = [(s, k, n) for s in (2, 3) for k in (0, 9) for n in (0, 0.03)]
