@@ -31,11 +31,14 @@ def read_parameters(path: Path) -> dict[str, Tensor]:
         ) from error
     try:
         params = variables["net"][0, 0]["params"].ravel()
-        found = {str(p["name"].item()): torch.from_numpy(p["value"].astype(np.float32)) for p in params}
+        names = [str(p["name"].item()) for p in params]
+        if len(set(names)) < len(names) or any(np.iscomplexobj(p["value"]) for p in params):
+            raise ValueError("a name that is there twice, or complex values")
+        found = {name: torch.from_numpy(p["value"].astype(np.float32)) for name, p in zip(names, params, strict=True)}
     except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{path}: holds no network of MatConvNet: expected a structure 'net' whose field 'params' has 'name' and "
-            "'value'"
+            f"{path}: holds no network of MatConvNet: expected a structure 'net' whose field 'params' has 'name', each "
+            "once, and 'value', real numbers"
         ) from error
     if not found:
         raise InputError(f"{path}: the network of MatConvNet has no parameters")

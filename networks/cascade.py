@@ -57,6 +57,11 @@ class Cascade(nn.Module):
                 "size, or one second that works at scale 1"
             )
         scales = first_scales if self.enlarges_first else second_scales
+        if "kernel" in first.inputs and not self.enlarges_first and scales != (1,):  # type: ignore[operator]
+            raise ValueError(
+                f"cascade: {names[0]} takes the kernel, which is one of sharp pixels, and would work on the "
+                f"low resolution: put a network first that does not, or measure {names[0]} alone"
+            )
         # Only a network that has the choice takes the scale: the first one's is settled when it deblurs.
         chooses = first if self.enlarges_first else second
         self.takes_scale = "scale" in chooses.inputs  # type: ignore[operator]  # a tuple of str
@@ -67,6 +72,8 @@ class Cascade(nn.Module):
         else:
             self.scale = scales[0]
         self.outputs = ("sr",) if self.enlarges_first else ("sr", "deblurred")
+        if keeps := getattr(chooses, "keeps", None):
+            self.keeps = keeps
         self.divisor = self._divisor(scales)
 
     def _divisor(self, scales: tuple[int, ...]) -> int:

@@ -80,6 +80,7 @@ class _Classical(nn.Module):
     outputs = ("sr",)
     scales = SCALES
     divisor = 1
+    keeps = "corner"  # of each scale x scale block the model keeps the upper-left pixel
 
     def __init__(self, boundary: Boundary) -> None:
         super().__init__()

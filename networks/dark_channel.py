@@ -202,6 +202,8 @@ class DarkChannel(nn.Module):
     def forward(self, lr: Tensor) -> Restored:
         if lr.shape[1] not in (1, 3):
             raise ValueError(f"lr has {lr.shape[1]} channels, expected 1 or 3")
+        if not lr.isfinite().all():
+            raise ValueError("lr has values that are not finite")
         with torch.autocast(lr.device.type, enabled=False):
             images = [self._restore(image) for image in lr.to(work_dtype(lr))]
         kernel = torch.stack([kernel for kernel, _ in images])[:, None].to(lr)

@@ -73,7 +73,10 @@ def _up(images: Tensor, scale: int, dim: int) -> Tensor:
     images = symmetric_pad(images, -first, first + taps - 1, dim)
     shape = (scale, 1, taps, 1) if dim == 2 else (scale, 1, 1, taps)
     flat = images.flatten(0, 1)[:, None]
-    phases = F.conv2d(flat, weights.to(images).view(shape))
+    planes = len(flat)
+    if planes == 1:  # see `_down`
+        flat = flat.expand(2, -1, -1, -1)
+    phases = F.conv2d(flat, weights.to(images).view(shape))[:planes]
     # The phase axis goes right behind the resized axis and merges with it: pixel x*scale + phase.
     return phases.movedim(1, dim).flatten(dim - 1, dim).unflatten(0, images.shape[:2])
 
@@ -99,7 +102,8 @@ def bicubic_resize(images: Tensor, scale: int, *, down: bool = False) -> Tensor:
     if scale == 1:
         return images
     step = _down if down else _up
-    return step(step(images, scale, 2), scale, 3)
+    with torch.autocast(images.device.type, enabled=False):  # of the dtype of the images, whatever surrounds it
+        return step(step(images, scale, 2), scale, 3)
 
 
 def _check_images(images: Tensor) -> None:

@@ -75,6 +75,8 @@ class EDSR(nn.Module):
         self.tail = nn.Sequential(upsampler(width, scale), conv(width, 3))
 
     def forward(self, lr: Tensor) -> Restored:
+        if lr.shape[1] != 3:  # one channel would be spread over the three of the mean
+            raise ValueError(f"lr has {lr.shape[1]} channels, expected 3")
         x = self.head(255 * lr - self.mean)
         return Restored(sr=(self.tail(x + self.body(x)) + self.mean) / 255)
 

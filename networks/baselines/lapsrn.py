@@ -54,7 +54,9 @@ class Level(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         x = self.act(self.up(self.body(x)))  # 2h x 2w
-        return x, self.image(y) + self.residual(x)
+        with torch.autocast(y.device.type, enabled=False):  # half precision would round the luma itself
+            y = self.image(y.to(self.image.weight.dtype))
+        return x, y + self.residual(x)
 
 
 class LapSRN(nn.Module):
@@ -150,9 +152,15 @@ def import_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     unexpected = [name for name, own in names.items() if own is None]
     if unexpected or not levels:
         raise ValueError(f"not the official LapSRN weights: unexpected {', '.join(unexpected) or 'none'}")
-    own_state = {}
+    own_state: dict[str, Tensor] = {}
     for name, own in names.items():
         value = state[name]
+        lines = name.endswith("_b") and value.numel() == max(value.shape, default=1)  # a row or a column
+        if own in own_state or not (lines or (name.endswith("_f") and value.dim() <= 4)):
+            raise ValueError(
+                f"not the official LapSRN weights: {name} of shape {tuple(value.shape)} is there twice, or no filter or "
+                "bias"
+            )
         if name.endswith("_f"):
             # Input and output channels change places in transposed convolutions, there and here.
             value = value.reshape(*value.shape, *[1] * (4 - value.dim())).permute(3, 2, 0, 1)

@@ -36,6 +36,8 @@ def test_parameters_in_their_layout(tmp_path: Path) -> None:
         ({"net": {"layers": 1.0}}, "holds no network of MatConvNet"),
         ({"net": {"params": 1.0}}, "holds no network of MatConvNet"),
         ({"net": {"params": params({"a": "text"})}}, "holds no network of MatConvNet"),
+        ({"net": {"params": params({"a": np.eye(2) * 1j})}}, "each once, and 'value', real numbers"),
+        ({"net": {"params": np.tile(params({"a": np.eye(2)}), 2)}}, "each once, and 'value', real numbers"),
         ({"net": {"params": params({})}}, "has no parameters"),
     ],
 )

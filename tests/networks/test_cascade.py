@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from networks.baselines.deblurcnn import DeblurCNN
 from networks.bicubic import Bicubic
 from networks.cascade import Cascade
+from networks.classical import Wiener
 from networks.ed_dsrn import EDDSRN
 from networks.resize import bicubic_resize
 from networks.restored import Restored
@@ -29,15 +30,15 @@ class Brighten(nn.Module):
 
 
 class Several(nn.Module):
-    """For scales 1 to 4, with a kernel; remembers what it was called with."""
+    """For scales 1 to 4, with a noise level; remembers what it was called with."""
 
-    inputs = ("lr", "kernel", "scale")
+    inputs = ("lr", "noise_level", "scale")
     outputs = ("sr",)
     scales = (1, 2, 3, 4)
     divisor = 8
 
-    def forward(self, lr: Tensor, kernel: Tensor, scale: int) -> Restored:
-        self.seen = {"lr": lr, "kernel": kernel, "scale": scale}
+    def forward(self, lr: Tensor, noise_level: Tensor, scale: int) -> Restored:
+        self.seen = {"lr": lr, "noise_level": noise_level, "scale": scale}
         return Restored(sr=bicubic_resize(lr, scale))
 
 
@@ -94,29 +95,29 @@ def test_two_that_deblur() -> None:
 
 
 def test_network_for_several_scales_second() -> None:
-    lr, kernel = torch.rand(2, 3, 5, 7) / 2, torch.rand(2, 1, 3, 3)
+    lr, level = torch.rand(2, 3, 5, 7) / 2, torch.rand(2, 1, 1, 1)
     second = Several()
     cascade = Cascade(Brighten(0.1, divisor=4), second)
-    assert (cascade.inputs, cascade.scales, cascade.divisor) == (("lr", "kernel", "scale"), (1, 2, 3, 4), 48)
-    assert cascade(lr=lr, kernel=kernel, scale=3).sr.shape == (2, 3, 15, 21)
+    assert (cascade.inputs, cascade.scales, cascade.divisor) == (("lr", "noise_level", "scale"), (1, 2, 3, 4), 48)
+    assert cascade(lr=lr, noise_level=level, scale=3).sr.shape == (2, 3, 15, 21)
     assert second.seen["scale"] == 3
-    assert second.seen["kernel"] is kernel
+    assert second.seen["noise_level"] is level
     torch.testing.assert_close(second.seen["lr"], eight_bit(lr + 0.2))
 
 
 def test_network_for_several_scales_first() -> None:
     """Before a network that enlarges it deblurs at scale 1; before one that does not it enlarges."""
-    lr, kernel = torch.rand(2, 3, 5, 7), torch.rand(2, 1, 3, 3)
+    lr, level = torch.rand(2, 3, 5, 7), torch.zeros(2, 1, 1, 1)
     first = Several()
     cascade = Cascade(first, Bicubic(4))
-    assert (cascade.inputs, cascade.scale, hasattr(cascade, "scales")) == (("lr", "kernel"), 4, False)
-    restored = cascade(lr=lr, kernel=kernel)
+    assert (cascade.inputs, cascade.scale, hasattr(cascade, "scales")) == (("lr", "noise_level"), 4, False)
+    restored = cascade(lr=lr, noise_level=level)
     assert first.seen["scale"] == 1
     assert restored.sr.shape == (2, 3, 20, 28)
     torch.testing.assert_close(restored.deblurred, eight_bit(lr))
     cascade = Cascade(first, Brighten(0.0))
-    assert (cascade.inputs, cascade.scales) == (("lr", "kernel", "scale"), (1, 2, 3, 4))
-    assert cascade(lr=lr, kernel=kernel, scale=2).sr.shape == (2, 3, 10, 14)
+    assert (cascade.inputs, cascade.scales) == (("lr", "noise_level", "scale"), (1, 2, 3, 4))
+    assert cascade(lr=lr, noise_level=level, scale=2).sr.shape == (2, 3, 10, 14)
 
 
 @pytest.mark.parametrize(
@@ -146,8 +147,15 @@ def test_networks_of_the_suite() -> None:
             Cascade(joint, srn),
         ):
             assert cascade(lr=lr).sr.shape == (2, 3, 36, 44)
-        assert Cascade(usrnet, joint)(lr=lr, **known).sr.shape == (2, 3, 36, 44)
-        assert Cascade(srn, usrnet)(lr=lr, scale=2, **known).sr.shape == (2, 3, 18, 22)
+        onto = Cascade(srn, usrnet)
+        assert onto(lr=lr, scale=2, **known).sr.shape == (2, 3, 18, 22)
+        assert onto.keeps == "corner"
+
+
+def test_a_kernel_of_sharp_pixels_is_no_use_at_low_resolution() -> None:
+    with pytest.raises(ValueError, match=r"^cascade: Wiener takes the kernel, which is one of sharp pixels"):
+        Cascade(Wiener(), Bicubic(4))
+    assert Cascade(Wiener(), Brighten(0.0)).keeps == "corner"
 
 
 def test_two_that_only_enlarge() -> None:

@@ -161,3 +161,11 @@ def test_bad_options() -> None:
         DarkChannel(9, weight_ring=-1)
     with pytest.raises(ValueError, match="lr has 4 channels, expected 1 or 3"):
         DarkChannel(9)(lr=torch.rand(1, 4, 50, 50))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite(value: float) -> None:
+    lr = torch.rand(1, 3, 40, 40)
+    lr[0, 0, 3, 4] = value
+    with pytest.raises(ValueError, match="lr has values that are not finite"):
+        DarkChannel(scale=1, kernel_size=5)(lr=lr)

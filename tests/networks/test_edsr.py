@@ -86,3 +86,8 @@ def test_weights_of_another_scale_or_range(tmp_path: Path) -> None:
 def test_bad_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(options))} .*, expected"):
         EDSR(**options)
+
+
+def test_one_channel_is_not_made_three() -> None:
+    with pytest.raises(ValueError, match="lr has 1 channels, expected 3"):
+        EDSR(4, 8, 1)(lr=torch.rand(1, 1, 6, 7))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from datamodules.degradations.blur import convolve
 from networks.bicubic import Bicubic
+from networks.classical import RichardsonLucy, Wiener
 from networks.ensemble import ORIENTATIONS, SelfEnsemble, turn, turn_back, turn_kernel
 from networks.restored import Restored
 from networks.usrnet import DataStep, USRNet
@@ -176,3 +177,11 @@ def test_usrnet_is_wrapped_by_its_own_word() -> None:
             found = network(lr=turn(lr, to), kernel=turned, scale=2, noise_level=level).sr
             total += turn_back(found, to) / 8
     torch.testing.assert_close(result, total)
+
+
+@pytest.mark.parametrize("network", [Wiener(), RichardsonLucy(iterations=3)])
+def test_classical_methods_do_not_care_how_an_image_is_turned(network: Any) -> None:
+    lr, kernel, level = random(1, 3, 12, 8), kernels(1, 5), torch.full((1, 1, 1, 1), 0.1, dtype=torch.float64)
+    fields = {"lr": lr, "kernel": kernel, "scale": 3, "noise_level": level}
+    found = SelfEnsemble(network, decimated=True)(**fields).sr
+    torch.testing.assert_close(found, network(**{name: fields[name] for name in network.inputs}).sr)

@@ -54,3 +54,18 @@ def test_symmetric_pad_goes_on_over_several_periods() -> None:
 def test_scale_that_is_no_positive_integer(scale: float) -> None:
     with pytest.raises(ValueError, match="expected an integer >= 1"):
         bicubic_resize(torch.zeros(1, 1, 4, 4), scale)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("scale", "down"), [(2, True), (4, True), (2, False), (3, False), (4, False)])
+def test_a_gray_image_does_not_depend_on_its_batch(scale: int, down: bool) -> None:
+    images = torch.rand(3, 1, 12, 24)
+    alone = torch.cat([bicubic_resize(image[None], scale, down=down) for image in images])
+    assert torch.equal(bicubic_resize(images, scale, down=down), alone)
+
+
+@pytest.mark.parametrize("down", [True, False])
+def test_autocast_does_not_reach_in(down: bool) -> None:
+    images = torch.rand(2, 3, 8, 12)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = bicubic_resize(images, 2, down=down)
+    assert torch.equal(found, bicubic_resize(images, 2, down=down))
