@@ -158,8 +158,8 @@ def import_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         lines = name.endswith("_b") and value.numel() == max(value.shape, default=1)  # a row or a column
         if own in own_state or not (lines or (name.endswith("_f") and value.dim() <= 4)):
             raise ValueError(
-                f"not the official LapSRN weights: {name} of shape {tuple(value.shape)} is there twice, or no filter or "
-                "bias"
+                f"not the official LapSRN weights: {name} of shape {tuple(value.shape)} is there twice, or no filter "
+                "or bias"
             )
         if name.endswith("_f"):
             # Input and output channels change places in transposed convolutions, there and here.
