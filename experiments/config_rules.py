@@ -78,8 +78,10 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     _check_accelerator(cfg)
     _check_metrics(cfg)
     degradation = construct(cfg, "degradation")
-    if not cfg.task._target_.endswith("profile.run"):  # its images are random: it takes no data
-        _check_inputs(cfg, degradation)
+    # The images of a profile are random, and a run is measured on its own data unless others are given.
+    of_run = cfg.run and not cfg.suite and cfg.task._target_.endswith("evaluate.run")
+    if not of_run and not cfg.task._target_.endswith("profile.run"):
+        check_inputs(cfg, degradation)
     if cfg.suite and not cfg.task._target_.endswith("evaluate.run"):
         raise ConfigError(f"suite={cfg.suite.name}: a suite is measured by task=evaluate: leave it away otherwise")
     if cfg.task._target_.endswith("train.run"):
@@ -153,8 +155,12 @@ def _check_variant(cfg: DictConfig) -> None:
         raise ConfigError(f"data.variant: a value is required (conf/data/{cfg.choices.data}.yaml): set {shown}")
 
 
-def _check_inputs(cfg: DictConfig, degradation: Any) -> None:
-    """Inputs come from the degradation, or with the data: then it has to start from them, not to replace them."""
+def check_inputs(cfg: DictConfig, degradation: Any) -> None:
+    """Inputs come from the degradation, or with the data: then it has to start from them, not to replace them.
+
+    Raises:
+        ConfigError: if they come from both or from neither.
+    """
     paired = "lr" in getattr(locate(cfg.data._target_), "provides", ())
     starts_from_files = "lr" in getattr(degradation, "inputs", ("hr",))
     if paired and not starts_from_files:

@@ -14,12 +14,13 @@ from torch import nn
 from datamodules.errors import InputError
 from experiments import ranks, suites
 from experiments.config_check import check_targets
-from experiments.measure import Conditions, Progress, facts, finished, measure, test_names
-from experiments.results import Record, cell_line, report
+from experiments.config_rules import check_inputs
+from experiments.measure import Conditions, Progress, facts, finished, measure, metric_files, pictured, test_names
+from experiments.results import Record, cell_line, read_records, report
 from experiments.run_folder import write_text
 from experiments.subjects import Candidate, find
 from experiments.suites import Cell
-from experiments.training_rules import input_mistake, scale_mistake
+from experiments.training_rules import construct, input_mistake, scale_mistake
 from experiments.wandb_results import log_evaluation
 from lightning_modules import extra_metrics
 from lightning_modules.restoration import RestorationModule
@@ -40,6 +41,9 @@ def run(cfg: DictConfig) -> None:
     """
     device = ranks.start(cfg.trainer)
     candidates = find(cfg)
+    for file in (candidate.subject.folder / "results.json" for candidate in candidates):
+        if file.exists():
+            read_records(file)  # refuses those of an older format, which could not be added to
     if cfg.suite:
         shared = suites.plan(cfg)
         jobs = [(candidate, cell) for candidate in candidates for cell in shared]
@@ -101,6 +105,10 @@ def single(cfg: DictConfig, candidate: Candidate) -> Cell:
         # The data section refers to the degradation, also when only one of the two is taken over.
         cfg.data.degradation = cfg.degradation
         check_targets(cfg)  # the run may be older than the code
+        for name in ("data", "degradation"):
+            if name not in overridden and "choices" in saved:
+                cfg.choices[name] = saved.choices[name]
+        check_inputs(cfg, construct(cfg, "degradation"))
     return Cell(cfg, str(cfg.choices.degradation))
 
 
@@ -118,6 +126,8 @@ def refuse_misfit(candidate: Candidate, cell: Cell) -> None:
     Raises:
         InputError: names the model, the cell, and how to leave the cell out.
     """
+    if cell.cfg.self_ensemble and candidate.subject.label == "bicubic":
+        raise InputError("self_ensemble=true: bicubic enlargement is the baseline and is measured plain: leave it away")
     network = candidate.network(cell.cfg)
     degradation = suites.degradation_of(cell)
     inputs: Any = network.inputs
@@ -141,7 +151,7 @@ def data(cell: Cell) -> Any:
 
 def conditions(cell: Cell) -> Conditions:
     degradation: Any = OmegaConf.to_container(cell.cfg.degradation, resolve=True)
-    return Conditions(degradation, cell.suite, cell.values, bool(cell.cfg.self_ensemble))
+    return Conditions(degradation, cell.suite, cell.values, bool(cell.cfg.self_ensemble), metric_files(cell.cfg))
 
 
 def module_of(candidate: Candidate, cell: Cell) -> RestorationModule:
@@ -158,5 +168,7 @@ def module_of(candidate: Candidate, cell: Cell) -> RestorationModule:
 
 def known_records(job: tuple[Candidate, Cell], device: torch.device) -> list[Record]:
     candidate, cell = job
+    if cell.cfg.pictures != "none" and not pictured(candidate.subject, data(cell), conditions(cell)):
+        return []  # measured again, for its pictures
     known = facts(candidate.subject, data(cell), conditions(cell), device)
     return finished(module_of(candidate, cell), data(cell), candidate.subject, known)

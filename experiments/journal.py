@@ -7,6 +7,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from filelock import FileLock, Timeout
+
+from datamodules.errors import InputError
+
 
 class Journal:
     """Append-only JSON lines, one an image, in a hidden file of each process beside `results.json`.
@@ -24,6 +28,8 @@ class Journal:
         text = json.dumps(identity, sort_keys=True, default=str)
         self.name = f".unfinished-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
         self.path = folder / f"{self.name}.{rank}.jsonl"
+        self.rank = rank
+        self.lock = FileLock(folder / f"{self.name}.lock")
 
     def read(self) -> dict[str, dict[str, Any]]:
         """By image what was written; a last line that was torn by a kill does not count."""
@@ -38,9 +44,26 @@ class Journal:
         return found
 
     def __enter__(self) -> Self:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        torn = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
-        self.file = self.path.open("a")
+        """Until `remove`, or an error, no other measurement of the same thing can begin.
+
+        Raises:
+            InputError: if one has begun, or the folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if self.rank == 0:
+                self.lock.acquire(timeout=0)
+            torn = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
+            self.file = self.path.open("a")
+        except Timeout as error:
+            raise InputError(
+                f"{self.folder}: another process is measuring the same: wait for it, its results will be here"
+            ) from error
+        except OSError as error:
+            raise InputError(
+                f"{self.folder}: cannot be written ({error.strerror}): results go into the folder of the run: mend the "
+                "permissions, or measure a copy of it"
+            ) from error
         if torn:
             self.file.write("\n")
         return self
@@ -49,6 +72,8 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.file.close()
+        if kind is not None:
+            self.lock.release()
 
     def write(self, image: str, **values: Any) -> None:
         """Append a line; it is with the operating system when this returns."""
@@ -59,3 +84,5 @@ class Journal:
         """Delete the journals of all processes: their values are records now."""
         for file in self.folder.glob(f"{self.name}.*.jsonl"):
             file.unlink(missing_ok=True)
+        Path(self.lock.lock_file).unlink(missing_ok=True)
+        self.lock.release()

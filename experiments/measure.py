@@ -5,6 +5,7 @@ makes records of it when all are done.
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 from lightning_fabric.utilities import move_data_to_device
+from omegaconf import DictConfig
 from tqdm import tqdm
 
 from datamodules.batch import Batch
@@ -22,6 +24,7 @@ from experiments import ranks
 from experiments.journal import Journal
 from experiments.results import Record, add_records, key, plain, read_records, records, short_keys
 from lightning_modules.callbacks.sheets import Measured, TestSheets, enlarged, measured, save_pictures
+from lightning_modules.extra_metrics import FILES
 from lightning_modules.restoration import RestorationModule
 
 Pictures = Literal["sheets", "results", "none"]
@@ -55,12 +58,14 @@ class Conditions:
         suite: name of the suite, if any.
         cell: values of its grid, by config key.
         self_ensemble: whether the network is averaged over the eight flips and rotations.
+        metric_files: checksum of the file of each optional metric.
     """
 
     degradation: dict[str, Any]
     suite: str | None = None
     cell: Mapping[str, Any] = field(default_factory=dict)
     self_ensemble: bool = False
+    metric_files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> str:
@@ -110,6 +115,7 @@ def facts(
         "degradation": conditions.degradation,
         "suite_seed": datamodule.suite_seed,
         "self_ensemble": conditions.self_ensemble,
+        "files": files(datamodule, conditions.metric_files),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
     }
@@ -143,6 +149,8 @@ def finished(
             record = there.get(key(wanted))
             if record is None or record["checkpoint_sha256"] != wanted["checkpoint_sha256"]:
                 return []
+            if not same_files(record, wanted):
+                return []
             if list(record["images"]) != names or any(metric not in record for metric in module.metrics):
                 return []
             found.append(record)
@@ -173,13 +181,13 @@ def measure(
     where = subject.folder / "images" / datamodule.source.name / conditions.folder
     sheets = TestSheets(where, module.protocols[0], subject.label)
     journal = Journal(subject.folder, _identity(module, datamodule, known), ranks.rank())
-    done = journal.read()
-    ranks.barrier(device)
-    todo = [number for number, name in zip(numbers, names, strict=True) if name not in done]
-    if progress:
-        progress.images(len(names) - len(todo))
     module.to(device).eval()
     with journal, torch.inference_mode():
+        done = journal.read()
+        ranks.barrier(device)
+        todo = [number for number, name in zip(numbers, names, strict=True) if name not in done]
+        if progress:
+            progress.images(len(names) - len(todo))
         for batch in datamodule.test_dataloader(todo[ranks.rank() :: ranks.world()]):
             batch = datamodule.on_after_batch_transfer(move_data_to_device(batch, device), 0)
             try:
@@ -226,20 +234,42 @@ def _keep(journal: Journal, batch: Batch, outputs: Mapping[str, Any], baseline: 
 
 def _identity(module: RestorationModule, datamodule: ImageDataModule, known: Mapping[str, Any]) -> dict[str, Any]:
     """All that the values of an image depend on, the state of its file included."""
-    files = [datamodule.caches["test"].files[number] for number in datamodule.numbers["test"]]
-    states = [(str(file), *_state(file)) for file in files]
     free = ("device", "threads")
     return {
         **{name: value for name, value in known.items() if name not in free},
         "protocols": [asdict(protocol) for protocol in module.protocols],
         "metrics": list(module.metrics),
-        "files": states,
     }
 
 
-def _state(file: Path) -> tuple[int, int]:
-    status = os.stat(file)
-    return status.st_size, status.st_mtime_ns
+def files(datamodule: ImageDataModule, metrics: Mapping[str, str]) -> dict[str, str]:
+    """What tells whether a file that the values depend on has changed, sharp and degraded images apart."""
+    caches = {"sharp": datamodule.caches["test"]}
+    if "test" in datamodule.inputs:
+        caches["degraded"] = datamodule.inputs["test"].cache
+    return {**{name: _states(cache.files) for name, cache in caches.items()}, **metrics}
+
+
+def metric_files(cfg: DictConfig) -> dict[str, str]:
+    """Checksums of the files that the optional metrics of a config are made of."""
+    return {name: checksum(Path(cfg[FILES[name][0]])) for name in cfg.metrics}
+
+
+def pictured(subject: Subject, datamodule: ImageDataModule, conditions: Conditions) -> bool:
+    """Whether there is a picture of every image."""
+    folder = subject.folder / "images" / datamodule.source.name / conditions.folder
+    return all((folder / f"{name.replace('/', '_')}_sr.png").is_file() for name in test_names(datamodule))
+
+
+def same_files(record: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Metrics that only the record has do not matter."""
+    there = record.get("files", {})
+    return all(there.get(name) == value for name, value in wanted["files"].items())
+
+
+def _states(paths: Sequence[Path]) -> str:
+    states = [(str(path), (status := os.stat(path)).st_size, status.st_mtime_ns) for path in paths]
+    return hashlib.sha256(json.dumps(states).encode()).hexdigest()[:16]
 
 
 def _records(

@@ -91,9 +91,28 @@ def add_records(path: Path, new: Sequence[Mapping[str, Any]]) -> None:
         write_text(path, json.dumps({"format": FORMAT, "records": []}) + "\n")
     with FileLock(path.with_name(f".{path.name}.lock")):
         old = read_records(path) if path.exists() else []
+        before = {key(record): record for record in old}
         keys = {key(record) for record in new}
-        merged = [record for record in old if key(record) not in keys] + list(new)
+        kept = [with_earlier_metrics(dict(record), before.get(key(record))) for record in new]
+        merged = [record for record in old if key(record) not in keys] + kept
         write_text(path, json.dumps({"format": FORMAT, "records": merged}, indent=2) + "\n")
+
+
+def with_earlier_metrics(record: Record, earlier: Mapping[str, Any] | None) -> Record:
+    """Optional metrics that an earlier measurement of the same files and weights has, and this one does not."""
+    if earlier is None or list(earlier["images"]) != list(record["images"]):
+        return record
+    there, here = earlier.get("files", {}), record.get("files", {})
+    same = earlier.get("checkpoint_sha256") == record.get("checkpoint_sha256")
+    if not same or any(there.get(name) != value for name, value in here.items()):
+        return record
+    for metric in METRICS:
+        if metric in earlier and metric not in record:
+            record[metric] = earlier[metric]
+            record["files"] = {**here, **there}
+            for name, values in record["images"].items():
+                values[metric] = earlier["images"][name][metric]
+    return record
 
 
 def key(record: Mapping[str, Any]) -> str:

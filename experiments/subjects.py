@@ -66,7 +66,8 @@ def _refuse_other_model(cfg: DictConfig, own: Path) -> None:
 
     The scale may differ, records have it.
     """
-    if not (own / "results.json").exists() or not (own / "config.yaml").exists():
+    begun = (own / "results.json").exists() or any(file.stat().st_size for file in own.glob(".unfinished-*.jsonl"))
+    if not begun or not (own / "config.yaml").exists():
         return
     earlier = OmegaConf.load(own / "config.yaml")
     model = OmegaConf.to_container(cfg.model, resolve=True)

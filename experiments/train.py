@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamodules.degradations.random import make_key
 from datamodules.errors import InputError
-from experiments.measure import Conditions, Progress, Subject, checksum, measure, test_names
+from experiments.measure import Conditions, Progress, Subject, checksum, measure, metric_files, test_names
 from experiments.results import report
 from experiments.run_folder import open_run
 from experiments.wandb_results import log_training, training_loggers
@@ -108,7 +108,7 @@ def run(cfg: DictConfig) -> float:
             module,
             datamodule,
             subject,
-            Conditions(config["degradation"]),
+            Conditions(config["degradation"], metric_files=metric_files(cfg)),
             device=trainer.strategy.root_device,
             pictures=cfg.pictures,
             progress=progress,

@@ -178,3 +178,32 @@ def test_options_of_a_model_without_weights(cli: Cli, others: Path) -> None:
     other = cli(*on_others, *on(others), "model.kernel_size=5")
     assert other.status != 0
     assert "model.kernel_size=3, this is 5: give this evaluation another name" in other.err
+
+
+def test_finished_cells_are_those_of_the_same_files(cli: Cli, others: Path, tmp_path: Path) -> None:
+    options = ["task=evaluate", "model=bicubic", "suite=ed_dsrn_table1", "name=again", "logger=none", "pictures=none"]
+    again = "1 of 1 cells are in results.json already"
+    assert again not in cli(*options, *on(others)).err
+    before = read(tmp_path / "runs" / "again")
+    assert again in cli(*options, *on(others)).err
+    Image.fromarray(photograph(49, 58, 400)).save(others / "other0.png")  # another image of that name
+    assert again not in cli(*options, *on(others)).err
+    assert read(tmp_path / "runs" / "again")[0]["psnr"] != before[0]["psnr"]
+    outcome = cli(*options[:-1], "pictures=results", *on(others))
+    assert outcome.status == 0, outcome.err
+    assert len(list((tmp_path / "runs" / "again" / "images").glob("**/*_sr.png"))) == 3
+
+
+def test_bicubic_has_no_ensemble(cli: Cli, others: Path) -> None:
+    outcome = cli("task=evaluate", "model=bicubic", "self_ensemble=true", "name=x8", "logger=none", *on(others))
+    assert outcome.status == 1
+    assert "bicubic enlargement is the baseline and is measured plain" in outcome.err
+
+
+def test_results_of_an_older_format_are_refused_first(cli: Cli, others: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs" / "old").mkdir(parents=True)
+    (tmp_path / "runs" / "old" / "results.json").write_text("[]")
+    outcome = cli("task=evaluate", "model=bicubic", "name=old", "logger=none", *on(others))
+    assert outcome.status == 1
+    assert "expected format 2" in outcome.err
+    assert sorted(file.name for file in (tmp_path / "runs" / "old").iterdir()) == ["results.json"]

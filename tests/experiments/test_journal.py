@@ -1,5 +1,8 @@
 from pathlib import Path
 
+import pytest
+
+from datamodules.errors import InputError
 from experiments.journal import Journal
 
 
@@ -34,3 +37,16 @@ def test_a_line_is_there_as_soon_as_it_is_written(tmp_path: Path) -> None:
     with Journal(tmp_path, {}) as journal:
         journal.write("a")
         assert list(Journal(tmp_path, {}, rank=1).read()) == ["a"]
+
+
+def test_the_same_is_measured_by_one_command_at_a_time(tmp_path: Path) -> None:
+    with Journal(tmp_path, {}) as first:
+        with pytest.raises(InputError, match="another process is measuring the same"), Journal(tmp_path, {}):
+            pass
+        with Journal(tmp_path, {}, rank=1):  # a rank of the first command
+            pass
+    first.remove()
+    with Journal(tmp_path, {}) as again:
+        pass
+    again.remove()
+    assert list(tmp_path.iterdir()) == []

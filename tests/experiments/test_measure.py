@@ -150,7 +150,7 @@ def test_killed_in_the_middle_goes_on_with_the_next_image(data: ImageDataModule,
     with pytest.raises(RuntimeError, match="killed"):
         call(RestorationModule(network, PROTOCOLS), data, subject(run))
     assert not (run / "results.json").exists()
-    (journal,) = run.glob(".unfinished-*")
+    (journal,) = run.glob(".unfinished-*.jsonl")
     assert len(journal.read_text().splitlines()) == 3
     journal.write_text(journal.read_text()[:-9])  # a kill may tear the line that was being written
 

@@ -217,3 +217,16 @@ def test_short_keys() -> None:
         "degradation.kernels.number": "number",
     }
     assert list(short_keys(["a.x", "b.x", "c.y"]).values()) == ["a.x", "b.x", "y"]
+
+
+def test_optional_metrics_stay_while_files_and_weights_do(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    facts = {"model": "bicubic", "checkpoint_sha256": None}
+    rich = {**facts, "psnr": 1.0, "niqe": 5.0, "files": {"sharp": "a", "niqe": "m"}, "images": {"i": {"niqe": 5.0}}}
+    poor = {**facts, "psnr": 1.0, "files": {"sharp": "a"}, "images": {"i": {"psnr": 1.0}}}
+    add_records(path, [rich])
+    add_records(path, [poor])
+    (kept,) = read_records(path)
+    assert (kept["niqe"], kept["images"], kept["files"]) == (5.0, {"i": {"psnr": 1.0, "niqe": 5.0}}, rich["files"])
+    add_records(path, [{**poor, "files": {"sharp": "b"}}])
+    assert "niqe" not in read_records(path)[0]
