@@ -18,7 +18,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from datamodules.errors import InputError
+from datamodules.errors import InputError, gone
 from datamodules.images import decode_rgb8, decoded_bytes
 
 log = logging.getLogger(__name__)
@@ -205,7 +205,8 @@ class ImageCache:
         skipped: unreadable files and the causes; empty with `on_corrupt="error"`.
 
     `cache[i]` is a read-only uint8 view [H, W, 3], RGB, 0 to 255, exactly `decode_rgb8(files[i])`; the operating system
-    loads what is touched. The file is opened by the first access in a process; pickling transfers no pixels.
+    loads what is touched. The file is opened once, at the start, so that workers which are forked read on when it is
+    deleted; pickling transfers no pixels, and what was pickled opens it again.
     """
 
     def __init__(
@@ -268,6 +269,7 @@ class ImageCache:
             raise InputError(f"{message}: set data.cache_dir to one") from error
         if cache is None:
             raise InputError(f"{folder}: was deleted or changed while it was built: run again")
+        cache._open()
         if cache.skipped:
             log.warning("%d of %d images are skipped: %s", len(cache.skipped), len(files), _summary(cache.skipped, 10))
         return cache
@@ -288,11 +290,18 @@ class ImageCache:
 
     def __getitem__(self, index: int) -> np.ndarray:
         """uint8 [H, W, 3], read-only. Raises IndexError beyond the last image."""
-        if self._data is None:
-            self._data = np.asarray(np.memmap(self.folder / DATA, dtype=np.uint8, mode="r"))
+        data = self._open()
         height, width = self.shapes[index]
         start = self._offsets[index]
-        return self._data[start : start + 3 * height * width].reshape(height, width, 3)
+        return data[start : start + 3 * height * width].reshape(height, width, 3)
+
+    def _open(self) -> np.ndarray:
+        if self._data is None:
+            try:
+                self._data = np.asarray(np.memmap(self.folder / DATA, dtype=np.uint8, mode="r"))
+            except FileNotFoundError as error:
+                raise gone(self.folder) from error
+        return self._data
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_data": None}

@@ -1,5 +1,7 @@
 """The one exception that means: the input is at fault, and the message says all a user needs."""
 
+from pathlib import Path
+
 
 class InputError(Exception):
     """A mistake outside the code: a file, a value, a download, a disk.
@@ -7,3 +9,11 @@ class InputError(Exception):
     The message is one line that names the file or key, the value found, what was expected and what to do.
     `run.py` prints it without a traceback and exits with a non-zero status.
     """
+
+
+def gone(folder: Path) -> InputError:
+    """The error for a folder that was there and is no more: nobody makes it again, for it may be a mount point."""
+    return InputError(
+        f"{folder}: is gone: it was removed, renamed or unmounted while the run wrote to it, so the run stops; put it "
+        "back and continue with resume=auto, or start anew"
+    )

@@ -13,11 +13,12 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from datamodules import ranks
 from datamodules.batch import Batch, to_gray
 from datamodules.cache import ImageCache
 from datamodules.crops import Inputs, TrainingCrops, WholeImages, collate
 from datamodules.errors import InputError
-from datamodules.loader import EpochOrder, ResumableLoader
+from datamodules.loader import EpochOrder, Loader, ResumableLoader, leave_signals_to_trainer
 from datamodules.sources import Source, Split
 
 log = logging.getLogger(__name__)
@@ -134,12 +135,11 @@ class ImageDataModule(pl.LightningDataModule):
             self.inputs.get("train"),
             self.permute_channels,
         )
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        order = EpochOrder(len(crops), self.batch_size, self.seed, rank, world_size)
+        order = EpochOrder(len(crops), self.batch_size, self.seed, ranks.rank(), ranks.world())
         if not len(order):
             raise InputError(
                 f"data.samples_per_epoch={len(crops)} is less than one batch "
-                f"(data.batch_size={self.batch_size} on {world_size} process(es)): raise it or lower the batch size"
+                f"(data.batch_size={self.batch_size} on {ranks.world()} process(es)): raise it or lower the batch size"
             )
         return ResumableLoader(crops, order, **self._worker_options())
 
@@ -147,10 +147,15 @@ class ImageDataModule(pl.LightningDataModule):
         images = WholeImages(self.caches[split], numbers, self.multiple, self.suite_seed, self.inputs.get(split))
         # One image a batch: sizes differ. One worker reads ahead while the device computes.
         options = self._worker_options() | {"num_workers": min(self.num_workers, 1)}
-        return DataLoader(images, batch_size=1, collate_fn=collate, **options)
+        return Loader(images, batch_size=1, collate_fn=collate, **options)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return self._evaluation_loader("val", self.numbers["val"])
+        """Whole validation images, one a batch: the share of this process.
+
+        A process for which none is left takes the first one: Lightning has to see all processes validate, and an image
+        counts once, whoever has measured it.
+        """
+        return self._evaluation_loader("val", ranks.share(self.numbers["val"]) or self.numbers["val"][:1])
 
     def test_dataloader(self, numbers: Sequence[int] | None = None) -> DataLoader[Any]:
         """Whole test images, one a batch.
@@ -166,6 +171,7 @@ class ImageDataModule(pl.LightningDataModule):
             "num_workers": self.num_workers,
             "persistent_workers": persistent,
             "pin_memory": torch.cuda.is_available(),
+            "worker_init_fn": leave_signals_to_trainer,
         }
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

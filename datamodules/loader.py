@@ -4,6 +4,10 @@ The order of an epoch is a function of (seed, epoch). The batch that ranks 0..n-
 process with n times the batch size would load.
 """
 
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +15,9 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from datamodules.crops import Item, TrainingCrops, collate
+from datamodules.errors import InputError
+
+_NAME = f"{InputError.__module__}.{InputError.__name__}"
 
 
 class EpochOrder(Sampler[tuple[int, int, int]]):
@@ -44,7 +51,48 @@ class EpochOrder(Sampler[tuple[int, int, int]]):
         return iter([(self.epoch, mine[i], i // self.batch_size) for i in range(start, len(mine))])
 
 
-class ResumableLoader(DataLoader[Item]):
+def leave_signals_to_trainer(worker: int) -> None:
+    """For `worker_init_fn`: only the training process decides when its workers end.
+
+    Ctrl-C and SLURM reach every process of a job, and the training has a step to finish. A worker that were gone
+    by then would take it down.
+    """
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    threading.Thread(target=_end_by_trainer, daemon=True).start()
+
+
+def _end_by_trainer() -> None:
+    parent = multiprocessing.parent_process()
+    while parent and signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent.pid:
+        pass
+    os._exit(0)
+
+
+class Loader(DataLoader[Item]):
+    """A DataLoader that says in one line what has happened to its workers.
+
+    Raises:
+        InputError: while it is iterated, if a worker died or found its data gone.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator can catch
+        try:
+            yield from super().__iter__()
+        except InputError as error:  # of a worker it has the worker's traceback as its text
+            raise InputError(str(error).strip().splitlines()[-1].removeprefix(f"{_NAME}: ")) from error
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            reason = str(error).splitlines()[0].rstrip(". ")
+            raise InputError(
+                f"{reason}: the cache of decoded images (data.cache_dir) was cut off or its disk failed (bus error), "
+                "or the machine ran out of memory (killed): see to that, then continue with resume=auto"
+            ) from error
+
+
+class ResumableLoader(Loader):
     """A DataLoader whose position inside the epoch travels in checkpoints (Lightning calls the two state methods)."""
 
     def __init__(self, crops: TrainingCrops, order: EpochOrder, **options: Any) -> None:
@@ -63,8 +111,25 @@ class ResumableLoader(DataLoader[Item]):
             self.delivered += 1
             yield batch
 
+    @property
+    def batch(self) -> int:
+        """Samples of a batch of all processes together."""
+        return self.order.batch_size * self.order.world_size
+
     def state_dict(self) -> dict[str, int]:
-        return {"delivered": self.delivered % len(self)}
+        return {"delivered": self.delivered % len(self), "batch": self.batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue at the position of a checkpoint.
+
+        Raises:
+            InputError: inside an epoch that was begun with batches of another size, all processes together.
+        """
+        before = state.get("batch", self.batch)
+        if state["delivered"] and before != self.batch:
+            raise InputError(
+                f"the checkpoint was written in mid-epoch with batches of {before} over all processes, found "
+                f"{self.batch} now (data.batch_size x processes): continue with as many processes as before, or start "
+                "a new run with name=..."
+            )
         self.resume_at = state["delivered"]

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from datamodules.errors import InputError
+from datamodules.ranks import first_goes_first, from_first, rank
 from experiments import ranks, suites
 from experiments.config_check import check_targets
 from experiments.config_rules import check_inputs
@@ -39,7 +40,7 @@ def run(cfg: DictConfig) -> None:
         InputError: if a run, a checkpoint or data are missing, damaged or do not fit each other.
         ConfigError: for a suite that does not fit the config.
     """
-    device = ranks.start(cfg.trainer)
+    device = ranks.start(cfg)
     candidates = find(cfg)
     for file in (candidate.subject.folder / "results.json" for candidate in candidates):
         if file.exists():
@@ -53,17 +54,17 @@ def run(cfg: DictConfig) -> None:
     # All that can be wrong is said before anything is measured, and before the folder is made.
     for candidate, cell in jobs:
         refuse_misfit(candidate, cell)
-    suites.open_data(cells)
-    done = {i: known_records(job, device) if cfg.suite else [] for i, job in enumerate(jobs)}
-    ranks.barrier(device)
-    if ranks.rank() == 0 and candidates[0].saved is None:
+    with first_goes_first():
+        suites.open_data(cells)
+    done = from_first({i: known_records(job, device) if cfg.suite else [] for i, job in enumerate(jobs)})
+    if rank() == 0 and candidates[0].saved is None:
         write_text(Path(cfg.run_dir) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
 
     found: list[Record] = []
     show = bool(cfg.trainer.enable_progress_bar)
     progress = Progress(sum(len(test_names(data(cell))) for i, (_, cell) in enumerate(jobs) if not done[i]), show)
     skipped = sum(1 for records in done.values() if records)
-    if skipped and ranks.rank() == 0:
+    if skipped and rank() == 0:
         log.info("%d of %d cells are in results.json already and are not measured again", skipped, len(jobs))
     try:
         for i, (candidate, cell) in enumerate(jobs):
@@ -86,11 +87,10 @@ def run(cfg: DictConfig) -> None:
                 log.info("%s", cell_line(new, time.perf_counter() - start))
     finally:
         progress.close()
-    if ranks.rank() == 0:
+    if rank() == 0:
         print(report(found, [c.subject.folder for c in candidates]), flush=True)
         for folder in (c.subject.folder for c in candidates):
             log_evaluation(cfg, folder, [record for record in found if record["run"] == folder.name])
-    ranks.end()
 
 
 def single(cfg: DictConfig, candidate: Candidate) -> Cell:

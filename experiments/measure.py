@@ -17,12 +17,13 @@ from lightning_fabric.utilities import move_data_to_device
 from omegaconf import DictConfig
 from tqdm import tqdm
 
+from datamodules import ranks
 from datamodules.batch import Batch
 from datamodules.errors import InputError
 from datamodules.image_datamodule import ImageDataModule
-from experiments import ranks
 from experiments.journal import Journal
-from experiments.results import Record, add_records, key, plain, read_records, records, short_keys
+from experiments.results import MADE_OF, Record, add_records, key, plain, read_records, records, short_keys
+from experiments.run_folder import write_text
 from lightning_modules.callbacks.sheets import Measured, TestSheets, enlarged, measured, save_pictures
 from lightning_modules.extra_metrics import FILES
 from lightning_modules.restoration import RestorationModule
@@ -180,22 +181,24 @@ def measure(
     names, numbers = test_names(datamodule), datamodule.numbers["test"]
     where = subject.folder / "images" / datamodule.source.name / conditions.folder
     sheets = TestSheets(where, module.protocols[0], subject.label)
+    if pictures != "none" and ranks.rank() == 0:
+        made_of = {name: known[name] for name in ("degradation", "suite_seed", "checkpoint_sha256", "self_ensemble")}
+        write_text(where / MADE_OF, json.dumps(made_of))
     journal = Journal(subject.folder, _identity(module, datamodule, known), ranks.rank())
     module.to(device).eval()
     with journal, torch.inference_mode():
-        done = journal.read()
-        ranks.barrier(device)
+        done = ranks.from_first(journal.read())
         todo = [number for number, name in zip(numbers, names, strict=True) if name not in done]
         if progress:
             progress.images(len(names) - len(todo))
-        for batch in datamodule.test_dataloader(todo[ranks.rank() :: ranks.world()]):
+        for batch in datamodule.test_dataloader(ranks.share(todo)):
             batch = datamodule.on_after_batch_transfer(move_data_to_device(batch, device), 0)
             try:
                 outputs = module.test_step(batch, 0)
             except ValueError as error:  # a network says so of an image or a kernel that it cannot work on
                 raise InputError(f"{', '.join(batch.name)}: {subject.label} cannot restore this: {error}") from error
             baseline = baselines(module, batch)
-            _keep(journal, batch, outputs, baseline)
+            done |= _keep(journal, batch, outputs, baseline)
             first = module.protocols[0].name
             if pictures == "sheets":
                 sheets.write(outputs["restored"], batch, outputs["scores"][first], baseline.get(first))
@@ -203,9 +206,13 @@ def measure(
                 save_pictures(where, outputs["restored"], batch, baseline.get(first))
             if progress:
                 progress.images(len(batch) * ranks.world())
-    ranks.barrier(device)
-    found = _records(journal, module, subject, known, names) if ranks.rank() == 0 else []
-    ranks.barrier(device)
+    done = {name: entry for part in ranks.gather(done) for name, entry in part.items()}
+    found = []
+    if ranks.rank() == 0:
+        found = _records(done, module, subject, known, names)
+        add_records(subject.folder / "results.json", found)
+        journal.remove()
+    ranks.barrier()
     return found
 
 
@@ -219,7 +226,11 @@ def baselines(module: RestorationModule, batch: Batch) -> dict[str, Measured]:
     return {name: Measured(images, {**one.scores, **others}) for name, one in found.items()}
 
 
-def _keep(journal: Journal, batch: Batch, outputs: Mapping[str, Any], baseline: Mapping[str, Measured]) -> None:
+def _keep(
+    journal: Journal, batch: Batch, outputs: Mapping[str, Any], baseline: Mapping[str, Measured]
+) -> dict[str, dict[str, Any]]:
+    """Journal the values of a batch, and return them by image."""
+    kept: dict[str, dict[str, Any]] = {}
     for i, name in enumerate(batch.name):
         network = {
             protocol: {metric: values[i].item() for metric, values in scores.items()}
@@ -229,7 +240,9 @@ def _keep(journal: Journal, batch: Batch, outputs: Mapping[str, Any], baseline: 
             protocol: {metric: values[i].item() for metric, values in found.scores.items()}
             for protocol, found in baseline.items()
         }
-        journal.write(name, network=network, bicubic=bicubic, seconds=outputs["seconds"])
+        kept[name] = {"network": network, "bicubic": bicubic, "seconds": outputs["seconds"]}
+        journal.write(name, **kept[name])
+    return kept
 
 
 def _identity(module: RestorationModule, datamodule: ImageDataModule, known: Mapping[str, Any]) -> dict[str, Any]:
@@ -268,14 +281,27 @@ def same_files(record: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 
 
 def _states(paths: Sequence[Path]) -> str:
-    states = [(str(path), (status := os.stat(path)).st_size, status.st_mtime_ns) for path in paths]
-    return hashlib.sha256(json.dumps(states).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([_state(path) for path in paths]).encode()).hexdigest()[:16]
+
+
+def _state(file: Path) -> tuple[str, int, int]:
+    try:
+        status = os.stat(file)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{file}: is gone since it was decoded: put it back, and run the same command again "
+            "(after a training with resume=auto, which goes straight to the test)"
+        ) from error
+    return str(file), status.st_size, status.st_mtime_ns
 
 
 def _records(
-    journal: Journal, module: RestorationModule, subject: Subject, known: Mapping[str, Any], names: Sequence[str]
+    entries: Mapping[str, Mapping[str, Any]],
+    module: RestorationModule,
+    subject: Subject,
+    known: Mapping[str, Any],
+    names: Sequence[str],
 ) -> list[Record]:
-    entries = journal.read()
     network = {
         p.name: {n: {**entries[n]["network"][p.name], "seconds": entries[n]["seconds"]} for n in names}
         for p in module.protocols
@@ -287,8 +313,6 @@ def _records(
     found = records(bicubic, module.protocols, **of_bicubic(known))
     if subject.label != "bicubic":
         found += records(network, module.protocols, **known)
-    add_records(subject.folder / "results.json", found)
-    journal.remove()
     return found
 
 

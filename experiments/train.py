@@ -12,16 +12,20 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamodules.degradations.random import make_key
 from datamodules.errors import InputError
+from datamodules.ranks import by_first, first_goes_first, rank
+from experiments import ranks
 from experiments.measure import Conditions, Progress, Subject, checksum, measure, metric_files, test_names
 from experiments.results import report
-from experiments.run_folder import open_run
+from experiments.run_folder import close_run, open_run
+from experiments.slurm.preemption import restarted_in
 from experiments.wandb_results import log_training, training_loggers
 from lightning_modules import extra_metrics
 from lightning_modules.callbacks.checkpointing import LastAndBest
 from lightning_modules.callbacks.epoch_log import EpochLog
-from lightning_modules.callbacks.finite import StopOnNonFiniteLoss
+from lightning_modules.callbacks.finite import SkipNonFinite
 from lightning_modules.callbacks.interrupt import StopOnSignal
 from lightning_modules.callbacks.sheets import ValidationSheets
+from lightning_modules.callbacks.throughput import Throughput
 from lightning_modules.checkpoints import AtomicCheckpointIO, load_network, load_weights, read_checkpoint, read_weights
 from lightning_modules.loggers import MetricsCSV
 from lightning_modules.restoration import RestorationModule
@@ -36,6 +40,9 @@ def run(cfg: DictConfig) -> float:
     Raises:
         InputError: for a taken name, unreadable data, a damaged checkpoint, a full disk, a loss that is not a number.
     """
+    if restarted_in(Path(cfg.run_dir)):
+        cfg.resume = "auto"
+    device = ranks.start(cfg)
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # a mapping
     run_dir = Path(cfg.run_dir)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -55,9 +62,10 @@ def run(cfg: DictConfig) -> float:
     module.metrics = extra_metrics.build(cfg.metrics, cfg.lpips_weights, cfg.niqe_model)
     datamodule = hydra.utils.instantiate(cfg.data, _convert_="all")
     # Images are found and decoded before the folder is made: a mistake in the data leaves nothing behind.
-    datamodule.prepare_data()
-    datamodule.setup("fit")
-    datamodule.setup("test")
+    with first_goes_first():
+        datamodule.prepare_data()
+        datamodule.setup("fit")
+        datamodule.setup("test")
 
     last, best = run_dir / "checkpoints" / "last.ckpt", run_dir / "checkpoints" / "best.ckpt"
     resume_from = last if cfg.resume == "auto" and last.exists() else None
@@ -65,12 +73,13 @@ def run(cfg: DictConfig) -> float:
     checkpoint = read_checkpoint(resume_from) if resume_from else {}
     if cfg.weights and resume_from is None:
         read_weights(network, Path(cfg.weights))
-    meta = open_run(run_dir, config, cfg.resume)
+    meta = by_first(lambda: open_run(run_dir, config, cfg.resume))
+    ranks.log_into(run_dir)
     if resume_from is not None:
         load_weights(network, checkpoint, str(resume_from))  # names the difference better than a failing restore
         log.info("continuing %s after step %d", run_dir, checkpoint["global_step"])
-    else:
-        fit_basis(network, datamodule, cfg.seed)
+    elif rank() == 0:
+        fit_basis(network, datamodule, cfg.seed)  # the others get it with the weights when training starts
 
     csv = MetricsCSV(run_dir)
     # Lightning numbers the first step 0: what is kept are the rows of the steps the checkpoint has seen.
@@ -80,17 +89,22 @@ def run(cfg: DictConfig) -> float:
     checkpointing = LastAndBest(str(best.parent), module.monitor, **config["checkpoint"])
     if cfg.trainer.max_epochs is None:
         cfg.trainer.max_epochs = module.epochs  # of a schedule in stages
+    processes = ranks.for_lightning(cfg.trainer, module)
+    processes["plugins"].append(AtomicCheckpointIO())
+    log.info("%s", ranks.batch_line(cfg))
+    throughput = Throughput()
     trainer = hydra.utils.instantiate(
         cfg.trainer,
         _convert_="all",
         logger=active,
-        plugins=[AtomicCheckpointIO()],
+        **processes,
         callbacks=[
-            StopOnNonFiniteLoss(),
-            EpochLog(module.monitor),
+            throughput,
+            SkipNonFinite(**config["nonfinite"]),
+            EpochLog(module.monitor, throughput),
             ValidationSheets(protocols[0], cfg.label, **config["validation_sheets"]),
             checkpointing,
-            StopOnSignal(str(last)),
+            StopOnSignal(checkpointing),
             *hydra.utils.instantiate(cfg.callbacks, _convert_="all").values(),
         ],
     )
@@ -109,7 +123,7 @@ def run(cfg: DictConfig) -> float:
             datamodule,
             subject,
             Conditions(config["degradation"], metric_files=metric_files(cfg)),
-            device=trainer.strategy.root_device,
+            device=device,
             pictures=cfg.pictures,
             progress=progress,
         )
@@ -117,9 +131,11 @@ def run(cfg: DictConfig) -> float:
         if found:
             print(report(found, [run_dir]), flush=True)
         chosen = {"best_step": loaded["global_step"], module.monitor: checkpointing.best_score}
+        close_run(run_dir, score=checkpointing.best_score, checkpoint_sha256=subject.sha256)
         log_training(active[1:], run_dir, found, chosen)
         status = 0
     finally:
+        ranks.leaving()
         for logger in active[1:]:
             finish(logger, status)
     return checkpointing.best_score

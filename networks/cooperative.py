@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from networks.batch_norm import batch_norm
 from networks.restored import Restored
 
 BRANCHES = ("both", "deblur", "superres")
@@ -49,7 +50,12 @@ class BatchNorm(nn.BatchNorm2d):
     statistics are a weighted mean of the batches seen, without the initial 0 and 1. PyTorch's average would still hold
     37 % of these after 1000 steps of momentum 0.001. The factor of step t is therefore momentum/(1 - (1-momentum)^t),
     which starts at 1 and tends to momentum. The variance kept is the unbiased one, in Caffe and PyTorch alike.
+
+    Attributes:
+        synced: whether a batch is what all processes have of it (`lightning_modules.sync_batchnorm` sets it).
     """
+
+    synced = False
 
     def forward(self, input: Tensor, frozen: bool = False) -> Tensor:
         """Normalise by the batch, or by the running statistics (left as they are) in evaluation or if `frozen`."""
@@ -62,7 +68,7 @@ class BatchNorm(nn.BatchNorm2d):
             return F.batch_norm(input, mean, var, self.weight, self.bias, False, 0.0, self.eps)
         # Momentum 1 leaves the statistics of this batch; taking the average here keeps the step count on the device.
         batch_mean, batch_var = torch.zeros_like(mean), torch.zeros_like(var)
-        output = F.batch_norm(input, batch_mean, batch_var, self.weight, self.bias, True, 1.0, self.eps)
+        output = batch_norm(input, batch_mean, batch_var, self.weight, self.bias, 1.0, self.eps, self.synced)
         steps.add_(1)
         factor = -self.momentum / torch.expm1(steps.to(mean.dtype) * math.log1p(-self.momentum))
         mean.lerp_(batch_mean, factor)

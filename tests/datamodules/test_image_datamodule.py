@@ -91,12 +91,24 @@ def test_loader_continues_at_the_next_batch(
     iterator = iter(loader)
     head = [next(iterator).index.tolist() for _ in range(4)]
     state = loader.state_dict()
-    assert state == {"delivered": 4}
+    assert state == {"delivered": 4, "batch": 2}
     again = made.train_dataloader()
     again.load_state_dict(state)
     assert head + [b.index.tolist() for b in epoch(again, 1)] == expected
     assert [b.index.tolist() for b in epoch(again, 1)] == expected  # the pass after it is whole again
-    assert again.state_dict() == {"delivered": 0}
+    assert again.state_dict() == {"delivered": 0, "batch": 2}
+
+
+def test_middle_of_an_epoch_needs_batches_of_the_same_size(
+    make_photographs: Callable[..., Path], tmp_path: Path
+) -> None:
+    made = module(make_photographs(), tmp_path / "c")
+    crops = TrainingCrops(made.caches["train"], made.numbers["train"], 32, 24, 3)
+    ranks = ResumableLoader(crops, EpochOrder(24, 4, 3, 0, 2), num_workers=0)
+    ranks.load_state_dict({"delivered": 1, "batch": 8})
+    ranks.load_state_dict({"delivered": 0, "batch": 4})  # between epochs there is nothing to continue
+    with pytest.raises(InputError, match="with batches of 4 over all processes, found 8 now"):
+        ranks.load_state_dict({"delivered": 1, "batch": 4})
 
 
 def test_images_are_used_evenly_over_epochs(make_photographs: Callable[..., Path], tmp_path: Path) -> None:

@@ -1,0 +1,56 @@
+"""A rank > 0 that rank 0 has started (`experiments.rank_processes`): a plain run of the config that it is told."""
+
+import json
+import os
+import sys
+import threading
+
+
+def main() -> int:
+    """Run the job of this rank; the exit status is that of `run.py`."""
+    told = json.loads(_read_line())
+    threading.Thread(target=_leave_with_the_first, daemon=True).start()
+
+    import logging
+
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    import run
+    from experiments.rank_processes import Invitation, RankProcesses
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    RankProcesses.invitation = Invitation(told["rank"], told["port"])
+    HydraConfig.instance().cfg = OmegaConf.create(  # type: ignore[assignment]  # not typed
+        {**told["cfg"], "hydra": told["hydra"]}  # whose overrides may refer to the config: name=s${seed}
+    )
+    cfg = OmegaConf.create(told["cfg"])
+    OmegaConf.set_struct(cfg, True)
+    with hydra.initialize_config_dir(str(run.CONF), version_base="1.3"):
+        try:
+            run.job(cfg)
+        except KeyboardInterrupt:
+            return 130
+    return 0
+
+
+def _read_line() -> bytes:
+    """The first line of standard input; not through `sys.stdin`, which could not be read in a thread at exit."""
+    found = bytearray()
+    while not found.endswith(b"\n"):
+        if not (part := os.read(0, 1 << 16)):
+            sys.exit(1)  # rank 0 is gone already
+        found += part
+    return bytes(found)
+
+
+def _leave_with_the_first() -> None:
+    """End this process when rank 0 is gone, whatever it is waiting for."""
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
