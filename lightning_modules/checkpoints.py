@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 from torch import nn
 
-from datamodules.errors import InputError
+from datamodules.errors import InputError, gone
 from lightning_modules.matconvnet import read_parameters
 
 PREFIX = "network."
@@ -26,13 +26,14 @@ class AtomicCheckpointIO(CheckpointIO):
         path = Path(path)
         part = path.with_name(path.name + ".part")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             with part.open("wb") as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
         except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
+            if not path.parent.is_dir():
+                raise gone(path.parent) from error
             part.unlink(missing_ok=True)
             kept = " (the previous one is untouched)" if path.exists() else ""
             raise InputError(

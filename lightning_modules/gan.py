@@ -42,7 +42,7 @@ class GANModule(RestorationModule):
     A training step updates the network, then the discriminator by what the network made before its update. Only the
     network's updates count as steps (`global_step`, checkpoints, CSV). The scheduler is applied to both optimisers.
     Checkpoints hold the discriminator under `discriminator.`, which evaluation does not read. With several processes
-    the averages are those of each process, and trainer.strategy=ddp_find_unused_parameters_true is needed.
+    the averages are those of each process.
 
     Args:
         discriminator: makes logits [B, 1] of images of the size of the training patches.
@@ -57,6 +57,8 @@ class GANModule(RestorationModule):
         ValueError: for a weight or norm out of range; at the start of a training with trainer.accumulate_grad_batches
             or trainer.gradient_clip_val, which work with one optimiser only.
     """
+
+    leaves_parameters_out = True  # each of the two updates leaves the other network's out
 
     def __init__(
         self,
@@ -147,8 +149,7 @@ class GANModule(RestorationModule):
                 "train/d_fake": fake.mean(),
             }
         )
-        # A discriminator's loss that is not a number has to stop training too, before it is in a checkpoint.
-        return total.detach() + 0 * d_loss.detach()
+        return total.detach()
 
     def step_schedulers(self, last: bool) -> None:
         """Step what counts batches, and what counts epochs after the last batch of one."""

@@ -14,6 +14,8 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from datamodules.errors import gone
+
 log = logging.getLogger(__name__)
 
 
@@ -78,10 +80,13 @@ class MetricsCSV(Logger):
     def save(self) -> None:
         if not self._unsaved:
             return
-        if self._stale:
-            self._write_all()
-        else:
-            self._write_tail(sorted(self._unsaved))
+        try:
+            if self._stale:
+                self._write_all()
+            else:
+                self._write_tail(sorted(self._unsaved))
+        except FileNotFoundError as error:
+            raise gone(self.path.parent) from error
         self._unsaved.clear()
 
     @rank_zero_only
@@ -127,11 +132,15 @@ class MetricsCSV(Logger):
         steps = sorted(self._rows)
         lines = [_csv_line(self._columns), *map(self._line, steps)]
         temporary = self.path.with_name(self.path.name + ".tmp")
-        with temporary.open("wb") as file:
-            file.write(b"".join(lines))
-            file.flush()
-            os.fsync(file.fileno())  # otherwise a power cut may leave the new name with no content
-        os.replace(temporary, self.path)
+        try:
+            with temporary.open("wb") as file:
+                file.write(b"".join(lines))
+                file.flush()
+                os.fsync(file.fileno())  # otherwise a power cut may leave the new name with no content
+            os.replace(temporary, self.path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
         self._last_step = steps[-1] if steps else -1
         self._last_offset = sum(map(len, lines)) - len(lines[-1])
         self._stale = False

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from datamodules import ranks
 from datamodules.batch import Batch
 from datamodules.errors import InputError
 from lightning_modules.extra_metrics import ImageMetric
@@ -111,6 +112,7 @@ class RestorationModule(pl.LightningModule):
         self.loss = loss
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.config = dict(config or {})
+        self.validated: dict[str, dict[str, float]] = {}  # by image and metric, of this validation
         self.rules = read_rules(network, parameters)
         freeze(network, self.rules)
         self.channels_last = channels_last
@@ -123,6 +125,14 @@ class RestorationModule(pl.LightningModule):
     def monitor(self) -> str:
         """The logged value that chooses the best checkpoint (higher is better)."""
         return f"val/psnr/{self.protocols[0].name}"
+
+    @property
+    def leaves_parameters_out(self) -> bool:
+        """Whether a step may have no gradient for some of the parameters that train: several processes have to know."""
+        supervised = set(self.loss.terms if self.loss else ())
+        if supervised & {"sr", "pyramid"}:  # one comes out of the other
+            supervised |= {"sr", "pyramid"}
+        return not set(self.network.outputs) <= supervised  # type: ignore[arg-type]  # a tuple of str
 
     def forward(self, batch: Batch) -> Restored:
         fields = {name: getattr(batch, name) for name in self.network.inputs}  # type: ignore[union-attr]  # a tuple of str
@@ -147,7 +157,10 @@ class RestorationModule(pl.LightningModule):
         if make is None:
             return {}
         length = {"total_steps": self.trainer.estimated_stepping_batches} if wants_length(make) else {}
-        scheduler = make(optimizer, **length)
+        try:
+            scheduler = make(optimizer, **length)
+        except ValueError as error:  # a schedule that does not fit the length of the training
+            raise InputError(f"scheduler: {error}") from error
         return {"lr_scheduler": {"scheduler": scheduler, "interval": getattr(scheduler, "interval", "epoch")}}
 
     def configure_gradient_clipping(
@@ -197,19 +210,32 @@ class RestorationModule(pl.LightningModule):
             for protocol in protocols
         }
 
+    def on_validation_epoch_start(self) -> None:
+        self.validated = {}
+        ranks.copy_buffers(self.network)
+
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         restored, _ = self.restore(batch)
-        for protocol, values in self.measure(restored, batch).items():
-            for metric, value in values.items():
-                self._log_mean(f"val/{metric}/{protocol}", value, batch)
+        found = {
+            f"val/{metric}/{protocol}": values
+            for protocol, scores in self.measure(restored, batch).items()
+            for metric, values in scores.items()
+        }
         if restored.kernel is not None and batch.kernel is not None:
-            self._log_mean("val/kernel_error", kernel_error(restored.kernel, batch.kernel), batch)
+            found["val/kernel_error"] = kernel_error(restored.kernel, batch.kernel)
+        for i, image in enumerate(batch.name):
+            self.validated[image] = {name: values[i].item() for name, values in found.items()}
         return {"restored": restored}
 
-    def _log_mean(self, name: str, value: Tensor, batch: Batch) -> None:
-        # float32 because that is what Lightning's mean metric keeps; MPS has no float64 either.
-        mean = value.mean().float().to(self.device)
-        self.log(name, mean, batch_size=len(batch), prog_bar=name == self.monitor, sync_dist=True)
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean over the images: every image counts once, whatever process has measured it."""
+        merged = {image: scores for part in ranks.gather(self.validated) for image, scores in part.items()}
+        by_name: dict[str, list[float]] = {}
+        for image in sorted(merged):
+            for name, value in merged[image].items():
+                by_name.setdefault(name, []).append(value)
+        for name, values in by_name.items():
+            self.log(name, sum(values) / len(values), prog_bar=name == self.monitor)
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Returns "restored", its "scores" by protocol and metric, each [B], and "seconds" for each image.

@@ -4,6 +4,7 @@ A scheduler says by its attribute `interval` what it counts; without one it is s
 """
 
 import inspect
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,8 +19,13 @@ def wants_length(make: Callable[..., Any]) -> bool:
     return total_steps is not None and total_steps.default is None
 
 
-def multistep(optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.5, floor: float = 0.0) -> LRScheduler:
+def multistep(
+    optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.5, floor: float = 0.0, warmup: int = 0
+) -> LRScheduler:
     """The learning rate times `gamma` at each of the steps in `milestones`, but at least `floor` times the first one.
+
+    Args:
+        warmup: see `cosine`.
 
     Raises:
         ValueError: if `floor` is not from 0 to 1.
@@ -27,25 +33,66 @@ def multistep(optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.
     if not 0 <= floor <= 1:
         raise ValueError(f"floor is {floor}, expected 0 to 1: a part of the first learning rate")
     scheduler: LRScheduler = MultiStepLR(optimizer, list(milestones), gamma)
-    if floor > 0:
-        steps = sorted(milestones)
-        scheduler = LambdaLR(optimizer, lambda step: max(gamma ** bisect_right(steps, step), floor))
+    if floor > 0 or warmup:
+        steps, ramp = sorted(milestones), _ramp(warmup)
+        scheduler = LambdaLR(optimizer, lambda step: ramp(step) * max(gamma ** bisect_right(steps, step), floor))
     scheduler.interval = "step"  # type: ignore[attr-defined]  # read by the training procedures
     return scheduler
 
 
-def polynomial(optimizer: Optimizer, power: float, total_steps: int | None = None, end: float = 0.0) -> LRScheduler:
+def _ramp(warmup: int) -> Callable[[int], float]:
+    """Factor of the learning rate of step t, from 0: a straight line that is 1 from step `warmup` - 1 on."""
+    if warmup < 0:
+        raise ValueError(f"warmup is {warmup}, expected a number of steps >= 0")
+    return lambda t: min(1.0, (t + 1) / max(1, warmup))
+
+
+def cosine(optimizer: Optimizer, total_steps: int | None = None, end: float = 0.0, warmup: int = 0) -> LRScheduler:
+    """Half a cosine from the learning rate down to `end` at step T, step by step.
+
+    Args:
+        total_steps: T; the training procedures fill in the length of the training where it is None.
+        end: the last learning rate, absolute; of parameters with a smaller learning rate, smaller in proportion.
+        warmup: steps at the start in which the learning rate rises linearly to what the schedule says.
+
+    Raises:
+        ValueError: if T is not larger than `warmup`, `end` exceeds the optimiser's learning rate, or `warmup` is
+            negative.
+    """
+    ramp = _ramp(warmup)
+    if total_steps is None or total_steps <= warmup:
+        raise ValueError(f"total_steps is {total_steps}, expected more optimiser steps than warmup={warmup}")
+    start = max(group["lr"] for group in optimizer.param_groups)
+    if not 0 <= end <= start or start == 0:
+        raise ValueError(f"end is {end}, expected 0 to the learning rate {start}, which is not 0")
+    steps = total_steps
+
+    def factor(t: int) -> float:
+        along = (1 + math.cos(math.pi * min(t, steps) / steps)) / 2
+        return ramp(t) * ((1 - end / start) * along + end / start)
+
+    scheduler = LambdaLR(optimizer, factor)
+    scheduler.interval = "step"  # type: ignore[attr-defined]
+    return scheduler
+
+
+def polynomial(
+    optimizer: Optimizer, power: float, total_steps: int | None = None, end: float = 0.0, warmup: int = 0
+) -> LRScheduler:
     """lr(t) = (lr - end) (1 - t / T)^power + end: Tao et al., CVPR 2018 (power 0.3).
 
     Args:
         total_steps: T; the training procedures fill in the length of the training where it is None.
         end: the last learning rate, absolute; of parameters with a smaller learning rate, smaller in proportion.
+        warmup: see `cosine`.
 
     Raises:
         ValueError: if T or `power` is not positive or `end` exceeds the optimiser's learning rate.
     """
     if not total_steps or total_steps < 1:
         raise ValueError(f"total_steps is {total_steps}, expected the number of optimiser steps of the training")
+    if total_steps <= warmup:
+        raise ValueError(f"total_steps is {total_steps}, expected more optimiser steps than warmup={warmup}")
     if power <= 0:
         raise ValueError(f"power is {power}, expected a number > 0")
     start = max(group["lr"] for group in optimizer.param_groups)
@@ -53,8 +100,10 @@ def polynomial(optimizer: Optimizer, power: float, total_steps: int | None = Non
         raise ValueError(f"end is {end}, expected 0 to the learning rate {start}, which is not 0")
     steps = total_steps
 
+    ramp = _ramp(warmup)
+
     def factor(t: int) -> float:
-        return (1 - end / start) * max(0.0, 1 - t / steps) ** power + end / start
+        return ramp(t) * ((1 - end / start) * max(0.0, 1 - t / steps) ** power + end / start)
 
     scheduler = LambdaLR(optimizer, factor)
     scheduler.interval = "step"  # type: ignore[attr-defined]

@@ -118,8 +118,7 @@ class StagedModule(RestorationModule):
 
     Every stage starts with a fresh optimiser state. The best checkpoint is that of the last stage reached, for the
     scores of different stages do not compare. Validation uses the network as the stage has set it, and a checkpoint's
-    config has the network's options of its stage. After the last stage its settings stay. With several processes
-    trainer.strategy=ddp_find_unused_parameters_true is needed.
+    config has the network's options of its stage. After the last stage its settings stay.
 
     Args:
         stages: by name, in order: see `Stage`.
@@ -129,6 +128,8 @@ class StagedModule(RestorationModule):
     Raises:
         ValueError: for stages that do not fit the network.
     """
+
+    leaves_parameters_out = True
 
     def __init__(self, network: nn.Module, *args: Any, stages: Mapping[str, Mapping[str, Any]], **options: Any) -> None:
         super().__init__(network, *args, **options)

@@ -126,6 +126,15 @@ def finish(logger: Logger, exit_code: int) -> None:
         _close(logger.experiment, exit_code)
 
 
+def mark_preempting(logger: Logger) -> None:
+    """Tell W&B that the machine takes its place back, so that the run counts as preempted. Never raises."""
+    if isinstance(logger, WandbLogger) and rank_zero():
+        try:
+            logger.experiment.mark_preempting()
+        except Exception as error:  # the checkpoint is written; whatever W&B has to say must not stop the requeueing
+            log.warning("W&B could not be told of the preemption (%s).", error)
+
+
 def _close(run: Any, exit_code: int | None) -> None:
     try:
         run.finish(exit_code=exit_code)

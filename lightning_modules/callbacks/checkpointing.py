@@ -8,6 +8,11 @@ from typing import Any
 import pytorch_lightning as pl
 
 
+def between_updates(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Whether a batch of an epoch ended an update of the weights: gradients accumulated so far are in no checkpoint."""
+    return (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+
+
 class LastAndBest(pl.Callback):
     """Writes `last.ckpt` at every epoch end and now and then inside an epoch, and `best.ckpt` when validation improves.
 
@@ -39,10 +44,16 @@ class LastAndBest(pl.Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best_score, self.stage = state["best_score"], state.get("stage")
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if trainer.is_global_zero:
+            self.last.parent.mkdir(parents=True, exist_ok=True)
+            for part in self.last.parent.glob("*.part"):  # of a run that was killed while it wrote
+                part.unlink(missing_ok=True)
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if batch_idx + 1 >= trainer.num_training_batches:
+        if batch_idx + 1 >= trainer.num_training_batches or not between_updates(trainer, batch_idx):
             return  # the epoch end writes, after validation
         step = trainer.global_step
         by_step = self.every_n_steps > 0 and step > 0 and step % self.every_n_steps == 0

@@ -7,18 +7,21 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_only
 
+from lightning_modules.callbacks.throughput import Throughput
+
 log = logging.getLogger(__name__)
 
 
 class EpochLog(pl.Callback):
-    """Logs epoch, step, mean training loss, the monitored validation value and the seconds taken.
+    """Logs epoch, step, mean training loss, the monitored validation value, the seconds taken and the speed.
 
     Args:
         monitor: logged validation value to show, in dB.
+        throughput: measures the speed; None leaves it out.
     """
 
-    def __init__(self, monitor: str) -> None:
-        self.monitor = monitor
+    def __init__(self, monitor: str, throughput: Throughput | None = None) -> None:
+        self.monitor, self.throughput = monitor, throughput
         self.best = float("-inf")
         self.stage: str | None = None  # scores of different stages do not compare
         self.losses: list[Any] = []
@@ -60,7 +63,8 @@ class EpochLog(pl.Callback):
             value = float(trainer.callback_metrics[self.monitor])
             self.best = max(self.best, value)
             text += f", {self.monitor} {value:.2f} dB (best {self.best:.2f})"
-        log.info("%s, %.1f s", text, time.monotonic() - self.started)
+        speed = self.throughput.epoch_text() if self.throughput else ""
+        log.info("%s, %.1f s%s", text, time.monotonic() - self.started, f", {speed}" if speed else "")
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "stage": self.stage}

@@ -16,14 +16,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.batch import Batch
-from datamodules.errors import InputError
-from lightning_modules.callbacks import sheets
+from lightning_modules.callbacks import interrupt, sheets
 from lightning_modules.callbacks.checkpointing import LastAndBest
 from lightning_modules.callbacks.epoch_log import EpochLog
-from lightning_modules.callbacks.finite import StopOnNonFiniteLoss
-from lightning_modules.callbacks.interrupt import Interrupted, StopOnSignal
+from lightning_modules.callbacks.interrupt import SIGNALS, Interrupted, StopOnSignal
 from lightning_modules.callbacks.sheets import ValidationSheets
 from lightning_modules.callbacks.sheets import panels as make_panels
+from lightning_modules.loggers import MetricsCSV
 from lightning_modules.pictures import Panel
 from lightning_modules.protocols import Protocol
 from networks.restored import Restored
@@ -51,16 +50,19 @@ class Module(pl.LightningModule):
 
 
 def make_trainer(folder: Path, callbacks: list[pl.Callback], epochs: int, **options: Any) -> pl.Trainer:
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    quiet = {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+        "logger": False,
+    }
     return pl.Trainer(
         default_root_dir=folder,
         accelerator="cpu",
-        logger=False,
         max_epochs=epochs,
         callbacks=callbacks,
         num_sanity_val_steps=1,
-        **quiet,
-        **options,
+        **(quiet | options),
     )
 
 
@@ -202,7 +204,7 @@ class Send(pl.Callback):
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
     """What happens at a signal is the same after every run, however it ended: one test must not decide for the next."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     yield
     after = {number: signal.getsignal(number) for number in before}
     for number, handler in before.items():
@@ -215,24 +217,64 @@ def test_handlers_come_back_after_training(tmp_path: Path) -> None:
 
     def mine(signum: int, frame: Any) -> None: ...
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         before = signal.signal(number, mine)
-        fit(make_trainer(tmp_path, [StopOnSignal(str(tmp_path / "last.ckpt"))], 1), Module([1.0]))
+        fit(make_trainer(tmp_path, [StopOnSignal(LastAndBest(str(tmp_path), MONITOR))], 1), Module([1.0]))
         found.append(signal.signal(number, before))
-    assert found == [mine, mine]
+    assert found == [mine] * 4
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signal_finishes_the_step_and_saves(tmp_path: Path, number: signal.Signals, status: int) -> None:
-    stop = StopOnSignal(str(tmp_path / "last.ckpt"))
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGUSR2, 140)],
+)
+def test_signal_finishes_the_step_and_saves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, status: int
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(interrupt, "mark_preempting", told.append)
+    saved: list[int] = []
+
+    class Keeper(LastAndBest):
+        def save_last(self, trainer: pl.Trainer) -> None:
+            saved.append(trainer.global_step)
+            super().save_last(trainer)
+
+    keeper, logger = Keeper(str(tmp_path), MONITOR), MetricsCSV(tmp_path)
+    trainer = make_trainer(tmp_path, [keeper, StopOnSignal(keeper), Send(number)], 2, logger=logger)
     with pytest.raises(Interrupted) as error:
-        fit(make_trainer(tmp_path, [LastAndBest(str(tmp_path), MONITOR), stop, Send(number)], 2), Module([1.0, 2.0]))
+        fit(trainer, Module([1.0, 2.0]))
     assert error.value.exit_status == status
+    assert step_of(tmp_path / "last.ckpt") == 2
+    assert saved == [2]  # with the rows of the loggers before it
+    assert told == ([] if number == signal.SIGINT else [logger])
+
+
+def test_signal_waits_for_the_end_of_an_accumulation(tmp_path: Path) -> None:
+    """Gradients that are half summed up are in no checkpoint."""
+
+    class SendEarly(Send):
+        def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            if batch_idx == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    keeper = LastAndBest(str(tmp_path), MONITOR)
+    trainer = make_trainer(tmp_path, [keeper, StopOnSignal(keeper), SendEarly()], 2, accumulate_grad_batches=2)
+    with pytest.raises(Interrupted):
+        fit(trainer, Module([1.0, 2.0]))
+    assert step_of(tmp_path / "last.ckpt") == 1
+
+
+def test_machine_that_repeats_itself_is_heard_once(tmp_path: Path) -> None:
+    keeper = LastAndBest(str(tmp_path), MONITOR)
+    repeated = Send(signal.SIGUSR1, signal.SIGTERM, signal.SIGUSR1)
+    with pytest.raises(Interrupted, match="SIGUSR1"):
+        fit(make_trainer(tmp_path, [keeper, StopOnSignal(keeper), repeated], 2), Module([1.0, 2.0]))
     assert step_of(tmp_path / "last.ckpt") == 2
 
 
-def test_second_signal_stops_at_once(tmp_path: Path) -> None:
-    stop = StopOnSignal(str(tmp_path / "last.ckpt"))
+def test_ctrl_c_after_a_signal_stops_at_once(tmp_path: Path) -> None:
+    stop = StopOnSignal(LastAndBest(str(tmp_path), MONITOR))
     with pytest.raises(Interrupted) as error:
         fit(make_trainer(tmp_path, [stop, Send(signal.SIGTERM, signal.SIGINT)], 2), Module([1.0, 2.0]))
     assert error.value.exit_status == 130
@@ -245,21 +287,10 @@ def test_signal_at_an_epoch_end_waits_for_the_validation(tmp_path: Path) -> None
             if trainer.global_step == 2:
                 os.kill(os.getpid(), signal.SIGINT)
 
-    stop = StopOnSignal(str(tmp_path / "last.ckpt"))
+    stop = StopOnSignal(LastAndBest(str(tmp_path), MONITOR))
     with pytest.raises(Interrupted):
         fit(make_trainer(tmp_path, [LastAndBest(str(tmp_path), MONITOR), stop, SendLate()], 2), Module([1.0, 2.0]))
     assert step_of(tmp_path / "last.ckpt") == step_of(tmp_path / "best.ckpt") == 3
-
-
-@pytest.mark.parametrize("bad", [1, 2, 3, 4])
-def test_loss_that_is_no_number(tmp_path: Path, bad: int) -> None:
-    """No checkpoint holds the update of the bad step, counted from 1."""
-    keepers = [StopOnNonFiniteLoss(), LastAndBest(str(tmp_path), MONITOR, every_n_steps=1)]
-    module = Module([1.0, 2.0], lambda step: float("inf") if step + 1 == bad else 0.0)
-    with pytest.raises(InputError, match=f"the loss became inf at step {bad}: lower optimizer.lr"):
-        fit(make_trainer(tmp_path, keepers, 2), module)
-    last = tmp_path / "last.ckpt"
-    assert (step_of(last) if last.exists() else 0) == bad - 1
 
 
 class Pictures:

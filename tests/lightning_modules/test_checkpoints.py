@@ -35,6 +35,7 @@ def make_checkpoint(network: torch.nn.Module, **model: Any) -> dict[str, Any]:
 def path(tmp_path: Path) -> Path:
     """A good checkpoint."""
     torch.manual_seed(0)
+    (tmp_path / "deep").mkdir()
     AtomicCheckpointIO().save_checkpoint(make_checkpoint(make_network()), tmp_path / "deep" / "a.ckpt")
     return tmp_path / "deep" / "a.ckpt"
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.batch import Batch
 from datamodules.errors import InputError
-from lightning_modules.callbacks.finite import StopOnNonFiniteLoss
+from lightning_modules.callbacks.finite import SkipNonFinite
 from lightning_modules.gan import GANModule, discriminator_loss, generator_loss
 from lightning_modules.losses import MultiBranchLoss
 from lightning_modules.protocols import Protocol
@@ -238,16 +238,25 @@ def test_schedules_count_epochs_or_steps() -> None:
     assert [r[1] for r in by_step.rates] == pytest.approx([1e-3, 1e-4, 1e-4, 1e-4, 1e-5, 1e-5])
 
 
-def test_a_loss_of_the_discriminator_that_is_no_number_stops_too() -> None:
+def test_a_loss_of_the_discriminator_that_is_no_number_is_skipped_too() -> None:
     module = make_module()
+    before = {k: v.clone() for k, v in module.discriminator.state_dict().items()}
 
     class Poison(pl.Callback):
         def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
             if optimizer is trainer.optimizers[0]:
-                next(pl_module.discriminator.parameters()).data.fill_(float("nan"))
+                self.weight = next(pl_module.discriminator.parameters())
+                self.value = self.weight.detach().clone()
+                self.weight.data.fill_(float("nan"))
 
-    with pytest.raises(InputError, match="the loss became nan at step 1"):
-        fit(module, callbacks=[StopOnNonFiniteLoss(), Poison()])
+        def on_train_batch_end(self, *_: Any) -> None:
+            self.weight.data.copy_(self.value)
+
+    skip = SkipNonFinite(max_skips=1)
+    with pytest.raises(InputError, match=r"^the loss was not a finite number in 2 steps in succession \(step 2\)"):
+        fit(module, callbacks=[Poison(), skip])
+    assert skip.skipped == 2
+    assert all(torch.equal(before[k], v) for k, v in module.discriminator.state_dict().items())
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,8 @@ def program(body: str) -> str:
         import os
         import sys
         from pathlib import Path
-        from lightning_modules.wandb_runs import api_or_refuse, finish, keep_best, wandb_logger, where_line
+        from lightning_modules.wandb_runs import api_or_refuse, finish, keep_best, mark_preempting
+        from lightning_modules.wandb_runs import wandb_logger, where_line
 
         logging.basicConfig(format="%(levelname)s %(message)s")
 
@@ -83,6 +84,7 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Result:
         finish(first, 0)
         second = start("bbb", config={"lr": 0.01}, group=None)
         log(second, [7.0])
+        mark_preempting(second)
         print(where_line(second))
         finish(second, 1)
         again = start("aaa")
@@ -106,6 +108,8 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Result:
         os.environ["WANDB_MODE"] = "offline"
         ask()
         broken = start("fff")
+        broken.experiment.mark_preempting = lambda: 1 / 0
+        mark_preempting(broken)
         broken.experiment.finish = lambda exit_code: 1 / 0
         finish(broken, 0)
         healthy = start("ggg")
@@ -120,6 +124,7 @@ def test_offline_run_records_everything_and_prints_nothing(offline: Result) -> N
     assert all(line.startswith("W&B") for line in offline.lines[:5]), "W&B printed something of its own"
     assert offline.errors.startswith("END OF SCENE"), "W&B printed something of its own"
     run = read_offline(offline_folder(offline.lines[0]))
+    assert not run.preempting
     assert run.config == {"model": {"channels": 32}, "lr": 0.001, "_wandb": run.config["_wandb"]}
     assert (run.group, run.job_type, run.tags) == ("sweep", "train", ["x4", "small"])
     assert (run.name, run.project, run.exit_code) == ("name of aaa", "deblur", 0)
@@ -131,7 +136,7 @@ def test_offline_run_records_everything_and_prints_nothing(offline: Result) -> N
 def test_two_offline_runs_in_one_process_do_not_mix(offline: Result) -> None:
     run = read_offline(offline_folder(offline.lines[1]))
     assert run.values("train/loss") == [7.0]
-    assert (run.config["lr"], run.group, run.exit_code) == (0.01, "", 1)
+    assert (run.config["lr"], run.group, run.exit_code, run.preempting) == (0.01, "", 1, True)
     assert "model" not in run.config
 
 
@@ -243,6 +248,7 @@ def test_dead_server_is_named_and_the_run_recorded_offline(offline: Result) -> N
 
 
 def test_finish_never_raises_and_frees_the_process_for_the_next_run(offline: Result) -> None:
+    assert "WARNING W&B could not be told of the preemption (division by zero)" in offline.errors
     assert "WARNING W&B could not close its run (division by zero)" in offline.errors
     run = read_offline(offline_folder(offline.lines[-1]))
     assert (run.name, run.values("train/loss")) == ("name of ggg", [3.0])

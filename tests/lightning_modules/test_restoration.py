@@ -77,9 +77,12 @@ def test_kernels_are_measured_where_both_are_known() -> None:
 def test_validation_logs_kernels_once(monkeypatch: pytest.MonkeyPatch) -> None:
     module = RestorationModule(Estimates(), PROTOCOLS)
     logged: dict[str, float] = {}
-    monkeypatch.setattr(module, "log", lambda name, value, **_: logged.update({name: value.item()}))
+    monkeypatch.setattr(module, "log", lambda name, value, **_: logged.update({name: value}))
     batch = make(2, kernel=kernels(2, 7, seed=3))
+    module.on_validation_epoch_start()
     outputs = module.validation_step(batch, 0)
+    module.validation_step(batch, 1)  # an image that was measured twice, by two processes, counts once
+    module.on_validation_epoch_end()
     scores = module.test_step(batch, 0)["scores"]
     wanted = {f"val/{m}/{p}": scores[p][m].mean().item() for p in scores for m in ("psnr", "ssim")}
     wanted["val/kernel_error"] = scores["gfn"]["kernel_error"].mean().item()

@@ -1,5 +1,6 @@
 """Schedules by steps: against their formula, and stepped by Lightning with every optimiser step."""
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from datamodules.batch import Batch
+from datamodules.errors import InputError
 from lightning_modules.losses import MultiBranchLoss
 from lightning_modules.protocols import Protocol
 from lightning_modules.restoration import RestorationModule
-from lightning_modules.schedules import multistep, polynomial, wants_length
+from lightning_modules.schedules import cosine, multistep, polynomial, wants_length
 from networks.restored import Restored
 from tests.lightning_modules.test_parameters import ADAM
 
@@ -170,3 +172,47 @@ def test_multistep_counts_steps_also_after_a_resume(tmp_path: Path, save: int) -
     whole = fit(tmp_path / "a.ckpt", make, save)
     assert whole == pytest.approx([0.01 * 0.5 ** sum(t >= m for m in (3, 5, 9)) for t in range(12)])
     assert fit(tmp_path / "a.ckpt", make, resume=True) == pytest.approx(whole[save:])
+
+
+def test_cosine_by_hand() -> None:
+    found = rates(cosine(make_optimizer(0.1, 0.01), total_steps=4, end=0.02), 5)
+    middle = 0.02 + 0.08 * (1 + 0.5**0.5) / 2
+    assert found == pytest.approx([0.1, middle, 0.06, 0.12 - middle, 0.02, 0.02])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(cosine, total_steps=20, end=0.001),
+        partial(polynomial, power=0.3, total_steps=20),
+        partial(multistep, milestones=[2, 6], gamma=0.5),
+        partial(multistep, milestones=[2, 6], gamma=0.5, floor=0.3),
+    ],
+)
+def test_warm_up_rises_to_the_schedule(make: Any) -> None:
+    plain, warm, none = (
+        rates(make(make_optimizer(0.1, 0.01), **more), 9) for more in ({}, {"warmup": 4}, {"warmup": 0})
+    )
+    ramp = [0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 1]
+    assert warm == pytest.approx([factor * rate for factor, rate in zip(ramp, plain, strict=True)])
+    assert none == plain
+
+
+def test_warm_up_goes_on_after_a_resume(tmp_path: Path) -> None:
+    make = partial(cosine, warmup=8)
+    whole = fit(tmp_path / "a.ckpt", make, 5)
+    assert whole[:2] == pytest.approx([0.01 / 8, 0.02 / 8 * (1 + math.cos(math.pi / 12)) / 2])
+    assert fit(tmp_path / "a.ckpt", make, resume=True) == whole[5:]
+
+
+def test_a_warm_up_longer_than_the_training_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"^scheduler: total_steps is 12, expected more optimiser steps than warmup=12"
+    ):
+        fit(tmp_path / "a.ckpt", partial(cosine, warmup=12))
+    with pytest.raises(ValueError, match="total_steps is 4, expected more optimiser steps than warmup=9"):
+        polynomial(make_optimizer(0.1), power=1.0, total_steps=4, warmup=9)
+    with pytest.raises(ValueError, match=r"^warmup is -1, expected a number of steps >= 0"):
+        multistep(make_optimizer(0.1), milestones=[2], warmup=-1)
+    with pytest.raises(ValueError, match=r"^end is 0.2, expected 0 to the learning rate 0.1"):
+        cosine(make_optimizer(0.1), total_steps=9, end=0.2)

@@ -1,0 +1,317 @@
+"""Where the time of a training step goes, how fast it is, and how that compares with what the device can do."""
+
+import functools
+import re
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.profilers import Profiler
+from torch.utils.flop_counter import FlopCounterMode
+
+PARTS = ("wait", "degradation", "network", "optimizer", "other")
+_MOST_PENDING = 1000  # intervals that wait for the device
+
+
+class Clock(Protocol):
+    """`now` is the time of the host in seconds; a mark is a moment in the work of the device."""
+
+    def now(self) -> float: ...
+    def mark(self) -> Any: ...
+    def seconds(self, start: Any, end: Any) -> float: ...
+    def catch_up(self) -> None:
+        """Wait for the device."""
+
+
+class HostClock:
+    """For devices that work while Python waits."""
+
+    now = mark = staticmethod(time.perf_counter)
+
+    def seconds(self, start: float, end: float) -> float:
+        return end - start
+
+    def catch_up(self) -> None: ...
+
+
+class CudaClock:
+    """Marks are events among the kernels: setting one waits for nothing."""
+
+    now = staticmethod(time.perf_counter)
+
+    def mark(self) -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds(self, start: torch.cuda.Event, end: torch.cuda.Event) -> float:
+        return start.elapsed_time(end) / 1e3
+
+    def catch_up(self) -> None:
+        torch.cuda.synchronize()
+
+
+class _Listener(Profiler):
+    """Lightning tells its profiler when its actions begin and end; this one passes that on."""
+
+    def __init__(self, inner: Profiler, heard: Callable[[str, bool], None]) -> None:
+        super().__init__()
+        self.inner, self.heard = inner, heard
+
+    def start(self, action_name: str) -> None:
+        self.inner.start(action_name)
+        self.heard(action_name, True)
+
+    def stop(self, action_name: str) -> None:
+        self.heard(action_name, False)
+        self.inner.stop(action_name)
+
+    def summary(self) -> str:
+        return self.inner.summary()
+
+    def setup(self, stage: str, local_rank: int | None = None, log_dir: str | None = None) -> None:
+        self.inner.setup(stage, local_rank, log_dir)
+
+    def teardown(self, stage: str | None) -> None:
+        self.inner.teardown(stage)
+
+    def describe(self) -> None:
+        self.inner.describe()
+
+
+class Throughput(pl.Callback):
+    """Logs, with the other values of a training step:
+
+    `speed/patches_per_second` of all processes; `speed/step_ms`; `speed/*_percent` of the step by part: waiting for
+    the loader (`wait`), degradation on the device, network (forward, loss, backward), optimizer (clipping and update),
+    other (transfer, callbacks, logging); `speed/peak_gib`: peak memory of the device, on the CPU of this process;
+    `speed/ceiling_percent`: floating-point operations of convolutions and matrix products a second, of what the device
+    was measured to do on large ones. And once an epoch `speed/minutes` of training, over all attempts.
+
+    Values are means since the line before, validation and the first step of a stage left out, in which the operations
+    are counted, and the next one if that compiles. The device is waited for only where a line is logged. Has to be the
+    first callback.
+
+    Args:
+        clock: for tests; the default fits the device.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.given = clock
+        self.minutes_before = 0.0
+        self.totals: dict[str, float] = defaultdict(float)
+        self.waited = 0.0  # in the present step
+        self.at_line: Mapping[str, float] = {}  # totals when the last line was logged, and when the last epoch ended
+        self.at_epoch: Mapping[str, float] = {}
+        self.opened: dict[str, Any] = {}  # marks where intervals begin
+        self.pending: list[tuple[str, Any, Any]] = []
+        self.began: float | None = None
+        self.counted_stage: Any = self
+        self.counter: FlopCounterMode | None = None
+        self.compiles = False  # the present step
+        self.flops = 0
+        self.logged_step = -1
+        self.training = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self.trainer, self.module = trainer, pl_module
+            self.device = trainer.strategy.root_device
+            self.clock = self.given or (CudaClock() if self.device.type == "cuda" else HostClock())
+            self.profiler = trainer.profiler  # type: ignore[attr-defined]  # set in Trainer.__init__
+            trainer.profiler = _Listener(self.profiler, self._heard)  # type: ignore[attr-defined]
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            trainer.profiler = self.profiler  # type: ignore[attr-defined]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        for optimizer in trainer.optimizers:
+            optimizer.register_step_post_hook(self._updated)
+        self.began = self.step_began = self.clock.now()
+        self.training = True
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.step_began = self.clock.now()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.training = False
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.training = not trainer.sanity_checking
+        self.step_began = self.clock.now()
+
+    def _heard(self, action: str, begins: bool) -> None:
+        """An action of Lightning's begins or ends."""
+        if not self.training:
+            return
+        if action.endswith("train_dataloader_next"):
+            if begins:
+                self.wait_began = self.clock.now()
+            else:
+                self.waited = self.clock.now() - self.wait_began
+        elif action.endswith(".on_after_batch_transfer"):
+            self._interval("degradation", begins)
+        elif action == "run_training_batch":
+            self._count(begins)
+            self._interval("run", begins)
+
+    def _interval(self, name: str, begins: bool) -> None:
+        if begins:
+            self.opened[name] = self.clock.mark()
+        elif name in self.opened:
+            self.pending.append((name, self.opened.pop(name), self.clock.mark()))
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        self._interval("optimizer", True)
+
+    def _updated(self, *_: Any) -> None:
+        self._interval("optimizer", False)
+
+    def _count(self, begins: bool) -> None:
+        """Count the operations of the first step of each stage, of the real one: it is what it is at any resumption."""
+        stage = getattr(self.module, "stage", None)
+        if begins and stage != self.counted_stage:
+            self.counted_stage = stage
+            torch.compiler.set_stance("force_eager")  # compiled code shows the counter nothing
+            self.counter = FlopCounterMode(display=False)
+            self.counter.__enter__()
+        elif not begins and self.counter is not None:
+            self.counter.__exit__(None, None, None)
+            torch.compiler.set_stance("default")
+            self.flops = self.counter.get_total_flops()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = self.clock.now()
+        if self.counter is not None or self.compiles:
+            # Counted in eager mode: the next step compiles, for minutes.
+            self.compiles = self.counter is not None and any(
+                m._compiled_call_impl is not None for m in self.module.modules()
+            )
+            self.counter = None
+            self.pending.clear()
+        else:
+            self.totals["wait"] += self.waited
+            self.totals["step"] += now - self.step_began
+            self.totals["steps"] += 1
+            self.totals["patches"] += len(batch) * trainer.world_size
+            self.totals["flops"] += self.flops
+        step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
+        # Lightning writes a line at the same steps, not for batches that only accumulate gradients.
+        if step != self.logged_step and every and step % every == 0 and self.totals["steps"]:
+            self.logged_step = step
+            self._settle(now)
+            bar = ("patches_per_second", "wait_percent")
+            for name, value in self.speeds(self.at_line).items():
+                pl_module.log(f"speed/{name}", value, prog_bar=name in bar)
+            self.at_line = dict(self.totals)
+            now = self.clock.now()
+        elif len(self.pending) > _MOST_PENDING:
+            self._settle(now)
+        self.step_began = now
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        pl_module.log("speed/minutes", self.minutes())
+
+    def _settle(self, now: float) -> None:
+        """Read the marks, for which the device has to come as far; what it takes is time of the step."""
+        self.clock.catch_up()
+        self.totals["step"] += self.clock.now() - now
+        for name, start, end in self.pending:
+            self.totals[name] += self.clock.seconds(start, end)
+        self.pending.clear()
+
+    def speeds(self, since: Mapping[str, float]) -> dict[str, float]:
+        """Names and values, means over the steps since the totals were these; nothing if there was no step."""
+        spent = defaultdict(float, {name: value - since.get(name, 0.0) for name, value in self.totals.items()})
+        if not spent["steps"] or spent["step"] <= 0:
+            return {}
+        spent["network"] = spent["run"] - spent["optimizer"]
+        spent["other"] = spent["step"] - sum(spent[part] for part in PARTS[:-1])
+        found = {
+            "patches_per_second": spent["patches"] / spent["step"],
+            "step_ms": 1e3 * spent["step"] / spent["steps"],
+            **{f"{part}_percent": 100 * max(spent[part], 0.0) / spent["step"] for part in PARTS},
+        }
+        memory = peak_memory(self.device)
+        if memory is not None:
+            found["peak_gib"] = memory / 2**30
+        if spent["flops"]:
+            with self.trainer.precision_plugin.forward_context():
+                best = ceiling(str(self.device), torch.get_num_threads(), str(self.trainer.precision))
+            found["ceiling_percent"] = 100 * spent["flops"] / spent["step"] / best
+        return found
+
+    def epoch_text(self) -> str:
+        """The speed since the last call, for a line a person reads; "" without a step that counts."""
+        self._settle(self.clock.now())
+        found = self.speeds(self.at_epoch)
+        self.at_epoch = dict(self.totals)
+        if not found:
+            return ""
+        text = f"{found['patches_per_second']:.1f} patches/s, wait {found['wait_percent']:.0f} %"
+        text += f", degradation {found['degradation_percent']:.0f} %"
+        if "ceiling_percent" in found:
+            text += f", {found['ceiling_percent']:.0f} % of the ceiling"
+        return text + (f", peak {found['peak_gib']:.1f} GiB" if "peak_gib" in found else "")
+
+    def minutes(self) -> float:
+        return self.minutes_before + (0.0 if self.began is None else (self.clock.now() - self.began) / 60)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"minutes": self.minutes()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.minutes_before = state["minutes"]
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Bytes at the peak, of the device or (Linux alone; None elsewhere) resident in this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        # Not getrusage: a process begins with the peak of the one that started it.
+        found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return 1024 * int(found[1]) if found else None
+
+
+@functools.cache
+def ceiling(device: str, threads: int, precision: str) -> float:
+    """Floating-point operations a second of the better of a large matrix product and a convolution, as measured.
+
+    In the precision that is in force around the call; the arguments only tell measurements apart.
+    """
+    large = device.startswith("cuda")
+    side, batch, channels, image = (4096, 8, 256, 64) if large else (512, 2, 64, 64)
+    generator = torch.Generator().manual_seed(0)  # of its own: that of the training stays as it was
+    matrix = torch.rand(side, side, generator=generator).to(device)
+    images = torch.rand(batch, channels, image, image, generator=generator).to(device)
+    weight = torch.rand(channels, channels, 3, 3, generator=generator).to(device)
+    works: list[tuple[Callable[[], Any], float]] = [
+        (lambda: matrix @ matrix, 2.0 * side**3),
+        (lambda: torch.conv2d(images, weight, padding=1), 2.0 * 9 * batch * (channels * image) ** 2),
+    ]
+    clock: Clock = CudaClock() if large else HostClock()
+    best = 0.0
+    with torch.no_grad():
+        for work, flops in works:
+            work()
+            end = time.perf_counter() + 0.1
+            while time.perf_counter() < end:
+                start = clock.mark()
+                for _ in range(10 if large else 1):
+                    work()
+                stop = clock.mark()
+                clock.catch_up()
+                best = max(best, (10 if large else 1) * flops / clock.seconds(start, stop))
+    return best
