@@ -16,17 +16,18 @@ from typing import Any
 
 import yaml
 
+from datamodules import ranks
 from datamodules.errors import InputError
 from lightning_modules.wandb_runs import agent_trial
 
 # Overrides that change how or where an experiment runs, not what it computes, are no part of its name.
 _UNNAMED = re.compile(
     r"^(name|group|resume|runs_dir|data_dir|task|run|ckpt|run_dir|pictures|metrics|lpips_weights|niqe_model"
-    r"|suite\..*|hydra.*|logger.*|callbacks.*"
+    r"|suite\..*|hydra.*|logger.*|callbacks\.(?!ema|early_stopping).*"
     r"|data\.(num_workers|cache_dir|on_corrupt)|trainer\.(accelerator|enable_progress_bar|num_nodes))$"
 )
 # Sections that have to be equal when a run is continued, and the keys in them that may differ all the same.
-_IDENTITY = ("model", "procedure", "loss", "optimizer", "scheduler", "degradation", "data", "seed")
+_IDENTITY = ("model", "procedure", "loss", "optimizer", "scheduler", "degradation", "data", "seed", "callbacks.ema")
 _FREE_DATA_KEYS = {"num_workers", "cache_dir", "root", "source"}
 _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "kornia", "albumentations", "torchmetrics", "wandb", "numpy")
 
@@ -61,15 +62,17 @@ def run_name(choices: Mapping[str, Any], overrides: Sequence[str]) -> str:
     parts = [f"{k}={_short(v) if k.endswith('root') else v}" for k, v in sorted(named.items())]
     name = re.sub(r"[^A-Za-z0-9._=,-]+", "_", "-".join([base, *parts]))
     if len(name) > 120:
-        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-        name = f"{name[:100]}-{digest}"
+        seed = next((part for part in parts if part.startswith("seed=")), "")  # seeds belong together
+        rest = name.replace(f"-{seed}", "", 1) if seed else name
+        name = f"{rest[:100]}-{hashlib.sha256(rest.encode()).hexdigest()[:8]}" + (f"-{seed}" if seed else "")
     trial = agent_trial()
     return f"{name}-{trial}" if trial else name
 
 
 def named_overrides(overrides: Sequence[str]) -> dict[str, str]:
     """Those overrides of a command line, `key=value`, that change what an experiment computes."""
-    pairs = (item.lstrip("+~").split("=", 1) for item in overrides if "=" in item)
+    # What is taken out (~loss.terms.deblurred) has no value.
+    pairs = (item.lstrip("+~").split("=", 1) if "=" in item else (item.lstrip("~"), "removed") for item in overrides)
     return {key: value for key, value in pairs if not _UNNAMED.match(key)}
 
 
@@ -84,8 +87,6 @@ def open_run(run_dir: Path, config: Mapping[str, Any], resume: str) -> dict[str,
         InputError: if the name is taken (and resume is not "auto"), if the folder belongs to another configuration, or
             if it cannot be written.
     """
-    if int(os.environ.get("LOCAL_RANK", 0)) > 0:
-        return json.loads((run_dir / "meta.json").read_text())
     if (run_dir / "config.yaml").exists():
         if resume != "auto":
             raise InputError(
@@ -94,18 +95,28 @@ def open_run(run_dir: Path, config: Mapping[str, Any], resume: str) -> dict[str,
             )
         _check_same(run_dir, config)
         meta = _read_mapping(run_dir / "meta.json")
+        meta.pop("finished", None)
         meta["continued"] = [*meta.get("continued", []), _now()]
     else:
         meta = describe()
+    meta["slurm_job"] = os.environ.get("SLURM_JOB_ID")  # by which it knows itself when SLURM starts it again
     write_text(run_dir / "meta.json", json.dumps(meta, indent=2) + "\n")
     write_text(run_dir / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
     return meta
 
 
+def close_run(run_dir: Path, **outcome: Any) -> None:
+    """Note in `meta.json` that the run has trained and tested, and with what outcome: a sweep skips it from now on."""
+    if ranks.rank() > 0:
+        return
+    meta = _read_mapping(run_dir / "meta.json") | {"finished": {"at": _now(), **outcome}}
+    write_text(run_dir / "meta.json", json.dumps(meta, indent=2) + "\n")
+
+
 def _check_same(run_dir: Path, config: Mapping[str, Any]) -> None:
     before = _read_mapping(run_dir / "config.yaml")
     for section in _IDENTITY:
-        old, new = before.get(section), config.get(section)
+        old, new = _at(before, section), _at(config, section)
         if section == "data" and isinstance(old, dict) and isinstance(new, dict):
             old, new = ({k: v for k, v in d.items() if k not in _FREE_DATA_KEYS} for d in (old, new))
         if old != new:
@@ -114,6 +125,13 @@ def _check_same(run_dir: Path, config: Mapping[str, Any]) -> None:
                 f"{run_dir}: {key} was {was!r} in this run and is {now!r} now: "
                 "continue with the old value, or start a new run with name=..."
             )
+
+
+def _at(config: Mapping[str, Any], key: str) -> Any:
+    found: Any = config
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
@@ -148,6 +166,7 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in _PACKAGES},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+        "processes": ranks.world(),
         "threads": torch.get_num_threads(),
         "wandb_id": agent_trial() or secrets.token_hex(4),
     }

@@ -1,27 +1,49 @@
-"""A Hydra sweeper for ablations: an experiment as it is, then each change of it alone, not all their combinations.
+"""The sweepers of the suite: Hydra's own that keep account of their jobs, and one for ablations.
 
-It stands in this namespace because Hydra looks for plugins nowhere else.
+They stand in this namespace because Hydra looks for plugins nowhere else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
 
 
 class OneByOne(BasicSweeper):
     """One job without a change and one for each change; sweeps of the command line (`seed=1,2,3`) multiply all of them.
 
-    What a change sets wins over the command line, which therefore can set the same key for the other jobs.
+    Without changes this is Hydra's basic sweeper: all combinations. What a change sets wins over the command line,
+    which therefore can set the same key for the other jobs. See `experiments.sweep` for what happens to jobs that are
+    finished, fail or are interrupted.
 
     Args:
         changes: overrides as on the command line; several that belong together in one string, separated by spaces.
-        max_batch_size: jobs that are composed at a time.
+        max_batch_size: jobs that are composed and launched at a time.
+        params: sweeps by key, as on the command line.
     """
 
-    def __init__(self, changes: Sequence[str], max_batch_size: int | None = None) -> None:
-        super().__init__(max_batch_size)
+    def __init__(
+        self, changes: Sequence[str] = (), max_batch_size: int | None = None, params: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(max_batch_size, dict(params or {}))
         self.changes = [change.split() for change in changes]
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from experiments.sweep import Watched, prepare  # not above: plugins are loaded for `--help` too
+
+        prepare(config)
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        assert self.launcher is not None
+        self.watched = self.launcher = Watched(self.launcher, config, hydra_context)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from experiments.sweep import reported
+
+        with reported(self.watched):
+            return super().sweep(arguments)
 
     # Static in Hydra, which calls it on the object all the same.
     def split_arguments(  # type: ignore[override]

@@ -1,0 +1,23 @@
+"""What a job of `hydra/launcher=slurm` calls on its node."""
+
+from omegaconf import DictConfig
+
+from experiments.job import JobFailed, JobStopped
+from experiments.job import job as perform
+
+
+def job(cfg: DictConfig) -> float | None:
+    """One job of a sweep, whose other jobs are processes of their own.
+
+    Raises:
+        JobFailed: if it ends with another status than 0; it has said why. The sweep hears of exceptions alone.
+        SystemExit: without a result, where SLURM will start the job again.
+    """
+    try:
+        return perform(cfg)
+    except JobStopped as error:  # which would end a sweep in this process
+        raise JobFailed(str(error), error.status) from error
+    except SystemExit as leaving:
+        if leaving.code in (0, -1):  # -1: submitit has requeued it; 0: beside the first process, which speaks for all
+            raise
+        raise JobFailed(f"exit status {leaving.code}: the reason stands in the log of the job", 1) from leaving
