@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments.published import Published
+from experiments.results import MADE_OF
 
 BASELINE = "bicubic"
 
@@ -273,9 +274,18 @@ def _first(runs: Iterable[Run], benchmark: Benchmark, image: str, kind: str) -> 
     for run in runs:
         if run.folder is not None:
             path = run.folder / "images" / benchmark.folder / name
-            if path.is_file():
+            if path.is_file() and _made_of(path.parent / MADE_OF, benchmark, run if kind == "sr" else None):
                 return path
     return None
+
+
+def _made_of(file: Path, benchmark: Benchmark, run: Run | None) -> bool:
+    """Whether the pictures are of this measurement: a later one of the same data set puts its own in their place."""
+    if not file.is_file():
+        return True
+    made = json.loads(file.read_text())
+    alike = (made["degradation"], made["suite_seed"]) == (benchmark.degradation, benchmark.suite_seed)
+    return alike and (run is None or made["checkpoint_sha256"] == run.checkpoint_sha256)
 
 
 def to_json(comparison: Comparison) -> str:

@@ -10,14 +10,14 @@ import numpy as np
 
 from datamodules.errors import InputError
 from experiments.comparison import BASELINE, Benchmark, Comparison, Method, Table, Timing
-from experiments.comparison_groups import Group, Record, Setting, canonical, flat, setting_name
+from experiments.comparison_groups import Group, Record, Setting, canonical, flat, setting_name, shown
 from experiments.comparison_match import match
 from experiments.comparison_published import add_published, add_published_means
 from experiments.comparison_scores import AllValues, averages, best_against_second, scored
 from experiments.comparison_sources import Source, metrics_of
-from experiments.comparison_statistics import FEW_IMAGES
+from experiments.comparison_statistics import FEW_IMAGES, FEW_SEEDS
 from experiments.published import published
-from experiments.results import short_keys
+from experiments.results import plain, short_keys
 
 # The baseline as if it were a setting, beside those of networks.
 _BASELINE = Setting("", BASELINE)
@@ -97,8 +97,11 @@ def _labels(settings: Sequence[Setting]) -> dict[Setting, str]:
         name = setting.name if len(runs) > 1 or setting.model == BASELINE else setting.model
         if len({(o.name, o.model) for o in settings if o.name == setting.name}) > 1 and name == setting.name:
             name = f"{setting.name} {setting.model}"
-        if len({o.checkpoint for o in settings if (o.name, o.model) == (setting.name, setting.model)}) > 1:
-            name += f" [{setting.checkpoint.rsplit('/', 1)[-1]}]"
+        files = {o.checkpoint for o in settings if (o.name, o.model) == (setting.name, setting.model)}
+        if len(files) > 1:
+            last = [file.rsplit("/", 1)[-1] for file in files]
+            own = setting.checkpoint.rsplit("/", 1)[-1]
+            name += f" [{own if last.count(own) == 1 else setting.checkpoint}]"
         names[setting] = name + (" (self-ensemble)" if mixed and setting.self_ensemble else "")
     return names
 
@@ -136,6 +139,18 @@ def _table(groups: Sequence[Group], methods: Mapping[Setting, Method], reference
         notes.append(
             f"intervals over {fewest} image{'s' * (fewest != 1)} are rough: the bootstrap makes them too narrow"
         )
+    few = {
+        len(s.seeds)
+        for b in benchmarks
+        for of in b.scores.values()
+        for label, s in of.items()
+        if not labels[label].baseline and labels[label].runs[0].seed is not None
+    }
+    if few and min(few) < FEW_SEEDS:
+        notes.append(
+            f"of a method with {min(few)} trained seed{'s' * (min(few) != 1)} an interval covers the images, but not "
+            "or hardly another training: 'better' is then said of these checkpoints, not of the method"
+        )
     return table
 
 
@@ -161,6 +176,12 @@ def _benchmark(
     images = tuple(next(iter(ordered.values()))[0][1]["images"])
     values: AllValues = {}
     for setting, found in ordered.items():
+        for source, record in found[1:]:
+            if lack := set(metrics_of(found[0][1])) ^ set(metrics_of(record)):
+                raise InputError(
+                    f"{source.where}: {sorted(lack)[0]} is there for it or for {found[0][0].where} alone "
+                    f"({shown(facts)}): evaluate the seeds of a method with the same metrics=[...]"
+                )
         for metric in metrics_of(found[0][1]):
             values.setdefault(metric, {})[methods[setting].label] = (
                 [source.run.name for source, _ in found],
@@ -168,7 +189,7 @@ def _benchmark(
             )
     scores = {metric: scored(metric, images, of, reference) for metric, of in values.items()}
     short = short_keys(list(facts["cell"]))
-    place = ",".join(f"{short[key]}={value}" for key, value in facts["cell"].items())
+    place = ",".join(f"{short[key]}={plain(value)}" for key, value in facts["cell"].items())
     benchmark = Benchmark(
         dataset=facts["dataset"],
         split=facts["split"],
@@ -181,7 +202,7 @@ def _benchmark(
         timings={methods[s].label: t for s, found in ordered.items() if (t := _timing([r for _, r in found]))},
         best=best_against_second(values, scores),
         published=[],
-        folder=f"{facts['dataset']}/{place.replace(' ', '').replace('/', '_')}".rstrip("/"),
+        folder=f"{facts['dataset']}/{place.replace('/', '_')}".rstrip("/"),
     )
     return benchmark, values
 

@@ -45,13 +45,15 @@ def match(
     if several and not any(len(group.sources) > 1 for group in kept):
         raise InputError(conflicts[0] if conflicts else _nothing_in_common(groups))
     notes += [f"left out: {text}" for text in conflicts]
-    alone = sorted({shown(group.facts) for group in groups if group not in kept} if not conflicts else ())
+    there = {group.place for group in kept} | {group.place for group in groups if len(_places(groups)[group.place]) > 1}
+    alone = sorted({shown(group.facts) for group in groups if group not in kept and group.place not in there})
     if alone:
         notes.append(f"left out, measured for one run only: {_listed(alone)}")
     for group in kept:
         _same_images(group)
         _same_inputs(group)
     _everyone_shares(groups, kept)
+    _bicubic_shares(sources, groups)
     if unseen := sorted(
         {s.run.name for g in kept for s in g.sources if s.where not in {w.where for w, _ in g.witnesses}}
     ):
@@ -94,8 +96,15 @@ def _one_kind_of_ensemble(groups: list[Group], mixed: bool, notes: list[str]) ->
             f"self_ensemble is true in {with_it.where} and false in {without.where}: evaluate both the same way, or "
             "compare them all the same with task.mixed_ensemble=true"
         )
+    before = {source.where: source for group in groups for source in group.sources}
     for group in groups:
         group.records = {setting: found for setting, found in group.records.items() if setting.self_ensemble == keep}
+    after = {source.where for group in groups for source in group.sources}
+    if lost := [where for where in before if where not in after]:
+        raise InputError(
+            f"{lost[0]}: has records with self_ensemble={str(not keep).lower()} alone, unlike the others: evaluate all "
+            "the same way, or compare them all the same with task.mixed_ensemble=true"
+        )
     notes.append(f"left out: records with self_ensemble={str(not keep).lower()} (task.mixed_ensemble=true shows both)")
 
 
@@ -187,6 +196,22 @@ def _everyone_shares(groups: list[Group], kept: list[Group]) -> None:
                     f"{source.where}: nothing in common with the other runs: it has {_listed(sorted(theirs))}, "
                     f"they have {_listed(sorted(others))}: evaluate it on the same, or leave it out"
                 )
+
+
+def _bicubic_shares(sources: Sequence[Source], groups: list[Group]) -> None:
+    """A run of bicubic alone has no row of its own, but has to be measured like the others all the same."""
+    measured = {source.where for group in groups for source in group.sources}
+    for source in sources:
+        own = [g for g in groups if any(source.where == w.where for w, _ in g.witnesses)]
+        if not measured or source.where in measured or not own or any(group.sources for group in own):
+            continue
+        for group in own:
+            if other := next((g for g in groups if g.place == group.place and g.sources), None):
+                raise InputError(_difference(source.where, group.facts, other.sources[0].where, other.facts))
+        raise InputError(
+            f"{source.where}: nothing in common with the other runs: it has "
+            f"{_listed(sorted({shown(g.facts) for g in own}))}: evaluate it on the same, or leave it out"
+        )
 
 
 def _of(source: Source, groups: Iterable[Group]) -> list[Group]:

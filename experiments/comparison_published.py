@@ -46,6 +46,11 @@ def add_published_means(
     place = canonical(average.cell)
     cells = [b for b in benchmarks if b.dataset == average.dataset and _without(b, average.over) == place]
     found = [f for f in figures if f.dataset == average.dataset and canonical(f.cell) == place]
+    for other in (f for f in found if f.mean_of not in (None, average.count)):
+        _note(
+            notes, f"{other.method}: published as a mean over {other.mean_of}, measured over {average.count}: left out"
+        )
+    found = [f for f in found if f.mean_of in (None, average.count)]
     for first in cells[0].published if average.count == len(cells) else []:
         row = [f for b in cells for f in b.published if _row(f) == _row(first)]
         if len(row) == len(cells):

@@ -198,8 +198,9 @@ def _cost(comparison: Comparison, table: Table) -> Sheet:
         devices = dict.fromkeys(t.device + (f", {_count(t.threads, 'thread')}" if t.threads else "") for _, t in own)
         seconds = []
         for place in places:
-            here = [t.seconds for b, t in own if (b.dataset, b.scale) == place]
-            seconds.append(Cell(f"{statistics.median(here):.3g}" if here else EMPTY))
+            here = [t for b, t in own if (b.dataset, b.scale) == place]
+            alike = len({(t.device, t.threads) for t in here}) == 1  # times of different devices do not mix
+            seconds.append(Cell(f"{statistics.median(t.seconds for t in here):.3g}" if alike else EMPTY))
         runs = EMPTY if method.baseline else str(len(method.runs))
         left = [method.label, _millions(method), runs, "; ".join(devices) or EMPTY]
         rows.append([*map(Cell, left), *seconds])

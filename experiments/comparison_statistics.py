@@ -17,6 +17,7 @@ RESAMPLES = 10_000
 LEVEL = 0.95
 SEED = 20_180_415  # of the resampling: the same figures give the same interval
 FEW_IMAGES = 20  # fewer than this: percentile intervals come out too narrow, which a reader has to know
+FEW_SEEDS = 5  # fewer than this: the spread over trainings is not in the interval (1) or far too narrow
 TIE = 1e-9
 
 Values = NDArray[np.float64]

@@ -95,7 +95,8 @@ def _latex_table(comparison: Comparison, table: Table, sheet: Sheet) -> list[str
         r"\toprule",
         " & ".join(map(_tex, sheet.header)) + r" \\",
         r"\midrule",
-        *(" & ".join(map(_latex_cell, row)) + r" \\" for row in sheet.rows),
+        # Without the braces \\ would take a [ or * at the beginning of the next row for its own.
+        *("{}" + " & ".join(map(_latex_cell, row)) + r" \\" for row in sheet.rows),
         r"\bottomrule",
         r"\end{tabular}",
         rf"\caption{{{_tex(caption)} {legend}}}",

@@ -129,7 +129,8 @@ def _folder(group: str, conf_dir: Path) -> str:
     return f"{conf_dir.name}/{group}/" if (conf_dir / group).is_dir() else f"{conf_dir.name}/"
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, what it was raised from, and so on."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
@@ -252,7 +253,7 @@ def explain_hydra_error(error: BaseException, conf_dir: Path) -> str | None:
         return _explain_override(error)
     if isinstance(error, MissingConfigException):
         return _explain_option(error, conf_dir)
-    inner = next((cause for cause in _causes(error) if isinstance(cause, OmegaConfBaseException)), None)
+    inner = next((cause for cause in causes(error) if isinstance(cause, OmegaConfBaseException)), None)
     if inner is not None:
         return _explain_omegaconf(inner, error, conf_dir)
     mark = getattr(error, "problem_mark", None)

@@ -8,6 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.config_check import check_root, check_targets, group_files
 from experiments.config_errors import ConfigError, did_you_mean, locate
+from experiments.rank_rules import check_processes
+from experiments.slurm.preflight import check_launcher, check_tasks
 from experiments.training_rules import check_training, construct
 
 # The root keys of conf/config.yaml with their types; groups are mappings.
@@ -27,6 +29,7 @@ ROOT: dict[str, Any] = {
     "channels_last": bool,
     "compile": bool,
     "checkpoint": dict,
+    "nonfinite": dict,
     "validation_sheets": dict,
     "metrics": list[str],
     "lpips_weights": str | None,
@@ -45,6 +48,7 @@ ROOT: dict[str, Any] = {
 # Nodes that a constructor in the code takes as keywords.
 _KEYWORDS = {
     "checkpoint": "lightning_modules.callbacks.checkpointing.LastAndBest",
+    "nonfinite": "lightning_modules.callbacks.finite.SkipNonFinite",
     "validation_sheets": "lightning_modules.callbacks.sheets.ValidationSheets",
 }
 _LEAST = {
@@ -54,6 +58,7 @@ _LEAST = {
     "data.samples_per_epoch": 1,
     "checkpoint.every_n_steps": 0,
     "checkpoint.every_n_minutes": 0,
+    "nonfinite.max_skips": 0,
     "validation_sheets.images": 0,
     "validation_sheets.every_n_epochs": 1,
 }
@@ -65,6 +70,7 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: one line that names the file or key, what was found, what is allowed and what to do.
     """
+    check_launcher(choices)
     # Hydra records no choice for groups of which several options are taken.
     sources = {"protocol": "conf/protocol/", **group_files(choices)}
     _check_variant(cfg)
@@ -76,6 +82,9 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     check_targets(extra, dict.fromkeys(_KEYWORDS, "conf/config.yaml"))
     _check_least(cfg)
     _check_accelerator(cfg)
+    if cfg.task._target_.endswith("train.run"):
+        check_tasks(cfg.trainer)
+    check_processes(cfg)
     _check_metrics(cfg)
     degradation = construct(cfg, "degradation")
     # The images of a profile are random, and a run is measured on its own data unless others are given.

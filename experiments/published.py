@@ -19,7 +19,7 @@ import yaml
 from datamodules.errors import InputError
 
 FOLDER = Path(__file__).resolve().parent / "results" / "published"
-_TABLE = {"suite", "source", "protocol", "columns", "rows", "caveat", "requires"}
+_TABLE = {"suite", "source", "protocol", "columns", "rows", "caveat", "requires", "mean_of"}
 _PLACE = {"dataset", "metric", "cell", "image", "certain"}
 
 
@@ -38,6 +38,7 @@ class Published:
         image: for figures of a single image, else None.
         certain: False for figures that were not read in a primary source.
         caveat: why a difference to a measurement has to be read with care, or "".
+        mean_of: of a mean over a key of the grid: how many cells it is over.
         requires: key of the degradation -> value without which a measurement is not comparable.
     """
 
@@ -54,6 +55,7 @@ class Published:
     certain: bool = True
     caveat: str = ""
     requires: dict[str, Any] = field(default_factory=dict)
+    mean_of: int | None = None
 
 
 def published(suite: str) -> list[Published]:
@@ -106,6 +108,7 @@ def _figures(table: Mapping[str, Any]) -> Iterator[Published]:
                 certain=all(place.get("certain", True) for place in places),
                 caveat=table.get("caveat", ""),
                 requires=table.get("requires", {}),
+                mean_of=table.get("mean_of"),
             )
 
 

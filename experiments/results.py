@@ -26,6 +26,7 @@ METRICS: dict[str, tuple[str, int, int]] = {
     "niqe": ("NIQE", 3, -1),
     "kernel_error": ("kernel err.", 5, -1),
 }
+MADE_OF = ".made_of.json"  # beside pictures: the degradation and the checkpoint that they are of
 Scores = Mapping[str, Mapping[str, Mapping[str, float]]]  # protocol -> image -> metric (or "seconds")
 Record = dict[str, Any]
 # What makes two records the same measurement; a later one replaces the earlier, as does one of a newer checkpoint.

@@ -67,6 +67,8 @@ def check_training(cfg: DictConfig, degradation: Any) -> None:
     if not any(True for _ in network.parameters()):
         raise ConfigError(f"model={cfg.label} has nothing to train: measure it with task=evaluate model={cfg.label}")
     _check_optimizer(cfg)
+    if cfg.callbacks:
+        construct(cfg, "callbacks")
     name, provides = type(network).__name__, degradation.provides
     if mistake := scale_mistake(network, degradation):
         raise ConfigError(f"model: {mistake}")
@@ -178,6 +180,6 @@ def _check_optimizer(cfg: DictConfig) -> None:
         if cfg.scheduler:
             node = "scheduler"
             make = hydra.utils.instantiate(cfg.scheduler, _convert_="all")
-            make(optimizer, **({"total_steps": 1} if wants_length(make) else {}))
+            make(optimizer, **({"total_steps": 10**9} if wants_length(make) else {}))
     except ValueError as error:
         raise ConfigError(f"{node}: {error}") from error

@@ -7,11 +7,14 @@ or `compare`, where `logger=wandb` is on the command line. Every result is on th
 import logging
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import hydra
+import requests
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
@@ -59,8 +62,11 @@ def log_training(loggers: Sequence[Any], run_dir: Path, found: Sequence[Record],
     """
     for logger in loggers if rank_zero() else []:
         run = logger.experiment
-        run.summary.update({key: {"max": value} if key.startswith("val/") else value for key, value in best.items()})
-        _log_results(run, run_dir, found)
+        with _server_may_be_lost(run):
+            run.summary.update(
+                {key: {"max": value} if key.startswith("val/") else value for key, value in best.items()}
+            )
+            _log_results(run, run_dir, found)
 
 
 def log_evaluation(cfg: DictConfig, run_dir: Path, found: Sequence[Record]) -> None:
@@ -202,10 +208,27 @@ def _job(
     for logger in _start(cfg, folder, secrets.token_hex(4), name, job_type, group, tags, config):
         status = 1
         try:
-            log_it(logger.experiment)
+            with _server_may_be_lost(logger.experiment):
+                log_it(logger.experiment)
             status = 0
         finally:
             finish(logger, status)
+
+
+@contextmanager
+def _server_may_be_lost(run: Any) -> Iterator[None]:
+    """Measured is measured, and written to the folder of the run: a server that is gone does not make it a failure."""
+    import wandb
+
+    try:
+        yield
+    except (wandb.Error, requests.RequestException, ConnectionError, TimeoutError) as error:
+        reason, folder = " ".join(str(error).split()), Path(run.settings.sync_dir).resolve()
+        log.warning(
+            "W&B did not take all results (%s); they are in the folder of the run.  To upload the rest: %s",
+            reason,
+            shlex.join(["wandb", "sync", "--include-online", str(folder)]),
+        )
 
 
 def _log_results(run: Any, run_dir: Path, found: Sequence[Record]) -> None:

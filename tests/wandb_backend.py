@@ -70,6 +70,7 @@ class Run:
     sweep: str = ""
     registered: int = 0  # how often the client announced the run
     exit_code: int | None = None
+    preempting: bool = False
 
     def values(self, metric: str) -> list[Any]:
         return [line[metric] for line in self.history if metric in line]

@@ -51,6 +51,8 @@ def read_offline(folder: Path) -> Run:
             run.config |= _decoded(record.run.config.update)
         elif kind == "config":
             run.config |= _decoded(record.config.update)
+        elif kind == "preempting":
+            run.preempting = True
         elif kind == "history":
             run.history.append(_decoded(record.history.item))
         elif kind == "metric":

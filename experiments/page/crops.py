@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from datamodules.errors import InputError
 from experiments.comparison import Benchmark, Comparison, Method, Table, input_picture, picture, truth_picture
 from experiments.page.cells import number
 
@@ -253,8 +254,11 @@ def _overview(scene: Image.Image) -> str:
 
 
 def _open(path: Path) -> Image.Image:
-    with Image.open(path) as file:
-        return file.convert("L" if file.mode in ("1", "L") else "RGB")
+    try:
+        with Image.open(path) as file:
+            return file.convert("L" if file.mode in ("1", "L") else "RGB")
+    except OSError as error:
+        raise InputError(f"{path}: not a readable picture ({error}): delete it, or evaluate the run again") from error
 
 
 def _size(image: Image.Image) -> str:

@@ -68,7 +68,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         patch.chdir(folder)
         patch.setenv("DEBLUR_SR_CACHE", str(folder / "cache"))
         patch.setattr(sys, "argv", ["run.py", *overrides])
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)  # as in the tests, also where this comes first
         assert run.main() == 0
+        torch.set_num_threads(before)
     return Trained(folder / "runs", photographs, overrides, out.getvalue())
 
 

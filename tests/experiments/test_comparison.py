@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from experiments.comparison import input_picture, picture, to_json, truth_picture
 from experiments.comparison_sources import MOST_POINTS, curves
+from experiments.results import MADE_OF
 from tests.experiments.comparison_runs import (
+    DEGRADATION,
     GAINS,
     IMAGES,
     OTHER_PROTOCOL,
@@ -170,6 +173,7 @@ def test_scales_are_never_averaged(tmp_path: Path) -> None:
 
 def test_published_beside_measured(tmp_path: Path) -> None:
     gopro = {"suite": "lr_gopro", "dataset": "gopro_blur_gamma", "protocol": {**PROTOCOL, "name": "gfn"}}
+    gopro["degradation"] = {"_target_": "datamodules.degradations.pipelines.GOPRODegradation", "factor": 4}
     found = compared(write_run(tmp_path, "a", pair("gfn", GAINS, **gopro)))
     (benchmark,) = found.tables[0].benchmarks
     score = benchmark.scores["psnr"]["gfn"]
@@ -235,3 +239,38 @@ def test_curves(tmp_path: Path) -> None:
     thinned = curves(path)["train/loss"]
     assert len(thinned) <= MOST_POINTS
     assert (thinned[0], thinned[-1][0] >= 2490) == ((0, 0.0), True)
+
+
+def test_published_figures_of_another_scale_stay_away(tmp_path: Path) -> None:
+    other = {"suite": "ed_dsrn_table1", "dataset": "set14", "scale": 2}
+    other["degradation"] = {**DEGRADATION, "scale": 2}
+    found = compared(write_run(tmp_path, "a", pair("ed_dsrn", GAINS, **other)))
+    assert found.tables[0].benchmarks[0].scores["psnr"]["ed_dsrn"].published is None
+
+
+def test_pictures_of_a_later_measurement_are_not_shown(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "a", pair("ed_dsrn", GAINS))
+    pictures = run / "images" / "set5"
+    pictures.mkdir(parents=True)
+    for kind in ("sr", "input"):
+        Image.new("RGB", (8, 8)).save(pictures / f"baby_{kind}.png")
+    found = compared(run)
+    (method,) = (m for m in found.methods if m.label == "ed_dsrn")
+    benchmark = found.tables[0].benchmarks[0]
+    of = {"degradation": DEGRADATION, "suite_seed": 0, "checkpoint_sha256": "0123456789abcdef"}
+    for made_of, result, enlarged in (
+        (None, True, True),
+        (of, True, True),
+        ({**of, "checkpoint_sha256": "x"}, False, True),
+        ({**of, "suite_seed": 1}, False, False),
+        ({**of, "degradation": {**DEGRADATION, "sigma": [4.0, 4.0]}}, False, False),
+    ):
+        if made_of:
+            (pictures / MADE_OF).write_text(json.dumps(made_of))
+        assert (picture(method, benchmark, "baby") is not None) == result
+        assert (input_picture([method], benchmark, "baby") is not None) == enlarged
+
+
+def test_few_seeds_are_said(tmp_path: Path) -> None:
+    found = compared(*(write_run(tmp_path, f"a-seed={n}", pair("ed_dsrn", GAINS, seed=n)) for n in (1, 2)))
+    assert "of a method with 2 trained seeds an interval covers the images" in " ".join(found.tables[0].notes)

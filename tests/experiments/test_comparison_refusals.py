@@ -133,3 +133,23 @@ def test_self_ensemble(tmp_path: Path) -> None:
     both = compared(a, b, c, mixed_ensemble=True)
     assert [m.label for m in both.methods][-2:] == ["vdsr", "vdsr (self-ensemble)"]
     assert both.method("vdsr (self-ensemble)").self_ensemble
+
+
+def test_a_run_of_bicubic_alone_with_another_seed(tmp_path: Path) -> None:
+    a = write_run(tmp_path, "a", pair("ed_dsrn", GAINS))
+    b = write_run(tmp_path, "b", [record("bicubic", BICUBIC, suite_seed=7)])
+    assert re.search(r"suite_seed is 7 in .*b and 0 in .*a", refusal([a, b]))
+
+
+def test_seeds_with_other_metrics(tmp_path: Path) -> None:
+    first, second = (pair("ed_dsrn", GAINS, seed=n) for n in (1, 2))
+    for values in first[1]["images"].values():
+        values["lpips"] = 0.1
+    first[1]["lpips"] = 0.1
+    runs = [write_run(tmp_path, f"a-seed={n + 1}", records) for n, records in enumerate((first, second))]
+    assert "evaluate the seeds of a method with the same metrics" in refusal(runs)
+
+
+def test_a_run_with_the_ensemble_alone(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path, f"a-seed={n}", pair("ed_dsrn", GAINS, seed=n, self_ensemble=n == 2)) for n in (1, 2)]
+    assert "has records with self_ensemble=true alone" in refusal(runs)

@@ -90,8 +90,8 @@ FROM_BAD_OPTION = "model=bicubik: no such option (conf/model/) (chosen in conf/e
             "protocol=y_shave: no such option (conf/protocol/): available: rgb, y_shave4; did you mean y_shave4?",
         ),
         (
-            "hydra/launcher=bsc",
-            "hydra/launcher=bsc: no such option (hydra/launcher/): available: basic; did you mean basic?",
+            "hydra/output=defalt",
+            "hydra/output=defalt: no such option (hydra/output/): available: default; did you mean default?",
         ),
         ("modle=ed", f"modle: no such key or group (conf/): {KNOWN}; did you mean model?"),
         ("modle.n_units=3", f"modle: no such key or group (conf/): {KNOWN}; did you mean model?"),

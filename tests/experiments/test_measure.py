@@ -1,7 +1,6 @@
 """What a measurement computes, and how often."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from datamodules import ranks
 from datamodules.batch import Batch
 from datamodules.degradations.pipelines import EDDSRNDegradation
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.sources.folder import Folder
-from experiments import ranks
 from experiments.measure import Conditions, Progress, Subject, baselines, facts, finished, measure
 from experiments.results import read_records
 from lightning_modules.callbacks import sheets
@@ -190,9 +189,10 @@ def test_images_are_divided_over_the_processes(
 ) -> None:
     run, second, alone = tmp_path / "run", Brighter(), Brighter()
     with monkeypatch.context() as patch:
-        patch.setattr(ranks, "barrier", lambda device: None)
-        patch.setattr(ranks, "world", lambda: 2)
-        patch.setattr(ranks, "rank", lambda: 1)
+        for name, value in (("world", 2), ("rank", 1), ("barrier", None)):
+            patch.setattr(ranks, name, lambda value=value: value)
+        patch.setattr(ranks, "from_first", lambda value: value)
+        patch.setattr(ranks, "gather", lambda value: [value])
         assert call(RestorationModule(second, PROTOCOLS), data, subject(run)) == []
     assert second.calls == 2
     (journal,) = run.glob(".unfinished-*.1.jsonl")
@@ -201,19 +201,6 @@ def test_images_are_divided_over_the_processes(
     found = call(RestorationModule(alone, PROTOCOLS), data, subject(run))
     assert alone.calls == 3
     assert list(found[0]["images"]) == [f"image{i}" for i in range(5)]
-
-
-def test_launchers_say_how_many_processes_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith(("SLURM_", "TORCHELASTIC_"))]:
-        monkeypatch.delenv(name)
-    assert ranks.launched() is None
-    slurm = {"SLURM_NTASKS": "8", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "measure", "SLURM_PROCID": "0"}
-    for name, value in slurm.items():
-        monkeypatch.setenv(name, value)
-    assert ranks.launched() == (4, 2)
-    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "6", "LOCAL_WORLD_SIZE": "2"}.items():
-        monkeypatch.setenv(name, value)
-    assert ranks.launched() == (2, 3)
 
 
 def test_finished_cells_are_known_by_weights_images_and_metrics(data: ImageDataModule, tmp_path: Path) -> None:

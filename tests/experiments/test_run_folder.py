@@ -19,6 +19,8 @@ CHOICES = {"model": "ed_dsrn", "data": "div2k", "experiment": None}
         ({**CHOICES, "experiment": "quickstart"}, ["experiment=quickstart"], "quickstart"),
         ({**CHOICES, "experiment": "a"}, ["experiment=a", "model=ed_srn"], "a-model=ed_srn"),
         ({**CHOICES, "data": "folder"}, ["data=folder", "data.root=/x/y/train"], "ed_dsrn-folder-data.root=y_train"),
+        (CHOICES, ["callbacks=ema", "+callbacks.x={a: 1}"], "ed_dsrn-div2k-callbacks=ema"),
+        (CHOICES, ["callbacks.ema.decay=0.9"], "ed_dsrn-div2k-callbacks.ema.decay=0.9"),
         (CHOICES, ["model.widths=[1, 2]"], "ed_dsrn-div2k-model.widths=_1,_2_"),
         (CHOICES, ["data.num_workers=4", "task=train", "trainer.accelerator=cpu"], "ed_dsrn-div2k"),
     ],
@@ -79,3 +81,9 @@ def test_meta_says_what_ran(tmp_path: Path) -> None:
     meta = open_run(tmp_path / "r", config(), "never")
     assert {"git_commit", "versions", "device", "command", "wandb_id"} <= set(meta)
     assert meta["versions"]["torch"] != "not installed"
+
+
+def test_what_is_taken_out_and_seeds_are_in_the_name() -> None:
+    assert run_name(CHOICES, ["~loss.terms.deblurred"]).endswith("loss.terms.deblurred=removed")
+    long = [f"model.widths=[{'64,' * 50}1]"]
+    assert run_name(CHOICES, [*long, "seed=1"]).removesuffix("seed=1") == run_name(CHOICES, [*long, "seed=2"])[:-6]
