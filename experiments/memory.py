@@ -46,7 +46,7 @@ def _smaller_step(cfg: DictConfig) -> str:
         f" (to {half}; with trainer.accumulate_grad_batches={accumulated * size // half} an update sees as many images)"
     )
     return (
-        f"lower data.batch_size={size}{'' if 'discriminator' in cfg.procedure or size == 1 else same} or "
+        f"lower data.batch_size={size}{'' if 'discriminator' in cfg.procedure or size % 2 else same} or "
         f"data.patch={cfg.data.get('patch')}, or change trainer.precision={cfg.trainer.precision} to bf16-mixed; the "
         "precision may change when this run is continued, the others need a new name="
     )
