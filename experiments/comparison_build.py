@@ -17,7 +17,7 @@ from experiments.comparison_scores import AllValues, averages, best_against_seco
 from experiments.comparison_sources import Source, metrics_of
 from experiments.comparison_statistics import FEW_IMAGES, FEW_SEEDS
 from experiments.published import published
-from experiments.results import plain, short_keys
+from experiments.results import cell_folder
 
 # The baseline as if it were a setting, beside those of networks.
 _BASELINE = Setting("", BASELINE)
@@ -188,8 +188,6 @@ def _benchmark(
                 np.array([[record["images"][image][metric] for image in images] for _, record in found], float),
             )
     scores = {metric: scored(metric, images, of, reference) for metric, of in values.items()}
-    short = short_keys(list(facts["cell"]))
-    place = ",".join(f"{short[key]}={plain(value)}" for key, value in facts["cell"].items())
     benchmark = Benchmark(
         dataset=facts["dataset"],
         split=facts["split"],
@@ -202,7 +200,7 @@ def _benchmark(
         timings={methods[s].label: t for s, found in ordered.items() if (t := _timing([r for _, r in found]))},
         best=best_against_second(values, scores),
         published=[],
-        folder=f"{facts['dataset']}/{place.replace('/', '_')}".rstrip("/"),
+        folder=f"{facts['dataset']}/{cell_folder(facts['cell'])}".rstrip("/"),
     )
     return benchmark, values
 

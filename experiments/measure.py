@@ -22,7 +22,7 @@ from datamodules.batch import Batch
 from datamodules.errors import InputError
 from datamodules.image_datamodule import ImageDataModule
 from experiments.journal import Journal
-from experiments.results import MADE_OF, Record, add_records, key, plain, read_records, records, short_keys
+from experiments.results import MADE_OF, Record, add_records, cell_folder, key, read_records, records
 from experiments.run_folder import write_text
 from lightning_modules.callbacks.sheets import Measured, TestSheets, enlarged, measured, save_pictures
 from lightning_modules.extra_metrics import FILES
@@ -67,13 +67,6 @@ class Conditions:
     cell: Mapping[str, Any] = field(default_factory=dict)
     self_ensemble: bool = False
     metric_files: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def folder(self) -> str:
-        """Name of the cell's folder of pictures, "" without a grid."""
-        short = short_keys(list(self.cell))
-        text = ",".join(f"{short[key]}={plain(value)}" for key, value in self.cell.items())
-        return text.replace("/", "_")
 
 
 class Progress:
@@ -179,7 +172,7 @@ def measure(
     """
     known = facts(subject, datamodule, conditions, device)
     names, numbers = test_names(datamodule), datamodule.numbers["test"]
-    where = subject.folder / "images" / datamodule.source.name / conditions.folder
+    where = pictures_of(subject, datamodule, conditions)
     sheets = TestSheets(where, module.protocols[0], subject.label)
     if pictures != "none" and ranks.rank() == 0:
         made_of = {name: known[name] for name in ("degradation", "suite_seed", "checkpoint_sha256", "self_ensemble")}
@@ -268,9 +261,14 @@ def metric_files(cfg: DictConfig) -> dict[str, str]:
     return {name: checksum(Path(cfg[FILES[name][0]])) for name in cfg.metrics}
 
 
+def pictures_of(subject: Subject, datamodule: ImageDataModule, conditions: Conditions) -> Path:
+    """The folder of a measurement's pictures."""
+    return subject.folder / "images" / datamodule.source.name / cell_folder(conditions.cell)
+
+
 def pictured(subject: Subject, datamodule: ImageDataModule, conditions: Conditions) -> bool:
     """Whether there is a picture of every image."""
-    folder = subject.folder / "images" / datamodule.source.name / conditions.folder
+    folder = pictures_of(subject, datamodule, conditions)
     return all((folder / f"{name.replace('/', '_')}_sr.png").is_file() for name in test_names(datamodule))
 
 

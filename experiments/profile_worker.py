@@ -6,7 +6,6 @@ one `Phase` for every phase asked for.
 
 import contextlib
 import json
-import re
 import statistics
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from datamodules.batch import Batch, as_float, to_gray
 from datamodules.degradations.random import make_key
 from datamodules.degradations.stored import AsStored
+from lightning_modules.host_memory import resident
 from lightning_modules.restoration import RestorationModule
 
 KERNEL = 25  # side of a blur kernel where the recipe has none
@@ -83,10 +83,7 @@ class Phase:
 
 
 class PeakMemory:
-    """Peak memory since it was made: allocated on the GPU, or resident in this process (Linux alone; None elsewhere).
-
-    The peak that `getrusage` tells is no use: a process begins with that of the one that started it.
-    """
+    """Peak memory since it was made: allocated on the GPU, or resident in this process (None where not told)."""
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -96,19 +93,11 @@ class PeakMemory:
             return
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # the peak becomes what is resident now
-        self.before = self._resident("VmRSS")
+        self.before = resident("VmRSS")
 
     def __call__(self) -> int | None:
-        now = torch.cuda.max_memory_allocated() if self.device == "cuda" else self._resident("VmHWM")
+        now = torch.cuda.max_memory_allocated() if self.device == "cuda" else resident("VmHWM")
         return None if now is None or self.before is None else now - self.before
-
-    @staticmethod
-    def _resident(name: str) -> int | None:
-        try:
-            found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-        except OSError:
-            return None
-        return 1024 * int(found[1]) if found else None
 
 
 def synchronise(device: str) -> None:

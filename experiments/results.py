@@ -280,6 +280,12 @@ def plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value).replace(" ", "")
 
 
+def cell_folder(cell: Mapping[str, Any]) -> str:
+    """Name of a cell's folder of pictures, "" without a grid."""
+    short = short_keys(list(cell))
+    return ",".join(f"{short[key]}={plain(value)}" for key, value in cell.items()).replace("/", "_")
+
+
 def _protocol(record: Mapping[str, Any]) -> str:
     return record["protocol"]["name"]
 

@@ -19,8 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from experiments.measure import Conditions
-from experiments.results import METRICS, short_keys
+from experiments.results import METRICS, cell_folder, short_keys
 from experiments.run_folder import named_overrides
 from lightning_modules.restoration import RestorationModule
 from lightning_modules.wandb_runs import agent_trial, finish, keep_best, rank_zero, where_line
@@ -163,7 +162,7 @@ def _place(record: Record) -> tuple[Any, ...]:
 
 
 def _picture(run_dir: Path, record: Record, name: str) -> Path | None:
-    folder = run_dir / "images" / record["dataset"] / Conditions({}, cell=record.get("cell", {})).folder
+    folder = run_dir / "images" / record["dataset"] / cell_folder(record.get("cell", {}))
     stem = name.replace("/", "_")
     return next((path for path in (folder / f"{stem}.png", folder / f"{stem}_sr.png") if path.is_file()), None)
 

@@ -1,17 +1,17 @@
 """Where the time of a training step goes, how fast it is, and how that compares with what the device can do."""
 
 import functools
-import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.profilers import Profiler
 from torch.utils.flop_counter import FlopCounterMode
+
+from lightning_modules.host_memory import resident
 
 PARTS = ("wait", "degradation", "network", "optimizer", "other")
 _MOST_PENDING = 1000  # intervals that wait for the device
@@ -277,12 +277,7 @@ def peak_memory(device: torch.device) -> int | None:
     """Bytes at the peak, of the device or (Linux alone; None elsewhere) resident in this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    try:
-        # Not getrusage: a process begins with the peak of the one that started it.
-        found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    except OSError:
-        return None
-    return 1024 * int(found[1]) if found else None
+    return resident("VmHWM")
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from datamodules.degradations.pipelines import EDDSRNDegradation
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.sources.folder import Folder
 from experiments.measure import Conditions, Progress, Subject, baselines, facts, finished, measure
-from experiments.results import read_records
+from experiments.results import cell_folder, read_records
 from lightning_modules.callbacks import sheets
 from lightning_modules.metrics import psnr, ssim
 from lightning_modules.protocols import Protocol
@@ -102,11 +102,11 @@ def test_pictures_are_a_choice(data: ImageDataModule, tmp_path: Path, pictures: 
         device=CPU,
         pictures=pictures,  # type: ignore[arg-type]  # one of the words
     )
-    assert cell.folder == "scale=4,noise=0,sigma=[1.5,2.0]"
+    assert cell_folder(cell.cell) == "scale=4,noise=0,sigma=[1.5,2.0]"
     found = sorted((run / "images").rglob("*.png"))
     assert [file.name for file in found if file.stem.endswith("_sr")] == [f"image{i}_sr.png" for i in range(count)]
     assert not [file.name for file in found if "_" not in file.stem]  # no sheets
-    assert all(file.parent == run / "images" / "photographs" / cell.folder for file in found)
+    assert all(file.parent == run / "images" / "photographs" / cell_folder(cell.cell) for file in found)
 
 
 def test_everything_is_measured_once(data: ImageDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
