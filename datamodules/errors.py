@@ -17,3 +17,17 @@ def gone(folder: Path) -> InputError:
         f"{folder}: is gone: it was removed, renamed or unmounted while the run wrote to it, so the run stops; put it "
         "back and continue with resume=auto, or start anew"
     )
+
+
+def worker_death(error: BaseException) -> InputError | None:
+    """What to say of torch's error about a worker that died, None for other errors.
+
+    Torch raises it in a signal handler: in the midst of whatever the training process is doing.
+    """
+    if not (isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")):
+        return None
+    reason = str(error).splitlines()[0].rstrip(". ")
+    return InputError(
+        f"{reason}: the cache of decoded images (data.cache_dir) was cut off or its disk failed (bus error), "
+        "or the machine ran out of memory (killed): see to that, then continue with resume=auto"
+    )

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from datamodules.crops import Item, TrainingCrops, collate
-from datamodules.errors import InputError
+from datamodules.errors import InputError, worker_death
 
 _NAME = f"{InputError.__module__}.{InputError.__name__}"
 
@@ -83,13 +83,9 @@ class Loader(DataLoader[Item]):
         except InputError as error:  # of a worker it has the worker's traceback as its text
             raise InputError(str(error).strip().splitlines()[-1].removeprefix(f"{_NAME}: ")) from error
         except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker"):
-                raise
-            reason = str(error).splitlines()[0].rstrip(". ")
-            raise InputError(
-                f"{reason}: the cache of decoded images (data.cache_dir) was cut off or its disk failed (bus error), "
-                "or the machine ran out of memory (killed): see to that, then continue with resume=auto"
-            ) from error
+            if death := worker_death(error):
+                raise death from error
+            raise
 
 
 class ResumableLoader(Loader):

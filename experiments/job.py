@@ -109,7 +109,7 @@ def _one_of_several() -> bool:
 
 
 def _perform(cfg: DictConfig) -> float | None:
-    from datamodules.errors import InputError
+    from datamodules.errors import InputError, worker_death
     from datamodules.ranks import StoppedElsewhere
     from experiments import ranks
     from experiments.config_rules import check
@@ -142,6 +142,10 @@ def _perform(cfg: DictConfig) -> float | None:
         raise JobFailed(str(error), error.exit_status) from error
     except StoppedElsewhere:
         sys.exit(1)
+    except RuntimeError as error:
+        if death := worker_death(error):
+            raise JobFailed(str(death), 1) from error
+        raise
 
 
 def _announce(cfg: DictConfig) -> None:

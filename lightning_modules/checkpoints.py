@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 from torch import nn
 
-from datamodules.errors import InputError, gone
+from datamodules.errors import InputError, gone, worker_death
 from lightning_modules.matconvnet import read_parameters
 
 PREFIX = "network."
@@ -35,6 +35,8 @@ class AtomicCheckpointIO(CheckpointIO):
             if not path.parent.is_dir():
                 raise gone(path.parent) from error
             part.unlink(missing_ok=True)
+            if death := worker_death(error):
+                raise death from error
             kept = " (the previous one is untouched)" if path.exists() else ""
             raise InputError(
                 f"{path}: cannot write the checkpoint{kept}: {_cause(error)}: "

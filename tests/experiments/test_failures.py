@@ -53,6 +53,13 @@ class CutOff(Remove):
                 os.truncate(path, 0)
 
 
+class SeeWorkerDie(pl.Callback):
+    """What torch's handler of SIGCHLD does, at a moment that is no fetching of a batch."""
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 16 MB, as `runs` in the folder in which the command line works."""
@@ -139,3 +146,10 @@ def test_a_cache_that_was_cut_off_ends_in_one_line(cli: Cli, tiny: list[str], tm
     assert cli(*often(tiny), *more, "resume=auto").status == 0
     assert cli(*often(tiny, "other"), *more).status == 0
     assert difference(outcome(tmp_path / "runs" / "other"), outcome(tmp_path / "runs" / "tiny")) is None
+
+
+def test_a_worker_that_dies_between_batches_ends_in_the_same_line(cli: Cli, tiny: list[str]) -> None:
+    found = cli(*often(tiny), callback(SeeWorkerDie))
+    assert found.status == 1
+    assert found.err.splitlines()[-1].startswith("DataLoader worker (pid 7) is killed by signal: Killed: the cache of")
+    assert "Traceback" not in found.err

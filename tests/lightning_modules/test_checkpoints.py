@@ -92,6 +92,21 @@ def test_failed_write_keeps_the_previous_file(path: Path, monkeypatch: pytest.Mo
     assert [file.name for file in path.parent.iterdir()] == ["a.ckpt"]
 
 
+def test_a_worker_that_dies_in_mid_write_is_not_blamed_on_the_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch raises that in a signal handler: wherever the training process is."""
+    before = path.read_bytes()
+
+    def fail(checkpoint: Any, file: Any) -> None:
+        file.write(b"half")
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that ...")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(InputError, match=r"^DataLoader worker \(pid 7\) is killed .* was cut off"):
+        AtomicCheckpointIO().save_checkpoint({}, path)
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == ["a.ckpt"]
+
+
 def test_kill_in_mid_write_leaves_the_previous_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until the rename the old file is the file: nothing is cleaned up by a process that is gone."""
 
