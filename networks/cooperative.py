@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.batch_norm import batch_norm
+from networks.resize import pad_to_multiple
 from networks.restored import Restored
 
 BRANCHES = ("both", "deblur", "superres")
@@ -227,7 +228,7 @@ class CooperativeNet(nn.Module):
 
     def forward(self, lr: Tensor) -> Restored:
         h, w = lr.shape[-2:]
-        x = F.pad(lr, (0, -w % self.divisor, 0, -h % self.divisor), mode="replicate")
+        x = pad_to_multiple(lr, self.divisor)
         sr = x
         if self.branch != "deblur":
             sr = sr + self.superres(x)

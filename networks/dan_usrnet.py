@@ -138,7 +138,7 @@ class DANUSRNet(nn.Module):
         return self._estimate(sr, lr)
 
     def _alternate(self, lr: Tensor, noise_level: Tensor) -> Restored:
-        kernel = self._first_kernel().expand(len(lr), -1, -1, -1)
+        kernel = self._first_kernel().expand(lr.shape[0], -1, -1, -1)
         loops: list[Restored] = []
         for number in range(1, self.n_loops + 1):
             # Detached loops that no loss sees have no gradient: recording them would cost n_loops times the memory.

@@ -16,7 +16,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.resize import bicubic_resize
+from networks.resize import bicubic_resize, pad_to_multiple
 from networks.restored import Restored
 
 SLOPE = 0.2
@@ -147,7 +147,7 @@ class EDDSRN(nn.Module):
 
     def forward(self, lr: Tensor) -> Restored:
         h, w = lr.shape[-2:]
-        x = F.pad(lr, (0, -w % self.divisor, 0, -h % self.divisor), mode="replicate")
+        x = pad_to_multiple(lr, self.divisor)
         shared = self.features(x)
         sr = self.sr_head(shared)[..., : self.scale * h, : self.scale * w]
         if self.global_residual == "bicubic":

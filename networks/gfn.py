@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.ed_dsrn import conv
-from networks.resize import bicubic_resize
+from networks.resize import bicubic_resize, pad_to_multiple
 from networks.restored import Restored
 
 
@@ -172,12 +172,12 @@ class GFN(nn.Module):
 
     def forward(self, lr: Tensor) -> Restored:
         h, w = lr.shape[-2:]
-        bottom, right = -h % self.divisor, -w % self.divisor
-        stretch = self.pad == "official" and (bottom > 0 or right > 0)
+        stretch = self.pad == "official"  # which leaves images alone that have the size
         if stretch:
-            x = F.interpolate(lr, (h + bottom, w + right), mode="bilinear")
+            size = tuple((n + self.divisor - 1) // self.divisor * self.divisor for n in (h, w))
+            x = F.interpolate(lr, size, mode="bilinear")
         else:
-            x = F.pad(lr, (0, right, 0, bottom), mode="replicate")
+            x = pad_to_multiple(lr, self.divisor)
         deblurring, deblurred = self.deblur(x)
         sr = self.reconstruction(self.fuse(x, deblurring, self.superres(x)))
         if stretch:

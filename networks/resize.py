@@ -47,7 +47,8 @@ def _weights_up(scale: int) -> tuple[int, Tensor]:
 def symmetric_pad(images: Tensor, before: int, after: int, dim: int) -> Tensor:
     """Extend `images` along `dim` by mirroring with the edge pixel repeated (... 1 0 | 0 1 2 ...), any length."""
     n = images.shape[dim]
-    index = torch.arange(-before, n + after, device=images.device) % (2 * n)
+    index = torch.arange(-before, n + after, device=images.device)
+    index = index % index.new_full((), 2 * n)  # a tensor: n may be symbolic, which ONNX takes no remainder of
     return images.index_select(dim, torch.where(index < n, index, 2 * n - 1 - index))
 
 
@@ -60,7 +61,7 @@ def _down(images: Tensor, scale: int, dim: int) -> Tensor:
     shape = (1, 1, taps, 1) if dim == 2 else (1, 1, 1, taps)
     stride = (scale, 1) if dim == 2 else (1, scale)
     flat = images.flatten(0, 1)[:, None]
-    planes = len(flat)
+    planes = flat.shape[0]  # may be symbolic, which len() is not
     if planes == 1:  # a single plane takes another routine, which rounds otherwise than the rest
         flat = flat.expand(2, -1, -1, -1)
     reduced = F.conv2d(flat, weights.to(images).view(shape), stride=stride)[:planes, 0]
@@ -73,7 +74,7 @@ def _up(images: Tensor, scale: int, dim: int) -> Tensor:
     images = symmetric_pad(images, -first, first + taps - 1, dim)
     shape = (scale, 1, taps, 1) if dim == 2 else (scale, 1, 1, taps)
     flat = images.flatten(0, 1)[:, None]
-    planes = len(flat)
+    planes = flat.shape[0]
     if planes == 1:  # see `_down`
         flat = flat.expand(2, -1, -1, -1)
     phases = F.conv2d(flat, weights.to(images).view(shape))[:planes]
@@ -106,6 +107,14 @@ def bicubic_resize(images: Tensor, scale: int, *, down: bool = False) -> Tensor:
         return step(step(images, scale, 2), scale, 3)
 
 
+def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
+    """Images [B, C, H, W] continued by repetition at the bottom and right until `multiple` divides both sides."""
+    h, w = images.shape[-2:]
+    # Unlike -h % multiple, this form shows torch.export, to which h and w are symbols, that the sides get divisible.
+    height, width = ((n + multiple - 1) // multiple * multiple for n in (h, w))
+    return F.pad(images, (0, width - w, 0, height - h), mode="replicate")
+
+
 def _check_images(images: Tensor) -> None:
     if images.dim() != 4:
         raise ValueError(f"images have shape {tuple(images.shape)}, expected [B, C, H, W]")
@@ -115,9 +124,10 @@ def _tf1_linear(images: Tensor, out: int, dim: int) -> Tensor:
     n = images.shape[dim]
     # Source coordinate of output pixel x is x * n / out: whole part and remainder in integers are free of rounding.
     position = torch.arange(out, device=images.device) * n
-    low = torch.div(position, out, rounding_mode="floor")
+    size = position.new_full((), out)  # a tensor: see `symmetric_pad`
+    low = torch.div(position, size, rounding_mode="floor")
     shape = (out, 1) if dim == 2 else (out,)
-    weight = ((position % out).to(torch.float64) / out).to(images.dtype).view(shape)
+    weight = ((position % size).to(torch.float64) / out).to(images.dtype).view(shape)
     first = images.index_select(dim, low)
     return first + weight * (images.index_select(dim, (low + 1).clamp(max=n - 1)) - first)
 
@@ -174,5 +184,5 @@ def bilinear_shrink(images: Tensor, factor: int, convention: Literal["half_pixel
     if isinstance(factor, bool) or int(factor) != factor or factor < 1:
         raise ValueError(f"factor is {factor!r}, expected an integer >= 1")
     h, w = images.shape[-2:]
-    whole = F.pad(images, (0, -w % factor, 0, -h % factor), mode="replicate")
-    return bilinear_resize(whole, (-(-h // factor), -(-w // factor)), convention)
+    size = ((h + factor - 1) // factor, (w + factor - 1) // factor)
+    return bilinear_resize(pad_to_multiple(images, factor), size, convention)

@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.resize import bilinear_resize, bilinear_shrink
+from networks.resize import bilinear_resize, bilinear_shrink, pad_to_multiple
 from networks.restored import Restored
 
 State = tuple[Tensor, Tensor]
@@ -173,7 +172,7 @@ class SRN(nn.Module):
             )
         # With one channel, this makes every channel of every image an image of its own.
         images = lr.reshape(-1, self.channels, h, w)
-        images = F.pad(images, (0, -w % self.divisor, 0, -h % self.divisor), mode="replicate")
+        images = pad_to_multiple(images, self.divisor)
 
         pyramid: list[Tensor] = []
         estimate: Tensor | None = None
@@ -186,6 +185,6 @@ class SRN(nn.Module):
             estimate, state = self.one_scale(blurred, previous, state)
             if self.global_residual:
                 estimate = estimate + blurred
-            kept = estimate[..., : -(-h // factor), : -(-w // factor)]
-            pyramid.append(kept.reshape(n_images, n_channels, *kept.shape[2:]))
+            whole = estimate.reshape(n_images, n_channels, *estimate.shape[2:])
+            pyramid.append(whole[..., : (h + factor - 1) // factor, : (w + factor - 1) // factor])
         return Restored(sr=pyramid[-1], pyramid=pyramid)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.fourier import centre_at_origin, work_dtype
+from networks.resize import pad_to_multiple
 from networks.restored import Restored
 
 
@@ -115,7 +116,7 @@ class Prior(nn.Module):
 
     def forward(self, z: Tensor, beta: Tensor) -> Tensor:
         h, w = z.shape[-2:]
-        z = F.pad(z, (0, -w % self.divisor, 0, -h % self.divisor), mode="replicate")
+        z = pad_to_multiple(z, self.divisor)
         x = torch.cat([z, beta.expand(-1, 1, *z.shape[-2:])], 1)
         if x.device.type == "cpu" and x.dtype != torch.float64:
             x = x.contiguous(memory_format=torch.channels_last)  # oneDNN, which leaves float64 out, is faster in it
@@ -126,7 +127,8 @@ class Prior(nn.Module):
         x = self.up3(self.body(x4) + x4)
         x = self.up2(x + x3)
         x = self.up1(x + x2)
-        return self.tail(x + x1)[..., :h, :w]
+        # Cut by padding: a slice would be of size min(h, ...) to torch.export, and the loop nests these.
+        return F.pad(self.tail(x + x1), (0, w - z.shape[-1], 0, h - z.shape[-2]))
 
 
 class Hyper(nn.Module):
@@ -148,7 +150,7 @@ class Hyper(nn.Module):
         if self.learned:
             raw = self.mlp(torch.cat([noise_level, torch.full_like(noise_level, scale)], 1))
         else:
-            raw = self.constants.expand(len(noise_level), -1, -1, -1)
+            raw = self.constants.expand(noise_level.shape[0], -1, -1, -1)
         return F.softplus(raw) + 1e-6
 
 

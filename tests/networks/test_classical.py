@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from networks.classical import Degrade, RichardsonLucy, Wiener, spectrum_level
+from tests.conftest import photograph
 from tests.references import convolve, gaussian
 
 ROUNDING = 1 / (12 * 255**2)
@@ -91,6 +92,17 @@ def test_wiener_is_the_best_linear_estimate(scale: int, channels: int) -> None:
             assert np.abs(result[b, c].numpy().ravel() - expected).max() < 1e-5
 
 
+@pytest.mark.parametrize("scale", [1, 2])
+def test_wiener_takes_a_quiet_photograph_for_what_it_is(scale: int) -> None:
+    """Much less noise than is said: the level of the spectrum must not vanish, and the image with it."""
+    sharp = torch.from_numpy(skimage.data.astronaut()[100:292, 120:312]).permute(2, 0, 1)[None].double() / 255
+    kernel = torch.full((1, 1, 1, 9), 1 / 9, dtype=torch.float64)
+    lr = Degrade(kernel, (192 // scale, 192 // scale), scale)(sharp)
+    found = Wiener()(lr=lr, kernel=kernel, scale=scale, noise_level=level(5 / 255)).sr
+    plain = lr.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+    assert (found - sharp).square().mean() < (plain - sharp).square().mean()
+
+
 def test_wiener_is_that_of_scikit_image() -> None:
     """At scale 1, with the same Laplacian spectrum of the penalty and the same weight."""
     rng = np.random.default_rng(0)
@@ -164,11 +176,11 @@ def test_richardson_lucy_stops_at_the_noise() -> None:
 def test_restores_a_photograph_in_float32(network: Wiener | RichardsonLucy, scale: int) -> None:
     """Better than what went in, at an odd size, with the boundary that the input was made with."""
     h, w = 33 * scale, 27 * scale
-    photograph = skimage.data.astronaut()[20 : 20 + h + 40, 150 : 150 + w + 40].transpose(2, 0, 1) / 255.0
+    scene = skimage.data.astronaut()[20 : 20 + h + 40, 150 : 150 + w + 40].transpose(2, 0, 1) / 255.0
     kernel = gaussian(0.8 + 0.4 * scale, 15)
-    sharp = photograph[:, 20 : 20 + h, 20 : 20 + w]
+    sharp = scene[:, 20 : 20 + h, 20 : 20 + w]
     if network.boundary == "wrap":  # as a camera sees it: beyond the frame the scene goes on
-        blurred = np.stack([convolve(c, kernel, "edge") for c in photograph])[:, 20 : 20 + h, 20 : 20 + w]
+        blurred = np.stack([convolve(c, kernel, "edge") for c in scene])[:, 20 : 20 + h, 20 : 20 + w]
         noise = 1 / 255  # what the extension cannot know counts as noise
     else:
         noise = 0.0
@@ -183,6 +195,16 @@ def test_restores_a_photograph_in_float32(network: Wiener | RichardsonLucy, scal
     inside = (slice(None), slice(border, h - border), slice(border, w - border))
     before, after = (np.mean((x - sharp)[inside] ** 2) for x in (blurred, result[0].double().numpy()))
     assert after < 0.85 * before
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4])
+def test_wiener_keeps_a_photograph_with_less_noise_than_stated(scale: int) -> None:
+    """Blurred more than by the kernel: high frequencies have next to nothing, not even the noise."""
+    image = photograph(64, 64, 0).transpose(2, 0, 1) / 255.0
+    y = torch.from_numpy(np.stack([convolve(c, gaussian(3.0, 25), "edge") for c in image]))[None].float()
+    kernel = torch.from_numpy(gaussian(1.0, 9))[None, None].float()
+    found = Wiener(boundary="wrap")(lr=y, kernel=kernel, scale=scale, noise_level=level(4 / 255).float()).sr
+    assert (found.std() / y.std()).item() == pytest.approx(1, abs=0.05)
 
 
 def test_wrap_keeps_the_border_quiet() -> None:
