@@ -94,14 +94,24 @@ def _runs(cfg: DictConfig) -> list[Candidate]:
     found = []
     for folder in folders:
         saved = _config(folder)
-        best = folder / "checkpoints" / "best.ckpt"
-        if not cfg.ckpt and not best.is_file():
-            raise InputError(
-                f"{best}: no such checkpoint: run={folder} has not been validated yet: train it further with "
-                "resume=auto, or measure what there is with ckpt=FILE"
-            )
-        found.append(_checkpoint(Path(cfg.ckpt) if cfg.ckpt else best, folder, cfg, saved))
+        found.append(_checkpoint(Path(cfg.ckpt) if cfg.ckpt else best_checkpoint(folder), folder, cfg, saved))
     return found
+
+
+def best_checkpoint(folder: Path) -> Path:
+    """The checkpoint that a run is judged by.
+
+    Raises:
+        InputError: if the folder is none of a run, or the run has not been validated yet.
+    """
+    _config(folder)
+    best = folder / "checkpoints" / "best.ckpt"
+    if not best.is_file():
+        raise InputError(
+            f"{best}: no such checkpoint: run={folder} has not been validated yet: train it further with "
+            "resume=auto, or take what there is with ckpt=FILE"
+        )
+    return best
 
 
 def _config(folder: Path) -> DictConfig:

@@ -1,4 +1,7 @@
-"""Checkpoints: plain tensors and containers, written atomically, from which the network alone can be rebuilt."""
+"""Checkpoints: plain tensors and containers, written atomically, from which the network alone can be rebuilt.
+
+Exported weights (`.safetensors`, see `safe_weights`) are read wherever a checkpoint is.
+"""
 
 import importlib
 import inspect
@@ -15,6 +18,7 @@ from torch import nn
 
 from datamodules.errors import InputError, gone, worker_death
 from lightning_modules.matconvnet import read_parameters
+from lightning_modules.safe_weights import SUFFIX, read_tensors
 
 PREFIX = "network."
 
@@ -61,11 +65,16 @@ def _cause(error: BaseException) -> str:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of this suite onto the CPU, without unpickling anything but tensors and plain containers.
 
+    Weights that `task=export` wrote come as the checkpoint of that network: `state_dict`, and `config` with `model`,
+    `label` and `seed`.
+
     Raises:
         InputError: if the file is missing, damaged, or no checkpoint of this suite.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; a run keeps checkpoints/last.ckpt and checkpoints/best.ckpt")
+    if path.suffix == SUFFIX:
+        return _read_exported(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its zip reader and unpickler raise
@@ -81,6 +90,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path}: holds no 'config' and 'state_dict' of this suite; published weights have importers of their own"
         )
     return checkpoint
+
+
+def _read_exported(path: Path) -> dict[str, Any]:
+    tensors, about = read_tensors(path)
+    if about is None or not isinstance(about.get("model"), dict):
+        raise InputError(
+            f"{path}: holds no model config of this suite; weights of another program are read with model=NAME weights="
+        )
+    return {"state_dict": {PREFIX + name: value for name, value in tensors.items()}, "config": about}
 
 
 def build_network(model: dict[str, Any], where: str) -> nn.Module:
@@ -162,10 +180,10 @@ def _load_exactly(network: nn.Module, state: dict[str, Any], where: str, what: s
 
 
 def read_weights(network: nn.Module, path: Path) -> None:
-    """Load a file of weights into a network: a checkpoint of this suite, or published weights.
+    """Load a file of weights into a network: a checkpoint of this suite, exported weights, or published weights.
 
-    Published weights are state dicts under their authors' names, or networks of MatConvNet (`.mat`); the network's
-    module translates them by its function `import_official`, completely or not at all.
+    Published weights are state dicts under their authors' names (pickled or `.safetensors`), or networks of MatConvNet
+    (`.mat`); the network's module translates them by its function `import_official`, completely or not at all.
 
     Raises:
         InputError: if the file is missing or damaged, is of another network, or the network knows no published weights.
@@ -173,8 +191,7 @@ def read_weights(network: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise InputError(f"{path}: no such file of weights: set weights= to a checkpoint or to published weights")
     try:
-        is_matlab = path.suffix == ".mat"
-        found = read_parameters(path) if is_matlab else torch.load(path, map_location="cpu", weights_only=True)
+        found = _read_file(path)
     except InputError:
         raise
     except Exception as error:
@@ -200,6 +217,16 @@ def read_weights(network: nn.Module, path: Path) -> None:
         reason = textwrap.shorten(str(error), 300, placeholder=" ...")  # it may list hundreds of names
         raise InputError(f"{path}: not published weights of {type(network).__name__}: {reason}") from error
     _load_exactly(network, state, str(path), "published weights of another size")
+
+
+def _read_file(path: Path) -> Any:
+    """The checkpoint or the state dict in a file, whichever it holds."""
+    if path.suffix == ".mat":
+        return read_parameters(path)
+    if path.suffix == SUFFIX:
+        tensors, about = read_tensors(path)
+        return tensors if about is None else read_checkpoint(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
