@@ -74,8 +74,9 @@ def decoded_bytes(path: str | Path) -> int:
     Raises:
         InputError: as `decode_rgb8`, as far as the header shows it.
     """
-    with _naming(path), Path(path).open("rb") as stream:
-        image = _open(stream)
+    with naming(path), Path(path).open("rb") as stream:
+        image = open_image(stream)
+        _refuse_unusual(image, stream)
         return 3 * image.width * image.height
 
 
@@ -101,9 +102,9 @@ def decode_rgb8(path: str | Path) -> np.ndarray:
             what has no exact 8-bit value here: float, signed, 32-bit or CIELAB samples, and the rare 16-bit TIFF that
             is planar, turned by its orientation tag, inverted or premultiplied by its alpha.
     """
-    with _naming(path), Path(path).open("rb") as stream:
-        image = _open(stream)
-        sixteen_bit = _is_sixteen_bit(image, stream)
+    with naming(path), Path(path).open("rb") as stream:
+        image = open_image(stream)
+        sixteen_bit = _refuse_unusual(image, stream)
         # Another library may have switched this on; a truncated file would then come back partly gray.
         ImageFile.LOAD_TRUNCATED_IMAGES = False
         image.load()  # reads the whole file, also where OpenCV decodes it below: OpenCV returns partial pictures
@@ -111,12 +112,12 @@ def decode_rgb8(path: str | Path) -> np.ndarray:
         orientation = image.getexif().get(_ORIENTATION, 1)
         # Transparency is dropped anyway; left in, it makes Pillow warn of some palettes.
         image.info.pop("transparency", None)
-        pixels = _sixteen_bit_pixels(stream, image.size) if sixteen_bit else np.asarray(image.convert("RGB"))
-        return np.ascontiguousarray(_upright(pixels, orientation))
+        pixels = _eight_bit(sixteen_bit_pixels(stream, image.size)) if sixteen_bit else np.asarray(image.convert("RGB"))
+        return np.ascontiguousarray(upright(pixels, orientation))
 
 
 @contextmanager
-def _naming(path: str | Path) -> Iterator[None]:
+def naming(path: str | Path) -> Iterator[None]:
     """Turns whatever goes wrong while `path` is read into an InputError that names the file and the cause."""
     try:
         yield
@@ -143,17 +144,33 @@ def _cause(error: Exception, path: Path) -> str:
     return f"cannot be decoded ({reason}): {replace}"
 
 
-def _open(stream: BinaryIO) -> ImageFile.ImageFile:
-    """Reads the header; refuses what `decode_rgb8` cannot represent."""
+def open_image(stream: BinaryIO, max_pixels: int | None = None) -> ImageFile.ImageFile:
+    """Reads the header of a PNG, JPEG, BMP, TIFF or WebP file, recognised by its content; decodes nothing.
+
+    Raises:
+        InputError: it has more than `max_pixels` (None: `MAX_PIXELS`) pixels, or samples that are not unsigned
+            integers of 1 to 8 or 16 bits.
+        Exception: what Pillow raises of damaged files; `naming` makes an InputError of it.
+    """
     image = Image.open(stream, formats=_FORMATS)
-    if image.width * image.height > MAX_PIXELS:
-        raise InputError(f"has {image.width}x{image.height} pixels, more than {MAX_PIXELS}: cut or shrink it")
-    if not _is_sixteen_bit(image, stream) and image.mode not in _MODES:
+    check_pixels(image.width, image.height, max_pixels)
+    if not is_sixteen_bit(image, stream) and image.mode not in _MODES:
         raise InputError(f"has pixels of mode {image.mode}: save it as RGB with 8 or 16 bits a channel")
     return image
 
 
-def _is_sixteen_bit(image: ImageFile.ImageFile, stream: BinaryIO) -> bool:
+def check_pixels(width: int, height: int, max_pixels: int | None = None) -> None:
+    """The size that a header gives.
+
+    Raises:
+        InputError: it is more than `max_pixels`, or `MAX_PIXELS` if that is None.
+    """
+    limit = MAX_PIXELS if max_pixels is None else max_pixels
+    if width * height > limit:
+        raise InputError(f"has {width}x{height} pixels, more than {limit}: cut or shrink it")
+
+
+def is_sixteen_bit(image: ImageFile.ImageFile, stream: BinaryIO) -> bool:
     """Whether samples have 16 bits, which Pillow's mode conceals: RGB of 16 bits is cut to the high byte by Pillow."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return _is_sixteen_bit_tiff(image)
@@ -172,8 +189,16 @@ def _is_sixteen_bit_tiff(image: TiffImagePlugin.TiffImageFile) -> bool:
     if kinds != {1} or max(bits) > 16 or (16 in bits and bits != {16}) or any(8 < b < 16 for b in bits):
         kind = {1: "unsigned", 2: "signed", 3: "float"}.get(max(kinds), "unknown")
         raise InputError(f"TIFF has {max(bits)}-bit {kind} samples: save it with 8- or 16-bit unsigned integer samples")
-    if bits != {16}:
+    return bits == {16}
+
+
+def _refuse_unusual(image: ImageFile.ImageFile, stream: BinaryIO) -> bool:
+    """Whether samples have 16 bits; refuses those TIFF files with 16 bits that OpenCV cannot decode."""
+    if not is_sixteen_bit(image, stream):
         return False
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return True
+    tags = image.tag_v2
     unusual = {
         "neither gray nor RGB, or white is 0": tags.get(262) not in (1, 2),
         "planar": tags.get(284, 1) != 1,
@@ -186,18 +211,30 @@ def _is_sixteen_bit_tiff(image: TiffImagePlugin.TiffImageFile) -> bool:
     return True
 
 
-def _sixteen_bit_pixels(stream: BinaryIO, size: tuple[int, int]) -> np.ndarray:
+def sixteen_bit_pixels(stream: BinaryIO, size: tuple[int, int]) -> np.ndarray:
+    """uint16 [H, W, C], channels in the order of RGB.
+
+    Args:
+        size: width and height as the header says.
+
+    Raises:
+        InputError: OpenCV cannot decode it; of PNG it knows at most a million pixels a side.
+    """
     stream.seek(0)
     pixels = cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16 or pixels.shape[:2] != size[::-1]:
-        raise InputError("16-bit image cannot be decoded by OpenCV: save it as a 16-bit PNG")
-    if pixels.ndim == 2:
-        pixels = pixels[:, :, None].repeat(3, axis=2)
-    blue_green_red = pixels[:, :, :3].astype(np.uint32)
-    return ((blue_green_red[:, :, ::-1] + 128) // 257).astype(np.uint8)  # 257 is odd: v / 257 is never halfway
+        other = "TIFF" if max(size) > 1_000_000 else "PNG"
+        raise InputError(f"16-bit image cannot be decoded by OpenCV: save it as a 16-bit {other}")
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels[:, :, [2, 1, 0, *range(3, pixels.shape[2])]]
 
 
-def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def _eight_bit(pixels: np.ndarray) -> np.ndarray:
+    colours = pixels[:, :, :3].astype(np.uint32)
+    rounded = ((colours + 128) // 257).astype(np.uint8)  # 257 is odd: v / 257 is never halfway
+    return rounded if rounded.shape[2] == 3 else rounded.repeat(3, axis=2)
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Undoes the EXIF orientation 1 to 8; other values mean nothing and leave the image as it is."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)

@@ -105,7 +105,7 @@ def usrnet12(path: str | Path, download: bool = True) -> KernelSuite:
     if not download:
         path = _existing(path, f"USRNet's kernels_12.mat: set download=true, or put {USRNET12_URL} there")
     fetch(USRNET12_URL, path, size=USRNET12_SIZE, sha256=USRNET12_SHA256, progress=False)
-    kernels = [_checked(label, array) for label, array in _read_mat(path)]
+    kernels = [checked(label, array) for label, array in _read_mat(path)]
     return _suite([f"k{i}" for i in range(1, 13)], kernels)
 
 
@@ -121,7 +121,7 @@ def levin(path: str | Path) -> KernelSuite:
         InputError: the file is absent or damaged, h5py is not installed, or there are not eight kernels.
     """
     path = _existing(path, "Levin09.mat: it is in the folder kernels of https://github.com/cszn/KAIR")
-    kernels = [_checked(label, array) for label, array in _read_mat(path)]
+    kernels = [checked(label, array) for label, array in _read_mat(path)]
     if len(kernels) != 8:
         raise InputError(f"{path}: holds {len(kernels)} kernels, expected the 8 of Levin et al.: get Levin09.mat")
     return _suite([f"levin{i}" for i in range(1, 9)], kernels)
@@ -148,7 +148,7 @@ def folder(path: str | Path, normalise: bool = False) -> KernelSuite:
         read = READERS.get(file.suffix.lower())
         if read is None or not file.is_file():
             continue
-        found = [_checked(label, array, normalise or read is _read_png) for label, array in read(file)]
+        found = [checked(label, array, normalise or read is _read_png) for label, array in read(file)]
         names += [file.stem] if len(found) == 1 else [f"{file.stem}-{i}" for i in range(1, len(found) + 1)]
         kernels += found
     if not kernels:
@@ -163,7 +163,7 @@ def _existing(path: str | Path, expected: str) -> Path:
     return path
 
 
-def _checked(label: str, array: np.ndarray, normalise: bool = False) -> np.ndarray:
+def checked(label: str, array: np.ndarray, normalise: bool = False) -> np.ndarray:
     """The kernel in float64, divided by its sum; `label` says where it is from."""
     problem = ""
     if array.dtype.kind not in "fiub":
@@ -201,7 +201,7 @@ def _read_mat(path: Path) -> Found:
     except NotImplementedError:  # MATLAB 7.3
         return _read_hdf5(path)
     except Exception as error:  # scipy lets through whatever a damaged file provokes
-        raise _unreadable(path, "a MATLAB file", error) from error
+        raise unreadable(path, "a MATLAB file", error) from error
     found: Found = []
     for name, value in variables.items():
         if not name.startswith("__"):
@@ -229,7 +229,7 @@ def _read_hdf5(path: Path) -> Found:
                     value = cells
                 found += _matrices(f"{path}: {name}", value)
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise _unreadable(path, "a MATLAB 7.3 file", error) from error
+        raise unreadable(path, "a MATLAB 7.3 file", error) from error
     return found
 
 
@@ -246,7 +246,7 @@ def _read_npy(path: Path) -> Found:
     try:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise _unreadable(path, "a plain .npy array", error) from error
+        raise unreadable(path, "a plain .npy array", error) from error
     if not isinstance(array, np.ndarray):  # an .npz by another name
         raise InputError(f"{path}: holds several arrays, expected one: save each as its own .npy file")
     if array.ndim == 4 and array.shape[1] == 1:
@@ -259,7 +259,7 @@ def _read_png(path: Path) -> Found:
         with Image.open(path, formats=["PNG"]) as image:
             mode, array = image.mode, np.asarray(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, "a PNG image", error) from error
+        raise unreadable(path, "a PNG image", error) from error
     if array.ndim != 2 or mode == "P":
         raise InputError(f"{path}: is an image of mode {mode}, expected a gray one: convert it to gray")
     return [(str(path), array)]
@@ -268,6 +268,6 @@ def _read_png(path: Path) -> Found:
 READERS: dict[str, Callable[[Path], Found]] = {".mat": _read_mat, ".npy": _read_npy, ".png": _read_png}
 
 
-def _unreadable(path: Path, expected: str, error: Exception) -> InputError:
+def unreadable(path: Path, expected: str, error: Exception) -> InputError:
     reason = " ".join(str(error).split()) or type(error).__name__
     return InputError(f"{path}: cannot be read ({reason}), expected {expected}: get the file again")

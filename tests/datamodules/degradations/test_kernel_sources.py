@@ -5,9 +5,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import hydra
+import numpy as np
 import pytest
 import torch
 
+from datamodules.batch import Batch
 from datamodules.degradations import suites
 from datamodules.degradations.kernel_sources import FromSuite, KernelBank, centred_shake, usrnet_mixture
 from datamodules.degradations.kernels import sample_usrnet_gaussian
@@ -37,6 +40,24 @@ def test_suite_gives_one_kernel_or_draws() -> None:
     numbers = integers(keys, "suite/number", low=0, high=12)
     assert torch.equal(drawn, suite.kernels[numbers])
     assert len(numbers.unique()) == 12
+
+
+def test_own_kernels_are_drawn_from_the_folder(tmp_path: Path) -> None:
+    """degradation=own_kernels: every image meets one of them, and the batch says which."""
+    np.save(tmp_path / "shift.npy", np.eye(9)[4:5].T @ np.eye(9)[:1])  # to the left by four pixels
+    np.save(tmp_path / "sharp.npy", np.ones((1, 1)))
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        own = ["degradation=own_kernels", f"degradation.kernels.suite.path={tmp_path}", "degradation.scale=2"]
+        cfg = hydra.compose("config", overrides=own)
+    images = torch.randint(0, 256, (40, 3, 12, 16), dtype=torch.uint8)
+    keys = torch.tensor([make_key("own", i) for i in range(40)])
+    batch = Batch(images, [str(i) for i in range(40)], torch.arange(40), keys)
+    done = hydra.utils.instantiate(cfg.degradation)(batch)
+    shifted = done.kernel[:, 0, 4, 0] == 1
+    assert 5 < shifted.sum() < 35
+    assert (done.kernel[~shifted, 0, 4, 4] == 1).all()
+    expected = torch.where(shifted[:, None, None, None], images.roll(-4, 3), images)[..., ::2, ::2] / 255
+    assert (done.lr - expected).abs().max() < 1e-6
 
 
 def test_bank_holds_what_it_says(tmp_path: Path) -> None:
