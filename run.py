@@ -7,13 +7,12 @@ from pathlib import Path
 import hydra
 
 from datamodules.errors import InputError
+from experiments.arguments import quoted
 from experiments.config_errors import ConfigError, causes, explain_hydra_error
 from experiments.job import JobFailed, job  # prepares the environment
 
 HERE = Path(__file__).resolve().parent
 CONF = HERE / "conf"
-# Hydra takes sweepers from the namespace `hydra_plugins` alone; ours stands beside the sweeps.
-sys.path.append(str(HERE / "experiments" / "sweeps"))
 
 start = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
 
@@ -30,6 +29,7 @@ def main() -> int:
         0: all went well, 2: a configuration that cannot be, 1: another fault of the input, 4: another process of the
         job is gone.
     """
+    sys.argv = quoted(sys.argv)
     try:
         start()
     except KeyboardInterrupt:

@@ -40,6 +40,13 @@ ROOT: dict[str, Any] = {
     "ckpt": str | None,
     "cascade": list[str] | None,
     "runs": str | list[str] | None,
+    "input": str | list[str] | None,
+    "output": str | None,
+    "kernel": str | None,
+    "noise_level": float | None,
+    "scale": int | None,
+    "tile": int | None,
+    "overlap": int | None,
     "suite": dict | None,
     "pictures": Literal["sheets", "results", "none"],
     "label": str,
@@ -87,9 +94,10 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     check_processes(cfg)
     _check_metrics(cfg)
     degradation = construct(cfg, "degradation")
-    # The images of a profile are random, and a run is measured on its own data unless others are given.
+    # The images of a profile are random, those of a restoration have no data set, and a run is measured on its own data
+    # unless others are given.
     of_run = cfg.run and not cfg.suite and cfg.task._target_.endswith("evaluate.run")
-    if not of_run and not cfg.task._target_.endswith("profile.run"):
+    if not of_run and not cfg.task._target_.endswith(("profile.run", "restore.run", "serve.run")):
         check_inputs(cfg, degradation)
     if cfg.suite and not cfg.task._target_.endswith("evaluate.run"):
         raise ConfigError(f"suite={cfg.suite.name}: a suite is measured by task=evaluate: leave it away otherwise")

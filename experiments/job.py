@@ -20,6 +20,9 @@ os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 if "SLURM_JOB_ID" in os.environ and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
+# Hydra takes plugins from the namespace `hydra_plugins` alone, and looks for them once; ours stand beside the sweeps.
+sys.path.append(str(Path(__file__).resolve().parent / "sweeps"))
+
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode

@@ -1,0 +1,149 @@
+"""Tiled against whole: every convolutional network at its full size on a photograph of 1000x700.
+
+    python -m experiments.benchmarks.tiles [ed_dsrn vdsr ...] [--size 1000 700] [--json FILE]
+
+Random weights; the result is scaled to a mean of 0.5 and a standard deviation of 0.1, so that none of it is clamped
+and differences count as those of an image in [0, 1]. Tiles have a side of three receptive fields, or 320. Networks that
+look further than LARGEST_MARGIN get tiles that overlap by OVERLAP. Printed is the largest difference where neighbouring
+tiles are mixed ("at joints") and elsewhere. Each network runs in a process of its own; what the memory does not hold is
+named and skipped.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from experiments.benchmarks.restore_memory import GIB, mirrored
+from experiments.restoring import Restorer
+from experiments.restoring.loading import Loaded, compose_model
+from experiments.restoring.receptive_field import alignment, receptive_field, up_to
+from experiments.restoring.tiles import FEATHER, LARGEST_MARGIN, choose_tiling, spans
+from lightning_modules.checkpoints import build_network
+from lightning_modules.host_memory import resident
+from networks.cascade import scales_of, taken
+from networks.ensemble import KEPT
+from networks.restored import Restored
+
+# Name, overrides. EDSR enlarges by 2 here: by 4 one layer of it alone has 11.5 GB of activations.
+NETWORKS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("ed_dsrn_base", "lapsrn", "vdsr", "cooperative", "ed_dsrn", "ed_srn", "gfn", "srresnet"), ()),
+    **dict.fromkeys(("edsr_baseline", "deblurcnn", "srn", "srn_gray", "srn_lstm", "scgan"), ()),
+    "edsr": ("model.scale=2",),
+}
+OVERLAP = 800  # of networks that look further than LARGEST_MARGIN
+VDSR_SCALE = 2
+
+
+class Scaled(nn.Module):
+    """A network whose result is scaled to a mean of 0.5 and a standard deviation of 0.1."""
+
+    def __init__(self, network: nn.Module, mean: Tensor, gain: Tensor) -> None:
+        super().__init__()
+        self.network, self.mean, self.gain = network, mean, gain
+        for name in KEPT:
+            if hasattr(network, name):
+                setattr(self, name, getattr(network, name))
+        self.outputs = ("sr",)
+
+    def forward(self, **fields: Any) -> Restored:
+        sr = self.network(**fields).sr
+        return Restored(sr=sr.sub_(self.mean).mul_(self.gain).add_(0.5))
+
+
+def scaled(network: nn.Module, scale: int, image: Tensor) -> Scaled:
+    """The network with its result scaled by what it makes of the upper left of an image [3, H, W]."""
+    fields = {"lr": image[None, :, :128, :128], "scale": scale}
+    with torch.inference_mode():
+        sr = network(**taken(network, fields)).sr
+    return Scaled(network, sr.mean(), 0.1 / sr.std())
+
+
+def compare(network: nn.Module, image: Tensor, scale: int, tile: int, overlap: int | None) -> dict[str, Any]:
+    """Differences between the image [3, H, W] restored in tiles and as a whole; of both the result and the time."""
+    height, width = image.shape[1:]
+    restorer = Restorer(Loaded("network", lambda _: network, scales_of(network)))
+    start = time.perf_counter()
+    plain = restorer.restore(image, scale, tile=max(height, width)).sr
+    middle = time.perf_counter()
+    tiled = restorer.restore(image, scale, tile=tile, overlap=overlap).sr
+    end = time.perf_counter()
+    assert isinstance(plain, Tensor)
+    assert isinstance(tiled, Tensor)
+
+    field = receptive_field(network, scale, LARGEST_MARGIN)
+    tiling = choose_tiling((height, width), scale, alignment(network, scale), lambda: field, 0, tile, overlap)
+    assert tiling is not None
+    difference = (plain - tiled).abs().amax(0)
+    at_joints = torch.zeros_like(difference, dtype=torch.bool)
+    for dim, length in enumerate((height, width)):
+        for span in spans(length, tiling):
+            at_joints.narrow(dim, scale * span.first, scale * span.before).fill_(True)
+    return {
+        "tile": tiling.tile,
+        "overlap": tiling.overlap,
+        "tiles": len(spans(height, tiling)) * len(spans(width, tiling)),
+        "at_joints": difference[at_joints].max().item(),
+        "elsewhere": difference[~at_joints].max().item(),
+        "clamped": ((plain <= 0) | (plain >= 1)).float().mean().item(),
+        "seconds_whole": round(middle - start, 1),
+        "seconds_tiled": round(end - middle, 1),
+    }
+
+
+def measure(name: str, size: tuple[int, int]) -> dict[str, Any]:
+    """One network, in this process."""
+    torch.manual_seed(0)
+    network = build_network(compose_model(name, NETWORKS[name]), name).eval()
+    scale = VDSR_SCALE if name == "vdsr" else scales_of(network)[-1]
+    image = torch.from_numpy(mirrored(*size)).permute(2, 0, 1) / 255
+    field = receptive_field(network, scale, 2048)
+    assert field is not None
+    overlap = None if field <= LARGEST_MARGIN else OVERLAP
+    tile = up_to(max(320, 3 * field + FEATHER) if overlap is None else overlap + 2 * FEATHER, alignment(network, scale))
+    found = compare(scaled(network, scale, image), image, scale, tile, overlap)
+    peak = round((resident("VmHWM") or 0) / GIB, 1)
+    return {"network": " ".join((name, *NETWORKS[name])), "scale": scale, "field": field, **found, "peak_gib": peak}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="*", choices=[*NETWORKS, []], help="default: all")
+    parser.add_argument("--size", type=int, nargs=2, default=(1000, 700), metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    size = (args.size[0], args.size[1])
+    if args.here:
+        print(json.dumps(measure(args.networks[0], size)))
+        return
+    found = []
+    print(f"{size[0]}x{size[1]}, float32 on the CPU, {torch.get_num_threads()} thread(s), torch {torch.__version__}")
+    for name in args.networks or NETWORKS:
+        command = [sys.executable, "-m", "experiments.benchmarks.tiles", name, "--here", "--size", *map(str, size)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["killed: not enough memory"])[-1]
+            print(f"{name:14s} skipped (status {done.returncode}): {reason}", flush=True)
+            continue
+        one = json.loads(done.stdout.splitlines()[-1])
+        found.append(one)
+        print(
+            f"{one['network']:20s} x{one['scale']} field {one['field']:4d}, {one['tiles']:2d} tiles of "
+            f"{one['tile']:4d} overlapping by {one['overlap']:3d}: at joints {one['at_joints']:.1e}, elsewhere "
+            f"{one['elsewhere']:.1e}, clamped {one['clamped']:.1%}, {one['seconds_whole']:.0f} s whole, "
+            f"{one['seconds_tiled']:.0f} s tiled, peak {one['peak_gib']} GiB",
+            flush=True,
+        )
+        if args.json:
+            args.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Tiles: the same result as the whole image, no seams, and nothing lost at the borders."""
+
+import pytest
+import torch
+from torch import nn
+
+from datamodules.errors import InputError
+from experiments.benchmarks.tiles import compare, scaled
+from experiments.restoring.photographs import looks_at_all
+from experiments.restoring.receptive_field import alignment, receptive_field
+from experiments.restoring.tiles import RESULT_SIDE, Tiling, choose_tiling, spans
+from networks.cascade import scales_of
+from tests.conftest import photograph
+from tests.experiments.restoring.networks import MODELS, tiny
+
+
+def picture(height: int, width: int) -> torch.Tensor:
+    return torch.from_numpy(photograph(height, width, 1)).permute(2, 0, 1) / 255
+
+
+CONVOLUTIONAL = [option for option in MODELS if not looks_at_all(tiny(option))]
+
+
+def odd_case(network: nn.Module) -> tuple[torch.Tensor, int, int]:
+    """An image of odd sides, its scale, and the side of tiles of which it takes at least two times two."""
+    scale = scales_of(network)[-1]
+    field, align = receptive_field(network, scale), alignment(network, scale)
+    assert field is not None
+    tile = 2 * field + 8 + 5 * max(align, 8)
+    return picture(2 * tile - 2 * field - 17, tile + 19), scale, tile
+
+
+@pytest.mark.parametrize("option", CONVOLUTIONAL)
+def test_tiled_equals_whole(option: str) -> None:
+    network = tiny(option)
+    image, scale, tile = odd_case(network)
+    found = compare(scaled(network, scale, image), image, scale, tile, None)
+    assert found["tiles"] >= 4
+    assert found["clamped"] < 0.01
+    assert max(found["at_joints"], found["elsewhere"]) < 1e-5
+
+
+def test_the_comparison_sees_tiles_that_overlap_too_little() -> None:
+    network = tiny("ed_dsrn")
+    image, scale, tile = odd_case(network)
+    found = compare(scaled(network, scale, image), image, scale, tile, 8)
+    assert found["at_joints"] > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("length", "margin", "overlap"), [(1, 8, 24), (63, 8, 24), (64, 8, 24), (65, 0, 8), (999, 16, 40)]
+)
+def test_weights_sum_to_one_everywhere(length: int, margin: int, overlap: int) -> None:
+    tiling = Tiling(64, overlap, margin, exact=True)
+    total = torch.zeros(3 * length)
+    for span in spans(length, tiling):
+        assert span.start % 8 == 0
+        assert span.stop - span.start <= 64
+        assert span.first == 0 or span.first - span.start == margin
+        assert span.last == length or span.stop - span.last == margin
+        total[3 * span.first : 3 * span.last] += span.weights(3)
+    torch.testing.assert_close(total, torch.ones_like(total))
+
+
+def test_the_tiles_that_are_chosen() -> None:
+    def unasked() -> int:
+        raise AssertionError("the field is not needed")
+
+    side = RESULT_SIDE // 4
+    assert choose_tiling((side, side), 4, 8, unasked) is None
+    assert choose_tiling((70, 100), 4, 8, unasked, tile=100) is None
+    assert choose_tiling((side, side + 1), 4, 8, lambda: 56) == Tiling(side, 120, 56, True)
+    assert choose_tiling((9, 1000), 4, 8, lambda: 136, tile=301) == Tiling(304, 280, 136, True)
+    # Overlaps that suffice are exact, and mixed over all that they have to spare; others keep three eighths of it.
+    assert choose_tiling((9, 1000), 4, 8, lambda: 56, tile=301, overlap=122) == Tiling(304, 128, 56, True)
+    assert choose_tiling((9, 1000), 4, 8, lambda: 56, tile=301, overlap=64) == Tiling(304, 64, 24, False)
+    assert choose_tiling((9, 1000), 4, 8, lambda: 56, tile=301, overlap=0) == Tiling(304, 0, 0, False)
+    # What looks at everything.
+    assert choose_tiling((900, 5000), 4, 2, lambda: None, kernel_side=25) == Tiling(512, 122, 54, False)
+    with pytest.raises(
+        InputError, match="tile: found 280, but tiles that overlap by 280 pixels have a side of at least 288"
+    ):
+        choose_tiling((9, 1000), 4, 8, lambda: 136, tile=280)
+    with pytest.raises(InputError, match="tile: found 0"):
+        choose_tiling((9, 1000), 4, 8, lambda: 136, tile=0)
+    with pytest.raises(InputError, match="overlap: found -1"):
+        choose_tiling((9, 1000), 4, 8, lambda: 136, overlap=-1)
