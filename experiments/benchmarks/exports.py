@@ -1,0 +1,66 @@
+"""How closely exported networks agree with the networks, at full size.
+
+    python -m experiments.benchmarks.exports [--models ed_dsrn srn] [--scale 4]
+
+Every option of conf/model/ with its initial weights (seed 0; statistics of normalisation layers drawn at random) is
+written as ONNX and as a torch program, each read back and compared at the three sizes of `task=export`.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from experiments.exporting.formats import write_onnx, write_program
+from experiments.exporting.portable import Portable, record
+from experiments.exporting.refusal import Refused
+from experiments.restoring.loading import compose_model
+from experiments.suites import CONF
+from lightning_modules.checkpoints import build_network
+
+
+def initial(model: str) -> nn.Module:
+    """A network as training would begin with it, in evaluation mode."""
+    torch.manual_seed(0)
+    network = build_network(compose_model(model, ["++degradation.scale=4"]), f"model={model}").eval()
+    for name, buffer in network.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            buffer.copy_(torch.rand_like(buffer) + 0.5)
+    if isinstance(basis := getattr(network, "basis", None), nn.Module):
+        side: int = basis.kernel_size  # type: ignore[assignment]  # no tensor
+        kernels = torch.rand(4 * side, side**2).softmax(1).view(-1, 1, side, side)
+        basis.fit(kernels, seed=0)  # type: ignore[operator]
+    return network
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=sorted(file.stem for file in (CONF / "model").glob("*.yaml")))
+    parser.add_argument("--scale", type=int, default=4, help="of models for several")
+    args = parser.parse_args()
+    print(
+        "| model | format | MB | 37 x 53 | 64 x 48 | 2 x 33 x 50 |\n| --- | --- | --- | --- | --- | --- |", flush=True
+    )
+    for model in args.models:
+        portable = Portable(initial(model), args.scale)
+        about = {"label": model, "scale": args.scale}
+        with tempfile.TemporaryDirectory() as folder:
+            for name, writer in (("onnx", write_onnx), ("program", write_program)):
+                path = Path(folder) / f"a{'.onnx' if name == 'onnx' else '.pt2'}"
+                try:
+                    if name == "onnx":
+                        program = record(portable)
+                    found = writer(portable, path, about, program)
+                except Refused as error:
+                    print(f"| {model} | {name} | refused: {error} | | | |", flush=True)
+                    if not path.exists() and "Fourier" not in str(error):
+                        break
+                    continue
+                cells = " | ".join(f"{value:.1e}" for value in found.values())
+                print(f"| {model} | {name} | {path.stat().st_size / 1e6:.1f} | {cells} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
