@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hydra
+import numpy as np
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
@@ -61,6 +62,7 @@ NEEDS: dict[tuple[str, str], list[str]] = {
     ("degradation", "usrnet_test"): ["task=evaluate", "model=bicubic"],
     ("degradation", "usrnet_train"): ["degradation.scale=4", "loss=sr_mse"],
     ("task", "evaluate"): ["model=bicubic"],
+    ("task", "export"): ["model=bicubic", "task.formats=[safetensors]"],
     ("protocol", "rgb_shave_s2"): [*MEASURE, "degradation=bicubic", "degradation.scale=2"],
     ("model", "cooperative"): [*PAIRS, "model.widths=[4,4,4,4]", "model.n_units=1"],
     ("model", "gfn"): [*PAIRS, "model.width=4", "model.n_blocks=[1,1]"],
@@ -72,6 +74,7 @@ NEEDS: dict[tuple[str, str], list[str]] = {
     ("model", "scgan"): ["model.width=4", "model.n_layers=1", *SMALL_GAN],
     ("experiment", "deblurcnn_div2k"): ["model.width=0.125"],
     ("loss", "deblurcnn"): ["model=deblurcnn", "model.width=0.125"],
+    ("task", "restore"): ["model=bicubic", "input=photographs", "output=restored", "scale=2"],
     ("task", "profile"): ["task.target=[16,24]", "task.warmup=0", "task.repeats=1"],
     **{("model", name): SMALL_SRRESNET for name in ("srresnet", "edsr", "edsr_baseline")},
     ("model", "lapsrn"): SMALL_LAPSRN,
@@ -106,6 +109,7 @@ NEEDS: dict[tuple[str, str], list[str]] = {
     **{("suite", name): [*MEASURE, *PAIRS] for name in ("cooperative", "gopro", "lr_gopro")},
     ("degradation", "camera_shake"): ["task=evaluate", "model=bicubic"],
     ("degradation", "gaussian_21"): ["loss=sr_l1"],
+    ("degradation", "own_kernels"): ["degradation.kernels.suite.path=kernels.npy", "loss=sr_mse"],
 }
 # Data sets that have to be complete, which their own tests see to: here they only say that they are absent.
 ABSENT: dict[str, list[str]] = {
@@ -129,19 +133,20 @@ def find_options() -> list[tuple[str, str]]:
 
 OPTIONS = find_options()
 MODELS = [option for group, option in OPTIONS if group == "model"]
-# Comparing takes runs that are there: test_compare.py.
-LEFT_OUT = {("task", "compare"), *(("data", name) for name in ABSENT)}
+# Comparing takes runs that are there: test_compare.py. Serving goes on until it is stopped: test_serve.py.
+LEFT_OUT = {("task", "compare"), ("task", "serve"), *(("data", name) for name in ABSENT)}
 OTHERS = [(g, o) for g, o in OPTIONS if g not in ("model", "experiment") and (g, o) not in LEFT_OUT]
 
 
 @pytest.fixture(autouse=True)
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What NEEDS refers to: a folder of photographs, two of pairs and a DIV2K of six images."""
+    """What NEEDS refers to: a folder of photographs, two of pairs, two kernels and a DIV2K of six images."""
     for folder in ("photographs", "pairs/sharp", "pairs/degraded", "quarters/sharp", "quarters/degraded"):
         (tmp_path / folder).mkdir(parents=True)
         shrink = 4 if folder == "quarters/degraded" else 1
         for i in range(4):
             Image.fromarray(photograph(48, 40, i)[::shrink, ::shrink]).save(tmp_path / folder / f"{i}.png")
+    np.save(tmp_path / "kernels.npy", np.full((2, 3, 3), 1 / 9))
     numbers = {div2k.TRAIN: range(1, 5), div2k.VALID: range(801, 803)}
     for folder, images in numbers.items():
         monkeypatch.setitem(div2k.IMAGES, folder, images)
