@@ -12,6 +12,7 @@ SMALL_STEP = ["data.batch_size=2", "data.patch=96"]
 BY_TASK = {
     "train": [CPU, *SMALL_STEP, "trainer.max_epochs=1", "data.samples_per_epoch=4", "data.num_workers=0"],
     "evaluate": [CPU, "data.num_workers=0"],
+    "preview": ["data.patch=96", "data.num_workers=0"],
     "profile": [CPU, *SMALL_STEP, "task.target=[96,96]", "task.warmup=0", "task.repeats=1"],
 }
 # What is appended where one of these words is on the command line.
