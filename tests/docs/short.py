@@ -28,6 +28,7 @@ BY_WORD = {
 SMALL = ["model.widths=[4,4,4,4]", "model.n_units=1"]
 # Of modules, by which a later option wins over the one on the page.
 OPTIONS = {
+    "experiments.benchmarks.exports": ["--models", "bicubic", "vdsr"],
     "experiments.benchmarks.train_step": [
         "--rounds",
         "1",
@@ -39,7 +40,7 @@ OPTIONS = {
         "2",
         "--workers",
         "0",
-    ]
+    ],
 }
 
 
