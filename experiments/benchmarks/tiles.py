@@ -1,6 +1,6 @@
 """Tiled against whole: every convolutional network at its full size on a photograph of 1000x700.
 
-    python -m experiments.benchmarks.tiles [ed_dsrn vdsr ...] [--size 1000 700] [--json FILE]
+    python -m experiments.benchmarks.tiles [ed_dsrn vdsr ...] [--narrow] [--size 1000 700] [--json FILE]
 
 Random weights; the result is scaled to a mean of 0.5 and a standard deviation of 0.1, so that none of it is clamped
 and differences count as those of an image in [0, 1]. Tiles have a side of three receptive fields, or 320. Networks that
@@ -37,7 +37,14 @@ NETWORKS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("edsr_baseline", "deblurcnn", "srn", "srn_gray", "srn_lstm", "scgan"), ()),
     "edsr": ("model.scale=2",),
 }
-OVERLAP = 800  # of networks that look further than LARGEST_MARGIN
+# Few channels: seconds instead of many minutes, with the receptive fields and hence the tiles of the full size.
+NARROW: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("ed_dsrn_base", "ed_dsrn", "ed_srn", "cooperative"), ("model.widths=[8,8,8,8]",)),
+    **dict.fromkeys(("srn", "srn_gray", "srn_lstm"), ("model.widths=[8,8,8]",)),
+    **dict.fromkeys(("gfn", "scgan"), ("model.width=8",)),
+    "edsr": ("model.width=16",),
+}
+OVERLAP = 512  # of networks that look further than LARGEST_MARGIN, which this approximates
 VDSR_SCALE = 2
 
 
@@ -97,19 +104,21 @@ def compare(network: nn.Module, image: Tensor, scale: int, tile: int, overlap: i
     }
 
 
-def measure(name: str, size: tuple[int, int]) -> dict[str, Any]:
+def measure(name: str, size: tuple[int, int], narrow: bool) -> dict[str, Any]:
     """One network, in this process."""
     torch.manual_seed(0)
-    network = build_network(compose_model(name, NETWORKS[name]), name).eval()
+    overrides = NARROW[name] if narrow else NETWORKS[name]
+    network = build_network(compose_model(name, overrides), name).eval()
     scale = VDSR_SCALE if name == "vdsr" else scales_of(network)[-1]
     image = torch.from_numpy(mirrored(*size)).permute(2, 0, 1) / 255
     field = receptive_field(network, scale, 2048)
     assert field is not None
     overlap = None if field <= LARGEST_MARGIN else OVERLAP
-    tile = up_to(max(320, 3 * field + FEATHER) if overlap is None else overlap + 2 * FEATHER, alignment(network, scale))
+    side = max(320, 3 * field + FEATHER) if overlap is None else 5 * overlap // 4 + FEATHER
+    tile = up_to(side, alignment(network, scale))
     found = compare(scaled(network, scale, image), image, scale, tile, overlap)
     peak = round((resident("VmHWM") or 0) / GIB, 1)
-    return {"network": " ".join((name, *NETWORKS[name])), "scale": scale, "field": field, **found, "peak_gib": peak}
+    return {"network": " ".join((name, *overrides)), "scale": scale, "field": field, **found, "peak_gib": peak}
 
 
 def main() -> None:
@@ -117,16 +126,18 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", choices=[*NETWORKS, []], help="default: all")
     parser.add_argument("--size", type=int, nargs=2, default=(1000, 700), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--narrow", action="store_true", help="networks of few channels")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     size = (args.size[0], args.size[1])
     if args.here:
-        print(json.dumps(measure(args.networks[0], size)))
+        print(json.dumps(measure(args.networks[0], size, args.narrow)))
         return
     found = []
     print(f"{size[0]}x{size[1]}, float32 on the CPU, {torch.get_num_threads()} thread(s), torch {torch.__version__}")
-    for name in args.networks or NETWORKS:
+    for name in args.networks or (NARROW if args.narrow else NETWORKS):
         command = [sys.executable, "-m", "experiments.benchmarks.tiles", name, "--here", "--size", *map(str, size)]
+        command += ["--narrow"] if args.narrow else []
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["killed: not enough memory"])[-1]
