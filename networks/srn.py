@@ -164,6 +164,14 @@ class SRN(nn.Module):
         d1 = self.up1(self.decoder2(d2)) + f1
         return self.head(self.decoder1(d1)), state
 
+    def step(self, blurred: Tensor, coarser: Tensor | None, state: State | None) -> tuple[Tensor, State | None]:
+        """From one scale to the next: `one_scale`, given the estimate [B, C, h/2, w/2] of the coarser one, if any."""
+        previous = blurred
+        if self.feedback and coarser is not None:
+            previous = bilinear_resize(coarser.detach(), (blurred.shape[2], blurred.shape[3]), self.resize)
+        estimate, state = self.one_scale(blurred, previous, state)
+        return (estimate + blurred if self.global_residual else estimate), state
+
     def forward(self, lr: Tensor) -> Restored:
         n_images, n_channels, h, w = lr.shape
         if self.channels not in (1, n_channels):
@@ -179,12 +187,7 @@ class SRN(nn.Module):
         state: State | None = None
         for factor in (2**k for k in reversed(range(self.n_scales))):
             blurred = bilinear_shrink(images, factor, self.resize)
-            previous = blurred
-            if self.feedback and estimate is not None:
-                previous = bilinear_resize(estimate.detach(), (blurred.shape[2], blurred.shape[3]), self.resize)
-            estimate, state = self.one_scale(blurred, previous, state)
-            if self.global_residual:
-                estimate = estimate + blurred
+            estimate, state = self.step(blurred, estimate, state)
             whole = estimate.reshape(n_images, n_channels, *estimate.shape[2:])
             pyramid.append(whole[..., : (h + factor - 1) // factor, : (w + factor - 1) // factor])
         return Restored(sr=pyramid[-1], pyramid=pyramid)

@@ -3,10 +3,9 @@
     python -m experiments.benchmarks.tiles [ed_dsrn vdsr ...] [--narrow] [--size 1000 700] [--json FILE]
 
 Random weights; the result is scaled to a mean of 0.5 and a standard deviation of 0.1, so that none of it is clamped
-and differences count as those of an image in [0, 1]. Tiles have a side of three receptive fields, or 320. Networks that
-look further than LARGEST_MARGIN get tiles that overlap by OVERLAP. Printed is the largest difference where neighbouring
-tiles are mixed ("at joints") and elsewhere. Each network runs in a process of its own; what the memory does not hold is
-named and skipped.
+and differences count as those of an image in [0, 1]. Tiles have a side of three receptive fields, or 320. Printed is
+the largest difference where neighbouring tiles are mixed ("at joints") and elsewhere. Each network runs in a process of
+its own; what the memory does not hold is named and skipped.
 """
 
 import argparse
@@ -23,13 +22,14 @@ from torch import Tensor, nn
 from experiments.benchmarks.restore_memory import GIB, mirrored
 from experiments.restoring import Restorer
 from experiments.restoring.loading import Loaded, compose_model
-from experiments.restoring.receptive_field import alignment, receptive_field, up_to
-from experiments.restoring.tiles import FEATHER, LARGEST_MARGIN, choose_tiling, spans
+from experiments.restoring.receptive_field import alignment, up_to
+from experiments.restoring.tiles import FEATHER, choose_tiling, spans
 from lightning_modules.checkpoints import build_network
 from lightning_modules.host_memory import resident
 from networks.cascade import scales_of, taken
 from networks.ensemble import KEPT
 from networks.restored import Restored
+from networks.srn import SRN
 
 # Name, overrides. EDSR enlarges by 2 here: by 4 one layer of it alone has 11.5 GB of activations.
 NETWORKS: dict[str, tuple[str, ...]] = {
@@ -44,7 +44,6 @@ NARROW: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("gfn", "scgan"), ("model.width=8",)),
     "edsr": ("model.width=16",),
 }
-OVERLAP = 512  # of networks that look further than LARGEST_MARGIN, which this approximates
 VDSR_SCALE = 2
 
 
@@ -64,12 +63,19 @@ class Scaled(nn.Module):
         return Restored(sr=sr.sub_(self.mean).mul_(self.gain).add_(0.5))
 
 
-def scaled(network: nn.Module, scale: int, image: Tensor) -> Scaled:
+@torch.no_grad()
+def scaled(network: nn.Module, scale: int, image: Tensor) -> nn.Module:
     """The network with its result scaled by what it makes of the upper left of an image [3, H, W]."""
     fields = {"lr": image[None, :, :128, :128], "scale": scale}
-    with torch.inference_mode():
+    if not isinstance(network, SRN):
         sr = network(**taken(network, fields)).sr
-    return Scaled(network, sr.mean(), 0.1 / sr.std())
+        return Scaled(network, sr.mean(), 0.1 / sr.std())
+    for _ in range(12):  # restored scale by scale, it cannot be wrapped; what is fed back depends on the scaling
+        sr = network(fields["lr"]).sr
+        gain = (0.1 / sr.std()).sqrt()
+        network.head.get_parameter("weight").mul_(gain)
+        network.head.get_parameter("bias").sub_(sr.mean()).mul_(gain).add_(0.5)
+    return network
 
 
 def compare(network: nn.Module, image: Tensor, scale: int, tile: int, overlap: int | None) -> dict[str, Any]:
@@ -84,8 +90,8 @@ def compare(network: nn.Module, image: Tensor, scale: int, tile: int, overlap: i
     assert isinstance(plain, Tensor)
     assert isinstance(tiled, Tensor)
 
-    field = receptive_field(network, scale, LARGEST_MARGIN)
-    tiling = choose_tiling((height, width), scale, alignment(network, scale), lambda: field, 0, tile, overlap)
+    align = alignment(network, scale)
+    tiling = choose_tiling((height, width), scale, align, lambda: restorer.field(scale), 0, tile, overlap)
     assert tiling is not None
     difference = (plain - tiled).abs().amax(0)
     at_joints = torch.zeros_like(difference, dtype=torch.bool)
@@ -93,6 +99,7 @@ def compare(network: nn.Module, image: Tensor, scale: int, tile: int, overlap: i
         for span in spans(length, tiling):
             at_joints.narrow(dim, scale * span.first, scale * span.before).fill_(True)
     return {
+        "field": restorer.field(scale),
         "tile": tiling.tile,
         "overlap": tiling.overlap,
         "tiles": len(spans(height, tiling)) * len(spans(width, tiling)),
@@ -111,14 +118,12 @@ def measure(name: str, size: tuple[int, int], narrow: bool) -> dict[str, Any]:
     network = build_network(compose_model(name, overrides), name).eval()
     scale = VDSR_SCALE if name == "vdsr" else scales_of(network)[-1]
     image = torch.from_numpy(mirrored(*size)).permute(2, 0, 1) / 255
-    field = receptive_field(network, scale, 2048)
+    field = Restorer(Loaded(name, lambda _: network, (scale,))).field(scale)
     assert field is not None
-    overlap = None if field <= LARGEST_MARGIN else OVERLAP
-    side = max(320, 3 * field + FEATHER) if overlap is None else 5 * overlap // 4 + FEATHER
-    tile = up_to(side, alignment(network, scale))
-    found = compare(scaled(network, scale, image), image, scale, tile, overlap)
+    tile = up_to(max(320, 3 * field + FEATHER), alignment(network, scale))
+    found = compare(scaled(network, scale, image), image, scale, tile, None)
     peak = round((resident("VmHWM") or 0) / GIB, 1)
-    return {"network": " ".join((name, *overrides)), "scale": scale, "field": field, **found, "peak_gib": peak}
+    return {"network": " ".join((name, *overrides)), "scale": scale, **found, "peak_gib": peak}
 
 
 def main() -> None:

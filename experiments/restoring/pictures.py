@@ -103,13 +103,18 @@ class Picture:
 def write(target: Image, top: int, values: Tensor) -> None:
     """Put values [C, h, w] into the rows of an image from `top` on, as far as there are rows and columns.
 
-    Clamped to [0, 1], and rounded where the image holds integers.
+    Clamped to [0, 1], and rounded where the image holds integers. An array [H, W, C] of floats is no image but what is
+    kept between two steps: it takes the values as they are.
     """
     height, width = target.shape[-2:] if isinstance(target, Tensor) else target.shape[:2]
     values = values[:, : max(0, height - top), :width]
     for start in range(0, values.shape[1], LINES):
-        lines = values[:, start : start + LINES].clamp(0, 1)
+        lines = values[:, start : start + LINES]
         rows = slice(top + start, top + start + lines.shape[1])
+        if isinstance(target, np.ndarray) and target.dtype == np.float32:
+            target[rows] = lines.numpy().transpose(1, 2, 0)
+            continue
+        lines = lines.clamp(0, 1)
         if isinstance(target, Tensor):
             target[:, rows] = lines
             continue

@@ -1,8 +1,9 @@
 """The Python API: load a network, restore an image."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 
 from datamodules.errors import InputError
 from experiments.memory import shortage
-from experiments.restoring.checks import checked_kernel, choose_device
+from experiments.restoring.checks import checked_fields, checked_scale, choose_device
+from experiments.restoring.coarse_to_fine import OneScale, Step, restore_by_scales
 from experiments.restoring.loading import Loaded, Source, load
 from experiments.restoring.photographs import (
     estimated_side,
@@ -37,10 +39,10 @@ from experiments.restoring.tiles import (
 from networks.cascade import taken
 from networks.ensemble import SelfEnsemble
 from networks.restored import Restored
+from networks.srn import SRN
 
 Precision = Literal["32", "bf16"]
 GRAY = (0.299, 0.587, 0.114)  # BT.601; with sum 1, so that gray stays what it is
-NOISE_LEVEL = 2 / 255  # assumed where none is given: that of a clean photograph in USRNet's examples
 
 
 @dataclass
@@ -163,11 +165,11 @@ class Restorer:
         if batch < 1:
             raise InputError(f"batch: found {batch}, expected at least 1 tile")
         picture = Picture(image)
-        scale = self._scale(scale)
+        scale = checked_scale(scale, self.scales, self.name)
         if out is not None:
             picture.check_room(out, scale)
         notes: list[str] = []
-        fields = self._fields(scale, kernel, noise_level, notes)
+        fields = checked_fields(self, scale, kernel, noise_level, notes)
         network = self._network(scale)
         result = Restoration(out if out is not None else picture.like(scale), scale, notes=notes)
         result.kernel = fields.get("kernel")
@@ -177,7 +179,7 @@ class Restorer:
 
         side = max(fields["kernel"].shape) if "kernel" in fields else estimated_side(network)
         tiling = choose_tiling(
-            picture.size, scale, alignment(network, scale), lambda: self._field(scale), side, tile, overlap
+            picture.size, scale, alignment(network, scale), lambda: self.field(scale), side, tile, overlap
         )
         placed = self.estimates_kernel and getattr(network, "keeps", None) == "corner"
         later = with_given_kernel(network) if tiling or placed else None
@@ -197,7 +199,12 @@ class Restorer:
             notes.append("Every tile estimates a kernel of its own.")
         if tiling and not tiling.exact:
             notes.append(self._approximation(tiling, scale))
-        self._restore_parts(network, picture, fields, tiling, batch, progress, result)
+        if tiling and self._by_scales(network):
+            align = alignment(network, scale)
+            picture.size = (up_to(picture.height, align), up_to(picture.width, align))
+            restore_by_scales(network, picture, tiling, batch, self._run_step, progress, result.sr)
+        else:
+            self._restore_parts(network, picture, fields, tiling, batch, progress, result)
         return result
 
     def _continue(self, picture: Picture, network: nn.Module, scale: int, notes: list[str]) -> None:
@@ -210,15 +217,25 @@ class Restorer:
             height, width = up_to(height, align), up_to(width, align)
         picture.size = (height, width)
 
-    def _field(self, scale: int) -> int | None:
-        """The receptive field of the network for a scale, measured when it is first asked for."""
+    def field(self, scale: int) -> int | None:
+        """The receptive field of the network, or of one scale of SRN, measured when it is first asked for.
+
+        Returns:
+            How many pixels of the image around a block of the result it depends on; None if they are more than 256.
+        """
         if scale not in self._seen:
             network = self._network(scale)
+            if self._by_scales(network):
+                network = OneScale(network)
             self._seen[scale] = None if looks_at_all(network) else receptive_field(network, scale, LARGEST_MARGIN)
         return self._seen[scale]
 
+    def _by_scales(self, network: nn.Module) -> TypeGuard[SRN]:
+        """Whether the network is restored scale by scale where the image is cut."""
+        return isinstance(network, SRN) and network.n_scales > 1 and not self.self_ensemble
+
     def _approximation(self, tiling: Tiling, scale: int) -> str:
-        field = self._field(scale)
+        field = self.field(scale)
         reach = (
             f"further than {LARGEST_MARGIN} pixels, or at the whole image" if field is None else f"{field} pixels far"
         )
@@ -268,18 +285,35 @@ class Restorer:
     ) -> Restored:
         """The network's result of tiles of equal size, those of `group` in a row."""
         parts = [picture.part(slice(row.start, row.stop), slice(one.start, one.stop)) for one in group]
-        lr = torch.stack(parts).to(self.device)
-        if lr.shape[1] == 1 and not takes_gray(network):
-            lr = lr.expand(-1, 3, -1, -1)
-        lr = lr.contiguous(memory_format=torch.channels_last)
+        lr = self._input(torch.stack(parts), takes_gray(network))
         given: dict[str, Any] = {"lr": lr, "scale": fields.get("scale")}
         if "kernel" in fields:
             given["kernel"] = fields["kernel"].to(lr).expand(len(lr), 1, -1, -1)
         if "noise_level" in fields:
             given["noise_level"] = lr.new_full((len(lr), 1, 1, 1), fields["noise_level"])
+        with self._inference(lr):
+            return network(**taken(network, given))
+
+    def _run_step(self, step: Step, blurred: Tensor, carried: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One scale of SRN for `restore_by_scales`."""
+        lr = self._input(blurred, step.network.channels == 1)
+        with self._inference(lr):
+            estimates, handed_on = step(lr, None if carried is None else carried.to(self.device))
+        return torch.stack([self._channels(values, blurred.shape[1]) for values in estimates]), handed_on
+
+    def _input(self, images: Tensor, takes_gray: bool) -> Tensor:
+        """Images [B, C, h, w] as the network wants them."""
+        images = images.to(self.device)
+        if images.shape[1] == 1 and not takes_gray:
+            images = images.expand(-1, 3, -1, -1)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    @contextmanager
+    def _inference(self, lr: Tensor) -> Iterator[None]:
+        """What can go wrong in a network, said in one line."""
         try:
             with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, self.precision == "bf16"):
-                return network(**taken(network, given))
+                yield
         except ValueError as error:  # it says so of an image or a kernel that it cannot work on
             raise InputError(f"{self.name} cannot restore this: {error}") from error
         except (RuntimeError, MemoryError) as error:
@@ -295,38 +329,3 @@ class Restorer:
         if len(values) == channels:
             return values
         return torch.einsum("chw,c->hw", values.float(), values.new_tensor(GRAY, dtype=torch.float32))[None]
-
-    def _scale(self, scale: int | None) -> int:
-        listed = ", ".join(map(str, self.scales))
-        if scale is None:
-            if len(self.scales) > 1:
-                raise InputError(f"scale: not given: {self.name} enlarges by {listed}: say by which")
-            return self.scales[0]
-        if scale not in self.scales:
-            raise InputError(f"scale: found {scale}, {self.name} enlarges by {listed}")
-        return int(scale)
-
-    def _fields(
-        self, scale: int, kernel: Tensor | np.ndarray | None, noise_level: float | None, notes: list[str]
-    ) -> dict[str, Any]:
-        """Kernel, noise level and scale as far as the network takes them."""
-        found: dict[str, Any] = {}
-        if self.needs_kernel:
-            if kernel is None:
-                raise InputError(f"kernel: {self.name} needs the blur kernel of the image: give one")
-            found["kernel"] = checked_kernel(kernel)
-        elif kernel is not None:
-            why = "estimates the kernel itself" if self.estimates_kernel else "knows no kernel"
-            raise InputError(f"kernel: given, but {self.name} {why}: leave it away")
-        if "noise_level" in self.inputs:
-            if noise_level is None:
-                notes.append(f"The noise level was not given: {255 * NOISE_LEVEL:g}/255 is assumed.")
-                noise_level = NOISE_LEVEL
-            if not 0 <= noise_level <= 1:
-                raise InputError(f"noise_level: found {noise_level}, expected a number from 0 to 1")
-            found["noise_level"] = float(noise_level)
-        elif noise_level is not None:
-            raise InputError(f"noise_level: given, but {self.name} takes none: leave it away")
-        if "scale" in self.inputs:
-            found["scale"] = scale
-        return found

@@ -1,13 +1,11 @@
 """One photograph after the other: read, restored, written with all that belongs to it."""
 
 import logging
-import os
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ from tqdm import tqdm
 from datamodules.errors import InputError
 from datamodules.images import open_image
 from datamodules.photographs import (
-    NotWritten,
     Photograph,
     read_photograph,
     refuse_unwritable,
@@ -30,10 +27,10 @@ from experiments.memory import shortage
 from experiments.restoring import Restorer
 from experiments.restoring.files import Item
 from experiments.restoring.ledger import Ledger, state
+from experiments.restoring.room import room
 
 log = logging.getLogger(__name__)
 
-MAPPED = 256 * 2**20  # bytes of a result from which on it is kept in a file until it is written
 _EIGHT_BIT = (".jpg", ".jpeg", ".webp")
 _PICTURE_SIDE = 256  # of the picture of a kernel, at least
 
@@ -80,7 +77,8 @@ class Work:
             item.target.parent.mkdir(parents=True, exist_ok=True)
             shape = (height, width, photograph.pixels.shape[2])
             flat = (0, 0) if photograph.alpha is None else shape[:2]
-            with _room(item.target, shape, dtype) as sr, _room(item.target, flat, dtype) as alpha:
+            folder = item.target.parent
+            with room(folder, shape, dtype) as sr, room(folder, flat, dtype) as alpha:
                 try:
                     found = self.restorer.restore(photograph.filled(), **self.arguments, progress=progress, out=sr)
                 except InputError as error:
@@ -128,26 +126,6 @@ def _write_kernel(item: Item, kernel: Tensor, record: Callable[[Path], None]) ->
     times = -(-_PICTURE_SIDE // len(levels))
     picture = Photograph(levels.repeat(times, 0).repeat(times, 1)[:, :, None])
     write_photograph(item.beside("_kernel.png"), picture, record)
-
-
-@contextmanager
-def _room(target: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[np.ndarray]:
-    """An array for a result; a large one is a nameless file beside the result, which the system may put on the disk."""
-    size = int(np.prod(shape)) * dtype.itemsize
-    if size < MAPPED:
-        yield np.empty(shape, dtype)
-        return
-    with ExitStack() as stack:
-        try:
-            file = stack.enter_context(tempfile.TemporaryFile(dir=target.parent))
-            if hasattr(os, "posix_fallocate"):  # a full disk is noticed now; later it would end the process
-                os.posix_fallocate(file.fileno(), 0, size)
-            room = np.memmap(file, dtype, "w+", shape=shape)
-        except OSError as error:
-            raise NotWritten(
-                f"{target.parent}: no room for a result of {size / 2**30:.1f} GiB ({error.strerror}): free disk space"
-            ) from error
-        yield room
 
 
 @contextmanager

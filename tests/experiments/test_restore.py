@@ -380,7 +380,7 @@ def test_estimated_kernel_is_saved(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_large_result_is_kept_in_a_file(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.restoring.work.MAPPED", 1000)
+    monkeypatch.setattr("experiments.restoring.room.MAPPED", 1000)
     image = Image.fromarray(photograph(70, 90, 0))
     image.putalpha(Image.fromarray(photograph(70, 90, 1)[:, :, 0]))
     (tmp_path / "in").mkdir()

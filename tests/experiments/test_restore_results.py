@@ -157,7 +157,7 @@ def test_what_is_in_the_way_is_named_and_the_others_go_on(cli: Cli, tmp_path: Pa
 
 def test_errors_of_the_work_are_not_called_shortage(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path / "in" / "a.png")
-    monkeypatch.setattr("experiments.restoring.work.MAPPED", 1)
+    monkeypatch.setattr("experiments.restoring.room.MAPPED", 1)
 
     def fail(*_: object, **__: object) -> None:
         raise OSError(5, "Input/output error")

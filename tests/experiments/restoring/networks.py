@@ -15,7 +15,7 @@ TINY: dict[str, dict[str, Any]] = {
     "EDDSRN": {"widths": [4, 4, 4, 4], "n_units": 1},
     "CooperativeNet": {"widths": [4, 4, 4, 4], "n_units": 1},
     "GFN": {"width": 4, "n_blocks": [1, 1]},
-    "SRN": {"widths": [2, 2, 2], "n_blocks": 1, "n_scales": 2},
+    "SRN": {"widths": [4, 4, 4], "n_blocks": 1, "n_scales": 2},
     "SRResNet": {"width": 4, "n_blocks": 1},
     "EDSR": {"width": 4, "n_blocks": 1, "scale": 3},
     "VDSR": {"width": 4, "n_layers": 3},

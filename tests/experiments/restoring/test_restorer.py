@@ -70,7 +70,7 @@ def test_in_half_precision_in_tiles_and_turned(option: str) -> None:
     )
     assert found.sr.shape == (scale * 70, scale * 83, 3)
     assert done[-1] == (4, 4)
-    field = restorer._field(scale)
+    field = restorer.field(scale)
     is_exact = field is not None and 2 * field + alignment(restorer._network(scale), scale) <= 16
     assert any("approximate" in note for note in found.notes) != is_exact
 

@@ -1,15 +1,20 @@
 """Tiles: the same result as the whole image, no seams, and nothing lost at the borders."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from datamodules.errors import InputError
 from experiments.benchmarks.tiles import compare, scaled
+from experiments.restoring import Restorer
+from experiments.restoring.loading import Loaded
 from experiments.restoring.photographs import looks_at_all
-from experiments.restoring.receptive_field import alignment, receptive_field
+from experiments.restoring.receptive_field import alignment
 from experiments.restoring.tiles import RESULT_SIDE, Tiling, choose_tiling, spans
 from networks.cascade import scales_of
+from networks.srn import SRN
 from tests.conftest import photograph
 from tests.experiments.restoring.networks import MODELS, tiny
 
@@ -24,7 +29,7 @@ CONVOLUTIONAL = [option for option in MODELS if not looks_at_all(tiny(option))]
 def odd_case(network: nn.Module) -> tuple[torch.Tensor, int, int]:
     """An image of odd sides, its scale, and the side of tiles of which it takes at least two times two."""
     scale = scales_of(network)[-1]
-    field, align = receptive_field(network, scale), alignment(network, scale)
+    field, align = Restorer(Loaded("network", lambda _: network, (scale,))).field(scale), alignment(network, scale)
     assert field is not None
     tile = 2 * field + 8 + 5 * max(align, 8)
     return picture(2 * tile - 2 * field - 17, tile + 19), scale, tile
@@ -38,6 +43,48 @@ def test_tiled_equals_whole(option: str) -> None:
     assert found["tiles"] >= 4
     assert found["clamped"] < 0.01
     assert max(found["at_joints"], found["elsewhere"]) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"n_scales": 3, "recurrence": "lstm"},
+        {"n_scales": 2, "recurrence": "lstm", "channels": 1, "resize": "tf1"},
+        {"n_scales": 2, "recurrence": "lstm", "feedback": False},
+        {"n_scales": 2, "resize": "tf1", "global_residual": True},
+    ],
+)
+def test_srn_is_cut_at_every_scale(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the field of all scales together, and what goes from scale to scale lies in a file."""
+    torch.manual_seed(0)
+    network = SRN(widths=(4, 4, 4), n_blocks=1, **options).eval()
+    restorer = Restorer(Loaded("srn", lambda _: network, (1,)))
+    field = restorer.field(1)
+    assert field is not None
+    tile = 2 * field + 8 + 2 * network.divisor
+    image = picture(2 ** (network.n_scales - 1) * (tile + 9) - 13, 2 ** (network.n_scales - 1) * (tile + 3) + 5)
+    network = scaled(network, 1, image)
+    monkeypatch.setattr("experiments.restoring.room.MAPPED", 1000)
+    found = compare(network, image, 1, tile, None)
+    assert found["clamped"] < 0.01
+    assert max(found["at_joints"], found["elsewhere"]) < 1e-5
+
+
+def test_progress_and_tiles_of_srn_in_batches() -> None:
+    torch.manual_seed(0)
+    network = SRN(widths=(4, 4, 4), n_blocks=1).eval()
+    restorer = Restorer(Loaded("srn", lambda _: network, (1,)))
+    field = restorer.field(1)
+    assert field is not None
+    gray = picture(3 * field, 5 * field)[:1]
+    told: list[tuple[int, int]] = []
+    together = restorer.restore(gray, tile=3 * field, batch=3, progress=lambda *at: told.append(at))
+    assert together.notes == []
+    assert together.sr.shape == gray.shape
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    assert {count for _, count in told} == {told[-1][0]}
+    assert len(told) < told[-1][0]  # some went together
+    torch.testing.assert_close(together.sr, restorer.restore(gray, tile=5 * field).sr, atol=1e-5, rtol=0)
 
 
 def test_the_comparison_sees_tiles_that_overlap_too_little() -> None:

@@ -1,0 +1,44 @@
+"""Room for images that may be larger than the memory."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.photographs import NotWritten
+
+MAPPED = 256 * 2**20  # bytes from which on it is a file
+
+
+@contextmanager
+def room(folder: Path | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[np.ndarray]:
+    """An array; a large one is a nameless file, which the system may put on the disk.
+
+    Args:
+        folder: of the file; None: that of temporary files.
+        shape: of the array.
+        dtype: of the array.
+
+    Raises:
+        NotWritten: where the disk has no room.
+    """
+    size = int(np.prod(shape)) * dtype.itemsize
+    if size < MAPPED:
+        yield np.empty(shape, dtype)
+        return
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(tempfile.TemporaryFile(dir=folder))
+            if hasattr(os, "posix_fallocate"):  # a full disk is noticed now; later it would end the process
+                os.posix_fallocate(file.fileno(), 0, size)
+            array = np.memmap(file, dtype, "w+", shape=shape)
+        except OSError as error:
+            place = folder or tempfile.gettempdir()
+            raise NotWritten(
+                f"{place}: no room for an image of {size / 2**30:.1f} GiB ({error.strerror}): free disk space"
+            ) from error
+        yield array
