@@ -18,7 +18,7 @@ from experiments.exporting.formats import VALUES, require_onnx, write_onnx, writ
 from experiments.exporting.portable import Portable, record
 from experiments.exporting.refusal import Refused
 from experiments.measure import checksum
-from experiments.subjects import best_checkpoint
+from experiments.subjects import best_checkpoint, refuse_several
 from experiments.training_rules import construct
 from lightning_modules.checkpoints import load_network, read_weights
 from networks.cascade import scales_of
@@ -100,10 +100,9 @@ def find(cfg: DictConfig) -> Subject:
     Raises:
         ConfigError, InputError: as `run`.
     """
-    given = [name for name in ("run", "cascade", "weights") if cfg[name]]
-    given += ["ckpt"] if cfg.ckpt and given != ["run"] else []
-    if cfg.cascade or len(given) > 1:
-        raise ConfigError(f"{' and '.join(f'{n}=' for n in given)}: a single network is exported: give one of them")
+    refuse_several(cfg, "a single network is exported")
+    if cfg.cascade:
+        raise ConfigError(f"cascade={list(cfg.cascade)}: a single network is exported: give one of them")
     if not isinstance(cfg.run, str | None):
         raise ConfigError(f"run={list(cfg.run)}: a single network is exported: give one folder")
     elsewhere = Path(cfg.runs_dir) / "export"

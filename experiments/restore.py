@@ -23,7 +23,7 @@ from experiments.restoring.files import Format, Item, plan
 from experiments.restoring.ledger import Ledger
 from experiments.restoring.loading import Source
 from experiments.restoring.work import Progress, Work
-from experiments.subjects import best_checkpoint
+from experiments.subjects import best_checkpoint, refuse_several
 from experiments.suites import overridden_keys
 
 log = logging.getLogger(__name__)
@@ -109,10 +109,7 @@ def _go_through(work: Work, items: Sequence[Item], progress: Progress) -> int:
 
 def load(cfg: DictConfig) -> tuple[Restorer, dict[str, Any]]:
     """The network that the config asks for, and what identifies it in the records of results."""
-    given = [name for name in ("run", "cascade", "weights") if cfg[name]]
-    given += ["ckpt"] if cfg.ckpt and given != ["run"] else []
-    if len(given) > 1:
-        raise ConfigError(f"{' and '.join(f'{name}=' for name in given)}: each says what restores: give one of them")
+    refuse_several(cfg, "each says what restores")
     if cfg.run and not isinstance(cfg.run, str):
         raise ConfigError(f"run: found {list(cfg.run)}, task=restore takes one run: run={cfg.run[0]}")
     precision = _PRECISIONS.get(str(cfg.trainer.precision))

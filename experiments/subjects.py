@@ -38,10 +38,7 @@ def find(cfg: DictConfig) -> list[Candidate]:
         InputError: if a run or checkpoint is missing, damaged or of another model.
         ConfigError: for a combination that says two things.
     """
-    given = [name for name in ("run", "cascade", "weights") if cfg[name]]
-    given += ["ckpt"] if cfg.ckpt and not (isinstance(cfg.run, str) and given == ["run"]) else []
-    if len(given) > 1:
-        raise ConfigError(f"{' and '.join(f'{name}=' for name in given)}: each says what is measured: give one of them")
+    refuse_several(cfg, "each says what is measured")
     if cfg.run:
         return _runs(cfg)
     own = Path(cfg.run_dir)
@@ -59,6 +56,18 @@ def find(cfg: DictConfig) -> list[Candidate]:
     if cfg.weights:
         return [_weights(Path(cfg.weights), str(cfg.label), own)]
     return [_without_weights(str(cfg.label), label, own)]
+
+
+def refuse_several(cfg: DictConfig, why: str) -> None:
+    """The network of a task is named once; only `run=` of one folder goes with `ckpt=`, one of its checkpoints.
+
+    Raises:
+        ConfigError: if several of them are given; `why` is said.
+    """
+    given = [name for name in ("run", "cascade", "weights") if cfg[name]]
+    given += ["ckpt"] if cfg.ckpt and not (isinstance(cfg.run, str) and given == ["run"]) else []
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(f'{name}=' for name in given)}: {why}: give one of them")
 
 
 def _refuse_other_model(cfg: DictConfig, own: Path) -> None:

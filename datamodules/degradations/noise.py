@@ -4,7 +4,7 @@ import torch
 from kornia.enhance import jpeg_codec_differentiable
 from torch import Tensor
 
-from datamodules.degradations.random import integers, normal_field
+from datamodules.degradations.random import integers, normal_field_parts
 
 
 def add_gaussian_noise(images: Tensor, noise_level: Tensor, keys: Tensor) -> Tensor:
@@ -27,8 +27,12 @@ def add_gaussian_noise(images: Tensor, noise_level: Tensor, keys: Tensor) -> Ten
             f"noise_level has shape {tuple(noise_level.shape)} and keys {tuple(keys.shape)}, expected "
             f"[{len(images)}, 1, 1, 1] and [{len(images)}]"
         )
-    noise = normal_field(keys, "gaussian_noise", tuple(images.shape[1:])).mul_(noise_level)
-    return noise.to(images.dtype).add_(images)
+    noisy = torch.empty_like(images)
+    levels = noise_level.view(-1, 1)
+    for rows, noise in normal_field_parts(keys, "gaussian_noise", images[0].numel()):
+        noise = noise.mul_(levels[rows]).to(images.dtype).view_as(images[rows])
+        torch.add(noise, images[rows], out=noisy[rows])
+    return noisy
 
 
 def sample_usrnet_noise_level(keys: Tensor) -> Tensor:
