@@ -17,6 +17,7 @@ from networks.dan_usrnet import DANUSRNet
 from networks.dark_channel import DarkChannel, deconvolve
 from networks.ensemble import KEPT
 from networks.fourier import work_dtype
+from networks.gfn import GFN
 from networks.resize import bicubic_resize
 from networks.restored import Restored
 from networks.usrnet import USRNet
@@ -107,7 +108,12 @@ def with_given_kernel(network: nn.Module) -> nn.Module | None:
 def looks_at_all(network: nn.Module) -> bool:
     """Whether a part of the network works on the whole image by its nature, as Fourier transforms do."""
     whole = (USRNet, DarkChannel, Wiener, RichardsonLucy)
-    return any(getattr(part, "looks_at_all", False) or isinstance(part, whole) for part in network.modules())
+    return any(
+        getattr(part, "looks_at_all", False)
+        or isinstance(part, whole)
+        or (isinstance(part, GFN) and part.pad == "official")  # it stretches images, by what depends on their size
+        for part in network.modules()
+    )
 
 
 def estimated_side(network: nn.Module) -> int:

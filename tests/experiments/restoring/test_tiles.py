@@ -14,6 +14,7 @@ from experiments.restoring.photographs import looks_at_all
 from experiments.restoring.receptive_field import alignment
 from experiments.restoring.tiles import RESULT_SIDE, Tiling, choose_tiling, spans
 from networks.cascade import scales_of
+from networks.gfn import GFN
 from networks.srn import SRN
 from tests.conftest import photograph
 from tests.experiments.restoring.networks import MODELS, tiny
@@ -132,3 +133,12 @@ def test_the_tiles_that_are_chosen() -> None:
         choose_tiling((9, 1000), 4, 8, lambda: 136, tile=0)
     with pytest.raises(InputError, match="overlap: found -1"):
         choose_tiling((9, 1000), 4, 8, lambda: 136, overlap=-1)
+
+
+def test_a_network_that_stretches_images_says_that_tiles_approximate_it() -> None:
+    """As the authors' GFN does with sides that 4 does not divide."""
+    network = GFN(width=4, n_blocks=(1, 1), pad="official").eval()
+    restorer = Restorer(Loaded("gfn", lambda _: network, (4,)))
+    notes = restorer.restore(picture(150, 170), tile=128, overlap=64).notes
+    assert len(notes) == 1
+    assert "gfn looks further than 256 pixels, or at the whole image: tiles of 128" in notes[0]
