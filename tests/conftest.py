@@ -16,6 +16,7 @@ from PIL import Image
 os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_ERROR_REPORTING"] = "false"
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 
 def photograph(height: int, width: int, seed: int) -> np.ndarray:

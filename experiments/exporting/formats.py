@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -93,6 +94,7 @@ def require_onnx() -> None:
     """Raises:
     Refused: if a package of the extra `export` is missing.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read on import; without, onnxruntime reports its use
     for package in ("onnx", "onnxscript", "onnxruntime"):
         try:
             importlib.import_module(package)

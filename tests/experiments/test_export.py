@@ -1,6 +1,9 @@
 """task=export: every model of conf/model/ is written, read back elsewhere and the same, or refused with the reason."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -279,8 +282,6 @@ def test_refusals_are_no_failure_unless_asked_for(cli: Cli, monkeypatch: pytest.
 
 
 def test_missing_package_says_how_to_install_it(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     outcome = cli("task=export", "model=bicubic", "task.formats=[onnx,safetensors]", "task.output=out")
     assert outcome.status == 1
@@ -289,3 +290,12 @@ def test_missing_package_says_how_to_install_it(cli: Cli, monkeypatch: pytest.Mo
         "'.[export]'\n"
     )
     assert (Path("out") / "bicubic.safetensors").exists()
+
+
+def test_onnxruntime_does_not_report_its_use(tmp_path: Path) -> None:
+    """It would keep what it reports in the home folder."""
+    code = "from experiments.exporting.formats import require_onnx; require_onnx()"
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root, env=environment | {"HOME": str(tmp_path)})
+    assert not [path for path in tmp_path.rglob("*") if "onnxruntime" in path.name]
