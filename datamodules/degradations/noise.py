@@ -31,7 +31,7 @@ def add_gaussian_noise(images: Tensor, noise_level: Tensor, keys: Tensor) -> Ten
     levels = noise_level.view(-1, 1)
     for rows, noise in normal_field_parts(keys, "gaussian_noise", images[0].numel()):
         noise = noise.mul_(levels[rows]).to(images.dtype).view_as(images[rows])
-        torch.add(noise, images[rows], out=noisy[rows])
+        noisy[rows] = noise.add_(images[rows])
     return noisy
 
 

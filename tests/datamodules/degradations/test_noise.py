@@ -59,6 +59,9 @@ def test_noise_does_not_depend_on_the_batch() -> None:
     double = add_gaussian_noise(clean.double(), levels, keys(8))
     assert double.dtype == torch.float64
     assert (double - together).abs().max() < 1e-6
+    learned = clean.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(add_gaussian_noise(learned, levels, keys(8)).sum(), learned)
+    assert torch.equal(gradient, torch.ones_like(clean))
     for wrong in (levels[:1], levels[:, 0]):
         with pytest.raises(ValueError, match="expected"):
             add_gaussian_noise(clean, wrong, keys(8))
