@@ -102,7 +102,7 @@ def find(cfg: DictConfig) -> Subject:
     """
     refuse_several(cfg, "a single network is exported")
     if cfg.cascade:
-        raise ConfigError(f"cascade={list(cfg.cascade)}: a single network is exported: give one of them")
+        raise ConfigError(f"cascade={cfg.cascade}: a single network is exported: give one of them")
     if not isinstance(cfg.run, str | None):
         raise ConfigError(f"run={list(cfg.run)}: a single network is exported: give one folder")
     elsewhere = Path(cfg.runs_dir) / "export"

@@ -1,5 +1,7 @@
 """What sensors and files add to an image: white noise, eight bits, JPEG. Random draws depend on the keys alone."""
 
+import math
+
 import torch
 from kornia.enhance import jpeg_codec_differentiable
 from torch import Tensor
@@ -29,7 +31,7 @@ def add_gaussian_noise(images: Tensor, noise_level: Tensor, keys: Tensor) -> Ten
         )
     noisy = torch.empty_like(images)
     levels = noise_level.view(-1, 1)
-    for rows, noise in normal_field_parts(keys, "gaussian_noise", images[0].numel()):
+    for rows, noise in normal_field_parts(keys, "gaussian_noise", math.prod(images.shape[1:])):
         noise = noise.mul_(levels[rows]).to(images.dtype).view_as(images[rows])
         noisy[rows] = noise.add_(images[rows])
     return noisy

@@ -109,7 +109,7 @@ def normal_field_parts(keys: Tensor, stream: str, count: int) -> Iterator[tuple[
     On a CPU as many as fit its cache: fresh memory costs more than arithmetic.
     """
     half = (count + 1) // 2
-    step = len(keys) if keys.device.type != "cpu" else max(1, (1 << 16) // max(half, 1))
+    step = max(1, len(keys)) if keys.device.type != "cpu" else max(1, (1 << 16) // max(half, 1))
     for start in range(0, len(keys), step):
         words = bits(keys[start : start + step], stream, (half,)).view(torch.int32)
         values = (words >> 8).to(torch.float32).add_(0.5).mul_(2.0**-23).erfinv_().mul_(math.sqrt(2))

@@ -239,6 +239,8 @@ class Restorer:
         reach = (
             f"further than {LARGEST_MARGIN} pixels, or at the whole image" if field is None else f"{field} pixels far"
         )
+        if self._by_scales(self._network(scale)):
+            reach += " at each of its scales"
         return (
             f"{self.name} looks {reach}: tiles of {tiling.tile} pixels that overlap by {tiling.overlap} approximate it."
         )

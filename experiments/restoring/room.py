@@ -37,8 +37,8 @@ def room(folder: Path | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> I
                 os.posix_fallocate(file.fileno(), 0, size)
             array = np.memmap(file, dtype, "w+", shape=shape)
         except OSError as error:
-            place = folder or tempfile.gettempdir()
+            place, way_out = folder or tempfile.gettempdir(), "" if folder else ", or set TMPDIR to another folder"
             raise NotWritten(
-                f"{place}: no room for an image of {size / 2**30:.1f} GiB ({error.strerror}): free disk space"
+                f"{place}: no room for a file of {size / 2**30:.1f} GiB ({error.strerror}): free disk space{way_out}"
             ) from error
         yield array

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from datamodules.errors import InputError
 from datamodules.images import open_image
 from datamodules.photographs import (
+    NotWritten,
     Photograph,
     read_photograph,
     refuse_unwritable,
@@ -81,6 +82,8 @@ class Work:
             with room(folder, shape, dtype) as sr, room(folder, flat, dtype) as alpha:
                 try:
                     found = self.restorer.restore(photograph.filled(), **self.arguments, progress=progress, out=sr)
+                except NotWritten:
+                    raise
                 except InputError as error:
                     if str(error).partition(":")[0] in self.arguments:  # no other photograph would do
                         raise ConfigError(str(error)) from error

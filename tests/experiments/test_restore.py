@@ -6,9 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from datamodules.photographs import read_photograph
 from experiments.restoring import Restorer
 from lightning_modules.safe_weights import save_weights
 from networks.dan_usrnet import DANUSRNet
+from networks.srn import SRN
 from tests.conftest import Outcome, photograph
 from tests.experiments.restoring_files import write_mixed
 
@@ -412,6 +415,37 @@ def test_shortage_of_memory_names_the_tile(cli: Cli, tmp_path: Path, monkeypatch
     assert outcome.err.startswith("in/a.png: out of memory (")
     assert "set a smaller tile= or task.batch=" in outcome.err
     assert files(tmp_path / "out") == {"b.png", ".restored.jsonl"}
+
+
+def test_full_temporary_folder_ends_the_work_of_srn(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There it keeps what goes from scale to scale."""
+    config: dict[str, Any] = {"widths": [4, 4, 4], "n_blocks": 1, "n_scales": 2}
+    torch.manual_seed(0)
+    about = {"model": {"_target_": "networks.srn.SRN", **config}, "label": "srn", "seed": 0}
+    save_weights(SRN(**config), tmp_path / "srn.safetensors", about)
+    for name in "ab":
+        save(tmp_path, f"in/{name}.png", size=(70, 90))
+    on_disk = tempfile.TemporaryFile
+
+    def full(**options: Any) -> IO[bytes]:
+        if options["dir"] is None:
+            raise OSError(28, "No space left on device")
+        return on_disk(**options)
+
+    monkeypatch.setattr("experiments.restoring.room.tempfile.TemporaryFile", full)
+    monkeypatch.setattr("experiments.restoring.room.MAPPED", 1000)
+    command = ["task=restore", "weights=srn.safetensors", "input=in", "output=out", "trainer.accelerator=cpu"]
+    outcome = cli(*command, "tile=48", "overlap=16")
+    assert outcome.status == 1
+    assert ": no room for a file of 0.0 GiB (No space left on device): free disk space, or set TMPDIR" in outcome.err
+    assert outcome.err.count("no room") == 1
+    assert files(tmp_path / "out") <= {".restored.jsonl"}
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    outcome = cli(*command, "tile=48", "overlap=16")
+    assert outcome.status == 0, outcome.err
+    assert "srn looks 80 pixels far at each of its scales: tiles of 48 pixels that overlap by 16" in outcome.err
+    assert files(tmp_path / "out") == {"a.png", "b.png", ".restored.jsonl"}
 
 
 def test_full_disk_ends_the_work(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,7 @@ def test_noise_does_not_depend_on_the_batch() -> None:
     learned = clean.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(add_gaussian_noise(learned, levels, keys(8)).sum(), learned)
     assert torch.equal(gradient, torch.ones_like(clean))
+    assert add_gaussian_noise(clean[:0], levels[:0], keys(8)[:0]).shape == (0, 3, 31, 37)
     for wrong in (levels[:1], levels[:, 0]):
         with pytest.raises(ValueError, match="expected"):
             add_gaussian_noise(clean, wrong, keys(8))
