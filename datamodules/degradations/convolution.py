@@ -129,15 +129,8 @@ def spectral(images: Tensor, kernels: Tensor, boundary: Boundary, stride: int = 
         return _spectral(images, kernels, boundary, stride)
     # What fits the cache is transformed at once; larger buffers cost more to allocate than to fill.
     count = max(1, _CACHED // images[0].numel())
-    parts = (_spectral(*part, boundary, stride) for part in zip(images.split(count), kernels.split(count), strict=True))
-    if images.requires_grad or kernels.requires_grad:
-        return torch.cat(list(parts))
-    first = next(parts)
-    whole = first.new_empty(len(images), *first.shape[1:])
-    whole[:count] = first
-    for part, place in zip(parts, whole.split(count)[1:], strict=True):
-        place.copy_(part)
-    return whole
+    parts = zip(images.split(count), kernels.split(count), strict=True)
+    return torch.cat([_spectral(*part, boundary, stride) for part in parts])
 
 
 def _spectral(images: Tensor, kernels: Tensor, boundary: Boundary, stride: int) -> Tensor:

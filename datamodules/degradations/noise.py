@@ -1,12 +1,10 @@
 """What sensors and files add to an image: white noise, eight bits, JPEG. Random draws depend on the keys alone."""
 
-import math
-
 import torch
 from kornia.enhance import jpeg_codec_differentiable
 from torch import Tensor
 
-from datamodules.degradations.random import integers, normal_field_parts
+from datamodules.degradations.random import integers, normal_field
 
 
 def add_gaussian_noise(images: Tensor, noise_level: Tensor, keys: Tensor) -> Tensor:
@@ -29,12 +27,8 @@ def add_gaussian_noise(images: Tensor, noise_level: Tensor, keys: Tensor) -> Ten
             f"noise_level has shape {tuple(noise_level.shape)} and keys {tuple(keys.shape)}, expected "
             f"[{len(images)}, 1, 1, 1] and [{len(images)}]"
         )
-    noisy = torch.empty_like(images)
-    levels = noise_level.view(-1, 1)
-    for rows, noise in normal_field_parts(keys, "gaussian_noise", math.prod(images.shape[1:])):
-        noise = noise.mul_(levels[rows]).to(images.dtype).view_as(images[rows])
-        noisy[rows] = noise.add_(images[rows])
-    return noisy
+    noise = normal_field(keys, "gaussian_noise", tuple(images.shape[1:])).mul_(noise_level)
+    return noise.to(images.dtype).add_(images)
 
 
 def sample_usrnet_noise_level(keys: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OO
 
 import hashlib
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -97,20 +96,12 @@ def normal_field(keys: Tensor, stream: str, shape: tuple[int, ...] = ()) -> Tens
     at the 2^24 odd multiples of 2^-24 in (-1, 1). No value exceeds sqrt(2) erfinv(1 - 2^-24) = 5.42.
     The hashes are equal to the bit on every device; the inverse may differ in the last bits.
     """
-    values = torch.empty(len(keys), math.prod(shape), device=keys.device)
-    for rows, part in normal_field_parts(keys, stream, values.shape[1]):
-        values[rows] = part
-    return values.view(len(keys), *shape)
-
-
-def normal_field_parts(keys: Tensor, stream: str, count: int) -> Iterator[tuple[slice, Tensor]]:
-    """`normal_field` of `count` numbers a key, some rows after the other: which, and their values [b, count].
-
-    On a CPU as many as fit its cache: fresh memory costs more than arithmetic.
-    """
+    count = math.prod(shape)
     half = (count + 1) // 2
-    step = max(1, len(keys)) if keys.device.type != "cpu" else max(1, (1 << 16) // max(half, 1))
-    for start in range(0, len(keys), step):
-        words = bits(keys[start : start + step], stream, (half,)).view(torch.int32)
-        values = (words >> 8).to(torch.float32).add_(0.5).mul_(2.0**-23).erfinv_().mul_(math.sqrt(2))
-        yield slice(start, start + step), values[:, :count]
+    values = torch.empty(len(keys), 2 * half, device=keys.device)
+    # What fits a CPU's cache is made at once: fresh memory costs more than arithmetic.
+    rows = len(keys) if keys.device.type != "cpu" else max(1, (1 << 16) // max(half, 1))
+    for part, out in zip(keys.split(rows), values.split(rows), strict=True):
+        words = bits(part, stream, (half,)).view(torch.int32)
+        torch.erfinv((words >> 8).to(torch.float32).add_(0.5).mul_(2.0**-23), out=out).mul_(math.sqrt(2))
+    return values[:, :count].reshape(len(keys), *shape)

@@ -31,7 +31,7 @@ def initial(model: str) -> nn.Module:
     if isinstance(basis := getattr(network, "basis", None), nn.Module):
         side: int = basis.kernel_size  # type: ignore[assignment]  # no tensor
         kernels = torch.rand(4 * side, side**2).softmax(1).view(-1, 1, side, side)
-        basis.fit(kernels, seed=0)  # type: ignore[operator]
+        basis.fit(kernels, seed=0)  # type: ignore[operator]  # no tensor either
     return network
 
 
