@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -205,8 +206,8 @@ class ImageCache:
         skipped: unreadable files and the causes; empty with `on_corrupt="error"`.
 
     `cache[i]` is a read-only uint8 view [H, W, 3], RGB, 0 to 255, exactly `decode_rgb8(files[i])`; the operating system
-    loads what is touched. The file is opened once, at the start, so that workers which are forked read on when it is
-    deleted; pickling transfers no pixels, and what was pickled opens it again.
+    loads what is touched. The file stays open, so that a process reads on when it is deleted. What is pickled is the
+    folder and, packed, which images of it are meant: workers read the index there.
     """
 
     def __init__(
@@ -221,6 +222,8 @@ class ImageCache:
         """Describes the finished cache in `folder`, image i starting at byte `offsets[i]`. Use `ImageCache.build`."""
         self.folder, self.names, self.files, self.shapes, self.skipped = folder, names, files, shapes, skipped
         self._offsets = offsets
+        self._chosen: Sequence[int] = range(len(shapes))  # numbers in the folder's index
+        self._named_like: ImageCache | None = None
         self._data: np.ndarray | None = None
 
     @classmethod
@@ -276,7 +279,7 @@ class ImageCache:
 
     def subset(self, indices: Sequence[int]) -> "ImageCache":
         """The images at `indices`, in that order, from the same file; `skipped` stays."""
-        return ImageCache(
+        part = ImageCache(
             self.folder,
             [self.names[i] for i in indices],
             [self.files[i] for i in indices],
@@ -284,6 +287,12 @@ class ImageCache:
             [self._offsets[i] for i in indices],
             self.skipped,
         )
+        part._chosen = [self._chosen[i] for i in indices]
+        return part
+
+    def name_like(self, other: "ImageCache") -> None:
+        """Take the names of another cache, image by image."""
+        self._named_like, self.names = other, other.names
 
     def __len__(self) -> int:
         return len(self.shapes)
@@ -304,4 +313,23 @@ class ImageCache:
         return self._data
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_data": None}
+        return {"folder": self.folder, "chosen": pack(self._chosen), "named_like": self._named_like}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.folder, self._data = state["folder"], None
+        chosen = unpack(state["chosen"])
+        whole = _load(self.folder)
+        # A folder that is gone by now is reported by the first access, which a loader knows how to pass on.
+        self.__dict__ |= whole.subset(chosen).__dict__ if whole else {"names": [], "shapes": [], "_chosen": chosen}
+        if state["named_like"] is not None:
+            self.name_like(state["named_like"])
+
+
+def pack(numbers: Sequence[int]) -> bytes:
+    """Numbers of images in few bytes, as they travel to workers: a million in order take one kilobyte."""
+    return zlib.compress(np.diff(np.asarray(numbers, np.int32), prepend=np.int32(0)).tobytes())
+
+
+def unpack(packed: bytes) -> list[int]:
+    """What `pack` was given."""
+    return np.cumsum(np.frombuffer(zlib.decompress(packed), np.int32)).tolist()

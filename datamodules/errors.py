@@ -1,5 +1,8 @@
 """The one exception that means: the input is at fault, and the message says all a user needs."""
 
+import os
+import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -11,6 +14,15 @@ class InputError(Exception):
     """
 
 
+class LoaderStuck(InputError):
+    """No batch came for so long that none will: the data are on something that no longer answers.
+
+    Another attempt may well succeed, so the exit status is the one for that, and under SLURM the job is requeued.
+    """
+
+    exit_status = getattr(os, "EX_TEMPFAIL", 75)
+
+
 def gone(folder: Path) -> InputError:
     """The error for a folder that was there and is no more: nobody makes it again, for it may be a mount point."""
     return InputError(
@@ -19,15 +31,27 @@ def gone(folder: Path) -> InputError:
     )
 
 
-def worker_death(error: BaseException) -> InputError | None:
-    """What to say of torch's error about a worker that died, None for other errors.
+_CAUSES = {
+    "SIGBUS": "the cache of decoded images (data.cache_dir) was cut off, its disk failed, or /dev/shm is full",
+    "SIGKILL": "the machine ran out of memory",
+}
 
-    Torch raises it in a signal handler: in the midst of whatever the training process is doing.
+
+def worker_death(error: BaseException, ended: Mapping[int, int] | None = None) -> InputError | None:
+    """What to say of an error that comes of a dead worker of a loader, None for other errors.
+
+    It has many forms: torch's own (in a signal handler, in the midst of whatever the process is doing, or when it next
+    looks), and where the worker died while it sent a batch, that of a connection which is closed.
+
+    Args:
+        error: raised while a batch was waited for; elsewhere only torch's own form is known for certain.
+        ended: workers that are found dead, number of the process to its exit status (below 0: minus the signal).
     """
-    if not (isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")):
+    torch_says = isinstance(error, RuntimeError) and str(error).startswith(("DataLoader worker", "Pin memory thread"))
+    if not ended and not torch_says and not isinstance(error, ConnectionError | EOFError):
         return None
-    reason = str(error).splitlines()[0].rstrip(". ")
-    return InputError(
-        f"{reason}: the cache of decoded images (data.cache_dir) was cut off or its disk failed (bus error), "
-        "or the machine ran out of memory (killed): see to that, then continue with resume=auto"
-    )
+    what, cause = "a worker of the loader has died", "; or ".join(f"{cause} ({s})" for s, cause in _CAUSES.items())
+    for process, status in (ended or {}).items():
+        name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        what, cause = f"a worker of the loader (process {process}) has died by {name}", _CAUSES.get(name, cause)
+    return InputError(f"{what}: {cause}: see to that, then continue with resume=auto")

@@ -18,8 +18,9 @@ from datamodules.batch import Batch, to_gray
 from datamodules.cache import ImageCache
 from datamodules.crops import Inputs, TrainingCrops, WholeImages, collate
 from datamodules.errors import InputError
-from datamodules.loader import EpochOrder, Loader, ResumableLoader, leave_signals_to_trainer
+from datamodules.loader import EpochOrder, Loader, ResumableLoader
 from datamodules.sources import Source, Split
+from datamodules.workers import start_server
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class ImageDataModule(pl.LightningDataModule):
         batch_size: crops per batch and process.
         samples_per_epoch: crops per epoch, over all processes.
         num_workers: loader processes; `None` takes one per available core, at most 8.
+        timeout_minutes: how long a batch of a loader process may take before the run stops (`errors.LoaderStuck`).
         cache_dir: folder of the decoded images (uint8, three bytes a pixel).
         suite_seed: validation and test degradations are a function of (suite_seed, image name).
         permute_channels: shuffle the colour channels of training crops, for data sets with few colours.
@@ -59,6 +61,7 @@ class ImageDataModule(pl.LightningDataModule):
         batch_size: int = 32,
         samples_per_epoch: int = 32_000,
         num_workers: int | None = None,
+        timeout_minutes: float = 10.0,
         cache_dir: str = "~/.cache/deblur-sr",
         suite_seed: int = 0,
         flip: bool = True,
@@ -73,6 +76,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.source, self.degradation, self.seed = source, degradation, seed
         self.patch, self.batch_size, self.samples_per_epoch = patch, batch_size, samples_per_epoch
         self.num_workers = min(_cores(), 8) if num_workers is None else num_workers
+        self.timeout_minutes = timeout_minutes
         self.cache_dir = Path(cache_dir).expanduser()
         self.suite_seed, self.flip, self.rotate = suite_seed, flip, rotate
         self.on_corrupt, self.on_small, self.gray = on_corrupt, on_small, gray
@@ -89,6 +93,8 @@ class ImageDataModule(pl.LightningDataModule):
         self.source.prepare()
 
     def setup(self, stage: str) -> None:
+        if self.num_workers:
+            start_server()  # now, for it takes a second or two
         splits: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
         for split in splits[stage]:
             if split not in self.numbers:
@@ -166,12 +172,11 @@ class ImageDataModule(pl.LightningDataModule):
         return self._evaluation_loader("test", self.numbers["test"] if numbers is None else numbers)
 
     def _worker_options(self) -> dict[str, Any]:
-        persistent = self.num_workers > 0
         return {
             "num_workers": self.num_workers,
-            "persistent_workers": persistent,
+            "persistent_workers": self.num_workers > 0,
+            "patience": 60 * self.timeout_minutes,
             "pin_memory": torch.cuda.is_available(),
-            "worker_init_fn": leave_signals_to_trainer,
         }
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

@@ -2,22 +2,26 @@
 
 The order of an epoch is a function of (seed, epoch). The batch that ranks 0..n-1 load together is the batch that one
 process with n times the batch size would load.
+
+Workers are forked from a server process that has no threads (`datamodules.workers`): a fork of the training process,
+whose threads hold locks, can hang before the worker has run a line. They stay from epoch to epoch.
 """
 
-import multiprocessing
-import os
-import signal
-import threading
+import multiprocessing.connection
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
+from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
 from datamodules.crops import Item, TrainingCrops, collate
-from datamodules.errors import InputError, worker_death
+from datamodules.errors import InputError, LoaderStuck, worker_death
+from datamodules.workers import context
 
 _NAME = f"{InputError.__module__}.{InputError.__name__}"
+_LOOK_AGAIN = 1.0  # seconds after which torch looks whether its workers are alive
 
 
 class EpochOrder(Sampler[tuple[int, int, int]]):
@@ -51,41 +55,77 @@ class EpochOrder(Sampler[tuple[int, int, int]]):
         return iter([(self.epoch, mine[i], i // self.batch_size) for i in range(start, len(mine))])
 
 
-def leave_signals_to_trainer(worker: int) -> None:
-    """For `worker_init_fn`: only the training process decides when its workers end.
+class _Batches(_MultiProcessingDataLoaderIter):
+    """Torch's iterator, which explains the death of a worker and does not wait for ever for one that lives."""
 
-    Ctrl-C and SLURM reach every process of a job, and the training has a step to finish. A worker that were gone
-    by then would take it down.
-    """
-    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-    threading.Thread(target=_end_by_trainer, daemon=True).start()
+    def __init__(self, loader: "Loader") -> None:
+        self.patience = loader.patience
+        self.asked = 0.0
+        super().__init__(loader)
 
+    def _get_data(self) -> Any:
+        self.asked = time.monotonic()
+        try:
+            return super()._get_data()
+        except (RuntimeError, OSError, EOFError) as error:
+            if death := worker_death(error, self._ended()):
+                raise death from error
+            raise
 
-def _end_by_trainer() -> None:
-    parent = multiprocessing.parent_process()
-    while parent and signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent.pid:
-        pass
-    os._exit(0)
+    def _try_get_data(self, timeout: float = _LOOK_AGAIN) -> tuple[bool, Any]:
+        found = super()._try_get_data(timeout)
+        if not found[0] and time.monotonic() > self.asked + self.patience:
+            raise self._stuck()
+        return found
+
+    def _ended(self) -> dict[int, int]:
+        """The workers that have failed, process to exit status; one that is about to be found dead is given time."""
+        multiprocessing.connection.wait([worker.sentinel for worker in self._workers], timeout=1)
+        return {worker.pid or 0: worker.exitcode for worker in self._workers if worker.exitcode}
+
+    def _stuck(self) -> LoaderStuck:
+        number = self._task_info.get(self._rcvd_idx, (0,))[0]
+        for worker in self._workers:
+            worker.kill()  # this process would wait for it at its exit
+        return LoaderStuck(
+            f"worker {number} of the loader (process {self._workers[number].pid}) has not delivered a batch for "
+            f"{self.patience / 60:g} minutes (data.timeout_minutes): is the file system of data.cache_dir there? "
+            "The run stops; resume=auto continues at the last checkpoint"
+        )
 
 
 class Loader(DataLoader[Item]):
     """A DataLoader that says in one line what has happened to its workers.
 
+    Args:
+        patience: seconds to wait for a batch of a worker.
+        options: see torch's DataLoader.
+
     Raises:
-        InputError: while it is iterated, if a worker died or found its data gone.
+        InputError: while it is iterated, if a worker died or found its data gone; `LoaderStuck` if no batch came.
     """
+
+    def __init__(self, *args: Any, patience: float = 600.0, **options: Any) -> None:
+        if options.get("num_workers"):
+            options["multiprocessing_context"] = context()
+        self.patience = patience
+        super().__init__(*args, **options)
+
+    def _get_iterator(self) -> _BaseDataLoaderIter:
+        if not self.num_workers:
+            return super()._get_iterator()
+        try:
+            return _Batches(self)
+        except (ConnectionError, EOFError) as error:  # the server is gone, or died in its imports
+            raise worker_death(error) or error from error
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator can catch
         try:
             yield from super().__iter__()
+        except LoaderStuck:
+            raise
         except InputError as error:  # of a worker it has the worker's traceback as its text
             raise InputError(str(error).strip().splitlines()[-1].removeprefix(f"{_NAME}: ")) from error
-        except RuntimeError as error:
-            if death := worker_death(error):
-                raise death from error
-            raise
 
 
 class ResumableLoader(Loader):

@@ -63,6 +63,8 @@ _LEAST = {
     "trainer.max_epochs": 1,
     "data.batch_size": 1,
     "data.samples_per_epoch": 1,
+    "data.num_workers": 0,
+    "data.timeout_minutes": 0.01,
     "checkpoint.every_n_steps": 0,
     "checkpoint.every_n_minutes": 0,
     "nonfinite.max_skips": 0,

@@ -1,31 +1,40 @@
-"""What the workers of a loader run into, said in one line."""
+"""What the workers of a loader run into, said in one line; how they start."""
 
 import os
+import pickle
 import signal
+import threading
+import time
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from torch.utils.data import Dataset
 
-from datamodules.errors import InputError
+from datamodules.cache import ImageCache, pack, unpack
+from datamodules.crops import TrainingCrops, WholeImages
+from datamodules.errors import InputError, LoaderStuck, worker_death
 from datamodules.loader import Loader
 
 
 class Failing(Dataset[Any]):
-    """Three items; the second raises, or is the end of its worker."""
+    """Three items; the second raises, is the end of its worker by a signal, or takes seconds."""
 
-    def __init__(self, error: Exception | None) -> None:
-        self.error = error
+    def __init__(self, trouble: Exception | signal.Signals | float) -> None:
+        self.trouble = trouble
 
     def __len__(self) -> int:
         return 3
 
     def __getitem__(self, index: int) -> int:
         if index == 1:
-            if self.error is None:
-                os.kill(os.getpid(), signal.SIGBUS)
+            if isinstance(self.trouble, Exception):
+                raise self.trouble
+            if isinstance(self.trouble, signal.Signals):
+                os.kill(os.getpid(), self.trouble)
             else:
-                raise self.error
+                time.sleep(self.trouble)
         return index
 
 
@@ -36,12 +45,84 @@ def test_an_input_error_stays_one_line(workers: int) -> None:
     assert str(found.value) == "a.png: is gone: put it back"
 
 
-def test_a_dead_worker_is_explained() -> None:
-    with pytest.raises(InputError, match=r"^DataLoader worker \(pid.*: the cache of decoded images \(data.cache_dir\)"):
-        list(Loader(Failing(None), num_workers=1))
+@pytest.mark.parametrize(
+    ("number", "cause"),
+    [(signal.SIGBUS, "the cache of decoded images"), (signal.SIGKILL, "the machine ran out of mem")],
+)
+def test_a_dead_worker_is_explained(number: signal.Signals, cause: str) -> None:
+    with pytest.raises(
+        InputError, match=rf"^a worker of the loader \(process \d+\) has died by {number.name}: {cause}"
+    ):
+        list(Loader(Failing(number), num_workers=1))
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("DataLoader worker (pid 3) exited"), ConnectionResetError(104, "reset"), EOFError()]
+)
+def test_every_form_of_a_dead_worker_is_known(error: Exception) -> None:
+    assert "a worker of the loader has died: " in str(worker_death(error))
+    assert "(process 3) has died by SIGKILL: the machine ran out of memory: " in str(worker_death(error, {3: -9}))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), OSError(28, "full"), ValueError()])
+def test_other_errors_are_no_dead_worker(error: Exception) -> None:
+    assert worker_death(error) is None
+
+
+def test_a_worker_that_does_not_deliver_ends_the_wait() -> None:
+    loader = Loader(Failing(60.0), num_workers=2, patience=1.5)
+    start = time.monotonic()
+    with pytest.raises(LoaderStuck, match=r"^worker 1 of the loader \(process \d+\) has not .* 0.025 minutes"):
+        list(loader)
+    assert time.monotonic() - start < 40
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_other_errors_pass(workers: int) -> None:
     with pytest.raises(RuntimeError, match="shapes differ"):
         list(Loader(Failing(RuntimeError("shapes differ")), num_workers=workers))
+
+
+class Ancestry(Dataset[Any]):
+    """An item is the process that has forked its worker, and how many threads that has."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        return os.getppid(), len(os.listdir(f"/proc/{os.getppid()}/task"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="asks Linux who the parents are")
+def test_workers_are_forked_by_a_process_without_threads() -> None:
+    release = threading.Event()
+    threading.Thread(target=release.wait).start()
+    try:
+        found = {(int(parent), int(threads)) for parent, threads in Loader(Ancestry(), num_workers=2, batch_size=None)}
+    finally:
+        release.set()
+    assert {threads for _, threads in found} == {1}
+    assert os.getpid() not in {parent for parent, _ in found}
+
+
+@pytest.mark.parametrize("count", [10, 100_000])
+def test_what_travels_to_a_worker_is_small(count: int, tmp_path: Path) -> None:
+    """All images, every third, and half of them at random: of a cache that exists, the index is read in the worker."""
+    folder = tmp_path / "cache"
+    cache = ImageCache(
+        folder,
+        [f"photograph {i}" for i in range(count)],
+        [folder / f"{i}.png" for i in range(count)],
+        [(8, 8)] * count,
+        list(range(0, 192 * count, 192)),
+        [],
+    )
+    some = np.flatnonzero(np.random.default_rng(0).random(count) < 0.5).tolist()
+    for numbers in (range(count), range(0, count, 3), some):
+        assert len(pickle.dumps(TrainingCrops(cache, numbers, 8, 100, 0))) < 100_000
+        assert len(pickle.dumps(WholeImages(cache.subset(some), range(len(some)), 4, 0))) < 100_000
+
+
+@pytest.mark.parametrize("numbers", [[], [0], [5, 3, 3, 10**9], list(range(1000))])
+def test_packed_numbers_come_back(numbers: list[int]) -> None:
+    assert unpack(pack(numbers)) == numbers

@@ -1,0 +1,106 @@
+"""Worker processes of the loaders: how they start, and which signals they heed."""
+
+import contextlib
+import multiprocessing
+import multiprocessing.context
+import os
+import signal
+import sys
+import threading
+import types
+from collections.abc import Iterator
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).resolve().parents[1]
+_PRELOADED = ["torch", "datamodules.crops", "datamodules.workers"]  # what a worker needs, imported once for all
+_FROM_OUTSIDE = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def context() -> multiprocessing.context.BaseContext:
+    """How workers start: forked from a server process without threads.
+
+    Never forked from this process. A fork copies one thread only: a lock that another one (gloo, autograd, W&B, a
+    progress bar) holds at that moment stays locked in the copy, and the worker can wait for it for ever before it has
+    run a line. Never the default of the process either, which in jobs of joblib is a method of joblib's own.
+    """
+    return _context
+
+
+def start_server() -> None:
+    """Start the process that workers are forked from, unless it is there; it imports while this one goes on."""
+    _context.set_forkserver_preload(_PRELOADED)
+    # Signals that are blocked here stay so there: SLURM sends them to every process of a job, and this one decides.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [*_FROM_OUTSIDE, signal.SIGTERM])
+    try:
+        # It must import this very tree, wherever it is called from.
+        with _environment(PYTHONPATH=os.pathsep.join([str(_ROOT), *filter(None, sys.path)]), PYTHONSAFEPATH="1"):
+            forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+@contextlib.contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+class _Worker(multiprocessing.context.ForkServerProcess):
+    """Only the process that has started a worker decides when it ends.
+
+    Ctrl-C and SLURM reach every process of a job, and the training has a step to finish: a worker that were gone by
+    then would take it down. When the training is gone, however it ended, so are its workers.
+    """
+
+    def run(self) -> None:
+        leave_signals_to_trainer()
+        super().run()
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        """Start without importing the main module again: `run.py` costs a second, and a script may start itself."""
+        start_server()
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        try:
+            return multiprocessing.context.ForkServerProcess._Popen(process_obj)
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _Context(multiprocessing.context.ForkServerContext):
+    Process = _Worker
+
+
+_context = _Context()
+
+
+def leave_signals_to_trainer() -> None:
+    """In a worker: heed SIGTERM of the process that has started it and no other signal; end when that is gone."""
+    for number in _FROM_OUTSIDE:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    trainer = multiprocessing.parent_process()
+    assert trainer is not None
+
+    def wait_for_the_word() -> None:
+        while signal.sigwaitinfo([signal.SIGTERM]).si_pid != trainer.pid:
+            pass
+        os._exit(0)
+
+    def wait_for_the_end() -> None:
+        trainer.join()
+        os._exit(1)
+
+    for wait in (wait_for_the_word, wait_for_the_end):
+        threading.Thread(target=wait, daemon=True).start()
