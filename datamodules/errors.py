@@ -50,7 +50,8 @@ def worker_death(error: BaseException, ended: Mapping[int, int] | None = None) -
     torch_says = isinstance(error, RuntimeError) and str(error).startswith(("DataLoader worker", "Pin memory thread"))
     if not ended and not torch_says and not isinstance(error, ConnectionError | EOFError):
         return None
-    what, cause = "a worker of the loader has died", "; or ".join(f"{cause} ({s})" for s, cause in _CAUSES.items())
+    what = str(error).splitlines()[0].rstrip(". ") if torch_says else "a worker of the loader has died"
+    cause = "; or ".join(f"{cause} ({name})" for name, cause in _CAUSES.items())
     for process, status in (ended or {}).items():
         name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
         what, cause = f"a worker of the loader (process {process}) has died by {name}", _CAUSES.get(name, cause)

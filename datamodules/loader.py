@@ -120,12 +120,17 @@ class Loader(DataLoader[Item]):
             raise worker_death(error) or error from error
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator can catch
+        batches = super().__iter__()
         try:
-            yield from super().__iter__()
-        except LoaderStuck:
+            yield from batches
+        except Exception as error:
+            if isinstance(batches, _Batches):
+                batches._shutdown_workers()  # at once: collected with the traceback it would wait for them in vain
+                self._iterator = None
+            if isinstance(error, InputError) and not isinstance(error, LoaderStuck):
+                # Of a worker it has the worker's traceback as its text.
+                raise InputError(str(error).strip().splitlines()[-1].removeprefix(f"{_NAME}: ")) from error
             raise
-        except InputError as error:  # of a worker it has the worker's traceback as its text
-            raise InputError(str(error).strip().splitlines()[-1].removeprefix(f"{_NAME}: ")) from error
 
 
 class ResumableLoader(Loader):

@@ -68,13 +68,19 @@ class _Worker(multiprocessing.context.ForkServerProcess):
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
-        """Start without importing the main module again: `run.py` costs a second, and a script may start itself."""
+        """Start as a process that knows nothing but its work.
+
+        Not the main module, which it would import again: `run.py` costs a second, and a script may start itself. Not
+        the start method of this process either: that of joblib's jobs means nothing to another process.
+        """
         start_server()
-        main = sys.modules["__main__"]
+        main, method = sys.modules["__main__"], multiprocessing.get_start_method(allow_none=True)
         sys.modules["__main__"] = types.ModuleType("__main__")
+        multiprocessing.set_start_method("forkserver", force=True)
         try:
             return multiprocessing.context.ForkServerProcess._Popen(process_obj)
         finally:
+            multiprocessing.set_start_method(method, force=True)
             sys.modules["__main__"] = main
 
 

@@ -112,7 +112,7 @@ def _one_of_several() -> bool:
 
 
 def _perform(cfg: DictConfig) -> float | None:
-    from datamodules.errors import InputError, worker_death
+    from datamodules.errors import InputError, LoaderStuck, worker_death
     from datamodules.ranks import StoppedElsewhere
     from experiments import ranks
     from experiments.config_rules import check
@@ -129,6 +129,8 @@ def _perform(cfg: DictConfig) -> float | None:
             return hydra.utils.instantiate(cfg.task)(cfg)
     except ConfigError as error:
         raise JobFailed(str(error), 2) from error
+    except LoaderStuck as error:
+        raise JobFailed(str(error), leave(error)) from error
     except InputError as error:
         raise JobFailed(str(error), 1) from error
     except OSError as error:
@@ -142,7 +144,7 @@ def _perform(cfg: DictConfig) -> float | None:
             sys.exit(0)
         raise JobStopped(str(error), status) from error
     except ranks.LostRank as error:
-        raise JobFailed(str(error), error.exit_status) from error
+        raise JobFailed(str(error), leave(error)) from error
     except StoppedElsewhere:
         sys.exit(1)
     except RuntimeError as error:

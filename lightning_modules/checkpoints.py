@@ -39,7 +39,7 @@ class AtomicCheckpointIO(CheckpointIO):
             if not path.parent.is_dir():
                 raise gone(path.parent) from error
             part.unlink(missing_ok=True)
-            if death := worker_death(error):
+            if isinstance(error, RuntimeError) and (death := worker_death(error)):
                 raise death from error
             kept = " (the previous one is untouched)" if path.exists() else ""
             raise InputError(

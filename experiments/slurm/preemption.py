@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments.rank_processes import RankProcesses
+from datamodules.errors import LoaderStuck
+from experiments.rank_processes import LostRank, RankProcesses
 from lightning_modules.callbacks.interrupt import SIGNALS, Interrupted, raise_interrupted
 
 log = logging.getLogger(__name__)
@@ -18,11 +19,14 @@ _RESTARTS = 20  # after so many, a job that again could not save anything is not
 _AGAIN = "the same command with resume=auto continues"
 
 
-def listen() -> Callable[[Interrupted], int]:
+Ending = Interrupted | LoaderStuck | LostRank
+
+
+def listen() -> Callable[[Ending], int]:
     """From now on the signals of `SIGNALS` raise `Interrupted`; the result is what to do with that in the end.
 
     It returns the exit status, after it has handed the job back to SLURM where that is due: for every signal but
-    SIGINT, of a batch job that SLURM is not ending itself.
+    SIGINT, of a batch job that SLURM is not ending itself. So it does when a process waits for data in vain.
     """
     submitit = signal.getsignal(signal.SIGUSR2) if os.environ.get("SUBMITIT_EXECUTOR") == "slurm" else None
     for number in SIGNALS:
@@ -30,19 +34,21 @@ def listen() -> Callable[[Interrupted], int]:
     return lambda error: _leave(error, submitit)
 
 
-def _leave(error: Interrupted, submitit: Any) -> int:
-    if error.signum == signal.SIGINT or "SLURM_JOB_ID" not in os.environ:
+def _leave(error: Ending, submitit: Any) -> int:
+    told = error if isinstance(error, Interrupted) else None
+    due = told.signum != signal.SIGINT if told else error.exit_status == LoaderStuck.exit_status
+    if not due or "SLURM_JOB_ID" not in os.environ:
         return error.exit_status
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # SLURM ends the processes of a job that it takes back with SIGTERM
     if RankProcesses.invitation is not None:
         return error.exit_status  # the process that has started this one speaks for it
-    if int(os.environ.get("SLURM_PROCID", 0)) > 0:
+    if told and int(os.environ.get("SLURM_PROCID", 0)) > 0:
         return 0  # the first process speaks for all; with another status srun may end it before it has spoken
     job = os.environ["SLURM_JOB_ID"]
     if "SLURM_ARRAY_TASK_ID" in os.environ:  # one job of an array has the number of the whole array
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    if refusal := _why_not_to_requeue(job, error.saved):
+    if refusal := _why_not_to_requeue(job, told is not None and told.saved):
         log.warning("job %s is not requeued: %s", job, refusal)
         return error.exit_status
     log.warning("job %s goes back into the queue", job)

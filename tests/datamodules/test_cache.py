@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules import cache as cache_module
-from datamodules.cache import ImageCache, image_names
+from datamodules import cache_build
+from datamodules.cache import ImageCache
+from datamodules.cache_build import image_names
 from datamodules.errors import InputError
 from datamodules.images import decode_rgb8
 
@@ -43,7 +44,7 @@ def decodes(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         seen.append(path)
         return decode_rgb8(path)
 
-    monkeypatch.setattr(cache_module, "decode_rgb8", counting)
+    monkeypatch.setattr(cache_build, "decode_rgb8", counting)
     return seen
 
 
@@ -100,7 +101,7 @@ def test_any_change_rebuilds(
     if change == "size":
         photos[1].write_bytes(photos[1].read_bytes() + b"\0")
     os.utime(photos[1], ns=(time, time + 1000 * (change == "time")))
-    monkeypatch.setattr(cache_module, "FORMAT_VERSION", 0 if change == "version" else 1)
+    monkeypatch.setattr(cache_build, "FORMAT_VERSION", 0 if change == "version" else 1)
     files = {"order": photos[::-1], "fewer": photos[1:]}.get(change, photos)
     cache = build(files, tmp_path / "cache", on_corrupt="skip" if change == "on_corrupt" else "error")
     assert_equals_files(cache, files)
@@ -194,7 +195,7 @@ def test_finished_cache_needs_no_writing(photos: list[Path], tmp_path: Path, mon
     def refuse(*arguments: Any) -> None:
         raise PermissionError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(cache_module, "FileLock", refuse)
+    monkeypatch.setattr("datamodules.cache.FileLock", refuse)
     assert_equals_files(build(photos, tmp_path / "cache"), photos)
     with pytest.raises(InputError, match=r"Read-only file system.*data\.cache_dir"):
         build(photos[1:], tmp_path / "cache")
@@ -204,12 +205,12 @@ def test_too_little_disk_is_noticed_before_decoding(
     photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decodes: list[Path]
 ) -> None:
     needed = sum(3 * height * width for height, width in SIZES)
-    monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda path: SimpleNamespace(free=needed - 1))
+    monkeypatch.setattr(cache_build.shutil, "disk_usage", lambda path: SimpleNamespace(free=needed - 1))
     with pytest.raises(InputError, match=rf"{needed} bytes .*needed, {needed - 1} bytes .*free.*data\.cache_dir"):
         build(photos, tmp_path / "cache")
     assert decodes == []
     assert entries(tmp_path / "cache") == []
-    monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda path: SimpleNamespace(free=needed))
+    monkeypatch.setattr(cache_build.shutil, "disk_usage", lambda path: SimpleNamespace(free=needed))
     build(photos, tmp_path / "cache")
 
 
@@ -220,7 +221,7 @@ def test_disk_error_while_writing_leaves_nothing(
     def fail(descriptor: int) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(cache_module.os, "fsync", fail)
+    monkeypatch.setattr(cache_build.os, "fsync", fail)
     expected = os.strerror(code) if code == errno.EIO else r"bytes .*needed, .* bytes .*free"
     with pytest.raises(InputError, match=rf"{expected}.*data\.cache_dir"):
         build(photos, tmp_path / "cache")
@@ -232,9 +233,9 @@ def test_disk_error_while_writing_leaves_nothing(
 CHILD = """
 import sys, time
 from pathlib import Path
-from datamodules import cache
+from datamodules import cache, cache_build
 cache_dir, journal, stop_at, *files = sys.argv[1:]
-decode = cache.decode_rgb8
+decode = cache_build.decode_rgb8
 def slow(path):
     with open(journal, "a") as stream:
         stream.write(path.name + " ")
@@ -242,7 +243,7 @@ def slow(path):
         print("stopped", flush=True)
         time.sleep(60)
     return decode(path)
-cache.decode_rgb8 = slow
+cache_build.decode_rgb8 = slow
 images = cache.ImageCache.build([Path(file) for file in files], Path(cache_dir), workers=1, progress=False)
 print(*[int(images[i].sum()) for i in range(len(images))])
 """

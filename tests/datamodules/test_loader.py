@@ -60,7 +60,7 @@ def test_a_dead_worker_is_explained(number: signal.Signals, cause: str) -> None:
     "error", [RuntimeError("DataLoader worker (pid 3) exited"), ConnectionResetError(104, "reset"), EOFError()]
 )
 def test_every_form_of_a_dead_worker_is_known(error: Exception) -> None:
-    assert "a worker of the loader has died: " in str(worker_death(error))
+    assert ": the cache of decoded images (data.cache_dir) was cut off, its disk failed" in str(worker_death(error))
     assert "(process 3) has died by SIGKILL: the machine ran out of memory: " in str(worker_death(error, {3: -9}))
 
 
@@ -109,8 +109,10 @@ def test_workers_are_forked_by_a_process_without_threads() -> None:
 def test_what_travels_to_a_worker_is_small(count: int, tmp_path: Path) -> None:
     """All images, every third, and half of them at random: of a cache that exists, the index is read in the worker."""
     folder = tmp_path / "cache"
+    (tmp_path / "empty").touch()
     cache = ImageCache(
         folder,
+        ((tmp_path / "empty").open("rb"), (tmp_path / "empty").open("rb")),
         [f"photograph {i}" for i in range(count)],
         [folder / f"{i}.png" for i in range(count)],
         [(8, 8)] * count,

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from datamodules.errors import LoaderStuck
 from experiments.config_errors import ConfigError
+from experiments.rank_processes import LostRank
 from experiments.slurm.preemption import listen, restarted_in
 from experiments.slurm.preflight import check_request, check_tasks
 from lightning_modules.callbacks.interrupt import SIGNALS, Interrupted
@@ -101,6 +103,23 @@ def test_only_the_first_task_requeues(scontrol: Scontrol, monkeypatch: pytest.Mo
     monkeypatch.setenv("SLURM_PROCID", "1")
     assert listen()(Interrupted(signal.SIGTERM)) == 0
     assert scontrol.asked == []
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_any_task_that_waits_for_data_in_vain_requeues(
+    scontrol: Scontrol, monkeypatch: pytest.MonkeyPatch, rank: str
+) -> None:
+    """The first task may be waiting for it without an end."""
+    monkeypatch.setenv("SLURM_PROCID", rank)
+    assert listen()(LoaderStuck("no batch")) == 75
+    assert scontrol.asked == ["show job --oneliner 7", "requeue 7"]
+
+
+def test_a_lost_process_is_requeued_only_where_it_waited_for_data(scontrol: Scontrol) -> None:
+    assert listen()(LostRank("rank 1 was ended by SIGKILL")) == 4
+    assert scontrol.asked == []
+    assert listen()(LostRank("rank 1 ended with status 75", 75)) == 75
+    assert scontrol.asked[-1] == "requeue 7"
 
 
 def test_a_person_and_a_process_outside_of_slurm_just_stop(scontrol: Scontrol, monkeypatch: pytest.MonkeyPatch) -> None:

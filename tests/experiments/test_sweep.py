@@ -200,7 +200,8 @@ def test_ctrl_c_with_jobs_side_by_side(cli: Cli, quick: list[str], tmp_path: Pat
     before = signal.getsignal(signal.SIGINT)
     thread = threading.Thread(target=press)
     thread.start()
-    outcome = cli("-m", *quick, node, "name=a,b,c", "resume=auto", "hydra/launcher=joblib")
+    workers = "data.num_workers=1"  # as in every experiment, and not the method of joblib
+    outcome = cli("-m", *quick, workers, node, "name=a,b,c", "resume=auto", "hydra/launcher=joblib")
     thread.join()
     assert outcome.status == 130, outcome.err
     assert signal.getsignal(signal.SIGINT) is before

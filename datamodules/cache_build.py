@@ -1,0 +1,177 @@
+"""Decodes photographs into the folder of a cache (`datamodules.cache`): complete, or not at all."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from datamodules.errors import InputError
+from datamodules.images import decode_rgb8, decoded_bytes
+
+FORMAT_VERSION = 1
+INDEX, DATA = "index.json", "images.u8"
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+OnCorrupt = Literal["error", "skip"]
+
+
+def image_names(files: Sequence[Path]) -> list[str]:
+    """One unique name per file, for keys and file names of results.
+
+    The stem (`0001` of `a/0001.png`); if two stems are equal, for all files the POSIX path relative to the common
+    parent without suffix (`a/0001`); if two of those are equal too, with suffix (`a/0001.png`).
+
+    Raises:
+        InputError: a file is listed twice.
+    """
+    paths = [Path(os.path.abspath(file)) for file in files]
+    parent = os.path.commonpath([path.parent for path in paths]) if paths else ""
+    relative = [path.relative_to(parent) for path in paths]
+    for names in (
+        [path.stem for path in paths],
+        [path.with_suffix("").as_posix() for path in relative],
+        [path.as_posix() for path in relative],
+    ):
+        if len(set(names)) == len(names):
+            return names
+    twice = next(path for path in paths if paths.count(path) > 1)
+    raise InputError(f"{twice}: listed twice among {len(paths)} images, expected each once: remove one entry")
+
+
+def cache_key(files: Sequence[Path], on_corrupt: OnCorrupt) -> str:
+    """Changes with the format and with the order, path, size or time of change of any file."""
+    digest = hashlib.sha256(json.dumps([FORMAT_VERSION, on_corrupt]).encode())
+    for file in files:
+        try:
+            status = os.stat(file)
+            state = [status.st_size, status.st_mtime_ns]
+        except OSError:
+            state = []  # a dangling link or a file deleted since the listing: decoding reports it
+        digest.update(json.dumps([os.path.abspath(file), *state]).encode())
+    return digest.hexdigest()[:32]
+
+
+def _try_size(path: Path) -> int:
+    try:
+        return decoded_bytes(path)
+    except InputError:
+        return 0  # decoding reports it
+
+
+def _try_decode(path: Path) -> np.ndarray | InputError:
+    try:
+        return decode_rgb8(path)
+    except InputError as error:
+        return error
+
+
+def _decode_in_order(files: Sequence[Path], workers: int) -> Iterator[np.ndarray | InputError]:
+    """Decodes in threads; few images are ahead of the consumer, so memory stays bounded.
+
+    Threads, because Pillow releases the interpreter lock while it decodes: as fast as processes on PNG, faster on small
+    JPEG files, where processes spend their time on sending the pixels back.
+    """
+    pending: deque[Future[np.ndarray | InputError]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for file in files:
+                pending.append(pool.submit(_try_decode, file))
+                if len(pending) > workers + 1:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def summary(corrupt: Sequence[tuple[Path, str]], shown: int) -> str:
+    text = "; ".join(f"{file}: {cause}" for file, cause in corrupt[:shown])
+    return text + (f"; and {len(corrupt) - shown} more" if len(corrupt) > shown else "")
+
+
+def _disk_error(needed: int, cache_dir: Path) -> InputError:
+    free = shutil.disk_usage(cache_dir).free
+    return InputError(
+        f"{cache_dir}: disk is too small for the decoded images, {needed} bytes ({needed / 1e9:.1f} GB) needed, "
+        f"{free} bytes ({free / 1e9:.1f} GB) free: make room, or set data.cache_dir to a folder on a larger disk"
+    )
+
+
+def _write(
+    files: Sequence[Path], folder: Path, needed: int, on_corrupt: OnCorrupt, workers: int, progress: bool
+) -> None:
+    """Decodes `files` into the existing, empty `folder`."""
+    kept: list[int] = []
+    shapes: list[tuple[int, int]] = []
+    corrupt: list[tuple[Path, str]] = []
+    bar = tqdm(total=len(files), desc=f"decode images ({needed / 1e9:.2f} GB)", unit="img", disable=not progress)
+    with (folder / DATA).open("wb") as stream, bar:
+        for number, image in enumerate(_decode_in_order(files, workers)):
+            if isinstance(image, InputError):
+                corrupt.append((files[number], str(image).removeprefix(f"{files[number]}: ")))
+            elif on_corrupt == "skip" or not corrupt:  # after an error only the list of corrupt files is of interest
+                # Written rather than assigned to a writable map, where a full disk kills the process.
+                stream.write(image.data)
+                kept.append(number)
+                shapes.append((image.shape[0], image.shape[1]))
+            bar.update()
+        stream.flush()
+        os.fsync(stream.fileno())  # the rename must not outlive the pixels in a power failure
+    if corrupt and (on_corrupt == "error" or not kept):
+        hint = "repair or remove them" + (", or set data.on_corrupt=skip to go on without" if kept else "")
+        raise InputError(f"{len(corrupt)} of {len(files)} images are unreadable: {summary(corrupt, 3)}: {hint}")
+    names = image_names(files)
+    index = {
+        "names": [names[number] for number in kept],
+        "files": [os.path.abspath(files[number]) for number in kept],
+        "shapes": shapes,
+        "skipped": [(os.path.abspath(file), cause) for file, cause in corrupt],
+    }
+    (folder / INDEX).write_text(json.dumps(index))
+
+
+def _remove_strays(cache_dir: Path, own_key: str) -> None:
+    """Deletes what killed builds left, of these or other files; a build that still runs holds its lock."""
+    for stray in cache_dir.glob("*.tmp"):
+        if stray.stem == own_key:
+            shutil.rmtree(stray)
+        else:
+            with suppress(Timeout), FileLock(stray.with_suffix(".lock"), timeout=0):
+                shutil.rmtree(stray, ignore_errors=True)
+
+
+def make(files: Sequence[Path], folder: Path, on_corrupt: OnCorrupt, workers: int, progress: bool) -> None:
+    """Makes `folder` appear complete, or not at all and nothing else either. The caller holds its lock."""
+    cache_dir, temporary = folder.parent, folder.with_suffix(".tmp")
+    _remove_strays(cache_dir, own_key=folder.name)
+    with ThreadPoolExecutor(workers) as pool:
+        needed = sum(pool.map(_try_size, files))
+    if needed > shutil.disk_usage(cache_dir).free:
+        raise _disk_error(needed, cache_dir)
+    temporary.mkdir()
+    try:
+        _write(files, temporary, needed, on_corrupt, workers, progress)
+        shutil.rmtree(folder, ignore_errors=True)  # exists only if its content was found damaged
+        temporary.rename(folder)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+            raise _disk_error(needed, cache_dir) from error
+        raise
+
+
+def default_workers() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 16)  # every worker holds up to three images of any size
