@@ -148,6 +148,17 @@ def _meet(here: Here, device: torch.device, store: dist.Store | None) -> None:
     warnings.filterwarnings("ignore", r"It is recommended to use `self\.log\(")
 
 
+@contextmanager
+def group_of_one(device: torch.device) -> Iterator[Here]:
+    """A group in which this process is alone, to measure what a group costs."""
+    here = Here(world=1)
+    _meet(here, device, dist.TCPStore("127.0.0.1", 0, 1, is_master=True, wait_for_workers=False))
+    try:
+        yield here
+    finally:
+        _destroy()
+
+
 def _address() -> str:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return "env://"

@@ -29,6 +29,7 @@ SMALL = ["model.widths=[4,4,4,4]", "model.n_units=1"]
 # Of modules, by which a later option wins over the one on the page.
 OPTIONS = {
     "experiments.benchmarks.exports": ["--models", "bicubic", "vdsr"],
+    "experiments.benchmarks.gpu": ["--smoke"],
     "experiments.benchmarks.train_step": [
         "--rounds",
         "1",
