@@ -29,6 +29,8 @@ class Batch:
         kernel: blur kernels [B, 1, k, k].
         noise_level: standard deviation of the noise on the [0, 1] scale [B, 1, 1, 1].
         scale: ratio of H to h.
+        point: in [0, 1]: parameters that are drawn from a range are not drawn but lie at this fraction of it, for all
+            samples; of validation, so that it covers the range. `None`: drawn.
         group: random key of the whole batch, the same on every process: what all its samples share, such as a random
             scale, is a function of it.
     """
@@ -42,6 +44,7 @@ class Batch:
     kernel: Tensor | None = None
     noise_level: Tensor | None = None
     scale: int | None = None
+    point: float | None = None
     group: int = 0
 
     def __len__(self) -> int:

@@ -32,6 +32,7 @@ class Item:
     index: int
     key: int
     degraded: Tensor | None = None
+    point: float | None = None
     group: int = 0
 
 
@@ -57,6 +58,7 @@ def collate(items: Sequence[Item]) -> Batch:
         index=torch.tensor([item.index for item in items]),
         key=torch.tensor([item.key for item in items]),
         lr=torch.stack(degraded) if degraded else None,
+        point=items[0].point,
         group=items[0].group,
     )
 
@@ -131,7 +133,9 @@ class TrainingCrops(_OfCache):
         if self.inputs:
             degraded = self._crop(self.inputs.cache[number], top // step, left // step, self.patch // step, symmetry)
         crop, degraded = crop[order], None if degraded is None else degraded[order]
-        return Item(crop, self.cache.names[number], index, key, degraded, make_key("batch", self.seed, epoch, batch))
+        return Item(
+            crop, self.cache.names[number], index, key, degraded, group=make_key("batch", self.seed, epoch, batch)
+        )
 
     def _crop(self, image: np.ndarray, top: int, left: int, side: int, symmetry: Any) -> Tensor:
         crop = image[top : top + side, left : left + side]
@@ -144,19 +148,30 @@ class WholeImages(_OfCache):
 
     The random key depends on (suite seed, image name) alone, so every method ever compared gets the same degradation.
     Degraded images that come with the sharp ones are cut alike; `multiple` is then a multiple of their scale.
+
+    Args:
+        points: every image comes at each of them (`Batch.point`), named `NAME@POINT`, all images at the first one
+            first; `numbers` then count them so: of n images, i at point p is number p * n + i.
     """
 
     def __init__(
-        self, cache: ImageCache, numbers: Sequence[int], multiple: int, suite_seed: int, inputs: Inputs | None = None
+        self,
+        cache: ImageCache,
+        numbers: Sequence[int],
+        multiple: int,
+        suite_seed: int,
+        inputs: Inputs | None = None,
+        points: Sequence[float] = (),
     ) -> None:
         self.cache, self.numbers, self.inputs = cache, numbers, inputs
-        self.multiple, self.suite_seed = multiple, suite_seed
+        self.multiple, self.suite_seed, self.points = multiple, suite_seed, points
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def __getitem__(self, index: int) -> Item:
-        number = self.numbers[index]
+        turn, number = divmod(self.numbers[index], len(self.cache))
+        point = self.points[turn] if self.points else None
         image = self.cache[number]
         height, width = (side - side % self.multiple for side in image.shape[:2])
         name = self.cache.names[number]
@@ -165,4 +180,5 @@ class WholeImages(_OfCache):
             scale = self.inputs.scale
             degraded = _to_tensor(self.inputs.cache[number][: height // scale, : width // scale])
         key = make_key("suite", self.suite_seed, name)
-        return Item(_to_tensor(image[:height, :width]), name, index, key, degraded, group=key)
+        shown = name if point is None else f"{name}@{point:g}"
+        return Item(_to_tensor(image[:height, :width]), shown, index, key, degraded, point, group=key)

@@ -39,6 +39,8 @@ class ImageDataModule(pl.LightningDataModule):
         num_workers: loader processes; `None` takes one per available core, at most 8.
         timeout_minutes: how long a batch of a loader process may take before the run stops (`errors.LoaderStuck`).
         cache_dir: folder of the decoded images (uint8, three bytes a pixel).
+        val_points: validation images are degraded at each of these fractions of the ranges that the degradation draws
+            its parameters from, where it has such points: two images draw two, which need not be typical. Empty: drawn.
         suite_seed: validation and test degradations are a function of (suite_seed, image name).
         permute_channels: shuffle the colour channels of training crops, for data sets with few colours.
         gray: train on gray images of one channel; validation and test stay in colour.
@@ -63,6 +65,7 @@ class ImageDataModule(pl.LightningDataModule):
         num_workers: int | None = None,
         timeout_minutes: float = 10.0,
         cache_dir: str = "~/.cache/deblur-sr",
+        val_points: Sequence[float] = (0.05, 0.5, 0.95),
         suite_seed: int = 0,
         flip: bool = True,
         rotate: bool = True,
@@ -78,6 +81,9 @@ class ImageDataModule(pl.LightningDataModule):
         self.num_workers = min(_cores(), 8) if num_workers is None else num_workers
         self.timeout_minutes = timeout_minutes
         self.cache_dir = Path(cache_dir).expanduser()
+        if not all(0 <= point <= 1 for point in val_points):
+            raise ValueError(f"val_points is {list(val_points)}, expected fractions from 0 to 1")
+        self.val_points = list(val_points) if getattr(degradation, "has_points", False) else []
         self.suite_seed, self.flip, self.rotate = suite_seed, flip, rotate
         self.on_corrupt, self.on_small, self.gray = on_corrupt, on_small, gray
         self.permute_channels = permute_channels
@@ -149,19 +155,22 @@ class ImageDataModule(pl.LightningDataModule):
             )
         return ResumableLoader(crops, order, **self._worker_options())
 
-    def _evaluation_loader(self, split: Split, numbers: Sequence[int]) -> DataLoader[Any]:
-        images = WholeImages(self.caches[split], numbers, self.multiple, self.suite_seed, self.inputs.get(split))
+    def _evaluation_loader(self, split: Split, numbers: Sequence[int], points: Sequence[float] = ()) -> DataLoader[Any]:
+        inputs = self.inputs.get(split)
+        images = WholeImages(self.caches[split], numbers, self.multiple, self.suite_seed, inputs, points)
         # One image a batch: sizes differ. One worker reads ahead while the device computes.
         options = self._worker_options() | {"num_workers": min(self.num_workers, 1)}
         return Loader(images, batch_size=1, collate_fn=collate, **options)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Whole validation images, one a batch: the share of this process.
+        """Whole validation images at all `val_points`, one a batch: the share of this process.
 
         A process for which none is left takes the first one: Lightning has to see all processes validate, and an image
         counts once, whoever has measured it.
         """
-        return self._evaluation_loader("val", ranks.share(self.numbers["val"]) or self.numbers["val"][:1])
+        turns = range(len(self.val_points) or 1)
+        numbers = [turn * len(self.caches["val"]) + number for turn in turns for number in self.numbers["val"]]
+        return self._evaluation_loader("val", ranks.share(numbers) or numbers[:1], self.val_points)
 
     def test_dataloader(self, numbers: Sequence[int] | None = None) -> DataLoader[Any]:
         """Whole test images, one a batch.

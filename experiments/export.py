@@ -18,7 +18,7 @@ from experiments.exporting.formats import VALUES, require_onnx, write_onnx, writ
 from experiments.exporting.portable import Portable, record
 from experiments.exporting.refusal import Refused
 from experiments.measure import checksum
-from experiments.subjects import best_checkpoint, refuse_several
+from experiments.subjects import asked_use, chosen_checkpoint, refuse_several
 from experiments.training_rules import construct
 from lightning_modules.checkpoints import load_network, read_weights
 from networks.cascade import scales_of
@@ -60,7 +60,7 @@ class Subject:
 def run(
     cfg: DictConfig, formats: Sequence[str] | None = None, output: str | None = None, scale: int | None = None
 ) -> None:
-    """Export `run=FOLDER` (its best checkpoint), `ckpt=FILE`, or `model=NAME` with `weights=FILE` or without any.
+    """Export `run=FOLDER`, `ckpt=FILE`, or `model=NAME` with `weights=FILE` or without any.
 
     Args:
         formats: of "safetensors", "onnx", "program"; `None`: all that the network can be written in.
@@ -108,7 +108,7 @@ def find(cfg: DictConfig) -> Subject:
     elsewhere = Path(cfg.runs_dir) / "export"
     if cfg.run or cfg.ckpt:
         folder = Path(cfg.run) if cfg.run else None
-        file = Path(cfg.ckpt) if cfg.ckpt or folder is None else best_checkpoint(folder)
+        file = Path(cfg.ckpt) if cfg.ckpt or folder is None else chosen_checkpoint(folder, asked_use(cfg))
         network, checkpoint = load_network(file)
         config = checkpoint["config"]
         label = plain(str(config.get("label") or type(network).__name__), file)

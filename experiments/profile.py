@@ -27,6 +27,7 @@ from experiments.config_errors import ConfigError, did_you_mean, listing
 from experiments.profile_table import NOTE, as_csv, heading, table
 from experiments.profile_worker import Phase, Spec
 from experiments.run_folder import describe, run_name, write_text
+from experiments.speed import settle
 from experiments.suites import compose, overridden_keys
 from networks.cascade import scales_of
 
@@ -128,6 +129,7 @@ def subject(cfg: DictConfig, options: dict[str, Any], train: bool) -> Subject:
     Raises:
         ConfigError: see `run`.
     """
+    settle(cfg)
     network = on_meta(cfg)
     scale = scale_for(cfg.label, network, options["scale"])
     target: list[int] = options["input"]

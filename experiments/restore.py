@@ -23,7 +23,8 @@ from experiments.restoring.files import Format, Item, plan
 from experiments.restoring.ledger import Ledger
 from experiments.restoring.loading import Source
 from experiments.restoring.work import Progress, Work
-from experiments.subjects import best_checkpoint, refuse_several
+from experiments.speed import settle
+from experiments.subjects import asked_use, chosen_checkpoint, refuse_several
 from experiments.suites import overridden_keys
 
 log = logging.getLogger(__name__)
@@ -112,14 +113,16 @@ def load(cfg: DictConfig) -> tuple[Restorer, dict[str, Any]]:
     refuse_several(cfg, "each says what restores")
     if cfg.run and not isinstance(cfg.run, str):
         raise ConfigError(f"run: found {list(cfg.run)}, task=restore takes one run: run={cfg.run[0]}")
+    settle(cfg)
     precision = _PRECISIONS.get(str(cfg.trainer.precision))
     if precision is None:
-        raise ConfigError(f"trainer.precision: found {cfg.trainer.precision}, expected 32-true or bf16-mixed")
+        raise ConfigError(f"trainer.precision: found {cfg.trainer.precision}, expected 32-true, bf16-mixed or auto")
     accelerator = str(cfg.trainer.accelerator)
     options: dict[str, Any] = {
         "device": "cuda" if accelerator == "gpu" else accelerator,
         "precision": precision,
         "self_ensemble": bool(cfg.self_ensemble),
+        "use": asked_use(cfg),
     }
     model = HydraConfig.get().runtime.choices["model"] if "model" in overridden_keys() else None
     changes = [item for item in HydraConfig.get().overrides.task if item.lstrip("+~").startswith("model.")]
@@ -130,7 +133,7 @@ def load(cfg: DictConfig) -> tuple[Restorer, dict[str, Any]]:
         raise ConfigError(f"model: {source} knows its network: leave model= away")
     restorer = Restorer.load(source, model, overrides=changes, **options)
     files = [Path(str(part)) for part in (source if isinstance(source, list) else [source]) if part is not None]
-    files = [best_checkpoint(file) if file.is_dir() else file for file in files]
+    files = [chosen_checkpoint(file, asked_use(cfg)) if file.is_dir() else file for file in files]
     identity = {
         "model": restorer.name,
         "options": changes,

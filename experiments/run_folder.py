@@ -28,7 +28,8 @@ _UNNAMED = re.compile(
 )
 # Sections that have to be equal when a run is continued, and the keys in them that may differ all the same.
 _IDENTITY = ("model", "procedure", "loss", "optimizer", "scheduler", "degradation", "data", "seed", "callbacks.ema")
-_FREE_DATA_KEYS = {"num_workers", "cache_dir", "root", "source"}
+_FREE_DATA_KEYS = {"num_workers", "timeout_minutes", "cache_dir", "root", "source"}
+_NEW_DATA_KEYS = {"val_points"}  # runs that are older than these do not have them
 _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "kornia", "albumentations", "torchmetrics", "wandb", "numpy")
 
 
@@ -118,7 +119,8 @@ def _check_same(run_dir: Path, config: Mapping[str, Any]) -> None:
     for section in _IDENTITY:
         old, new = _at(before, section), _at(config, section)
         if section == "data" and isinstance(old, dict) and isinstance(new, dict):
-            old, new = ({k: v for k, v in d.items() if k not in _FREE_DATA_KEYS} for d in (old, new))
+            free = _FREE_DATA_KEYS | (_NEW_DATA_KEYS - old.keys())
+            old, new = ({k: v for k, v in d.items() if k not in free} for d in (old, new))
         if old != new:
             key, was, now = _first_difference(section, old, new)
             raise InputError(

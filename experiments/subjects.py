@@ -103,24 +103,38 @@ def _runs(cfg: DictConfig) -> list[Candidate]:
     found = []
     for folder in folders:
         saved = _config(folder)
-        found.append(_checkpoint(Path(cfg.ckpt) if cfg.ckpt else best_checkpoint(folder), folder, cfg, saved))
+        found.append(
+            _checkpoint(Path(cfg.ckpt) if cfg.ckpt else chosen_checkpoint(folder, asked_use(cfg)), folder, cfg, saved)
+        )
     return found
 
 
-def best_checkpoint(folder: Path) -> Path:
+def asked_use(cfg: DictConfig) -> str | None:
+    """Which checkpoint of a run the command line asks for by `checkpoint.use=`."""
+    return str(cfg.checkpoint.use) if "checkpoint.use" in overridden_keys() else None
+
+
+def used(folder: Path) -> str:
+    """Which of its checkpoints a run is judged by: "best" or "last"."""
+    return str(OmegaConf.select(_config(folder), "checkpoint.use") or "best")
+
+
+def chosen_checkpoint(folder: Path, use: str | None = None) -> Path:
     """The checkpoint that a run is judged by.
 
+    Args:
+        use: "best" or "last"; `None`: as the run was trained to.
+
     Raises:
-        InputError: if the folder is none of a run, or the run has not been validated yet.
+        InputError: if the folder is none of a run, or has no such checkpoint yet.
     """
-    _config(folder)
-    best = folder / "checkpoints" / "best.ckpt"
-    if not best.is_file():
+    file = folder / "checkpoints" / f"{use or used(folder)}.ckpt"
+    if not file.is_file():
         raise InputError(
-            f"{best}: no such checkpoint: run={folder} has not been validated yet: train it further with "
-            "resume=auto, or take what there is with ckpt=FILE"
+            f"{file}: no such checkpoint: run={folder} has not trained so far: train it further with resume=auto, or "
+            "take what there is with ckpt=FILE"
         )
-    return best
+    return file
 
 
 def _config(folder: Path) -> DictConfig:
@@ -217,8 +231,7 @@ def _part(item: str, cfg: DictConfig, own: Path) -> Candidate:
     """One of a cascade: a run folder, a checkpoint, or the name of a model without weights."""
     path = Path(item)
     if path.is_dir():
-        _config(path)
-        return _checkpoint(path / "checkpoints" / "best.ckpt", own, cfg)
+        return _checkpoint(chosen_checkpoint(path, asked_use(cfg)), own, cfg)
     if path.is_file():
         return _checkpoint(path, own, cfg)
     if "/" in item or path.suffix == ".ckpt":

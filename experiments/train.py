@@ -1,4 +1,4 @@
-"""task=train: train by the recipe, keep the best checkpoint, test it, tabulate."""
+"""task=train: train by the recipe, keep the best and the last checkpoint, test one of them, tabulate."""
 
 import logging
 import sys
@@ -18,6 +18,7 @@ from experiments.measure import Conditions, Progress, Subject, checksum, measure
 from experiments.results import report
 from experiments.run_folder import close_run, open_run
 from experiments.slurm.preemption import restarted_in
+from experiments.speed import keep_memory, settle
 from experiments.wandb_results import log_training, training_loggers
 from lightning_modules import extra_metrics
 from lightning_modules.callbacks.checkpointing import LastAndBest
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> float:
-    """Train, then test the best checkpoint against bicubic; returns the best validation PSNR, for sweepers.
+    """Train, then test the checkpoint of `checkpoint.use` against bicubic; returns the best validation PSNR.
 
     Raises:
         InputError: for a taken name, unreadable data, a damaged checkpoint, a full disk, a loss that is not a number.
@@ -43,6 +44,9 @@ def run(cfg: DictConfig) -> float:
     if restarted_in(Path(cfg.run_dir)):
         cfg.resume = "auto"
     device = ranks.start(cfg)
+    settle(cfg)
+    if cfg.keep_memory:
+        keep_memory()
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # a mapping
     run_dir = Path(cfg.run_dir)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -67,7 +71,7 @@ def run(cfg: DictConfig) -> float:
         datamodule.setup("fit")
         datamodule.setup("test")
 
-    last, best = run_dir / "checkpoints" / "last.ckpt", run_dir / "checkpoints" / "best.ckpt"
+    last = run_dir / "checkpoints" / "last.ckpt"
     resume_from = last if cfg.resume == "auto" and last.exists() else None
     # Read before the folder is touched: a damaged file changes nothing.
     checkpoint = read_checkpoint(resume_from) if resume_from else {}
@@ -86,7 +90,7 @@ def run(cfg: DictConfig) -> float:
     csv.rewind(checkpoint["global_step"] - 1 if resume_from else -1)
     active = [csv, *training_loggers(cfg, run_dir, meta, module)]
 
-    checkpointing = LastAndBest(str(best.parent), module.monitor, **config["checkpoint"])
+    checkpointing = LastAndBest(str(last.parent), module.monitor, **config["checkpoint"])
     if cfg.trainer.max_epochs is None:
         cfg.trainer.max_epochs = module.epochs  # of a schedule in stages
     processes = ranks.for_lightning(cfg.trainer, module)
@@ -111,12 +115,14 @@ def run(cfg: DictConfig) -> float:
     status = 1
     try:
         trainer.fit(module, datamodule=datamodule, ckpt_path=resume_from, weights_only=True)
-        if not best.exists():
+        if not checkpointing.best.exists():
             raise InputError(
-                f"{best} was never written: trainer.max_epochs or trainer.limit_val_batches left no validation"
+                f"{checkpointing.best} was never written: trainer.max_epochs or trainer.limit_val_batches left no "
+                "validation"
             )
-        module.network, loaded = load_network(best)
-        subject = Subject(cfg.label, run_dir, cfg.seed, str(best.relative_to(run_dir)), checksum(best))
+        chosen = checkpointing.chosen
+        module.network, loaded = load_network(chosen)
+        subject = Subject(cfg.label, run_dir, cfg.seed, str(chosen.relative_to(run_dir)), checksum(chosen))
         progress = Progress(len(test_names(datamodule)), sys.stderr.isatty())
         found = measure(
             module,
@@ -130,9 +136,14 @@ def run(cfg: DictConfig) -> float:
         progress.close()
         if found:
             print(report(found, [run_dir]), flush=True)
-        chosen = {"best_step": loaded["global_step"], module.monitor: checkpointing.best_score}
-        close_run(run_dir, score=checkpointing.best_score, checkpoint_sha256=subject.sha256)
-        log_training(active[1:], run_dir, found, chosen)
+        close_run(
+            run_dir,
+            score=checkpointing.best_score,
+            val_points=datamodule.val_points,
+            checkpoint_sha256=subject.sha256,
+        )
+        steps = {"tested_step": loaded["global_step"], module.monitor: checkpointing.best_score}
+        log_training(active[1:], run_dir, found, steps)
         status = 0
     finally:
         ranks.leaving()

@@ -82,7 +82,14 @@ def check_training(cfg: DictConfig, degradation: Any) -> None:
         )
     from lightning_modules.losses import TARGETS
 
-    for needs in _procedure(cfg, network).requirements():
+    procedure = _procedure(cfg, network)
+    if procedure.continues and not cfg.weights:
+        raise ConfigError(
+            f"weights: found null, this recipe goes on with a trained {name}: train one first, by model= of the same "
+            "network without a GAN, and set weights=runs/NAME/checkpoints/best.ckpt; procedure.continues=false starts "
+            "from nothing all the same"
+        )
+    for needs in procedure.requirements():
         stage = f" in stage {needs.stage}" if needs.stage else ""
         if mistake := input_mistake(name + stage, needs.inputs, degradation, cfg.choices.degradation):
             raise ConfigError(f"model: {mistake}")

@@ -56,8 +56,8 @@ def log_training(loggers: Sequence[Any], run_dir: Path, found: Sequence[Record],
     """The final test of a training: means in the summary, a table of images, the results as an artifact.
 
     Args:
-        best: for the summary: the step of the best checkpoint, and the score that chose it by its name as a curve. In a
-            run that was continued, W&B itself goes on with the best of the first part.
+        best: for the summary: the step of the checkpoint that was tested, and the best score by its name as a curve. In
+            a run that was continued, W&B itself goes on with the best of the first part.
     """
     for logger in loggers if rank_zero() else []:
         run = logger.experiment

@@ -50,6 +50,7 @@ class GANModule(RestorationModule):
         gan_weight: of the adversarial loss.
         perceptual: perceptual loss; `None` trains without.
         perceptual_weight: of the perceptual loss.
+        continues: the recipe begins with a trained network, and is refused without weights.
         clip: largest global norm of the network's gradient; `None` does not clip. Rules of `parameters` clip as well.
         others: see `RestorationModule`; `parameters` and `compile` concern the network alone.
 
@@ -70,6 +71,7 @@ class GANModule(RestorationModule):
         perceptual: PerceptualLoss | None = None,
         perceptual_weight: float = 1.0,
         clip: float | None = None,
+        continues: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(network, *args, **options)
@@ -82,7 +84,7 @@ class GANModule(RestorationModule):
         self.discriminator, self.make_d_optimizer = discriminator, d_optimizer
         self.gan_weight, self.perceptual_weight = gan_weight, perceptual_weight
         self.perceptual = perceptual
-        self.clip = clip
+        self.clip, self.continues = clip, continues
         if self.channels_last:
             self.discriminator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a documented overload
 

@@ -93,6 +93,8 @@ class RestorationModule(pl.LightningModule):
         ValueError: for rules that do not fit the network.
     """
 
+    continues = False  # whether it takes a network that is trained already
+
     def __init__(
         self,
         network: nn.Module,

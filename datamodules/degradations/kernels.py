@@ -132,12 +132,12 @@ def disk(radius: Tensor, size: int) -> Tensor:
     return _normalised(area.diff(dim=1).diff(dim=2).clamp(min=0)).to(radius.dtype)
 
 
-def sample_isotropic(keys: Tensor, size: int, low: float, high: float) -> Tensor:
-    """Isotropic Gaussians [B, 1, size, size], standard deviation U[low, high) pixels, low > 0.
+def sample_isotropic(keys: Tensor, size: int, low: float, high: float, point: float | None = None) -> Tensor:
+    """Isotropic Gaussians [B, 1, size, size], standard deviation U[low, high) pixels, low > 0; fixed at a `point`.
 
     DAN: U[0.2, 4), size 21 (Luo et al., NeurIPS 2020). ED-DSRN: U[1, 2) at low resolution (ICASSP 2018, section 3.1).
     """
-    return isotropic_gaussian(uniform(keys, "isotropic/sigma", (), low, high), size)
+    return isotropic_gaussian(uniform(keys, "isotropic/sigma", (), low, high, point), size)
 
 
 def sample_usrnet_gaussian(keys: Tensor, size: int = 25) -> Tensor:

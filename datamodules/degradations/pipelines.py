@@ -5,6 +5,7 @@ with what the network and the loss ask for. One that starts from degraded files 
 come from a callable `keys -> [B, 1, k, k]` that the config chooses.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,7 +26,16 @@ from datamodules.degradations.noise import (
 from datamodules.degradations.random import uniform
 from datamodules.degradations.resample import bicubic_kernel, bicubic_resize
 
-Kernels = Callable[[Tensor], Tensor]
+Kernels = Callable[..., Tensor]  # [B] -> [B, 1, k, k]; with a parameter `point` they heed `Batch.point`
+
+
+def heeds_points(kernels: Kernels) -> bool:
+    return "point" in inspect.signature(kernels).parameters
+
+
+def draw(kernels: Kernels, batch: Batch) -> Tensor:
+    """The kernels of a batch: drawn by its keys, or those at its point, where they have such a thing."""
+    return kernels(batch.key, point=batch.point) if heeds_points(kernels) else kernels(batch.key)
 
 
 def _scales(scale: int | Sequence[int]) -> list[int]:
@@ -54,6 +64,7 @@ class EDDSRNDegradation:
     """
 
     provides = ("hr", "lr", "lr_sharp", "kernel", "scale")
+    has_points = True  # heeds `Batch.point`
 
     def __init__(
         self,
@@ -78,7 +89,7 @@ class EDDSRNDegradation:
         """Complete `batch`; `hr` must have sides divisible by `scale`. The same keys give the same result."""
         hr = as_float(batch.hr)
         lr_sharp = bicubic_resize(hr, self.scale, down=True)
-        sigma = uniform(batch.key, "ed_dsrn/sigma", (), *self.sigma)
+        sigma = uniform(batch.key, "ed_dsrn/sigma", (), *self.sigma, point=batch.point)
         line = gaussian_line(sigma, self.kernel_size)
         kernel = line[:, None, :, None] * line[:, None, None, :]
         lr = convolve_separable(lr_sharp, line, self.boundary)
@@ -134,6 +145,7 @@ class ClassicalDegradation:
             raise ValueError(f"multiple is {multiple}, expected at least 1")
         self.multiple = math.lcm(self.scale, multiple)
         self.kernels, self.reduction, self.boundary = kernels, reduction, boundary
+        self.has_points = heeds_points(kernels)
         self.noise, self.storage = noise, storage
 
     @torch.no_grad()
@@ -141,7 +153,7 @@ class ClassicalDegradation:
         """Complete `batch`; `hr` must have sides divisible by the scale. The same keys give the same result."""
         hr = as_float(batch.hr)
         scale = self.scales[batch.group % len(self.scales)]
-        kernel = self.kernels(batch.key)
+        kernel = draw(self.kernels, batch)
         if self.reduction == "decimate":
             lr = blur_decimate(hr, kernel, scale, self.boundary)
         else:
@@ -220,13 +232,14 @@ class CooperativeDegradation:
         if order not in ("old", "new", "released"):
             raise ValueError(f"order is {order!r}, expected old, new or released")
         self.kernels, self.order, self.factor, self.boundary = kernels, order, factor, boundary
+        self.has_points = heeds_points(kernels)
         self.scale = 1
         self.multiple = factor
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Batch:
         hr = as_float(batch.hr)
-        kernel = self.kernels(batch.key)
+        kernel = draw(self.kernels, batch)
         steps: dict[str, Callable[[Tensor], Tensor]] = {
             "down": lambda x: bicubic_resize(x, self.factor, down=True),
             "up": lambda x: bicubic_resize(x, self.factor),

@@ -49,11 +49,20 @@ def bits(keys: Tensor, stream: str, shape: tuple[int, ...]) -> Tensor:
     return _mix(_mix(keys ^ salt)[:, None] + position).view(len(keys), *shape)
 
 
-def uniform(keys: Tensor, stream: str, shape: tuple[int, ...] = (), low: float = 0.0, high: float = 1.0) -> Tensor:
-    """Uniform float32 numbers in [low, high), shape [B, *shape], one row a key.
+def uniform(
+    keys: Tensor,
+    stream: str,
+    shape: tuple[int, ...] = (),
+    low: float = 0.0,
+    high: float = 1.0,
+    point: float | None = None,
+) -> Tensor:
+    """Uniform float32 numbers in [low, high), shape [B, *shape], one row a key; with `point` all at that fraction.
 
     The 24 random bits of a float32 are exact on every device, so the draws are equal to the bit on CPU and GPU.
     """
+    if point is not None:
+        return torch.full((len(keys), *shape), low + (high - low) * point, device=keys.device)
     unit = ((bits(keys, stream, shape) >> 40) & 0xFFFFFF).to(torch.float32) * 2.0**-24
     return low + (high - low) * unit
 

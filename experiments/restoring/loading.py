@@ -16,7 +16,7 @@ from torch import nn
 from datamodules.errors import InputError
 from experiments import job  # noqa: F401  # registers what the configs refer to
 from experiments.config_errors import ConfigError, explain_hydra_error
-from experiments.subjects import best_checkpoint
+from experiments.subjects import chosen_checkpoint
 from experiments.suites import CONF
 from lightning_modules.checkpoints import build_network, load_network, read_weights
 from networks.cascade import Cascade, scales_of
@@ -43,7 +43,12 @@ class Loaded:
 Source = str | Path | None | Sequence[str | Path]
 
 
-def load(source: Source, model: str | Mapping[str, Any] | None = None, overrides: Sequence[str] = ()) -> Loaded:
+def load(
+    source: Source,
+    model: str | Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    use: str | None = None,
+) -> Loaded:
     """Load what `Restorer.load` is given; see there.
 
     Raises:
@@ -57,12 +62,12 @@ def load(source: Source, model: str | Mapping[str, Any] | None = None, overrides
             )
         return _without_weights(model, overrides)
     if not isinstance(source, str | Path):
-        return _cascade([str(item) for item in source])
+        return _cascade([str(item) for item in source], use)
     path = Path(source)
     if model is not None:
         return _weights(path, model, overrides)
     if path.is_dir():
-        return _loaded(best_checkpoint(path), path.resolve().name)
+        return _loaded(chosen_checkpoint(path, use), path.resolve().name)
     return _loaded(path)
 
 
@@ -101,10 +106,10 @@ def _without_weights(model: str | Mapping[str, Any], overrides: Sequence[str]) -
     return Loaded(name, network, found)
 
 
-def _cascade(items: Sequence[str]) -> Loaded:
+def _cascade(items: Sequence[str], use: str | None) -> Loaded:
     if len(items) != 2:
         raise InputError(f"a cascade of {len(items)} networks: {', '.join(items)}: expected two, one after the other")
-    first, second = (_part(item) for item in items)
+    first, second = (_part(item, use) for item in items)
     # The one that enlarges settles the scale; the other one works at scale 1.
     after = second.scales == (1,) and first.scales != (1,)
 
@@ -119,10 +124,10 @@ def _cascade(items: Sequence[str]) -> Loaded:
     return Loaded(f"{first.name}+{second.name}", network, scales)
 
 
-def _part(item: str) -> Loaded:
+def _part(item: str, use: str | None) -> Loaded:
     """One of a cascade: a run folder, a file, or the name of a model without weights."""
     if Path(item).exists() or "/" in item or Path(item).suffix:
-        return load(item)
+        return load(item, use=use)
     return _without_weights(item, ())
 
 

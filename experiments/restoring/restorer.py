@@ -106,11 +106,12 @@ class Restorer:
         device: str = "auto",
         precision: Precision = "32",
         self_ensemble: bool = False,
+        use: Literal["best", "last"] | None = None,
     ) -> "Restorer":
         """Load a network.
 
         Args:
-            source: folder of a run (its best checkpoint), a checkpoint, weights exported as .safetensors, a file of
+            source: folder of a run (see `use`), a checkpoint, weights exported as .safetensors, a file of
                 published weights (then `model` says of which network), None for a model without weights, or two of
                 these or names of models without weights: a cascade, the second one on the result of the first.
             model: name of an option of conf/model/ (such as "usrnet_tiny" or "bicubic"), or its config as a mapping.
@@ -118,12 +119,13 @@ class Restorer:
             device: "auto" (a GPU if there is one), or as torch has it.
             precision: "32", or "bf16": convolutions in bfloat16, twice as fast and about 55 dB from float32.
             self_ensemble: the mean result of the eight flips and rotations of the image; eight times the work.
+            use: which checkpoint of a run; None: the one that it is judged by (`checkpoint.use` of its training).
 
         Raises:
             InputError: if a file is missing, damaged or of another network; for a device that is not there.
             ConfigError: if there is no such option, or an override does not fit it.
         """
-        return cls(load(source, model, overrides), device, precision, self_ensemble)
+        return cls(load(source, model, overrides, use), device, precision, self_ensemble)
 
     def _network(self, scale: int) -> nn.Module:
         if scale not in self._networks:

@@ -14,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from datamodules.errors import InputError
 from experiments.config_errors import ConfigError
 from experiments.restoring import Restorer
+from experiments.speed import settle
+from experiments.subjects import asked_use, used
 from experiments.suites import overridden_keys
 
 log = logging.getLogger(__name__)
@@ -53,7 +55,7 @@ def menu_of(cfg: DictConfig) -> "Menu":
         for model in menu.models:  # what cannot be loaded is said now, not to the first visitor who asks for it
             menu.load(model, menu.checkpoints(model)[0])
         return menu
-    found = _below(Path(cfg.runs_dir))
+    found = _below(cfg)
     for place, entry in enumerate(found):
         menu = Menu(found[place:], load)
         try:
@@ -68,7 +70,7 @@ def menu_of(cfg: DictConfig) -> "Menu":
 
 
 def _named(cfg: DictConfig) -> list[Entry]:
-    found = [entry for folder in _folders(cfg.run) for entry in _of_run(folder, folder.name)]
+    found = [entry for folder in _folders(cfg.run) for entry in _of_run(cfg, folder)]
     if cfg.ckpt:
         found.append(Entry(Path(cfg.ckpt).name, Path(cfg.ckpt).stem, Path(cfg.ckpt)))
     option = str(HydraConfig.get().runtime.choices["model"])
@@ -83,20 +85,22 @@ def _folders(run: str | Sequence[str] | None) -> list[Path]:
     return [Path(item) for item in ([run] if isinstance(run, str) else run or [])]
 
 
-def _of_run(folder: Path, name: str) -> list[Entry]:
+def _of_run(cfg: DictConfig, folder: Path) -> list[Entry]:
     if not (folder / "config.yaml").is_file():
         raise InputError(
             f"run={folder}: no run folder (config.yaml is missing there); runs are folders below runs_dir="
         )
-    files = sorted((folder / "checkpoints").glob("*.ckpt"), key=lambda file: (file.stem != "best", file.stem))
+    files = sorted((folder / "checkpoints").glob("*.ckpt"))
     if not files:
         raise InputError(f"run={folder}: has no checkpoint yet: train it further with resume=auto")
-    return [Entry(name, file.stem, file) for file in files]
+    chosen = asked_use(cfg) or used(folder)
+    files.sort(key=lambda file: file.stem != chosen)
+    return [Entry(folder.name, file.stem, file) for file in files]
 
 
-def _below(runs_dir: Path) -> list[Entry]:
-    folders = sorted({file.parent.parent for file in runs_dir.glob("*/checkpoints/*.ckpt")})
-    return [entry for folder in folders if (folder / "config.yaml").is_file() for entry in _of_run(folder, folder.name)]
+def _below(cfg: DictConfig) -> list[Entry]:
+    folders = sorted({file.parent.parent for file in Path(cfg.runs_dir).glob("*/checkpoints/*.ckpt")})
+    return [entry for folder in folders if (folder / "config.yaml").is_file() for entry in _of_run(cfg, folder)]
 
 
 def _told_apart(found: list[Entry]) -> list[Entry]:
@@ -115,6 +119,7 @@ def _told_apart(found: list[Entry]) -> list[Entry]:
 
 def loader(cfg: DictConfig) -> Callable[[Entry], Restorer]:
     """Loads entries onto the device and in the precision of `trainer.accelerator` and `trainer.precision`."""
+    settle(cfg)
     model: Any = OmegaConf.to_container(cfg.model, resolve=True)
     device = "cuda" if str(cfg.trainer.accelerator) == "gpu" else str(cfg.trainer.accelerator)
     options: dict[str, Any] = {

@@ -3,7 +3,7 @@
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 
@@ -25,12 +25,22 @@ class LastAndBest(pl.Callback):
     Args:
         dirpath: folder of the two files.
         monitor: logged value that decides, higher is better.
+        use: which of the two the run is judged by, `chosen`: a GAN whose restored images look better scores worse, and
+            the best of its checkpoints is the one that has trained least.
         every_n_steps: optimiser steps between writes inside an epoch; 0 for none by steps.
         every_n_minutes: minutes between writes inside an epoch; 0 for none by time.
     """
 
-    def __init__(self, dirpath: str, monitor: str, every_n_steps: int = 0, every_n_minutes: float = 15.0) -> None:
+    def __init__(
+        self,
+        dirpath: str,
+        monitor: str,
+        use: Literal["best", "last"] = "best",
+        every_n_steps: int = 0,
+        every_n_minutes: float = 15.0,
+    ) -> None:
         self.last, self.best = Path(dirpath) / "last.ckpt", Path(dirpath) / "best.ckpt"
+        self.chosen = Path(dirpath) / f"{use}.ckpt"
         self.monitor = monitor
         self.every_n_steps, self.every_n_minutes = every_n_steps, every_n_minutes
         self.best_score = -math.inf

@@ -201,3 +201,31 @@ def test_image_smaller_than_the_patch(make_photographs: Callable[..., Path], tmp
 def test_less_than_one_batch(make_photographs: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="less than one batch"):
         module(make_photographs(), tmp_path / "c", batch_size=13).train_dataloader()
+
+
+def test_validation_covers_the_range_of_the_degradation(make_photographs: Callable[..., Path], tmp_path: Path) -> None:
+    """Every image at every point, in one order for all processes; the inputs differ by the width of the blur alone."""
+    made = module(make_photographs(), tmp_path / "c", val_points=[0.05, 0.95])
+    names = [made.caches["val"].names[number] for number in made.numbers["val"]]
+    batches = [made.on_after_batch_transfer(batch, 0) for batch in made.val_dataloader()]
+    assert [batch.name[0] for batch in batches] == [f"{name}@{point}" for point in (0.05, 0.95) for name in names]
+    for near, far in zip(batches[: len(names)], batches[len(names) :], strict=True):
+        assert near.lr is not None
+        assert far.lr is not None
+        assert torch.equal(near.hr, far.hr)
+        assert near.lr.std() > far.lr.std()
+    test = next(iter(made.test_dataloader()))
+    assert (test.name, test.point) == ([made.caches["test"].names[made.numbers["test"][0]]], None)
+
+
+def test_without_points_validation_is_drawn_by_name(make_photographs: Callable[..., Path], tmp_path: Path) -> None:
+    made = module(make_photographs(), tmp_path / "c", val_points=[])
+    batches = list(made.val_dataloader())
+    assert [batch.name[0] for batch in batches] == [made.caches["val"].names[i] for i in made.numbers["val"]]
+    assert {batch.point for batch in batches} == {None}
+
+
+@pytest.mark.parametrize("points", [[-0.1], [0.5, 1.01]])
+def test_points_outside_of_the_range_are_refused(tmp_path: Path, points: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"val_points is \[.*\], expected fractions from 0 to 1"):
+        ImageDataModule(Folder(str(tmp_path)), EDDSRNDegradation(), 0, val_points=points)

@@ -35,6 +35,7 @@ SMALL_USRNET = ["model.n_iter=1", "model.widths=[2,2,2,2]", "model.n_blocks=1", 
 SMALL_SRN = ["model.widths=[2,2,2]", "model.n_blocks=1"]
 # The discriminator's deepest layers see one pixel of a patch of 32: to be normalised, it needs company.
 SMALL_GAN = ["procedure.discriminator.width=2", "data.batch_size=2", "data.samples_per_epoch=2"]
+ALONE = "procedure.continues=false"  # without the weights that these recipes go on with
 SMALL_DAN = [
     *("model.n_loops=2", "model.restorer.n_iter=1", "model.restorer.widths=[2,2,2,2]"),
     *("model.estimator.n_blocks=1", "degradation.scale=2"),
@@ -68,7 +69,7 @@ NEEDS: dict[tuple[str, str], list[str]] = {
     ("model", "gfn"): [*PAIRS, "model.width=4", "model.n_blocks=[1,1]"],
     **{("model", name): [*PAIRS, *SMALL_SRN] for name in ("srn", "srn_gray", "srn_lstm")},
     **{("model", name): SMALL_USRNET for name in ("usrnet", "usrnet_tiny")},
-    **{("model", name): [*SMALL_USRNET, *SMALL_GAN] for name in ("usrgan", "usrgan_tiny")},
+    **{("model", name): [*SMALL_USRNET, *SMALL_GAN, ALONE] for name in ("usrgan", "usrgan_tiny")},
     ("model", "dan_usrnet"): SMALL_DAN,
     ("model", "deblurcnn"): ["model.width=0.125"],
     ("model", "scgan"): ["model.width=4", "model.n_layers=1", *SMALL_GAN],
@@ -82,12 +83,12 @@ NEEDS: dict[tuple[str, str], list[str]] = {
     ("experiment", "srresnet_finetuned"): [*SMALL_SRRESNET, "weights=null"],
     ("experiment", "lapsrn_finetuned"): [*SMALL_LAPSRN, "weights=null"],
     ("experiment", "quick_dan_usrnet"): ["model.restorer.n_iter=1"],
-    ("experiment", "quick_usrgan"): SMALL_GAN,
+    ("experiment", "quick_usrgan"): [*SMALL_GAN, ALONE],
     ("experiment", "cooperative_gopro"): [*PAIRS, "model.widths=[4,4,4,4]", "model.n_units=1"],
     ("experiment", "gfn_gopro"): [*PAIRS, "model.width=4", "model.n_blocks=[1,1]"],
     **{("experiment", name): [*PAIRS, *SMALL_SRN] for name in ("srn_gopro", "srn_lstm_gopro")},
     **{("experiment", name): SMALL_USRNET for name in ("usrnet_div2k", "usrnet_tiny_div2k")},
-    ("experiment", "usrgan_div2k"): [*SMALL_USRNET, *SMALL_GAN],
+    ("experiment", "usrgan_div2k"): [*SMALL_USRNET, *SMALL_GAN, ALONE],
     ("experiment", "dan_usrnet_a"): SMALL_DAN,
     ("experiment", "dan_usrnet_b"): [
         *SMALL_DAN,

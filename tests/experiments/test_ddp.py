@@ -68,7 +68,10 @@ TRAININGS = {
         *("data.samples_per_epoch=8", *epochs("restorer", "estimator", "joint")),
     ],
     "accumulated": [*ED_DSRN, "trainer.max_epochs=1", "data.samples_per_epoch=24"],
-    "usrgan": ["model=usrgan_tiny", "degradation.scale=2", "model.n_iter=1", *USRNET, "data.patch=96", *FEW],
+    "usrgan": [
+        *("model=usrgan_tiny", "procedure.continues=false", "degradation.scale=2", "model.n_iter=1"),
+        *(*USRNET, "data.patch=96", *FEW),
+    ],
 }
 STEPS = {"ed_dsrn": 20, "srn": 20, "usrnet_tiny": 20, "cooperative": 20}
 

@@ -128,3 +128,17 @@ def test_impossible_options(options: dict[str, object]) -> None:
 def test_kernels_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match=r"expected \[2, 1, k, k\]"):
         convolve(torch.zeros(2, 3, 8, 8), torch.zeros(3, 1, 5, 5))
+
+
+@pytest.mark.parametrize(("point", "sigma"), [(0.0, 1.0), (0.05, 1.05), (0.5, 1.5), (1.0, 2.0)])
+def test_at_a_point_of_the_range_nothing_is_drawn(point: float, sigma: float) -> None:
+    given = batch(3)
+    given.point = point
+    out = EDDSRNDegradation(kernel_size=13)(given)
+    assert out.kernel is not None
+    assert out.lr is not None
+    assert out.lr_sharp is not None
+    kernel = references.gaussian(sigma, 13)
+    assert np.abs(out.kernel.numpy() - kernel).max() < 1e-6
+    expected = references.convolve(out.lr_sharp[1, 0].numpy().astype(np.float64), kernel, "edge")
+    assert np.abs(out.lr[1, 0].numpy() - expected).max() < 1e-6
