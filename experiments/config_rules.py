@@ -1,5 +1,6 @@
 """The check of a composed config before any data is read: every node by itself, then the rules between nodes."""
 
+import copy
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -87,7 +88,11 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     if not cfg.get("protocol"):
         raise ConfigError("protocol: empty, expected at least one option of conf/protocol/: protocol=[y_shave4]")
     check_root(cfg, ROOT, sources)
-    check_targets(cfg, sources)
+    checked = cfg
+    if cfg.trainer.get("precision") == "auto":  # settled before Lightning hears of it
+        checked = copy.deepcopy(cfg)
+        checked.trainer.precision = "32-true"
+    check_targets(checked, sources)
     extra = OmegaConf.create({k: {"_target_": t, "_partial_": True, **cfg[k]} for k, t in _KEYWORDS.items()})
     check_targets(extra, dict.fromkeys(_KEYWORDS, "conf/config.yaml"))
     _check_least(cfg)

@@ -25,19 +25,19 @@ class LastAndBest(pl.Callback):
     Args:
         dirpath: folder of the two files.
         monitor: logged value that decides, higher is better.
-        use: which of the two the run is judged by, `chosen`: a GAN whose restored images look better scores worse, and
-            the best of its checkpoints is the one that has trained least.
         every_n_steps: optimiser steps between writes inside an epoch; 0 for none by steps.
         every_n_minutes: minutes between writes inside an epoch; 0 for none by time.
+        use: which of the two the run is judged by, `chosen`: a GAN whose restored images look better scores worse, and
+            the best of its checkpoints is the one that has trained least.
     """
 
     def __init__(
         self,
         dirpath: str,
         monitor: str,
-        use: Literal["best", "last"] = "best",
         every_n_steps: int = 0,
         every_n_minutes: float = 15.0,
+        use: Literal["best", "last"] = "best",
     ) -> None:
         self.last, self.best = Path(dirpath) / "last.ckpt", Path(dirpath) / "best.ckpt"
         self.chosen = Path(dirpath) / f"{use}.ckpt"
