@@ -70,6 +70,18 @@ def _wait_for(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
+def compile_network(network: nn.Module) -> None:
+    """Compile in place: a graph for each shape of the input, each scale and each stage of a training.
+
+    One graph for all shapes takes far longer to compile, and of USRNet Inductor cannot make one at all. Parameters that
+    no loss sees get a gradient of zero instead of none.
+    """
+    # The graphs of all jobs of a sweep count. Beyond the limit, 8 by default, Dynamo would go on in eager mode.
+    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit
+    # This pass of Inductor (2.13) reads sums of gradients before they are made: those of SRN's LSTM come out wrong.
+    network.compile(dynamic=False, options={"reorder_for_peak_memory": False})
+
+
 class RestorationModule(pl.LightningModule):
     """Train, validate and test any network of the suite.
 
@@ -83,7 +95,7 @@ class RestorationModule(pl.LightningModule):
             `total_steps` that the config leaves out gets the length of the training.
         config: the resolved configuration as plain containers; travels in the checkpoint.
         channels_last: memory format of weights and inputs.
-        compile: compile the network in place (its parameter names stay as they are).
+        compile: compile the network in place for training (its parameter names stay as they are).
         parameters: learning rate, freezing and clipping of parts of the network: see `parameters.Rule`.
 
     Attributes:
@@ -121,7 +133,7 @@ class RestorationModule(pl.LightningModule):
         if channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a documented overload
         if compile:
-            self.network.compile()
+            compile_network(self.network)
 
     @property
     def monitor(self) -> str:
@@ -190,7 +202,8 @@ class RestorationModule(pl.LightningModule):
 
     def restore(self, batch: Batch) -> tuple[Restored, float]:
         """Restore in float32. Returns the result and the seconds of the forward pass for each image."""
-        with torch.autocast(self.device.type, enabled=False):
+        # Not compiled: images of every size would have to wait for a graph of their own.
+        with torch.autocast(self.device.type, enabled=False), torch.compiler.set_stance("force_eager"):
             _wait_for(self.device)
             start = time.perf_counter()
             restored = self(batch)

@@ -208,8 +208,13 @@ class KernelBasis(nn.Module):
         return flat.view(-1, 1, self.kernel_size, self.kernel_size)
 
     def _require(self) -> None:
-        if not self.fitted:
+        if not _filled(self):
             raise RuntimeError("the kernel basis is empty: call fit with kernels, or load a checkpoint that has one")
+
+
+@torch.compiler.assume_constant_result  # reading `n_kernels` would break a compiled graph
+def _filled(basis: KernelBasis) -> bool:
+    return basis.fitted
 
 
 def to_support(kernels: Tensor, size: int) -> Tensor:

@@ -9,7 +9,9 @@ anti-aliasing and border rules are those documented for imresize (kernel stretch
 weights of a row normalised to 1, rows first).
 """
 
-from functools import lru_cache
+import math
+from collections.abc import Callable
+from functools import lru_cache, wraps
 from typing import Literal
 
 import torch
@@ -25,17 +27,28 @@ def cubic(t: Tensor) -> Tensor:
     return torch.where(t <= 1, inner, torch.where(t <= 2, outer, torch.zeros_like(t)))
 
 
-@lru_cache(maxsize=32)
+def _cached(make: Callable[[int], tuple[int, Tensor]]) -> Callable[[int], tuple[int, Tensor]]:
+    """Keep what `make` returns, but in compiled graphs: Dynamo looks through caches, with a warning each time."""
+    kept = lru_cache(maxsize=32)(make)
+
+    @wraps(make)
+    def table(scale: int) -> tuple[int, Tensor]:
+        return make(scale) if torch.compiler.is_dynamo_compiling() else kept(scale)
+
+    return table
+
+
+@_cached
 def _weights_down(scale: int) -> tuple[int, Tensor]:
     """First source index of output pixel 0, and the [taps] weights common to all output pixels."""
     centre = 0.5 * scale - 0.5
-    first = int(torch.floor(torch.tensor(centre - 2 * scale)).item())
+    first = math.floor(centre - 2 * scale)
     sources = torch.arange(first, first + 4 * scale + 2, dtype=torch.float64)
     weights = cubic((centre - sources) / scale)
     return first, weights / weights.sum()
 
 
-@lru_cache(maxsize=32)
+@_cached
 def _weights_up(scale: int) -> tuple[int, Tensor]:
     """First source index for input pixel 0, and the [scale, taps] weights of the `scale` phases."""
     sources = torch.arange(-3, 4, dtype=torch.float64)
@@ -112,6 +125,10 @@ def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
     h, w = images.shape[-2:]
     # Unlike -h % multiple, this form shows torch.export, to which h and w are symbols, that the sides get divisible.
     height, width = ((n + multiple - 1) // multiple * multiple for n in (h, w))
+    if torch.compiler.is_dynamo_compiling():
+        # Inductor is wrong about the memory format of the gradient of F.pad(mode="replicate"), and stops.
+        images = torch.cat([images, images[..., -1:, :].expand(-1, -1, height - h, -1)], 2)
+        return torch.cat([images, images[..., -1:].expand(-1, -1, -1, width - w)], 3)
     return F.pad(images, (0, width - w, 0, height - h), mode="replicate")
 
 

@@ -1,6 +1,7 @@
 """Fixtures that several test modules share."""
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -17,6 +18,14 @@ os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_ERROR_REPORTING"] = "false"
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes minutes is left to those who ask for it: it runs only if `-m` names its marker."""
+    left_out = {"slow", "docs_slow"} - set(re.findall(r"\w+", config.option.markexpr))
+    deselected = [item for item in items if any(item.get_closest_marker(name) for name in left_out)]
+    config.hook.pytest_deselected(items=deselected)
+    items[:] = [item for item in items if item not in deselected]
 
 
 def photograph(height: int, width: int, seed: int) -> np.ndarray:
