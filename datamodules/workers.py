@@ -18,6 +18,10 @@ _PRELOADED = ["torch", "datamodules.crops", "datamodules.workers"]  # what a wor
 _FROM_OUTSIDE = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
+# A process that is forked from this one has a server of its own: it could not wait for this one's.
+os.register_at_fork(after_in_child=forkserver._forkserver.__init__)  # type: ignore[misc]
+
+
 def context() -> multiprocessing.context.BaseContext:
     """How workers start: forked from a server process without threads.
 
@@ -35,7 +39,8 @@ def start_server() -> None:
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [*_FROM_OUTSIDE, signal.SIGTERM])
     try:
         # It must import this very tree, wherever it is called from.
-        with _environment(PYTHONPATH=os.pathsep.join([str(_ROOT), *filter(None, sys.path)]), PYTHONSAFEPATH="1"):
+        path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+        with _environment(PYTHONPATH=path, PYTHONSAFEPATH="1"):
             forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

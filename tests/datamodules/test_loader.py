@@ -1,5 +1,6 @@
 """What the workers of a loader run into, said in one line; how they start."""
 
+import multiprocessing
 import os
 import pickle
 import signal
@@ -103,6 +104,18 @@ def test_workers_are_forked_by_a_process_without_threads() -> None:
         release.set()
     assert {threads for _, threads in found} == {1}
     assert os.getpid() not in {parent for parent, _ in found}
+
+
+def test_a_process_that_was_forked_has_workers_of_its_own() -> None:
+    assert len(list(Loader(Ancestry(), num_workers=1))) == 4  # starts the server of this process
+    forked = multiprocessing.get_context("fork").Process(target=_iterate)
+    forked.start()
+    forked.join(60)
+    assert forked.exitcode == 0
+
+
+def _iterate() -> None:
+    assert len(list(Loader(Ancestry(), num_workers=1))) == 4
 
 
 @pytest.mark.parametrize("count", [10, 100_000])
