@@ -8,7 +8,9 @@ whose threads hold locks, can hang before the worker has run a line. They stay f
 """
 
 import multiprocessing.connection
+import threading
 import time
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -60,23 +62,26 @@ class _Batches(_MultiProcessingDataLoaderIter):
 
     def __init__(self, loader: "Loader") -> None:
         self.patience = loader.patience
-        self.asked = 0.0
+        self.asked: float | None = None  # since when a batch is waited for
+        self.gave_up = False
         super().__init__(loader)
+        threading.Thread(target=_watch, args=(weakref.ref(self),), daemon=True).start()
 
     def _get_data(self) -> Any:
         self.asked = time.monotonic()
         try:
             return super()._get_data()
         except (RuntimeError, OSError, EOFError) as error:
+            if self.gave_up:
+                raise self._stuck() from error
             if death := worker_death(error, self._ended()):
                 raise death from error
             raise
+        finally:
+            self.asked = None
 
     def _try_get_data(self, timeout: float = _LOOK_AGAIN) -> tuple[bool, Any]:
-        found = super()._try_get_data(timeout)
-        if not found[0] and time.monotonic() > self.asked + self.patience:
-            raise self._stuck()
-        return found
+        return super()._try_get_data(min(timeout, _LOOK_AGAIN))
 
     def _ended(self) -> dict[int, int]:
         """The workers that have failed, process to exit status; one that is about to be found dead is given time."""
@@ -85,13 +90,27 @@ class _Batches(_MultiProcessingDataLoaderIter):
 
     def _stuck(self) -> LoaderStuck:
         number = self._task_info.get(self._rcvd_idx, (0,))[0]
-        for worker in self._workers:
-            worker.kill()  # this process would wait for it at its exit
         return LoaderStuck(
             f"worker {number} of the loader (process {self._workers[number].pid}) has not delivered a batch for "
             f"{self.patience / 60:g} minutes (data.timeout_minutes): is the file system of data.cache_dir there? "
             "The run stops; resume=auto continues at the last checkpoint"
         )
+
+
+def _watch(reference: "weakref.ref[_Batches]") -> None:
+    """Kill the workers when a batch is overdue, which ends the wait for it wherever that is.
+
+    It may be in a read from a worker that stands still in the midst of a message, for which there is no limit.
+    """
+    while (batches := reference()) is not None and not batches._shutdown:
+        if batches.asked is not None and time.monotonic() > batches.asked + batches.patience:
+            batches.gave_up = True
+            for worker in batches._workers:
+                worker.kill()
+            return
+        patience = batches.patience
+        del batches
+        time.sleep(min(1.0, patience / 4))
 
 
 class Loader(DataLoader[Item]):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch.utils.data import Dataset
 
 from datamodules.cache import ImageCache, pack, unpack
@@ -76,6 +77,25 @@ def test_a_worker_that_does_not_deliver_ends_the_wait() -> None:
     with pytest.raises(LoaderStuck, match=r"^worker 1 of the loader \(process \d+\) has not .* 0.025 minutes"):
         list(loader)
     assert time.monotonic() - start < 40
+
+
+def test_a_worker_that_stands_still_after_it_has_announced_a_batch_ends_the_wait_too() -> None:
+    """Torch then reads from a connection without a limit of time."""
+    batches = iter(Loader(Tensors(), num_workers=1, batch_size=None, patience=2))
+    next(batches)
+    time.sleep(1)  # it has two more under way
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid or 0, signal.SIGSTOP)
+    with pytest.raises(LoaderStuck, match=r"^worker 0 of the loader"):
+        list(batches)
+
+
+class Tensors(Dataset[Any]):
+    def __len__(self) -> int:
+        return 20
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.full((1000,), index)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -1,6 +1,8 @@
-"""A callback for jobs whose fate a test decides."""
+"""Callbacks for jobs whose fate a test decides."""
 
+import multiprocessing
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -27,3 +29,22 @@ class HaltOnce(pl.Callback):
             end = time.monotonic() + 300  # of a test that is gone
             while time.monotonic() < end and not any(getattr(c, "received", None) for c in trainer.callbacks):  # type: ignore[attr-defined]
                 time.sleep(0.05)
+
+
+class StopWorkersOnce(pl.Callback):
+    """The loader workers of the last task stand still from a step on, as on a file system that no longer answers.
+
+    Args:
+        marker: file that says so; a job that finds it goes on undisturbed.
+        step: from 1.
+    """
+
+    def __init__(self, marker: str, step: int) -> None:
+        self.marker, self.step = Path(marker), step
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        last = trainer.global_rank == trainer.world_size - 1
+        if last and trainer.global_step + 1 == self.step and not self.marker.exists():
+            self.marker.touch()
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid or 0, signal.SIGSTOP)

@@ -148,6 +148,17 @@ def test_preempted_job_is_requeued_and_continues_in_mid_epoch(jobs: Jobs, whole:
     assert not list((jobs.folder / "runs" / "preempted").rglob("*.part"))
 
 
+def test_job_whose_data_no_longer_come_is_requeued(jobs: Jobs, whole: dict[str, Any]) -> None:
+    """The second task says so and hands the job back, while the first one waits for it."""
+    stop = f"{{_target_: tests.slurm.halting.StopWorkersOnce, marker: {jobs.folder}/stood_still, step: 8}}"
+    more = [f"+callbacks.stop={stop}", "data.timeout_minutes=0.1"]
+    job = jobs.submit("stuck", *TWO, *more, options="--ntasks-per-node=2")
+    assert jobs.states(job) == ["REQUEUED", "COMPLETED"], jobs.log("stuck")
+    assert "has not delivered a batch for 0.1 minutes (data.timeout_minutes)" in jobs.log("stuck")
+    assert "Traceback" not in jobs.log("stuck")
+    assert same_weights(whole, jobs.last("stuck"))
+
+
 @pytest.fixture(scope="module")
 def sweep(jobs: Jobs) -> str:
     """Four jobs as an array, one of them preempted; what the command prints. The names of the runs are its own."""
