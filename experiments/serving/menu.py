@@ -93,14 +93,22 @@ def _of_run(cfg: DictConfig, folder: Path) -> list[Entry]:
     files = sorted((folder / "checkpoints").glob("*.ckpt"))
     if not files:
         raise InputError(f"run={folder}: has no checkpoint yet: train it further with resume=auto")
-    chosen = asked_use(cfg) or used(folder)
-    files.sort(key=lambda file: file.stem != chosen)
+    if len(files) > 1:
+        chosen = asked_use(cfg) or used(folder)
+        files.sort(key=lambda file: file.stem != chosen)
     return [Entry(folder.name, file.stem, file) for file in files]
 
 
 def _below(cfg: DictConfig) -> list[Entry]:
     folders = sorted({file.parent.parent for file in Path(cfg.runs_dir).glob("*/checkpoints/*.ckpt")})
-    return [entry for folder in folders if (folder / "config.yaml").is_file() for entry in _of_run(cfg, folder)]
+    found = []
+    for folder in folders:
+        if (folder / "config.yaml").is_file():
+            try:
+                found += _of_run(cfg, folder)
+            except InputError as error:
+                print(f"not served: {error}", flush=True)
+    return found
 
 
 def _told_apart(found: list[Entry]) -> list[Entry]:
