@@ -9,7 +9,7 @@ import sys
 import threading
 import types
 from collections.abc import Iterator
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ def context() -> multiprocessing.context.BaseContext:
 def start_server() -> None:
     """Start the process that workers are forked from, unless it is there; it imports while this one goes on."""
     _context.set_forkserver_preload(_PRELOADED)
+    resource_tracker.ensure_running()  # otherwise the server would, and that unblocks signals
     # Signals that are blocked here stay so there: SLURM sends them to every process of a job, and this one decides.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [*_FROM_OUTSIDE, signal.SIGTERM])
     try:

@@ -40,6 +40,23 @@ def test_workers_and_their_server_go_on_when_somebody_else_wants_them_to_end() -
     assert Path(f"/proc/{server}").exists()
 
 
+def test_server_that_starts_ahead_of_the_first_loader_heeds_nobody() -> None:
+    """In a process of its own, where nothing of multiprocessing has begun yet."""
+    script = (
+        "import signal\n"
+        "from multiprocessing.forkserver import _forkserver\n"
+        "from datamodules.workers import start_server\n"
+        "from tests.datamodules.test_worker_signals import send\n"
+        "start_server()\n"
+        "server = _forkserver._forkserver_pid\n"
+        "for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2): send(number, server)\n"
+        "start_server()\n"
+        "assert server == _forkserver._forkserver_pid\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    subprocess.run([sys.executable, "-c", script], cwd=root, check=True)
+
+
 def test_worker_ends_when_the_training_says_so() -> None:
     worker = context().Process(target=time.sleep, args=(60,))  # type: ignore[attr-defined]  # of every context
     worker.start()
