@@ -7,6 +7,7 @@ Workers are forked from a server process that has no threads (`datamodules.worke
 whose threads hold locks, can hang before the worker has run a line. They stay from epoch to epoch.
 """
 
+import multiprocessing
 import multiprocessing.connection
 import threading
 import time
@@ -90,6 +91,8 @@ class _Batches(_MultiProcessingDataLoaderIter):
 
     def _stuck(self) -> LoaderStuck:
         number = self._task_info.get(self._rcvd_idx, (0,))[0]
+        for worker in multiprocessing.active_children():
+            worker.kill()  # those of other loaders too: this process would wait for them at its exit
         return LoaderStuck(
             f"worker {number} of the loader (process {self._workers[number].pid}) has not delivered a batch for "
             f"{self.patience / 60:g} minutes (data.timeout_minutes): is the file system of data.cache_dir there? "

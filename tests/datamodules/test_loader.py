@@ -81,13 +81,20 @@ def test_a_worker_that_does_not_deliver_ends_the_wait() -> None:
 
 def test_a_worker_that_stands_still_after_it_has_announced_a_batch_ends_the_wait_too() -> None:
     """Torch then reads from a connection without a limit of time."""
-    batches = iter(Loader(Tensors(), num_workers=1, batch_size=None, patience=2))
+    loader = Loader(Tensors(), num_workers=1, batch_size=None, patience=2, persistent_workers=True)
+    other = Loader(Tensors(), num_workers=1, batch_size=None, persistent_workers=True)
+    batches, elsewhere = iter(loader), iter(other)
     next(batches)
+    next(elsewhere)
     time.sleep(1)  # it has two more under way
-    for worker in multiprocessing.active_children():
-        os.kill(worker.pid or 0, signal.SIGSTOP)
+    workers = [*loader._iterator._workers, *other._iterator._workers]  # type: ignore[union-attr]
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGSTOP)
     with pytest.raises(LoaderStuck, match=r"^worker 0 of the loader"):
         list(batches)
+    for worker in workers:
+        worker.join(10)
+    assert {worker.exitcode for worker in workers} == {-signal.SIGKILL}  # nobody waits for them at the exit
 
 
 class Tensors(Dataset[Any]):
