@@ -7,7 +7,6 @@ Workers are forked from a server process that has no threads (`datamodules.worke
 whose threads hold locks, can hang before the worker has run a line. They stay from epoch to epoch.
 """
 
-import multiprocessing
 import multiprocessing.connection
 import threading
 import time
@@ -21,7 +20,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDat
 
 from datamodules.crops import Item, TrainingCrops, collate
 from datamodules.errors import InputError, LoaderStuck, worker_death
-from datamodules.workers import context
+from datamodules.workers import context, kill_workers
 
 _NAME = f"{InputError.__module__}.{InputError.__name__}"
 _LOOK_AGAIN = 1.0  # seconds after which torch looks whether its workers are alive
@@ -91,8 +90,7 @@ class _Batches(_MultiProcessingDataLoaderIter):
 
     def _stuck(self) -> LoaderStuck:
         number = self._task_info.get(self._rcvd_idx, (0,))[0]
-        for worker in multiprocessing.active_children():
-            worker.kill()  # those of other loaders too: this process would wait for them at its exit
+        kill_workers()
         return LoaderStuck(
             f"worker {number} of the loader (process {self._workers[number].pid}) has not delivered a batch for "
             f"{self.patience / 60:g} minutes (data.timeout_minutes): is the file system of data.cache_dir there? "

@@ -97,6 +97,13 @@ class _Context(multiprocessing.context.ForkServerContext):
 _context = _Context()
 
 
+def kill_workers() -> None:
+    """End the workers of all loaders of this process, which otherwise waits for them at its exit."""
+    for process in multiprocessing.active_children():
+        if isinstance(process, _Worker):  # joblib has children of its own
+            process.kill()
+
+
 def leave_signals_to_trainer() -> None:
     """In a worker: heed SIGTERM of the process that has started it and no other signal; end when that is gone."""
     for number in _FROM_OUTSIDE:
