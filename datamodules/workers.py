@@ -19,7 +19,7 @@ _FROM_OUTSIDE = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 # A process that is forked from this one has a server of its own: it could not wait for this one's.
-os.register_at_fork(after_in_child=forkserver._forkserver.__init__)  # type: ignore[misc]
+os.register_at_fork(after_in_child=forkserver._forkserver.__init__)  # type: ignore[misc]  # begun anew
 
 
 def context() -> multiprocessing.context.BaseContext:
