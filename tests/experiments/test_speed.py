@@ -50,7 +50,7 @@ def test_kept_memory_is_not_faulted_in_again() -> None:
     """Eight tensors of 8 MB, made and freed together 20 times, as a step does it."""
     script = (
         "import resource, torch\nfrom experiments.speed import keep_memory\n"
-        "KEEP and keep_memory()\ndef step(): return [torch.ones(2**21) for _ in range(8)]\nstep()\n"
+        "KEEP and keep_memory()\ndef step(): return [torch.ones(2**21) for _ in range(8)]\nstep(), step()\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "for _ in range(20): step()\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
@@ -61,4 +61,5 @@ def test_kept_memory_is_not_faulted_in_again() -> None:
                            env={**os.environ, "OMP_NUM_THREADS": "1"}).stdout)
         for keep in ("False", "True")
     ]  # fmt: skip
-    assert faults[0] > 10 * faults[1]
+    # One step has 16,384 small pages; fewer faults where the system gives large ones.
+    assert faults[1] < faults[0] / 4
