@@ -7,8 +7,8 @@ from pathlib import Path
 import hydra
 
 from datamodules.errors import InputError
-from experiments.arguments import quoted
-from experiments.config_errors import ConfigError, causes, explain_hydra_error
+from experiments.config.arguments import quoted
+from experiments.config.errors import ConfigError, causes, explain_hydra_error
 from experiments.job import JobFailed, job  # prepares the environment
 
 HERE = Path(__file__).resolve().parent

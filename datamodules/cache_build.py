@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from datamodules.errors import InputError
-from datamodules.images import decode_rgb8, decoded_bytes
+from datamodules.io.decode import decode_rgb8, decoded_bytes
 
 FORMAT_VERSION = 1
 INDEX, DATA = "index.json", "images.u8"

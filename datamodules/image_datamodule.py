@@ -13,12 +13,12 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from datamodules import ranks
+from datamodules import distributed
 from datamodules.batch import Batch, to_gray
 from datamodules.cache import ImageCache
-from datamodules.crops import Inputs, TrainingCrops, WholeImages, collate
+from datamodules.datasets import Inputs, TrainingCrops, WholeImages, collate
 from datamodules.errors import InputError
-from datamodules.loader import EpochOrder, Loader, ResumableLoader
+from datamodules.loaders import EpochOrder, Loader, ResumableLoader
 from datamodules.sources import Source, Split
 from datamodules.workers import start_server
 
@@ -147,11 +147,12 @@ class ImageDataModule(pl.LightningDataModule):
             self.inputs.get("train"),
             self.permute_channels,
         )
-        order = EpochOrder(len(crops), self.batch_size, self.seed, ranks.rank(), ranks.world())
+        order = EpochOrder(len(crops), self.batch_size, self.seed, distributed.rank(), distributed.world())
         if not len(order):
             raise InputError(
                 f"data.samples_per_epoch={len(crops)} is less than one batch "
-                f"(data.batch_size={self.batch_size} on {ranks.world()} process(es)): raise it or lower the batch size"
+                f"(data.batch_size={self.batch_size} on {distributed.world()} process(es)): raise it or lower the "
+                "batch size"
             )
         return ResumableLoader(crops, order, **self._worker_options())
 
@@ -170,7 +171,7 @@ class ImageDataModule(pl.LightningDataModule):
         """
         turns = range(len(self.val_points) or 1)
         numbers = [turn * len(self.caches["val"]) + number for turn in turns for number in self.numbers["val"]]
-        return self._evaluation_loader("val", ranks.share(numbers) or numbers[:1], self.val_points)
+        return self._evaluation_loader("val", distributed.share(numbers) or numbers[:1], self.val_points)
 
     def test_dataloader(self, numbers: Sequence[int] | None = None) -> DataLoader[Any]:
         """Whole test images, one a batch.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from datamodules.batch import Batch, as_float
 from datamodules.cache import ImageCache
-from datamodules.crops import Inputs
+from datamodules.datasets import Inputs
 from datamodules.errors import InputError
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.sources import PairedSource, Split

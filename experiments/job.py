@@ -28,7 +28,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from experiments.config_errors import ConfigError
+from experiments.config.errors import ConfigError
 
 log = logging.getLogger(__name__)
 STOP_FILE = "DEBLUR_SR_STOP_FILE"  # environment variable: jobs in processes beside the sweep end when this file appears
@@ -105,19 +105,19 @@ def job(cfg: DictConfig) -> float | None:
 
 def _one_of_several() -> bool:
     """Whether other processes work on the same job, which must not wait for this one in the next job of a sweep."""
-    from experiments.rank_processes import RankProcesses
-    from experiments.ranks import launched
+    from experiments.runtime.child_processes import RankProcesses
+    from experiments.runtime.launchers import launched
 
     return launched() is not None or RankProcesses.invitation is not None
 
 
 def _perform(cfg: DictConfig) -> float | None:
+    from datamodules.distributed import StoppedElsewhere
     from datamodules.errors import InputError, LoaderStuck, worker_death
-    from datamodules.ranks import StoppedElsewhere
-    from experiments import ranks
-    from experiments.config_rules import check
-    from experiments.memory import explained
-    from experiments.slurm.preemption import listen
+    from experiments.config.check import check
+    from experiments.runtime import distributed
+    from experiments.runtime.out_of_memory import explained
+    from experiments.runtime.slurm_requeue import listen
     from lightning_modules.callbacks.interrupt import Interrupted
 
     leave = listen()
@@ -125,7 +125,7 @@ def _perform(cfg: DictConfig) -> float | None:
         complete(cfg)
         _announce(cfg)
         check(cfg, HydraConfig.get().runtime.choices)
-        with ranks.together(), explained(cfg):
+        with distributed.together(), explained(cfg):
             return hydra.utils.instantiate(cfg.task)(cfg)
     except ConfigError as error:
         raise JobFailed(str(error), 2) from error
@@ -143,7 +143,7 @@ def _perform(cfg: DictConfig) -> float | None:
         if not (status := leave(error)):
             sys.exit(0)
         raise JobStopped(str(error), status) from error
-    except ranks.LostRank as error:
+    except distributed.LostRank as error:
         raise JobFailed(str(error), leave(error)) from error
     except StoppedElsewhere:
         sys.exit(1)
@@ -167,7 +167,7 @@ def _announce(cfg: DictConfig) -> None:
 
 def complete(cfg: DictConfig) -> None:
     """Fill in what the command line says of a job: its name."""
-    from experiments.run_folder import run_name
+    from experiments.runtime.run_folder import run_name
 
     about: Any = HydraConfig.get()
     with open_dict(cfg):

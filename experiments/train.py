@@ -10,27 +10,33 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from datamodules.degradations.random import make_key
+from datamodules.degradations.keyed_random import make_key
+from datamodules.distributed import by_first, first_goes_first, rank
 from datamodules.errors import InputError
-from datamodules.ranks import by_first, first_goes_first, rank
-from experiments import ranks
-from experiments.measure import Conditions, Progress, Subject, checksum, measure, metric_files, test_names
-from experiments.results import report
-from experiments.run_folder import close_run, open_run
-from experiments.slurm.preemption import restarted_in
-from experiments.speed import keep_memory, settle
-from experiments.wandb_results import log_training, training_loggers
-from lightning_modules import extra_metrics
+from experiments.evaluate.measure import Conditions, Progress, Subject, checksum, measure, metric_files, test_names
+from experiments.results.records import report
+from experiments.results.wandb import log_training, training_loggers
+from experiments.runtime import distributed
+from experiments.runtime.run_folder import close_run, open_run
+from experiments.runtime.slurm_requeue import restarted_in
+from experiments.runtime.speed import keep_memory, settle
 from lightning_modules.callbacks.checkpointing import LastAndBest
 from lightning_modules.callbacks.epoch_log import EpochLog
 from lightning_modules.callbacks.finite import SkipNonFinite
 from lightning_modules.callbacks.interrupt import StopOnSignal
 from lightning_modules.callbacks.sheets import ValidationSheets
 from lightning_modules.callbacks.throughput import Throughput
-from lightning_modules.checkpoints import AtomicCheckpointIO, load_network, load_weights, read_checkpoint, read_weights
-from lightning_modules.loggers import MetricsCSV
+from lightning_modules.checkpoints.checkpoint import (
+    AtomicCheckpointIO,
+    load_network,
+    load_weights,
+    read_checkpoint,
+    read_weights,
+)
+from lightning_modules.loggers.csv import MetricsCSV
+from lightning_modules.loggers.wandb import finish
+from lightning_modules.metrics.build import build_metrics
 from lightning_modules.restoration import RestorationModule
-from lightning_modules.wandb_runs import finish
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +49,7 @@ def run(cfg: DictConfig) -> float:
     """
     if restarted_in(Path(cfg.run_dir)):
         cfg.resume = "auto"
-    device = ranks.start(cfg)
+    device = distributed.start(cfg)
     settle(cfg)
     if cfg.keep_memory:
         keep_memory()
@@ -63,7 +69,7 @@ def run(cfg: DictConfig) -> float:
         channels_last=cfg.channels_last,
         compile=cfg.compile,
     )
-    module.metrics = extra_metrics.build(cfg.metrics, cfg.lpips_weights, cfg.niqe_model)
+    module.metrics = build_metrics(cfg.metrics, cfg.lpips_weights, cfg.niqe_model)
     datamodule = hydra.utils.instantiate(cfg.data, _convert_="all")
     # Images are found and decoded before the folder is made: a mistake in the data leaves nothing behind.
     with first_goes_first():
@@ -78,7 +84,7 @@ def run(cfg: DictConfig) -> float:
     if cfg.weights and resume_from is None:
         read_weights(network, Path(cfg.weights))
     meta = by_first(lambda: open_run(run_dir, config, cfg.resume))
-    ranks.log_into(run_dir)
+    distributed.log_into(run_dir)
     if resume_from is not None:
         load_weights(network, checkpoint, str(resume_from))  # names the difference better than a failing restore
         log.info("continuing %s after step %d", run_dir, checkpoint["global_step"])
@@ -93,9 +99,9 @@ def run(cfg: DictConfig) -> float:
     checkpointing = LastAndBest(str(last.parent), module.monitor, **config["checkpoint"])
     if cfg.trainer.max_epochs is None:
         cfg.trainer.max_epochs = module.epochs  # of a schedule in stages
-    processes = ranks.for_lightning(cfg.trainer, module)
+    processes = distributed.for_lightning(cfg.trainer, module)
     processes["plugins"].append(AtomicCheckpointIO())
-    log.info("%s", ranks.batch_line(cfg))
+    log.info("%s", distributed.batch_line(cfg))
     throughput = Throughput()
     trainer = hydra.utils.instantiate(
         cfg.trainer,
@@ -146,7 +152,7 @@ def run(cfg: DictConfig) -> float:
         log_training(active[1:], run_dir, found, steps)
         status = 0
     finally:
-        ranks.leaving()
+        distributed.leaving()
         for logger in active[1:]:
             finish(logger, status)
     return checkpointing.best_score

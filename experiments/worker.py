@@ -1,4 +1,4 @@
-"""A rank > 0 that rank 0 has started (`experiments.rank_processes`): a plain run of the config that it is told."""
+"""A rank > 0 that rank 0 has started (`runtime.child_processes`): a plain run of the config that it is told."""
 
 import json
 import os
@@ -18,7 +18,7 @@ def main() -> int:
     from omegaconf import OmegaConf
 
     import run
-    from experiments.rank_processes import Invitation, RankProcesses
+    from experiments.runtime.child_processes import Invitation, RankProcesses
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     RankProcesses.invitation = Invitation(told["rank"], told["port"])

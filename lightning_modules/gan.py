@@ -16,8 +16,8 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from datamodules.batch import Batch
-from lightning_modules.parameters import clip_gradients
-from lightning_modules.perceptual import PerceptualLoss
+from lightning_modules.losses.perceptual import PerceptualLoss
+from lightning_modules.optim.parameter_rules import clip_gradients
 from lightning_modules.restoration import RestorationModule
 
 

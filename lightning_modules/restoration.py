@@ -9,16 +9,16 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from datamodules import ranks
+from datamodules import distributed
 from datamodules.batch import Batch
 from datamodules.errors import InputError
-from lightning_modules.extra_metrics import ImageMetric
-from lightning_modules.kernel_metrics import kernel_error
-from lightning_modules.losses import MultiBranchLoss
-from lightning_modules.metrics import psnr, smallest_side, ssim
-from lightning_modules.parameters import clip_gradients, freeze, make_optimizer, read_rules
-from lightning_modules.protocols import Protocol
-from lightning_modules.schedules import wants_length
+from lightning_modules.losses.multi_branch import MultiBranchLoss
+from lightning_modules.metrics.build import ImageMetric
+from lightning_modules.metrics.kernel_error import kernel_error
+from lightning_modules.metrics.protocol import Protocol
+from lightning_modules.metrics.psnr_ssim import psnr, smallest_side, ssim
+from lightning_modules.optim.parameter_rules import clip_gradients, freeze, make_optimizer, read_rules
+from lightning_modules.optim.schedules import wants_length
 from networks.restored import Restored
 
 
@@ -91,7 +91,7 @@ class RestorationModule(pl.LightningModule):
         loss: called with (Restored, Batch); needed for training only.
         optimizer: called with the trainable parameters.
         scheduler: called with the optimiser; `None` keeps the learning rate. Stepped once an epoch, or with every step
-            of the optimiser if the result says `interval = "step"` (`lightning_modules.schedules`). A parameter
+            of the optimiser if the result says `interval = "step"` (`lightning_modules.optim.schedules`). A parameter
             `total_steps` that the config leaves out gets the length of the training.
         config: the resolved configuration as plain containers; travels in the checkpoint.
         channels_last: memory format of weights and inputs.
@@ -99,7 +99,7 @@ class RestorationModule(pl.LightningModule):
         parameters: learning rate, freezing and clipping of parts of the network: see `parameters.Rule`.
 
     Attributes:
-        metrics: what a test measures beside PSNR and SSIM, by name, whatever the protocol: see `extra_metrics`.
+        metrics: what a test measures beside PSNR and SSIM, by name, whatever the protocol: see `metrics.build`.
 
     Raises:
         ValueError: for rules that do not fit the network.
@@ -227,7 +227,7 @@ class RestorationModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.validated = {}
-        ranks.copy_buffers(self.network)
+        distributed.copy_buffers(self.network)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         restored, _ = self.restore(batch)
@@ -244,7 +244,7 @@ class RestorationModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean over the images: every image counts once, whatever process has measured it."""
-        merged = {image: scores for part in ranks.gather(self.validated) for image, scores in part.items()}
+        merged = {image: scores for part in distributed.gather(self.validated) for image, scores in part.items()}
         by_name: dict[str, list[float]] = {}
         for image in sorted(merged):
             for name, value in merged[image].items():

@@ -11,8 +11,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules.batch import Batch
 from datamodules.errors import InputError
-from lightning_modules.losses import MultiBranchLoss
-from lightning_modules.parameters import is_number, make_optimizer, select
+from lightning_modules.losses.multi_branch import MultiBranchLoss
+from lightning_modules.optim.parameter_rules import is_number, make_optimizer, select
 from lightning_modules.restoration import Requirement, RestorationModule
 
 

@@ -3,7 +3,7 @@
 from pytorch_lightning.plugins.layer_sync import LayerSync
 from torch import nn
 
-from networks.batch_norm import SyncedBatchNorm2d
+from networks.ops.batch_norm import SyncedBatchNorm2d
 
 
 class SyncBatchNorm(LayerSync):

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from networks.resize import bicubic_resize
+from networks.ops.resize import bicubic_resize
 from networks.restored import Restored
 
 

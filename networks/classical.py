@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from networks.fourier import good_size, otf, work_dtype
+from networks.ops.fourier import good_size, otf, work_dtype
+from networks.ops.wraparound import wrap_extend
 from networks.restored import Restored
-from networks.wraparound import wrap_extend
 
 Boundary = Literal["circular", "wrap"]
 SCALES = (1, 2, 3, 4)
@@ -134,7 +134,7 @@ class Wiener(_Classical):
     Args:
         balance: factor on the noise; 1 is the best linear estimate if the model holds, more is smoother.
         boundary: "circular", what leaves the image on one side enters on the other; "wrap" extends the image smoothly
-            first, for real photographs (`networks.wraparound`).
+            first, for real photographs (`networks.ops.wraparound`).
 
     Raises:
         ValueError: for an option or a scale outside these.

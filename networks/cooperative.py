@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.batch_norm import batch_norm
-from networks.resize import pad_to_multiple
+from networks.ops.batch_norm import batch_norm
+from networks.ops.resize import pad_to_multiple
 from networks.restored import Restored
 
 BRANCHES = ("both", "deblur", "superres")

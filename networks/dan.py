@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.fourier import work_dtype
+from networks.ops.fourier import work_dtype
 
 SLOPE = 0.2
 

@@ -2,7 +2,7 @@
 
 J. Pan, D. Sun, H. Pfister, M.-H. Yang, "Blind image deblurring using dark channel prior", CVPR 2016. Constants as in
 the authors' published code. The kernel is estimated on the gray image from coarse to fine, by alternating an image
-step (`networks.l0_deconvolution`) with a kernel step (`networks.kernel_estimation`); with it, every channel is
+step (`networks.ops.l0_deconvolution`) with a kernel step (`networks.ops.kernel_estimation`); with it, every channel is
 deconvolved under total variation, and ringing is taken off: that is the smooth part of what total variation has and the
 L0 prior has not (J. Pan, Z. Hu, Z. Su, M.-H. Yang, "Deblurring text images via L0-regularized intensity and gradient
 prior", CVPR 2014).
@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.fourier import good_size, work_dtype
-from networks.kernel_estimation import (
+from networks.ops.fourier import good_size, work_dtype
+from networks.ops.kernel_estimation import (
     clean_kernel,
     enlarge_kernel,
     fit_kernel,
@@ -28,15 +28,15 @@ from networks.kernel_estimation import (
     recentre,
     strong_gradients,
 )
-from networks.l0_deconvolution import (
+from networks.ops.l0_deconvolution import (
     bilateral_filter,
     dark_channel_deconvolution,
     l0_deconvolution,
     tv_deconvolution,
 )
-from networks.resize import bicubic_resize
+from networks.ops.resize import bicubic_resize
+from networks.ops.wraparound import wrap_extend
 from networks.restored import Restored
-from networks.wraparound import wrap_extend
 
 RATIO = math.sqrt(0.5)  # between the levels of the pyramid
 ALTERNATIONS = 5  # at each level

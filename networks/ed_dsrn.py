@@ -16,7 +16,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.resize import bicubic_resize, pad_to_multiple
+from networks.ops.resize import bicubic_resize, pad_to_multiple
 from networks.restored import Restored
 
 SLOPE = 0.2

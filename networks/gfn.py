@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.ed_dsrn import conv
-from networks.resize import bicubic_resize, pad_to_multiple
+from networks.ops.resize import bicubic_resize, pad_to_multiple
 from networks.restored import Restored
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from networks.resize import bilinear_resize, bilinear_shrink, pad_to_multiple
+from networks.ops.resize import bilinear_resize, bilinear_shrink, pad_to_multiple
 from networks.restored import Restored
 
 State = tuple[Tensor, Tensor]

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.fourier import centre_at_origin, work_dtype
-from networks.resize import pad_to_multiple
+from networks.ops.fourier import centre_at_origin, work_dtype
+from networks.ops.resize import pad_to_multiple
 from networks.restored import Restored
 
 

@@ -21,7 +21,7 @@ from datamodules.degradations.convolution import (
     spectral_adjoint,
     spectral_size,
 )
-from networks.fourier import work_dtype
+from networks.ops.fourier import work_dtype
 
 __all__ = ["Algorithm", "Boundary", "adjoint", "blur_decimate", "choose", "convolve", "convolve_separable"]
 

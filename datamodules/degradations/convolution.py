@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from networks.fourier import centre_at_origin, good_size
+from networks.ops.fourier import centre_at_origin, good_size
 
 Boundary = Literal["replicate", "reflect", "circular"]
 

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from datamodules.degradations.random import integers, uniform
+from datamodules.degradations.keyed_random import integers, uniform
 from datamodules.degradations.trajectories import trajectory_motion as trajectory_motion
 
 

@@ -4,7 +4,7 @@ import torch
 from kornia.enhance import jpeg_codec_differentiable
 from torch import Tensor
 
-from datamodules.degradations.random import integers, normal_field
+from datamodules.degradations.keyed_random import integers, normal_field
 
 
 def add_gaussian_noise(images: Tensor, noise_level: Tensor, keys: Tensor) -> Tensor:

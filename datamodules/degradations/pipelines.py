@@ -17,13 +17,13 @@ from torch import Tensor
 from datamodules.batch import Batch, as_float
 from datamodules.degradations.blur import Boundary, blur_decimate, convolve, convolve_separable
 from datamodules.degradations.kernels import gaussian_line
+from datamodules.degradations.keyed_random import uniform
 from datamodules.degradations.noise import (
     add_gaussian_noise,
     sample_usrnet_noise_level,
     to_eight_bit_levels,
     trunc8,
 )
-from datamodules.degradations.random import uniform
 from datamodules.degradations.resample import bicubic_kernel, bicubic_resize
 
 Kernels = Callable[..., Tensor]  # [B] -> [B, 1, k, k]; with a parameter `point` they heed `Batch.point`

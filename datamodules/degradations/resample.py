@@ -7,7 +7,7 @@ Decimation keeps the upper-left pixel of every block, while ordinary resizing pu
 import torch
 from torch import Tensor
 
-from networks.resize import bicubic_resize, cubic
+from networks.ops.resize import bicubic_resize, cubic
 
 __all__ = ["bicubic_kernel", "bicubic_resize", "decimate", "modcrop", "shift_kernel"]
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from datamodules.batch import Batch, as_float
 from datamodules.degradations.blur import convolve
 from datamodules.degradations.kernels import anisotropic_gaussian
+from datamodules.degradations.keyed_random import bits, integers, uniform
 from datamodules.degradations.noise import add_gaussian_noise, jpeg, sample_jpeg_quality, to_eight_bit_levels
-from datamodules.degradations.random import bits, integers, uniform
 
 MODES = ("area", "bilinear", "bicubic")
 Range = Sequence[float]

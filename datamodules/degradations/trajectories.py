@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from datamodules.degradations.random import integers, normal, uniform
+from datamodules.degradations.keyed_random import integers, normal, uniform
 
 STEPS = 250  # of a camera_shake path
 LARGEST = 27  # side in pixels of the largest grid that receives such a path

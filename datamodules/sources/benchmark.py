@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from datamodules.errors import InputError
-from datamodules.images import list_images
+from datamodules.io.decode import list_images
 from datamodules.sources import Split, refuse_unless_test
 
 Name = Literal["set5", "set14", "bsd68", "bsd100", "urban100", "kodak24"]

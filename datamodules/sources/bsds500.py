@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from datamodules.download import download, locked
 from datamodules.errors import InputError
-from datamodules.images import list_images
+from datamodules.io.decode import list_images
+from datamodules.io.download import download, locked
+from datamodules.io.unpack_tar import unpack_tar
 from datamodules.sources import Split
 from datamodules.sources.benchmark import Benchmark
-from datamodules.unpack_tar import unpack_tar
 
 BASE_URL = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR"
 ARCHIVE = "BSR_bsds500.tgz"

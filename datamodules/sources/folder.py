@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from datamodules.errors import InputError
-from datamodules.images import list_images
+from datamodules.io.decode import list_images
 from datamodules.sources import Split
 
 HELD_OUT = 1 / 20  # share of the images held out for validation, and again for test

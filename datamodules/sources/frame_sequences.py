@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from datamodules.degradations.frames import average_frames
 from datamodules.errors import InputError
-from datamodules.images import IMAGE_SUFFIXES, decode_rgb8
+from datamodules.io.decode import IMAGE_SUFFIXES, decode_rgb8
+from datamodules.sources.average_frames import average_frames
 
 RECORD = "pairs.json"
 
@@ -47,7 +47,7 @@ def prepare_pairs(
         out: folder for the pairs, created if absent.
         window: frames averaged, odd (GOPRO: 7 to 13).
         stride: frames from one window to the next; by default `window`, so that windows do not overlap.
-        gamma: see `datamodules.degradations.frames.average_frames`.
+        gamma: see `datamodules.sources.average_frames.average_frames`.
         test_fraction: share of the clips for test (GOPRO: 11 of 33); 0 and 1 give all to one split, other values at
             least one clip to each.
         progress: show a progress bar.

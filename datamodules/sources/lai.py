@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from datamodules.errors import InputError
-from datamodules.images import list_images
+from datamodules.io.decode import list_images
 from datamodules.sources import Split, refuse_unless_test
 
 PAGE = "https://www.wslai.net/publications/deblur_study/"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from datamodules.errors import InputError
-from datamodules.images import list_images
+from datamodules.io.decode import list_images
 from datamodules.sources import Split
 from datamodules.sources.folder import partition
 

@@ -13,10 +13,10 @@ from omegaconf import OmegaConf
 from PIL import Image, ImageDraw, ImageFont
 
 from datamodules.batch import Batch
-from experiments.results import read_records
-from lightning_modules.checkpoints import load_network
-from lightning_modules.metrics import to_eight_bit
-from networks.resize import bicubic_resize
+from experiments.results.records import read_records
+from lightning_modules.checkpoints.checkpoint import load_network
+from lightning_modules.metrics.psnr_ssim import to_eight_bit
+from networks.ops.resize import bicubic_resize
 
 HERE = Path(__file__).parent
 PROTOCOL = "y_shave4"

@@ -22,11 +22,11 @@ from PIL import Image
 
 from datamodules.batch import Batch
 from datamodules.cache import ImageCache
-from datamodules.crops import TrainingCrops, collate
-from datamodules.degradations.kernel_sources import usrnet_mixture
+from datamodules.datasets import TrainingCrops, collate
+from datamodules.degradations.kernel_samplers import usrnet_mixture
+from datamodules.degradations.keyed_random import make_key
 from datamodules.degradations.pipelines import ClassicalDegradation
-from datamodules.degradations.random import make_key
-from datamodules.images import decode_rgb8
+from datamodules.io.decode import decode_rgb8
 from experiments.benchmarks import per_sample
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from experiments.exporting.formats import write_onnx, write_program
-from experiments.exporting.portable import Portable, record
-from experiments.exporting.refusal import Refused
-from experiments.restoring.loading import compose_model
-from experiments.suites import CONF
-from lightning_modules.checkpoints import build_network
+from experiments.evaluate.suites import CONF
+from experiments.export.errors import Refused
+from experiments.export.formats import write_onnx, write_program
+from experiments.export.portable import Portable, record
+from experiments.restore.load import compose_model
+from lightning_modules.checkpoints.checkpoint import build_network
 
 
 def initial(model: str) -> nn.Module:

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from experiments.benchmarks.levin import psnr, read, squared_error
-from experiments.restoring import Restorer
+from experiments.restore import Restorer
 
 # The pictures of six kernels have to be turned by 180 degrees to convolve the sharp images to the blurred ones. So it
 # is for every one of the four images, but for the third kernel, which is nearly symmetric.

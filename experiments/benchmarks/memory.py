@@ -18,7 +18,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from experiments.benchmarks.kills import make_photographs
+from tests.helpers.kills import make_photographs
 
 OVERRIDES = (
     "data=folder data.root=photographs data.cache_dir=cache data.patch=32 data.batch_size=2 data.num_workers=1 "

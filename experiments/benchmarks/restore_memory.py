@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from skimage import data
 
-from experiments.restoring import Restorer
-from experiments.restoring.loading import Loaded, compose_model
-from lightning_modules.checkpoints import build_network
+from experiments.restore import Restorer
+from experiments.restore.load import Loaded, compose_model
+from lightning_modules.checkpoints.checkpoint import build_network
 from lightning_modules.host_memory import resident
 from networks.cascade import scales_of
 

@@ -19,7 +19,7 @@ from datamodules.image_datamodule import ImageDataModule
 from lightning_modules.callbacks.epoch_log import EpochLog
 from lightning_modules.callbacks.finite import SkipNonFinite
 from lightning_modules.callbacks.throughput import Throughput
-from lightning_modules.loggers import MetricsCSV
+from lightning_modules.loggers.csv import MetricsCSV
 from lightning_modules.restoration import RestorationModule
 from run import CONF
 

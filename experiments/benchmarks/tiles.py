@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from experiments.benchmarks.restore_memory import GIB, mirrored
-from experiments.restoring import Restorer
-from experiments.restoring.loading import Loaded, compose_model
-from experiments.restoring.receptive_field import alignment, up_to
-from experiments.restoring.tiles import FEATHER, choose_tiling, spans
-from lightning_modules.checkpoints import build_network
+from experiments.restore import Restorer
+from experiments.restore.load import Loaded, compose_model
+from experiments.restore.receptive_field import alignment, up_to
+from experiments.restore.tiling import FEATHER, choose_tiling, spans
+from lightning_modules.checkpoints.checkpoint import build_network
 from lightning_modules.host_memory import resident
 from networks.cascade import scales_of, taken
 from networks.ensemble import KEPT

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.fourier import otf
+from networks.ops.fourier import otf
 from networks.usrnet import DataStep, USRNet
 
 TINY: dict[str, Any] = {"n_iter": 6, "widths": (16, 32, 64, 64), "hyper_width": 32}

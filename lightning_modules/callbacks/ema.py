@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from lightning_modules.checkpoints import PREFIX
+from lightning_modules.checkpoints.checkpoint import PREFIX
 from lightning_modules.restoration import RestorationModule
 
 

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 
 from lightning_modules.callbacks.checkpointing import LastAndBest, between_updates
-from lightning_modules.wandb_runs import mark_preempting
+from lightning_modules.loggers.wandb import mark_preempting
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from datamodules.batch import Batch
-from lightning_modules.branches import KERNEL_NOTE, coarse_panels, kernel_tiles, with_tiles
-from lightning_modules.metrics import psnr, smallest_side, ssim, to_eight_bit
-from lightning_modules.pictures import Panel, pick_zoom_box, result_sheet, save_png
-from lightning_modules.protocols import Protocol
-from networks.resize import bicubic_resize
+from lightning_modules.metrics.protocol import Protocol
+from lightning_modules.metrics.psnr_ssim import psnr, smallest_side, ssim, to_eight_bit
+from lightning_modules.plots.kernels import KERNEL_NOTE, coarse_panels, kernel_tiles, with_tiles
+from lightning_modules.plots.sheet import Panel, pick_zoom_box, result_sheet, save_png
+from networks.ops.resize import bicubic_resize
 from networks.restored import Restored
 
 Scores = Mapping[str, Tensor]

@@ -12,7 +12,7 @@ bicubically.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.resize import bicubic_resize
+from networks.ops.resize import bicubic_resize
 from networks.restored import Restored
 
 # Kernel, output channels and groups of the layers.

@@ -15,8 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from networks.luma import luma, replace_luma
-from networks.resize import bicubic_resize
+from networks.ops.luma import luma, replace_luma
+from networks.ops.resize import bicubic_resize
 from networks.restored import Restored
 
 
@@ -62,7 +62,7 @@ class Level(nn.Module):
 class LapSRN(nn.Module):
     """LapSRN; for x4 814,242 parameters, 870,112 in the form of the port.
 
-    Input `lr` [B, C, h, w], about [0, 1], any size, C = 3 (RGB) or 1 (luma in studio range, see `networks.luma`).
+    Input `lr` [B, C, h, w], about [0, 1], any size, C = 3 (RGB) or 1 (luma in studio range, see `networks.ops.luma`).
     Outputs, about [0, 1]: `pyramid`, the estimates at 2, 4, ... times the size [B, C, 2h, 2w], ..., and `sr`, the last
     of them.
 

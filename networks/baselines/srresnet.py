@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from networks.resize import bicubic_resize
+from networks.ops.resize import bicubic_resize
 from networks.restored import Restored
 
 Form = Literal["paper", "port"]

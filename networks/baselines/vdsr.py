@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from networks.luma import luma, replace_luma
-from networks.resize import bicubic_resize
+from networks.ops.luma import luma, replace_luma
+from networks.ops.resize import bicubic_resize
 from networks.restored import Restored
 
 
@@ -28,7 +28,7 @@ def conv(inputs: int, outputs: int, bias: bool) -> nn.Conv2d:
 class VDSR(nn.Module):
     """VDSR; 664,704 parameters, 665,921 with biases.
 
-    Inputs: `lr` [B, C, h, w], about [0, 1], any size, C = 3 (RGB) or 1 (luma in studio range, see `networks.luma`);
+    Inputs: `lr` [B, C, h, w], about [0, 1], any size, C = 3 (RGB) or 1 (luma in studio range, see `networks.ops.luma`);
     `scale`, one of 1, 2, 3, 4 for the whole batch, 1 for images that are enlarged already. Output: `sr`
     [B, C, scale*h, scale*w], about [0, 1].
 

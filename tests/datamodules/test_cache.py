@@ -18,7 +18,7 @@ from datamodules import cache_build
 from datamodules.cache import ImageCache
 from datamodules.cache_build import image_names
 from datamodules.errors import InputError
-from datamodules.images import decode_rgb8
+from datamodules.io.decode import decode_rgb8
 
 REPOSITORY = Path(__file__).parents[2]
 SIZES = [(1, 1), (7, 5), (31, 64), (50, 3), (33, 33)]

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from datamodules.batch import Batch
-from datamodules.crops import Inputs, TrainingCrops, WholeImages
+from datamodules.datasets import Inputs, TrainingCrops, WholeImages
 from datamodules.degradations.pipelines import EDDSRNDegradation
 from datamodules.errors import InputError
 from datamodules.image_datamodule import ImageDataModule
-from datamodules.loader import EpochOrder, ResumableLoader
+from datamodules.loaders import EpochOrder, ResumableLoader
 from datamodules.sources.folder import Folder
 
 

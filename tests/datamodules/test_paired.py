@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from datamodules.batch import Batch, as_float
-from datamodules.crops import TrainingCrops
+from datamodules.datasets import TrainingCrops
 from datamodules.degradations.pipelines import EDDSRNDegradation
 from datamodules.degradations.stored import AsStored
 from datamodules.errors import InputError

@@ -19,9 +19,9 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules.batch import Batch
-from datamodules.crops import collate
+from datamodules.datasets import collate
 from tests.conftest import photograph
-from tests.datamodules.recording import FIELDS, Job, Recorded, datamodule, record
+from tests.helpers.recording import FIELDS, Job, Recorded, datamodule, record
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*`val_dataloader`.*", "ignore:.*worker processes.*:UserWarning")
 
@@ -75,7 +75,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 def run_on_two_ranks(jobs: list[Job], file: Path) -> None:
     file.write_text(json.dumps([asdict(job) for job in jobs]))
-    command = [sys.executable, "-m", "tests.datamodules.recording", "2", str(file)]
+    command = [sys.executable, "-m", "tests.helpers.recording", "2", str(file)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command,

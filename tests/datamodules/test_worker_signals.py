@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch.utils.data import Dataset
 
-from datamodules.loader import Loader
+from datamodules.loaders import Loader
 from datamodules.workers import context
 
 
@@ -74,7 +74,7 @@ def test_workers_do_not_outlive_a_training_that_is_killed(tmp_path: Path) -> Non
     script = tmp_path / "script.py"
     script.write_text(
         "import os, signal\n"
-        "from datamodules.loader import Loader\n"
+        "from datamodules.loaders import Loader\n"
         "from tests.datamodules.test_worker_signals import Pids\n"
         "loader = Loader(Pids(), batch_size=None, num_workers=2)\n"
         "pids = {int(pid) for _, pid in zip(range(8), loader)}\n"

@@ -22,8 +22,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from tests.conftest import Outcome
-from tests.docs import stand_ins
-from tests.docs.pages import ROOT, Snippet, snippets
+from tests.helpers import stand_ins
+from tests.helpers.pages import ROOT, Snippet, snippets
 
 # What is never run, and why. Commands of run.py among them are composed all the same.
 NOT_RUN = {
@@ -148,7 +148,7 @@ def test_configuration_is_accepted(
     for name in TASKS:
         with contextlib.suppress(ModuleNotFoundError):
             leave_out(importlib.import_module(f"experiments.{name}"), monkeypatch, done)
-    monkeypatch.setattr("experiments.ranks.together", contextlib.nullcontext)
+    monkeypatch.setattr("experiments.runtime.distributed.together", contextlib.nullcontext)
     monkeypatch.chdir(named)
     outcome = cli(*first_job(words))
     assert outcome.status == 0, f"{place}: python run.py {shlex.join(words)}\n{outcome.err}"

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from experiments.export import Subject, write
+from experiments.export.task import Subject, write
 from networks.baselines.srresnet import SRResNet
 from tests.conftest import photograph
 

@@ -12,7 +12,7 @@ from PIL import Image
 import datamodules.degradations
 import datamodules.sources
 import networks
-from lightning_modules.checkpoints import load_network
+from lightning_modules.checkpoints.checkpoint import load_network
 from tests.conftest import Outcome, photograph
 
 Cli = Callable[..., Outcome]

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import run
-from tests.docs.pages import PAGES, ROOT, anchors, links, names, prose, tables
-from tests.experiments.test_configs import OPTIONS, compose
+from tests.experiments.config.test_configs import OPTIONS, compose
+from tests.helpers.pages import PAGES, ROOT, anchors, links, names, prose, tables
 
 # Which page has the table of all options of a group; other pages may have tables of some.
 HOMES = {

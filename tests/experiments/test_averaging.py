@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from experiments.results import read_records
-from lightning_modules.checkpoints import load_network
+from experiments.results.records import read_records
+from lightning_modules.checkpoints.checkpoint import load_network
 from tests.conftest import Outcome
 
 Cli = Callable[..., Outcome]

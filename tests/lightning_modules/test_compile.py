@@ -15,14 +15,14 @@ from torch._dynamo.utils import counters
 from torch.utils.data import DataLoader
 
 from datamodules.batch import Batch
-from experiments.profile_worker import training_batch
-from lightning_modules.protocols import Protocol
+from experiments.profile.worker import training_batch
+from lightning_modules.metrics.protocol import Protocol
 from lightning_modules.restoration import RestorationModule, compile_network
 from networks.baselines.vdsr import VDSR
-from networks.resize import pad_to_multiple
-from tests.experiments.restoring.networks import tiny, tiny_config
-from tests.experiments.test_configs import MODELS, compose
-from tests.experiments.test_profile import spec_of
+from networks.ops.resize import pad_to_multiple
+from tests.experiments.config.test_configs import MODELS, compose
+from tests.experiments.profile.test_task import spec_of
+from tests.helpers.networks import tiny, tiny_config
 
 SIDE = 36  # no multiple of 8, which most networks pad to; at scales 2, 3 and 4 neither
 # Steps of one length, whatever the loss adds up. Adam would make as much of rounding errors as of gradients.

@@ -15,9 +15,9 @@ from datamodules.batch import Batch
 from datamodules.errors import InputError
 from lightning_modules.callbacks.finite import SkipNonFinite
 from lightning_modules.gan import GANModule, discriminator_loss, generator_loss
-from lightning_modules.losses import MultiBranchLoss
-from lightning_modules.protocols import Protocol
-from lightning_modules.schedules import multistep
+from lightning_modules.losses.multi_branch import MultiBranchLoss
+from lightning_modules.metrics.protocol import Protocol
+from lightning_modules.optim.schedules import multistep
 from networks.discriminators import Discriminator96
 from networks.restored import Restored
 

@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 
-from lightning_modules.checkpoints import load_network
+from lightning_modules.checkpoints.checkpoint import load_network
 from tests.conftest import Outcome, figures
 from tests.lightning_modules.test_gan import Distance, batches, fit, make_module
 

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from datamodules.batch import Batch
 from datamodules.errors import InputError
-from lightning_modules import extra_metrics, restoration
-from lightning_modules.kernel_metrics import kernel_error
-from lightning_modules.metrics import psnr, ssim
-from lightning_modules.protocols import Protocol
+from lightning_modules import restoration
+from lightning_modules.metrics.build import build_metrics
+from lightning_modules.metrics.kernel_error import kernel_error
+from lightning_modules.metrics.protocol import Protocol
+from lightning_modules.metrics.psnr_ssim import psnr, ssim
 from lightning_modules.restoration import RestorationModule, fitting
 from networks.bicubic import Bicubic
-from networks.resize import bicubic_resize
+from networks.ops.resize import bicubic_resize
 from networks.restored import Restored
 
 PROTOCOLS = [Protocol("y_shave_s", "y", "s"), Protocol("gfn", "rgb", "1.5s", "truncate", "volume")]
@@ -128,17 +129,17 @@ def test_images_that_do_not_fit_are_named(tmp_path: Path) -> None:
         fitting(PROTOCOLS[1], batch)
     np.savez(tmp_path / "model.npz", mu_pris_param=np.zeros(36), cov_pris_param=np.eye(36))
     module = RestorationModule(Bicubic(2), PROTOCOLS)
-    module.metrics = extra_metrics.build(["niqe"], niqe_model=str(tmp_path / "model.npz"))
+    module.metrics = build_metrics(["niqe"], niqe_model=str(tmp_path / "model.npz"))
     with pytest.raises(InputError, match=r"a: image of 48x48 is too small for NIQE: .* take niqe out of metrics"):
         module.test_step(make(2), 0)
 
 
 def test_metrics_are_built_by_name(tmp_path: Path) -> None:
-    assert extra_metrics.build([]) == {}
+    assert build_metrics([]) == {}
     with pytest.raises(ValueError, match="found 'psnr', expected lpips or niqe"):
-        extra_metrics.build(["psnr"])
+        build_metrics(["psnr"])
     with pytest.raises(InputError, match=r"gone.npz: no such file"):
-        extra_metrics.build(["niqe"], niqe_model=str(tmp_path / "gone.npz"))
+        build_metrics(["niqe"], niqe_model=str(tmp_path / "gone.npz"))
     np.savez(tmp_path / "model.npz", mu_pris_param=np.zeros(36), cov_pris_param=np.eye(36))
-    one, other = (extra_metrics.build(["niqe"], None, str(tmp_path / "model.npz")) for _ in range(2))
+    one, other = (build_metrics(["niqe"], None, str(tmp_path / "model.npz")) for _ in range(2))
     assert one["niqe"] is other["niqe"]

@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader
 
 from datamodules.batch import Batch
 from datamodules.errors import InputError
-from lightning_modules.losses import MultiBranchLoss
-from lightning_modules.protocols import Protocol
+from lightning_modules.losses.multi_branch import MultiBranchLoss
+from lightning_modules.metrics.protocol import Protocol
 from lightning_modules.staged import StagedModule
 from networks.cooperative import CooperativeNet
 from networks.dan_usrnet import DANUSRNet

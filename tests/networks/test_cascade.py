@@ -9,7 +9,7 @@ from networks.bicubic import Bicubic
 from networks.cascade import Cascade
 from networks.classical import Wiener
 from networks.ed_dsrn import EDDSRN
-from networks.resize import bicubic_resize
+from networks.ops.resize import bicubic_resize
 from networks.restored import Restored
 from networks.srn import SRN
 from networks.usrnet import USRNet

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from networks.classical import Degrade, RichardsonLucy, Wiener, spectrum_level
 from tests.conftest import photograph
-from tests.references import convolve, gaussian
+from tests.helpers.references import convolve, gaussian
 
 ROUNDING = 1 / (12 * 255**2)
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from datamodules.degradations.kernels import anisotropic_gaussian, isotropic_gaussian, sample_isotropic
-from datamodules.degradations.random import make_key
+from datamodules.degradations.keyed_random import make_key
 from networks.dan import DANEstimator, KernelBasis, to_support
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from datamodules.degradations.kernels import isotropic_gaussian, sample_usrnet_gaussian
-from datamodules.degradations.random import make_key
+from datamodules.degradations.keyed_random import make_key
 from networks.dan_usrnet import DANUSRNet
 from networks.restored import Restored
 

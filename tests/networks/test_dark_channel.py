@@ -9,14 +9,14 @@ import skimage.data
 import torch
 from torch import Tensor
 
-from lightning_modules.kernel_metrics import kernel_error
+from lightning_modules.metrics.kernel_error import kernel_error
 from networks.dark_channel import DarkChannel, deconvolve, estimate_kernel, kernel_sizes, shrink
-from networks.kernel_estimation import delta
-from networks.l0_deconvolution import bilateral_filter, l0_deconvolution, tv_deconvolution
-from networks.resize import bicubic_resize
-from networks.wraparound import wrap_extend
-from tests.networks.test_kernel_estimation import motion
-from tests.references import convolve
+from networks.ops.kernel_estimation import delta
+from networks.ops.l0_deconvolution import bilateral_filter, l0_deconvolution, tv_deconvolution
+from networks.ops.resize import bicubic_resize
+from networks.ops.wraparound import wrap_extend
+from tests.helpers.references import convolve
+from tests.networks.ops.test_kernel_estimation import motion
 
 
 @dataclass

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from networks.bicubic import Bicubic
 from networks.ed_dsrn import EDDSRN
-from networks.resize import bicubic_resize
-from tests.references import imresize
+from networks.ops.resize import bicubic_resize
+from tests.helpers.references import imresize
 
 
 def millions(**options: object) -> float:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.gfn import GFN, ResidualBlock, import_official
-from networks.resize import bicubic_resize
+from networks.ops.resize import bicubic_resize
 
 
 def official_shapes() -> dict[str, tuple[int, ...]]:

@@ -21,7 +21,7 @@ def test_set5(cli: Any, tmp_path: Path, scale: int, number: int, expected: float
         *("task=evaluate", "model=usrnet_tiny", f"weights={folder / 'usrnet_tiny.pth'}", "name=official"),
         *("data=set5", f"data.root={folder / 'Set5'}", "degradation=usrnet_test", f"degradation.scale={scale}"),
         *("degradation.storage=eight_bit", f"degradation.multiple={8 * scale}"),
-        "degradation.kernels.suite._target_=datamodules.degradations.suites.usrnet12",
+        "degradation.kernels.suite._target_=datamodules.degradations.kernel_files.usrnet12",
         f"+degradation.kernels.suite.path={folder / 'kernels_12.mat'}",
         *(f"degradation.kernels.number={number}", "protocol=[rgb_shave0]", "logger=none", "trainer.accelerator=cpu"),
     )

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from scipy.special import expit
 from torch import Tensor
 
-from networks.resize import bilinear_resize, bilinear_shrink
+from networks.ops.resize import bilinear_resize, bilinear_shrink
 from networks.srn import SRN
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.slurm.cluster import Cluster, missing
+from tests.helpers.cluster import Cluster, missing
 
 
 @pytest.fixture(scope="session")

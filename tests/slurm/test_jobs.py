@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from tests.conftest import photograph
-from tests.slurm.cluster import Cluster
+from tests.helpers.cluster import Cluster
 
 pytestmark = pytest.mark.slurm
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,7 +69,7 @@ class Jobs:
 
     def halting(self, marker: str, step: int, **only: str) -> str:
         """The override that makes a job wait before a step, see `HaltOnce`."""
-        about = {"_target_": "tests.slurm.halting.HaltOnce", "marker": self.folder / marker, "step": step, **only}
+        about = {"_target_": "tests.helpers.halting.HaltOnce", "marker": self.folder / marker, "step": step, **only}
         return f"+callbacks.halt={{{', '.join(f'{key}: {value}' for key, value in about.items())}}}"
 
     def wait_for(self, marker: str) -> str:
@@ -150,7 +150,7 @@ def test_preempted_job_is_requeued_and_continues_in_mid_epoch(jobs: Jobs, whole:
 
 def test_job_whose_data_no_longer_come_is_requeued(jobs: Jobs, whole: dict[str, Any]) -> None:
     """The second task says so and hands the job back, while the first one waits for it."""
-    stop = f"{{_target_: tests.slurm.halting.StopWorkersOnce, marker: {jobs.folder}/stood_still, step: 8}}"
+    stop = f"{{_target_: tests.helpers.halting.StopWorkersOnce, marker: {jobs.folder}/stood_still, step: 8}}"
     more = [f"+callbacks.stop={stop}", "data.timeout_minutes=0.1"]
     job = jobs.submit("stuck", *TWO, *more, options="--ntasks-per-node=2")
     assert jobs.states(job) == ["REQUEUED", "COMPLETED"], jobs.log("stuck")

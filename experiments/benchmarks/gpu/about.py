@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from experiments import run_folder
-from experiments.profile import cpu_name
+from experiments.profile.task import cpu_name
+from experiments.runtime import run_folder
 
 
 def describe(device: str, command: str, images: str, tests: str, smoke: bool) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from datamodules.errors import InputError
-from datamodules.images import list_images
+from datamodules.io.decode import list_images
 from datamodules.sources import ALL_SPLITS
 from datamodules.sources.benchmark import Benchmark
 from datamodules.sources.sample import Sample

@@ -11,15 +11,17 @@ import torch.distributed as dist
 from omegaconf import DictConfig
 
 from datamodules.batch import Batch
-from datamodules.degradations.random import make_key
+from datamodules.degradations.keyed_random import make_key
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.sources.folder import Folder
-from experiments import profile, profile_worker, ranks
 from experiments.benchmarks.gpu.plan import Item, Settings
 from experiments.benchmarks.gpu.report import Value
 from experiments.benchmarks.steps import MODES, WARM_UP, by_trainer, compose, measure, moved, now, overhead, prepare
-from lightning_modules.metrics import psnr
-from lightning_modules.protocols import Protocol
+from experiments.profile import task as profile
+from experiments.profile import worker
+from experiments.runtime import distributed
+from lightning_modules.metrics.protocol import Protocol
+from lightning_modules.metrics.psnr_ssim import psnr
 from lightning_modules.restoration import RestorationModule
 from lightning_modules.strategy import DDP
 
@@ -142,8 +144,8 @@ def restoring(item: Item, settings: Settings) -> tuple[list[Value], dict[str, An
     target, repeats = ([104, 104], 1) if settings.smoke else ([720, 1280], 7)
     options = {"input": target, "scale": 4, "batch": 1, "warmup": 0 if settings.smoke else 3, "repeats": repeats}
     spec = profile.subject(cfg, options, train=False).spec
-    profile_worker.load_libraries(spec)
-    found = profile_worker.measure(spec, "forward")
+    worker.load_libraries(spec)
+    found = worker.measure(spec, "forward")
     if found.error or found.median is None or found.q1 is None or found.q3 is None:
         raise RuntimeError(found.error)
     return [
@@ -189,7 +191,7 @@ def group(item: Item, settings: Settings) -> list[Value]:
     module, _ = prepare(cfg, settings.device, mode)
     count = sum(p.numel() for p in module.parameters() if p.requires_grad)
     times: dict[str, list[float]] = {"alone": [], "ddp": []}
-    with ranks.group_of_one(torch.device("cuda:0" if settings.device == "cuda" else "cpu")) as here:
+    with distributed.group_of_one(torch.device("cuda:0" if settings.device == "cuda" else "cpu")) as here:
         by_trainer(cfg, data, settings.device, mode)  # warms up: see `overhead`
         for _ in range(rounds):
             several = {"strategy": DDP(find_unused_parameters=module.leaves_parameters_out), "plugins": [here]}

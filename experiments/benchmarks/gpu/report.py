@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.benchmarks.gpu.plan import Item
-from experiments.run_folder import write_text
+from experiments.runtime.run_folder import write_text
 
 
 class Value(NamedTuple):

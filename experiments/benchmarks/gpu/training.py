@@ -14,8 +14,8 @@ from experiments.benchmarks.gpu.parts import both_precisions, mode_of, photograp
 from experiments.benchmarks.gpu.plan import ROOT, SMOKE_STEP, TRAINING, Item, Settings
 from experiments.benchmarks.gpu.report import Value
 from experiments.benchmarks.steps import by_trainer, prepare
-from experiments.results import read_records
-from lightning_modules.checkpoints import load_network
+from experiments.results.records import read_records
+from lightning_modules.checkpoints.checkpoint import load_network
 
 RUN = Path("runs") / "training"  # in the folder of the report
 # As the quick experiments: a start near bicubic enlargement, a high learning rate, clipped gradients.

@@ -20,7 +20,7 @@ import torch
 from experiments.benchmarks.gpu import parts, training
 from experiments.benchmarks.gpu.plan import AFTER_TRAINING, AGAIN, Item, Settings
 from experiments.benchmarks.gpu.report import Book, Value
-from experiments.memory import shortage
+from experiments.runtime.out_of_memory import shortage
 
 LONGEST = 300  # characters of a reason
 MEASURE: dict[str, Any] = {

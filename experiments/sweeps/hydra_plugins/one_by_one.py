@@ -16,8 +16,8 @@ class OneByOne(BasicSweeper):
     """One job without a change and one for each change; sweeps of the command line (`seed=1,2,3`) multiply all of them.
 
     Without changes this is Hydra's basic sweeper: all combinations. What a change sets wins over the command line,
-    which therefore can set the same key for the other jobs. See `experiments.sweep` for what happens to jobs that are
-    finished, fail or are interrupted.
+    which therefore can set the same key for the other jobs. See `experiments.sweeps.launcher` for what happens to
+    jobs that are finished, fail or are interrupted.
 
     Args:
         changes: overrides as on the command line; several that belong together in one string, separated by spaces.
@@ -32,7 +32,7 @@ class OneByOne(BasicSweeper):
         self.changes = [change.split() for change in changes]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from experiments.sweep import Watched, prepare  # not above: plugins are loaded for `--help` too
+        from experiments.sweeps.launcher import Watched, prepare  # not above: plugins are loaded for `--help` too
 
         prepare(config)
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
@@ -40,7 +40,7 @@ class OneByOne(BasicSweeper):
         self.watched = self.launcher = Watched(self.launcher, config, hydra_context)
 
     def sweep(self, arguments: list[str]) -> Any:
-        from experiments.sweep import reported
+        from experiments.sweeps.launcher import reported
 
         with reported(self.watched):
             return super().sweep(arguments)

@@ -26,7 +26,7 @@ class Search(Sweeper):
     """
 
     def __init__(self, sampler: DictConfig, n_trials: int, n_jobs: int, params: DictConfig | None = None) -> None:
-        from experiments.sweep import missing_plugin  # not above: plugins are loaded for `--help` too
+        from experiments.sweeps.launcher import missing_plugin  # not above: plugins are loaded for `--help` too
 
         try:
             from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
@@ -50,14 +50,14 @@ class Search(Sweeper):
         )
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from experiments.sweep import Watched, prepare
+        from experiments.sweeps.launcher import Watched, prepare
 
         prepare(config)
         self.study.setup(hydra_context=hydra_context, task_function=task_function, config=config)
         self.watched = self.study.launcher = Watched(self.study.launcher, config, hydra_context)
 
     def sweep(self, arguments: list[str]) -> Any:
-        from experiments.sweep import reported
+        from experiments.sweeps.launcher import reported
 
         self.watched.folder.mkdir(parents=True, exist_ok=True)
         with reported(self.watched):

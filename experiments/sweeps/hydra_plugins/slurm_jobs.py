@@ -36,8 +36,8 @@ class SlurmJobs(Launcher):
         }
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from experiments.config_errors import ConfigError
-        from experiments.slurm.preflight import check_request
+        from experiments.config.errors import ConfigError
+        from experiments.config.slurm import check_request
 
         try:
             from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
@@ -45,7 +45,7 @@ class SlurmJobs(Launcher):
             raise ConfigError(
                 f"hydra/launcher=slurm: {error.name} is not installed: pip install -c constraints.txt -e '.[slurm]'"
             ) from error
-        from experiments.slurm.job import job
+        from experiments.sweeps.slurm_job import job
 
         check_request(self.parameters)
         # On the nodes `run` and our plugins are found where they are here, whatever is installed there.
@@ -58,7 +58,7 @@ class SlurmJobs(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         import submitit
 
-        from experiments.config_errors import ConfigError
+        from experiments.config.errors import ConfigError
 
         state = Singleton.get_state()
         numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))

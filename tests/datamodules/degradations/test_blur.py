@@ -1,4 +1,4 @@
-"""Every boundary, algorithm and size against tests/references.py and scipy, in float64."""
+"""Every boundary, algorithm and size against tests/helpers/references.py and scipy, in float64."""
 
 import numpy as np
 import pytest
@@ -16,8 +16,8 @@ from datamodules.degradations.blur import (
     convolve_separable,
 )
 from datamodules.degradations.kernels import isotropic_gaussian
-from networks.fourier import good_size, otf
-from tests import references
+from networks.ops.fourier import good_size, otf
+from tests.helpers import references
 
 MODES: dict[Boundary, str] = {"replicate": "edge", "reflect": "reflect", "circular": "wrap"}
 ALGORITHMS: tuple[Algorithm, ...] = ("spatial", "fft")

@@ -5,9 +5,9 @@ import torch
 from datamodules.batch import Batch
 from datamodules.degradations.blur import convolve
 from datamodules.degradations.kernels import isotropic_gaussian
+from datamodules.degradations.keyed_random import bits, make_key, uniform
 from datamodules.degradations.pipelines import EDDSRNDegradation
-from datamodules.degradations.random import bits, make_key, uniform
-from tests import references
+from tests.helpers import references
 
 
 def batch(n: int = 3, size: tuple[int, int] = (64, 48), channels: int = 3) -> Batch:

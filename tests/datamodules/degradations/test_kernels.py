@@ -9,7 +9,7 @@ from torch import Tensor
 from datamodules.degradations import kernels
 from datamodules.degradations.blur import convolve
 from datamodules.degradations.kernels import anisotropic_gaussian, disk, isotropic_gaussian, linear_motion
-from datamodules.degradations.random import make_key
+from datamodules.degradations.keyed_random import make_key
 
 SAMPLERS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "isotropic": lambda keys, size: kernels.sample_isotropic(keys, size, 0.2, 4.0),

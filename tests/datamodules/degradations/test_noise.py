@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules.degradations.blur import convolve
+from datamodules.degradations.keyed_random import make_key
 from datamodules.degradations.noise import (
     add_gaussian_noise,
     jpeg,
@@ -19,7 +20,6 @@ from datamodules.degradations.noise import (
     to_eight_bit_levels,
     trunc8,
 )
-from datamodules.degradations.random import make_key
 
 
 def keys(n: int) -> Tensor:

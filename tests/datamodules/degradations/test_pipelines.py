@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from datamodules.batch import Batch
-from datamodules.degradations import suites
-from datamodules.degradations.kernel_sources import FromSuite, sample_dan_gaussian, sample_isotropic, usrnet_mixture
+from datamodules.degradations import kernel_files
+from datamodules.degradations.kernel_samplers import FromSuite, sample_dan_gaussian, sample_isotropic, usrnet_mixture
+from datamodules.degradations.keyed_random import make_key, normal_field
 from datamodules.degradations.pipelines import (
     BicubicDegradation,
     ClassicalDegradation,
     CooperativeDegradation,
     ReducedPairs,
 )
-from datamodules.degradations.random import make_key, normal_field
 from datamodules.degradations.trajectories import camera_shake
-from tests import references
+from tests.helpers import references
 
 Pipeline = Callable[[Batch], Batch]
 
@@ -95,7 +95,7 @@ def test_usrnet_noise_has_its_level_and_is_not_clipped() -> None:
 
 @pytest.mark.parametrize("noise", [0.0, 0.01, 0.03])
 def test_usrnet_test_cell_truncates_before_it_adds_noise(noise: float) -> None:
-    suite = suites.twelve()
+    suite = kernel_files.twelve()
     batch = make_batch(size=(48, 60))
     options: dict[str, Any] = {"scale": 3, "noise": noise, "storage": "trunc8"}
     out = ClassicalDegradation(FromSuite(suite, 9), **options)(batch)
@@ -260,7 +260,9 @@ def test_sharp_images_are_cut_to_what_a_protocol_asks_for() -> None:
 
 PIPELINES: dict[str, Callable[[], Pipeline]] = {
     "usrnet_train": lambda: usrnet(3),
-    "usrnet_test": lambda: ClassicalDegradation(FromSuite(suites.twelve()), scale=2, noise=0.01, storage="trunc8"),
+    "usrnet_test": lambda: ClassicalDegradation(
+        FromSuite(kernel_files.twelve()), scale=2, noise=0.01, storage="trunc8"
+    ),
     "dan1": dan,
     "dan2": lambda: dan(4, anisotropic=True),
     "bicubic": lambda: BicubicDegradation(3),

@@ -8,7 +8,7 @@ from torch import Tensor
 from datamodules.degradations.blur import blur_decimate, convolve
 from datamodules.degradations.kernels import isotropic_gaussian
 from datamodules.degradations.resample import bicubic_kernel, bicubic_resize, decimate, modcrop, shift_kernel
-from tests import references
+from tests.helpers import references
 
 
 def centre_of_mass(images: Tensor) -> Tensor:

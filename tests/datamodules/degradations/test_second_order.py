@@ -9,9 +9,9 @@ from torch import Tensor
 
 from datamodules.batch import Batch
 from datamodules.degradations import second_order
-from datamodules.degradations.random import bits, integers, make_key, normal_field, uniform
+from datamodules.degradations.keyed_random import bits, integers, make_key, normal_field, uniform
 from datamodules.degradations.second_order import MODES, SecondOrderDegradation
-from tests import references
+from tests.helpers import references
 
 
 def make_batch(n: int = 3, channels: int = 3, size: tuple[int, int] = (36, 48), group: int = 0) -> Batch:

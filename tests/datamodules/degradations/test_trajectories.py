@@ -11,7 +11,7 @@ from scipy.signal import convolve2d
 from torch import Tensor
 
 from datamodules.degradations import trajectories
-from datamodules.degradations.random import integers, make_key, normal, uniform
+from datamodules.degradations.keyed_random import integers, make_key, normal, uniform
 from datamodules.degradations.trajectories import camera_shake, complex_walk, trajectory_motion
 
 

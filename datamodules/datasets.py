@@ -1,0 +1,184 @@
+"""Data sets over the decoded cache: training crops and whole evaluation images, as uint8 tensors.
+
+A training item is addressed by (epoch, index) and depends on nothing else but the seed, so the data set has no state
+and any loader, on any rank, in any order, gets the same crop for the same address.
+"""
+
+import os
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or importing it looks up the package index
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import albumentations as A
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datamodules.batch import Batch
+from datamodules.cache import ImageCache, pack, unpack
+from datamodules.degradations.keyed_random import make_key
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One sample as a worker ships it: uint8 image [3, H, W], what identifies it, and of paired data the input."""
+
+    image: Tensor
+    name: str
+    index: int
+    key: int
+    degraded: Tensor | None = None
+    point: float | None = None
+    group: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Degraded images that come with the sharp ones: number i of `cache` belongs to sharp image i.
+
+    Attributes:
+        cache: decoded images, `scale` times smaller than the sharp ones in both directions.
+        scale: whole number from 1.
+    """
+
+    cache: ImageCache
+    scale: int = 1
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Stack items of equal size into a `Batch` that holds uint8 `hr`, and uint8 `lr` if the data are paired."""
+    degraded = [item.degraded for item in items if item.degraded is not None]
+    return Batch(
+        hr=torch.stack([item.image for item in items]),
+        name=[item.name for item in items],
+        index=torch.tensor([item.index for item in items]),
+        key=torch.tensor([item.key for item in items]),
+        lr=torch.stack(degraded) if degraded else None,
+        point=items[0].point,
+        group=items[0].group,
+    )
+
+
+def _to_tensor(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+class _OfCache(Dataset[Item]):
+    """Some images of a cache; travels to workers in few bytes, however many there are."""
+
+    numbers: Sequence[int]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "numbers": pack(self.numbers)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= {**state, "numbers": unpack(state["numbers"])}
+
+
+class TrainingCrops(_OfCache):
+    """Random square crops, flipped and rotated by multiples of 90 degrees.
+
+    Args:
+        cache: decoded images.
+        numbers: which of them to use; none may be smaller than `patch`.
+        patch: side of the crop in pixels.
+        length: samples per epoch; the images are passed through evenly, epoch after epoch.
+        seed: run seed.
+        flip: mirror every second crop on average.
+        rotate: rotate by a random multiple of 90 degrees.
+        permute_channels: shuffle the colour channels of every crop, which multiplies the colours of a small data set.
+        inputs: degraded images; they are cut at the same window, which starts at a multiple of their scale, and turned
+            by the same symmetry.
+    """
+
+    def __init__(
+        self,
+        cache: ImageCache,
+        numbers: Sequence[int],
+        patch: int,
+        length: int,
+        seed: int,
+        flip: bool = True,
+        rotate: bool = True,
+        inputs: Inputs | None = None,
+        permute_channels: bool = False,
+    ) -> None:
+        self.cache, self.numbers, self.inputs = cache, numbers, inputs
+        self.permute_channels = permute_channels
+        self.patch, self.length, self.seed = patch, length, seed
+        turns = ["e", "r90", "r180", "r270"] if rotate else ["e"]
+        mirrored = (["v", "hvt", "h", "t"] if rotate else ["h"]) if flip else []
+        self.symmetries = turns + mirrored
+        self.square = A.D4()
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, address: tuple[int, int, int]) -> Item:
+        epoch, index, batch = address
+        number = self.numbers[(epoch * self.length + index) % len(self.numbers)]
+        key = make_key(self.seed, epoch, index)
+        rng = np.random.default_rng(key & 0xFFFFFFFFFFFFFFFF)
+        image = self.cache[number]
+        step = self.inputs.scale if self.inputs else 1
+        top, left = (step * int(rng.integers((side - self.patch) // step + 1)) for side in image.shape[:2])
+        symmetry = self.symmetries[rng.integers(len(self.symmetries))]
+        crop = self._crop(image, top, left, self.patch, symmetry)
+        order = rng.permutation(3) if self.permute_channels else slice(None)
+        degraded = None
+        if self.inputs:
+            degraded = self._crop(self.inputs.cache[number], top // step, left // step, self.patch // step, symmetry)
+        crop, degraded = crop[order], None if degraded is None else degraded[order]
+        return Item(
+            crop, self.cache.names[number], index, key, degraded, group=make_key("batch", self.seed, epoch, batch)
+        )
+
+    def _crop(self, image: np.ndarray, top: int, left: int, side: int, symmetry: Any) -> Tensor:
+        crop = image[top : top + side, left : left + side]
+        # The transform is applied as a plain function: Compose would add half a millisecond a crop and its own state.
+        return _to_tensor(self.square.apply(crop, group_element=symmetry))
+
+
+class WholeImages(_OfCache):
+    """Whole images, cut at the bottom and right to multiples of `multiple` (modcrop).
+
+    The random key depends on (suite seed, image name) alone, so every method ever compared gets the same degradation.
+    Degraded images that come with the sharp ones are cut alike; `multiple` is then a multiple of their scale.
+
+    Args:
+        points: every image comes at each of them (`Batch.point`), named `NAME@POINT`, all images at the first one
+            first; `numbers` then count them so: of n images, i at point p is number p * n + i.
+    """
+
+    def __init__(
+        self,
+        cache: ImageCache,
+        numbers: Sequence[int],
+        multiple: int,
+        suite_seed: int,
+        inputs: Inputs | None = None,
+        points: Sequence[float] = (),
+    ) -> None:
+        self.cache, self.numbers, self.inputs = cache, numbers, inputs
+        self.multiple, self.suite_seed, self.points = multiple, suite_seed, points
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> Item:
+        turn, number = divmod(self.numbers[index], len(self.cache))
+        point = self.points[turn] if self.points else None
+        image = self.cache[number]
+        height, width = (side - side % self.multiple for side in image.shape[:2])
+        name = self.cache.names[number]
+        degraded = None
+        if self.inputs:
+            scale = self.inputs.scale
+            degraded = _to_tensor(self.inputs.cache[number][: height // scale, : width // scale])
+        key = make_key("suite", self.suite_seed, name)
+        shown = name if point is None else f"{name}@{point:g}"
+        return Item(_to_tensor(image[:height, :width]), shown, index, key, degraded, point, group=key)

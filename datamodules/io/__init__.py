@@ -1,0 +1,1 @@
+"""Images and photographs as files: decoded, read, written, downloaded and unpacked."""

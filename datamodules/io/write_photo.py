@@ -1,0 +1,194 @@
+"""Writes photographs with all that belongs to them, PNG and TIFF piece by piece."""
+
+import contextlib
+import dataclasses
+import errno
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from PIL import Image
+
+from datamodules.errors import InputError
+from datamodules.io import exif
+from datamodules.io.photo import Photograph
+from datamodules.io.png import LARGEST_SIDE, write_png
+from datamodules.io.xmp import with_number
+
+_SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP"}
+_LARGEST_SIDES = {"PNG": LARGEST_SIDE, "JPEG": 65500, "WEBP": 16383, "TIFF": 2**31 - 1}
+_JPEG_QUALITY = 95
+_TILE = 256  # side of a TIFF file's tiles
+_BIG_TIFF = 2**32 - 2**25  # bytes from which on 32-bit positions may not do
+
+
+class NotWritten(InputError):
+    """A file that the disk or the permissions of its folder do not allow to be written."""
+
+
+def refuse_unwritable(path: Path, width: int, height: int, dtype: np.dtype[Any], alpha: bool) -> None:
+    """Whether a format, chosen by the suffix of `path`, can hold such a photograph.
+
+    Raises:
+        InputError: if it cannot.
+    """
+    kind = _SUFFIXES.get(path.suffix.lower())
+    if kind is None:
+        raise InputError(f"{path}: cannot be written: found {path.suffix!r}, expected one of {', '.join(_SUFFIXES)}")
+    largest = _LARGEST_SIDES[kind]
+    problem = ""
+    if max(width, height) > largest:
+        problem = f"is {width}x{height}, more than the {largest} pixels a side that {kind} can hold"
+    elif kind in ("JPEG", "WEBP") and dtype != np.uint8:
+        problem = f"has 16 bits a channel, {kind} holds 8"
+    elif kind == "JPEG" and alpha:
+        problem = "has transparency, which JPEG cannot hold"
+    if problem:
+        raise InputError(f"{path}: {problem}: write PNG or TIFF")
+
+
+@contextlib.contextmanager
+def replacing(path: Path, just_before: Callable[[Path], object] | None = None) -> Iterator[Path]:
+    """A hidden file to be written, which takes the name `path` when it is complete, or is removed.
+
+    Its name is short, and the same every time: what a killed process leaves behind is written over.
+
+    Args:
+        just_before: called with `path` before that.
+
+    Raises:
+        InputError: no file can have this name.
+        NotWritten: there is no space, no such folder or no permission.
+    """
+    part = path.with_name(f".part-{zlib.crc32(os.fsencode(path.name)):08x}{path.suffix}")
+    try:
+        yield part
+        if just_before:
+            just_before(path)
+        part.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in (errno.ENAMETOOLONG, errno.EISDIR):
+            raise InputError(f"{path}: cannot be written: {reason}: rename the photograph") from error
+        raise NotWritten(
+            f"{path}: cannot be written: {reason}: free space, mend the permissions, or write elsewhere"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write_photograph(
+    path: str | Path, photograph: Photograph, just_before: Callable[[Path], object] | None = None
+) -> None:
+    """Writes a photograph in the format that the suffix of `path` names; the file is complete or absent.
+
+    PNG and TIFF are written piece by piece: `pixels` and `alpha` may be memory maps larger than memory. JPEG (quality
+    95, full colour resolution) and WebP (lossless) are made in memory. Pixel sizes in EXIF and XMP become the new ones.
+
+    Args:
+        path: .png, .jpg, .jpeg, .tif, .tiff or .webp.
+        just_before: called with `path` when the new file is complete and about to get this name.
+
+    Raises:
+        InputError: the format cannot hold it, or no file can have this name.
+        NotWritten: there is no space, no such folder or no permission.
+    """
+    path = Path(path)
+    height, width = photograph.pixels.shape[:2]
+    refuse_unwritable(path, width, height, photograph.pixels.dtype, photograph.alpha is not None)
+    described = exif.with_size(photograph.exif, width, height) if photograph.exif else None
+    xmp = photograph.xmp
+    for name, number in ((b"PixelXDimension", width), (b"PixelYDimension", height)):
+        xmp = with_number(xmp, rb"exif:" + name, number) if xmp else None
+    for name, number in ((b"ImageWidth", width), (b"ImageLength", height)):
+        xmp = with_number(xmp, rb"tiff:" + name, number) if xmp else None
+    true = dataclasses.replace(photograph, exif=described, xmp=xmp)
+    write = {"PNG": _write_png, "TIFF": _write_tiff}.get(_SUFFIXES[path.suffix.lower()], _write_by_pillow)
+    with replacing(path, just_before) as part:
+        write(part, true)
+
+
+def _write_png(path: Path, photograph: Photograph) -> None:
+    before = list(photograph.colour)
+    if photograph.icc:
+        before.append((b"iCCP", b"icc\0\0" + zlib.compress(photograph.icc)))
+    if photograph.dpi:
+        before.append((b"pHYs", struct.pack(">IIB", *(round(dots / 0.0254) for dots in photograph.dpi), 1)))
+    if photograph.exif:
+        before.append((b"eXIf", photograph.exif))
+    if photograph.xmp:
+        before.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + photograph.xmp))
+    with path.open("wb") as stream:
+        write_png(stream, photograph.pixels, photograph.alpha, before)
+
+
+def _write_tiff(path: Path, photograph: Photograph) -> None:
+    pixels, alpha = photograph.pixels, photograph.alpha
+    height, width = pixels.shape[:2]
+    channels = pixels.shape[2] + (alpha is not None)
+    side = [min(_TILE, -(-length // 16) * 16) for length in (height, width)]
+    layout, described, inner = exif.parts(photograph.exif) if photograph.exif else (exif.Layout("<"), {}, {})
+    big = height * width * channels * pixels.itemsize > _BIG_TIFF
+    # The numbers of the types are those of TIFF, which tifffile takes.
+    tags: list[tuple[int, int, int, Any, bool]] = [
+        (tag, entry.kind, entry.count, entry.value, True) for tag, entry in described.items()
+    ]
+    if photograph.xmp:
+        tags.append((700, 1, len(photograph.xmp), photograph.xmp, True))
+
+    def tiles() -> Iterator[np.ndarray]:
+        for top in range(0, height, side[0]):
+            for left in range(0, width, side[1]):
+                part = np.s_[top : top + side[0], left : left + side[1]]
+                tile = pixels[part] if alpha is None else np.concatenate([pixels[part], alpha[part][:, :, None]], 2)
+                room = [(0, side[axis] - tile.shape[axis]) for axis in (0, 1)]
+                yield np.pad(tile, (*room, (0, 0)), mode="edge")
+
+    tifffile.imwrite(
+        path,
+        tiles(),
+        shape=(height, width, channels) if channels > 1 else (height, width),
+        dtype=pixels.dtype,
+        byteorder=layout.order,
+        bigtiff=big,
+        photometric="rgb" if channels > 2 else "minisblack",
+        planarconfig="contig" if channels > 1 else None,
+        extrasamples=["unassalpha"] if alpha is not None else None,
+        tile=side,
+        compression="zlib",
+        predictor=2,
+        iccprofile=photograph.icc,
+        resolution=photograph.dpi,
+        resolutionunit="inch" if photograph.dpi else None,
+        extratags=tags,
+        software=False,
+        metadata=None,
+    )
+    if inner:
+        exif.add_to_tiff(path, inner)
+
+
+def _write_by_pillow(path: Path, photograph: Photograph) -> None:
+    planes = photograph.pixels
+    if photograph.alpha is not None:
+        colours = planes if planes.shape[2] == 3 else planes.repeat(3, 2)  # WebP has no gray
+        planes = np.concatenate([colours, photograph.alpha[:, :, None]], 2)
+    image = Image.fromarray(planes[:, :, 0] if planes.shape[2] == 1 else np.ascontiguousarray(planes))
+    options: dict[str, Any] = {"exif": exif.PREFIX + photograph.exif} if photograph.exif else {}
+    options |= {"xmp": photograph.xmp} if photograph.xmp else {}
+    icc = photograph.icc
+    if path.suffix.lower() == ".webp":
+        options |= {"lossless": True, "exact": True}
+        icc = icc if photograph.pixels.shape[2] == 3 else None  # one for gray would not be one for its colours
+    else:
+        options |= {"quality": _JPEG_QUALITY, "subsampling": 0, **({"dpi": photograph.dpi} if photograph.dpi else {})}
+    try:
+        image.save(path, icc_profile=icc, **options)
+    except ValueError as error:  # metadata beyond the 64 KB that JPEG has for them
+        raise InputError(f"{path}: cannot be written: {error}: write PNG or TIFF") from error

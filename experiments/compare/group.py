@@ -1,0 +1,120 @@
+"""Records of several runs, sorted by what was measured on."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+from datamodules.errors import InputError
+from experiments.compare.read_runs import Source, is_baseline
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What makes records rows of one method: the run without its seed, the model, the checkpoint where one run has
+    several, and whether the result is a self-ensemble."""
+
+    name: str
+    model: str
+    checkpoint: str = ""
+    self_ensemble: bool = False
+
+
+@dataclass
+class Group:
+    """Records of one benchmark: the same images under the same degradation, measured by the same protocol."""
+
+    place: str
+    facts: dict[str, Any]
+    records: dict[Setting, list[tuple[Source, Record]]] = field(default_factory=dict)
+    witnesses: list[tuple[Source, Record]] = field(default_factory=list)
+
+    @property
+    def sources(self) -> list[Source]:
+        """Runs whose networks were measured here."""
+        return list({s.where: s for found in self.records.values() for s, _ in found}.values())
+
+
+def group_records(found: Iterable[tuple[Source, Record]]) -> list[Group]:
+    """Sort records into benchmarks, in the order in which they come.
+
+    Raises:
+        InputError: one seed of a setting was given twice.
+    """
+    groups: dict[str, Group] = {}
+    for source, record in found:
+        facts = {
+            "suite": record["suite"],
+            "dataset": record["dataset"],
+            "cell": record["cell"],
+            "protocol": record["protocol"],
+            "split": record["split"],
+            "suite_seed": record["suite_seed"],
+            "scale": record.get("scale"),
+            "degradation": record["degradation"],
+        }
+        place = canonical(
+            {**{k: facts[k] for k in ("suite", "dataset", "cell")}, "protocol": facts["protocol"]["name"]}
+        )
+        group = groups.setdefault(canonical(facts), Group(place, facts))
+        if is_baseline(record):
+            group.witnesses.append((source, record))
+            continue
+        plain = Setting(setting_name(source.run.name), record["model"], "", bool(record.get("self_ensemble")))
+        several = len({r.get("checkpoint") for r in source.records if r["model"] == record["model"]}) > 1
+        setting = Setting(plain.name, plain.model, str(record.get("checkpoint")), plain.self_ensemble)
+        group.records.setdefault(setting if several else plain, []).append((source, record))
+    _one_run_a_seed(groups.values())
+    return list(groups.values())
+
+
+def _one_run_a_seed(groups: Iterable[Group]) -> None:
+    for group in groups:
+        for setting, found in group.records.items():
+            seen: dict[Any, Source] = {}
+            for source, record in found:
+                seed = record.get("seed")
+                if seed in seen:
+                    raise InputError(
+                        f"{source.where}: seed {seed} of {setting.name} a second time, beside {seen[seed].where}: "
+                        "give one of the two"
+                    )
+                seen[seed] = source
+
+
+def setting_name(run: str) -> str:
+    """`ed_dsrn-div2k-seed=1` -> `ed_dsrn-div2k`: what the seeds of a setting have in common."""
+    return re.sub(r"(^|-)seed=\d+", "", run) or run
+
+
+def flat(node: Any, path: str = "") -> dict[str, Any]:
+    """Values by dotted key."""
+    if isinstance(node, Mapping) and node:
+        return {
+            k: v for name, child in node.items() for k, v in flat(child, f"{path}.{name}" if path else name).items()
+        }
+    return {path: node}
+
+
+def canonical(value: Any) -> str:
+    """One text for equal values: 0 and 0.0 are equal, the folder of a file does not matter, its name does."""
+    return json.dumps({key: _plain(key, child) for key, child in flat(value).items()}, sort_keys=True)
+
+
+def _plain(key: str, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(key, item) for item in value]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return PurePath(value).name if isinstance(value, str) and key.endswith(("path", "root")) else value
+
+
+def shown(facts: Mapping[str, Any]) -> str:
+    cell = "".join(f" {key}={value}" for key, value in facts["cell"].items())
+    return f"{facts['suite'] or 'no suite'}, {facts['dataset']}{cell}, {facts['protocol']['name']}"

@@ -1,0 +1,71 @@
+"""The page of a comparison: one HTML file with tables, pictures and plots that needs neither a network nor a server.
+
+Everything is inside: pictures as PNG, the scripts of this folder, and plotly.js (MIT), which draws the two plots; the
+page forbids itself every request by a Content-Security-Policy. Names of runs and images come from files of others:
+the template escapes all text.
+"""
+
+import math
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from experiments.compare.page.cells import parameters_text
+from experiments.compare.page.charts import chart_data
+from experiments.compare.page.crops import Example, examples
+from experiments.compare.page.tables import protocol_text, sections
+from experiments.compare.types import Comparison
+from experiments.runtime.run_folder import write_text
+
+
+def write_page(comparison: Comparison, path: Path, pictures: int = 8) -> None:
+    """Write the page; the same comparison and pictures give the same bytes.
+
+    Args:
+        path: the HTML file.
+        pictures: most images that are shown side by side.
+
+    Raises:
+        InputError: if the file cannot be written.
+    """
+    write_text(path, page(comparison, pictures))
+
+
+def page(comparison: Comparison, pictures: int = 8) -> str:
+    """The page as text."""
+    charts = chart_data(comparison)
+    tables = comparison.tables
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False)
+    return environment.from_string(_file("page.html")).render(
+        comparison=comparison,
+        sections=sections(comparison),
+        suites=list(dict.fromkeys(table.suite or "none" for table in tables)),
+        protocols=list(dict.fromkeys(protocol_text(table.protocol) for table in tables)),
+        examples=examples(comparison, pictures),
+        charts=charts,
+        parameters=parameters_text,
+        tile_width=_tile_width,
+        css=Markup(_file("page.css")),
+        scripts={name: Markup(_file(f"{name}.js")) for name in ("charts", "tables", "viewer")},
+        plotly=Markup(_plotly()) if charts["curves"] or charts["speed"] else "",
+    )
+
+
+def _tile_width(example: Example) -> int:
+    """Narrowest column in pixels, so that rows of a 1280 pixel window are equally long: one of up to seven tiles."""
+    tiles = len(example.panels) + 1 + bool(example.pair)
+    row = math.ceil(tiles / math.ceil(tiles / 7))
+    return 1240 // max(row, 4) - 12
+
+
+def _file(name: str) -> str:
+    return (files(__name__) / name).read_text(encoding="utf-8")
+
+
+def _plotly() -> str:
+    """plotly.js as the package carries it; its import is put off because only this page needs it."""
+    from plotly.offline import get_plotlyjs
+
+    return get_plotlyjs()

@@ -1,0 +1,62 @@
+"""Runs of a comparison read back from Weights & Biases, where each has an artifact of type "results"."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from datamodules.errors import InputError
+from experiments.compare.read_runs import Source, read_run, refuse_same_names
+from lightning_modules.loggers.wandb import api_or_refuse
+
+
+def read_wandb(project: str, names: Sequence[str]) -> list[Source]:
+    """The runs of a project that logged results: records, configuration and curves, but no pictures.
+
+    A run that logged several times (its training, then evaluations) counts once, with what it logged last.
+
+    Args:
+        project: ENTITY/PROJECT.
+        names: names of run folders; empty for all runs.
+
+    Raises:
+        InputError: without a connection, for an unknown project, without results, or for a name that is not there.
+    """
+    if not re.fullmatch(r"[^/\s]+/[^/\s]+", project):
+        raise InputError(f"task.wandb={project}: expected ENTITY/PROJECT, as in the address of the project's page")
+    api = api_or_refuse("task=compare task.wandb=")
+    newest: dict[str, tuple[str, Source]] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, artifact in enumerate(_results(api, project)):
+            folder = Path(scratch) / str(number)
+            artifact.download(root=str(folder))
+            source = read_run(folder, f"{project}, artifact {artifact.name}")
+            name = str(source.records[0].get("run") or artifact.name)
+            run = replace(source.run, name=name, folder=None)
+            if name not in newest or str(artifact.created_at) >= newest[name][0]:
+                newest[name] = (str(artifact.created_at), replace(source, run=run))
+    if not newest:
+        raise InputError(
+            f"task.wandb={project}: no run there has logged results: train with logger=wandb, or give runs="
+        )
+    absent = [name for name in names if name not in newest]
+    if absent:
+        raise InputError(f"runs={absent[0]}: no such run in {project}, there is {', '.join(newest)}")
+    sources = [newest[name][1] for name in names or newest]
+    refuse_same_names(sources)
+    return sources
+
+
+def _results(api: Any, project: str) -> list[Any]:
+    """All artifacts with results. The client has exceptions of many kinds, with texts of many lines."""
+    try:
+        return [
+            artifact for run in api.runs(project) for artifact in run.logged_artifacts() if artifact.type == "results"
+        ]
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"task.wandb={project}: cannot be read ({reason}): check the name and your access") from error

@@ -1,0 +1,1 @@
+"""What is checked of a composed config before any data is read."""

@@ -1,0 +1,192 @@
+"""What has to fit before a network is trained: data, degradation, network, loss and optimiser, none of them run."""
+
+import contextlib
+from collections.abc import Collection
+from typing import Any
+
+from omegaconf import DictConfig
+
+from datamodules.errors import InputError
+from datamodules.sources import splits_of
+from experiments.config.errors import ConfigError, locate
+
+
+def construct(cfg: DictConfig, node: str, *, meta: bool = False) -> Any:
+    """Build a part of the experiment, which checks its options; `meta` takes no memory, for networks only to look at.
+
+    Raises:
+        ConfigError: for an option that the part refuses.
+        InputError: for a file that it cannot read.
+    """
+    import hydra
+    import torch
+
+    try:
+        with torch.device("meta") if meta else contextlib.nullcontext():
+            return hydra.utils.instantiate(cfg[node], _convert_="all")
+    except Exception as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, ValueError):
+            text = str(cause).splitlines()[0]
+            raise ConfigError(text if text.startswith(f"{node}.") else f"{node}: {text}") from error
+        if isinstance(cause, InputError):  # a file that it reads, such as weights
+            raise cause from error
+        raise
+
+
+def _check_splits(cfg: DictConfig) -> None:
+    """Said before anybody looks for the images of a test set to train on."""
+    if "source" in cfg.data and "train" not in splits_of(locate(cfg.data.source._target_)):
+        data = cfg.choices.data
+        raise ConfigError(
+            f"data: {data} is a test set, it has no images for training: choose data=div2k for training, and measure "
+            f"the run by task=evaluate run=RUN data={data}"
+        )
+
+
+def _check_patch(cfg: DictConfig, degradation: Any) -> None:
+    patch, scale = cfg.data.get("patch"), getattr(degradation, "multiple", getattr(degradation, "scale", 1))
+    if patch is None:
+        return
+    if patch < 1 or patch % scale:
+        near = max(scale, round(patch / scale) * scale)
+        raise ConfigError(
+            f"data.patch: found {patch}, expected a multiple of {scale} (degradation={cfg.choices.degradation}): "
+            f"the nearest is data.patch={near}"
+        )
+
+
+def check_training(cfg: DictConfig, degradation: Any) -> None:
+    """A data set, a network, its inputs, its loss and the degradation have to fit each other.
+
+    Raises:
+        ConfigError: one line, as in `experiments.config.check.check`.
+    """
+    _check_splits(cfg)
+    network = construct(cfg, "model", meta=True)
+    if not any(True for _ in network.parameters()):
+        raise ConfigError(f"model={cfg.label} has nothing to train: measure it with task=evaluate model={cfg.label}")
+    _check_optimizer(cfg)
+    if cfg.callbacks:
+        construct(cfg, "callbacks")
+    name, provides = type(network).__name__, degradation.provides
+    if mistake := scale_mistake(network, degradation):
+        raise ConfigError(f"model: {mistake}")
+    _check_patch(cfg, degradation)
+    if cfg.data.get("gray") and getattr(network, "channels", 3) != 1:
+        raise ConfigError(f"data.gray: {name} as configured takes colour images: set data.gray=false")
+    if hasattr(network, "basis") and not hasattr(degradation, "kernels"):
+        raise ConfigError(
+            f"model: {name} learns what kernels there are, degradation={cfg.choices.degradation} draws none: choose "
+            "another degradation=, such as degradation=gaussian_21"
+        )
+    from lightning_modules.losses.multi_branch import TARGETS
+
+    procedure = _procedure(cfg, network)
+    if procedure.continues and not cfg.weights:
+        raise ConfigError(
+            f"weights: found null, this recipe goes on with a trained {name}: train one first, by model= of the same "
+            "network without a GAN, and set weights=runs/NAME/checkpoints/best.ckpt; procedure.continues=false starts "
+            "from nothing all the same"
+        )
+    for needs in procedure.requirements():
+        stage = f" in stage {needs.stage}" if needs.stage else ""
+        if mistake := input_mistake(name + stage, needs.inputs, degradation, cfg.choices.degradation):
+            raise ConfigError(f"model: {mistake}")
+        for branch in needs.terms:
+            if branch not in needs.outputs:
+                raise ConfigError(
+                    f"{needs.where}.{branch}: {name}{stage} has no such branch as configured "
+                    f"(it returns {', '.join(needs.outputs)}): "
+                    "choose another loss= or give the network the branch"
+                )
+            if TARGETS[branch] not in provides:
+                raise ConfigError(
+                    f"{needs.where}.{branch}: needs {TARGETS[branch]!r}, which degradation={cfg.choices.degradation} "
+                    f"does not provide (it provides {', '.join(provides)})"
+                )
+    # A network for several scales counts its divisor in sharp pixels.
+    reduction = 1 if "scale" in network.inputs else degradation.scale
+    lr_patch = cfg.data.patch // reduction
+    if lr_patch % network.divisor:
+        step = network.divisor * reduction
+        near = max(step, round(cfg.data.patch / step) * step)
+        raise ConfigError(
+            f"data.patch: {cfg.data.patch} gives crops of {lr_patch}, {name} works on multiples of "
+            f"{network.divisor}: the nearest is data.patch={near}"
+        )
+
+
+def _procedure(cfg: DictConfig, network: Any) -> Any:
+    """The training procedure around a network without memory, for its own checks."""
+    import hydra
+
+    if cfg.trainer.max_epochs is None and not cfg.procedure.get("stages"):
+        raise ConfigError("trainer.max_epochs: found null, expected the number of epochs (only stages know theirs)")
+    loss = construct(cfg, "loss")
+    make = construct(cfg, "procedure")
+    try:
+        module = make(
+            network,
+            [],
+            loss=loss,
+            optimizer=hydra.utils.instantiate(cfg.optimizer, _convert_="all"),
+            scheduler=hydra.utils.instantiate(cfg.scheduler, _convert_="all") if cfg.scheduler else None,
+        )
+    except ValueError as error:
+        # Rules and stages are named by their key below procedure.
+        text = str(error)
+        raise ConfigError(f"procedure{'.' if text.startswith(('parameters', 'stages.')) else ': '}{text}") from error
+    if not module.automatic_optimization:
+        for key, neutral, instead in (
+            ("gradient_clip_val", None, "procedure.clip"),
+            ("accumulate_grad_batches", 1, "a larger data.batch_size"),
+        ):
+            if cfg.trainer[key] not in (None, neutral):
+                raise ConfigError(
+                    f"trainer.{key}: found {cfg.trainer[key]}, which {type(module).__name__} with its two optimisers "
+                    f"cannot use: set trainer.{key}={'null' if neutral is None else neutral} and use {instead}"
+                )
+    return module
+
+
+def scale_mistake(network: Any, degradation: Any) -> str | None:
+    """What is wrong with the scales; a network that takes the scale as an input works at several."""
+    known = list(network.scales) if "scale" in network.inputs else [network.scale]
+    made = list(getattr(degradation, "scales", [degradation.scale]))
+    if all(scale in known for scale in made) and ("scale" in network.inputs or len(made) == 1):
+        return None
+    return (
+        f"{type(network).__name__} enlarges x{', x'.join(map(str, known))}, degradation.scale is "
+        f"{made[0] if len(made) == 1 else made}: "
+        + ("take scales that it knows" if "scale" in network.inputs else "they must be equal")
+    )
+
+
+def input_mistake(name: str, inputs: Collection[str], degradation: Any, option: str) -> str | None:
+    """What is wrong with the inputs of a network, called `name`, under a degradation, the `option` of its group."""
+    missing = [field for field in inputs if field not in degradation.provides]
+    if not missing:
+        return None
+    return (
+        f"{name} takes {missing[0]!r}, which degradation={option} does not provide "
+        f"(it provides {', '.join(degradation.provides)}): choose another degradation="
+    )
+
+
+def _check_optimizer(cfg: DictConfig) -> None:
+    """Optimisers and schedulers check their values when they are made: try them with a parameter that costs nothing."""
+    import hydra
+    import torch
+
+    from lightning_modules.optim.schedules import wants_length
+
+    node = "optimizer"
+    try:
+        optimizer = hydra.utils.instantiate(cfg.optimizer, _convert_="all")([torch.nn.Parameter(torch.zeros(1))])
+        if cfg.scheduler:
+            node = "scheduler"
+            make = hydra.utils.instantiate(cfg.scheduler, _convert_="all")
+            make(optimizer, **({"total_steps": 10**9} if wants_length(make) else {}))
+    except ValueError as error:
+        raise ConfigError(f"{node}: {error}") from error

@@ -1,0 +1,320 @@
+"""Measuring one network on the test images of one data set: scores, pictures, records.
+
+The images are divided over the processes that there are. Each process journals what it has measured; the first one
+makes records of it when all are done.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning_fabric.utilities import move_data_to_device
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from datamodules import distributed
+from datamodules.batch import Batch
+from datamodules.errors import InputError
+from datamodules.image_datamodule import ImageDataModule
+from experiments.evaluate.partial_results import Journal
+from experiments.results.records import MADE_OF, Record, add_records, cell_folder, key, read_records, records
+from experiments.runtime.run_folder import write_text
+from lightning_modules.callbacks.sheets import Measured, TestSheets, enlarged, measured, save_pictures
+from lightning_modules.metrics.build import FILES
+from lightning_modules.restoration import RestorationModule
+
+Pictures = Literal["sheets", "results", "none"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Whose figures they are, and where they go.
+
+    Attributes:
+        label: of the network.
+        folder: of the run; gets `results.json` and `images/`.
+        seed: of the training, if there was one.
+        checkpoint: file of the weights, below `folder` if it is there.
+        sha256: the first 16 hexadecimal digits of that file's checksum.
+    """
+
+    label: str
+    folder: Path
+    seed: int | None = None
+    checkpoint: str | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What is measured on, beside the images: as records have it.
+
+    Attributes:
+        degradation: the resolved config.
+        suite: name of the suite, if any.
+        cell: values of its grid, by config key.
+        self_ensemble: whether the network is averaged over the eight flips and rotations.
+        metric_files: checksum of the file of each optional metric.
+    """
+
+    degradation: dict[str, Any]
+    suite: str | None = None
+    cell: Mapping[str, Any] = field(default_factory=dict)
+    self_ensemble: bool = False
+    metric_files: Mapping[str, str] = field(default_factory=dict)
+
+
+class Progress:
+    """A bar over all images of an evaluation, with the cell in work; nothing where it is not wanted."""
+
+    def __init__(self, images: int, show: bool) -> None:
+        self.bar = tqdm(total=images, unit="img", disable=not show or distributed.rank() > 0)
+
+    def cell(self, text: str) -> None:
+        self.bar.set_description(text)
+
+    def images(self, count: int) -> None:
+        self.bar.update(min(count, int(self.bar.total or 0) - self.bar.n))
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+def test_names(datamodule: ImageDataModule) -> list[str]:
+    """Names of the test images, after `setup("test")`."""
+    return [datamodule.caches["test"].names[number] for number in datamodule.numbers["test"]]
+
+
+def facts(
+    subject: Subject, datamodule: ImageDataModule, conditions: Conditions, device: torch.device
+) -> dict[str, Any]:
+    """What the records of a network say beside protocol and scores."""
+    scales = getattr(datamodule.degradation, "scales", [datamodule.scale])
+    return {
+        "model": subject.label,
+        "run": subject.folder.name,
+        "seed": subject.seed,
+        "checkpoint": subject.checkpoint,
+        "checkpoint_sha256": subject.sha256,
+        "suite": conditions.suite,
+        "cell": dict(conditions.cell),
+        "dataset": datamodule.source.name,
+        "split": "test",
+        "scale": scales[0] if len(scales) == 1 else None,  # null: drawn for every image
+        "degradation": conditions.degradation,
+        "suite_seed": datamodule.suite_seed,
+        "self_ensemble": conditions.self_ensemble,
+        "files": files(datamodule, conditions.metric_files),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def of_bicubic(network: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of bicubic enlargement of the same input, which has neither weights nor a seed."""
+    return {
+        **network,
+        "model": "bicubic",
+        "seed": None,
+        "checkpoint": None,
+        "checkpoint_sha256": None,
+        "self_ensemble": False,
+    }
+
+
+def finished(
+    module: RestorationModule, datamodule: ImageDataModule, subject: Subject, known: Mapping[str, Any]
+) -> list[Record]:
+    """The records of this measurement in the run's `results.json`, if all are there and of the same weights."""
+    path = subject.folder / "results.json"
+    if not path.exists():
+        return []
+    there = {key(record): record for record in read_records(path)}
+    names = test_names(datamodule)
+    found = []
+    for of_network in (False, True):
+        for protocol in module.protocols:
+            wanted = {**(known if of_network else of_bicubic(known)), "protocol": asdict(protocol)}
+            record = there.get(key(wanted))
+            if record is None or record["checkpoint_sha256"] != wanted["checkpoint_sha256"]:
+                return []
+            if not same_files(record, wanted):
+                return []
+            if list(record["images"]) != names or any(metric not in record for metric in module.metrics):
+                return []
+            found.append(record)
+    Journal(subject.folder, _identity(module, datamodule, known), distributed.rank()).remove()  # of a kill in between
+    return found if subject.label != "bicubic" else found[: len(module.protocols)]
+
+
+def measure(
+    module: RestorationModule,
+    datamodule: ImageDataModule,
+    subject: Subject,
+    conditions: Conditions,
+    *,
+    device: torch.device,
+    pictures: Pictures = "sheets",
+    progress: Progress | None = None,
+) -> list[Record]:
+    """Test on every test image; write `results.json` and `images/`, and return the records.
+
+    The data module has been set up. Bicubic enlargement of the same inputs is measured along. What an interrupted
+    measurement has journalled is not done again.
+
+    Returns:
+        The records of bicubic and of the network, on the first process; nothing on the others.
+    """
+    known = facts(subject, datamodule, conditions, device)
+    names, numbers = test_names(datamodule), datamodule.numbers["test"]
+    where = pictures_of(subject, datamodule, conditions)
+    sheets = TestSheets(where, module.protocols[0], subject.label)
+    if pictures != "none" and distributed.rank() == 0:
+        made_of = {name: known[name] for name in ("degradation", "suite_seed", "checkpoint_sha256", "self_ensemble")}
+        write_text(where / MADE_OF, json.dumps(made_of))
+    journal = Journal(subject.folder, _identity(module, datamodule, known), distributed.rank())
+    module.to(device).eval()
+    with journal, torch.inference_mode():
+        done = distributed.from_first(journal.read())
+        todo = [number for number, name in zip(numbers, names, strict=True) if name not in done]
+        if progress:
+            progress.images(len(names) - len(todo))
+        for batch in datamodule.test_dataloader(distributed.share(todo)):
+            batch = datamodule.on_after_batch_transfer(move_data_to_device(batch, device), 0)
+            try:
+                outputs = module.test_step(batch, 0)
+            except ValueError as error:  # a network says so of an image or a kernel that it cannot work on
+                raise InputError(f"{', '.join(batch.name)}: {subject.label} cannot restore this: {error}") from error
+            baseline = baselines(module, batch)
+            done |= _keep(journal, batch, outputs, baseline)
+            first = module.protocols[0].name
+            if pictures == "sheets":
+                sheets.write(outputs["restored"], batch, outputs["scores"][first], baseline.get(first))
+            elif pictures == "results":
+                save_pictures(where, outputs["restored"], batch, baseline.get(first))
+            if progress:
+                progress.images(len(batch) * distributed.world())
+    done = {name: entry for part in distributed.gather(done) for name, entry in part.items()}
+    found = []
+    if distributed.rank() == 0:
+        found = _records(done, module, subject, known, names)
+        add_records(subject.folder / "results.json", found)
+        journal.remove()
+    distributed.barrier()
+    return found
+
+
+def baselines(module: RestorationModule, batch: Batch) -> dict[str, Measured]:
+    """Bicubic enlargement of the input with its scores under each protocol; nothing where there is no such thing."""
+    images = enlarged(batch)
+    if images is None:
+        return {}
+    others = module.measure_images(images, batch)
+    found = {p.name: measured(images, batch.hr, p, batch.scale) for p in module.protocols}
+    return {name: Measured(images, {**one.scores, **others}) for name, one in found.items()}
+
+
+def _keep(
+    journal: Journal, batch: Batch, outputs: Mapping[str, Any], baseline: Mapping[str, Measured]
+) -> dict[str, dict[str, Any]]:
+    """Journal the values of a batch, and return them by image."""
+    kept: dict[str, dict[str, Any]] = {}
+    for i, name in enumerate(batch.name):
+        network = {
+            protocol: {metric: values[i].item() for metric, values in scores.items()}
+            for protocol, scores in outputs["scores"].items()
+        }
+        bicubic = {
+            protocol: {metric: values[i].item() for metric, values in found.scores.items()}
+            for protocol, found in baseline.items()
+        }
+        kept[name] = {"network": network, "bicubic": bicubic, "seconds": outputs["seconds"]}
+        journal.write(name, **kept[name])
+    return kept
+
+
+def _identity(module: RestorationModule, datamodule: ImageDataModule, known: Mapping[str, Any]) -> dict[str, Any]:
+    """All that the values of an image depend on, the state of its file included."""
+    free = ("device", "threads")
+    return {
+        **{name: value for name, value in known.items() if name not in free},
+        "protocols": [asdict(protocol) for protocol in module.protocols],
+        "metrics": list(module.metrics),
+    }
+
+
+def files(datamodule: ImageDataModule, metrics: Mapping[str, str]) -> dict[str, str]:
+    """What tells whether a file that the values depend on has changed, sharp and degraded images apart."""
+    caches = {"sharp": datamodule.caches["test"]}
+    if "test" in datamodule.inputs:
+        caches["degraded"] = datamodule.inputs["test"].cache
+    return {**{name: _states(cache.files) for name, cache in caches.items()}, **metrics}
+
+
+def metric_files(cfg: DictConfig) -> dict[str, str]:
+    """Checksums of the files that the optional metrics of a config are made of."""
+    return {name: checksum(Path(cfg[FILES[name][0]])) for name in cfg.metrics}
+
+
+def pictures_of(subject: Subject, datamodule: ImageDataModule, conditions: Conditions) -> Path:
+    """The folder of a measurement's pictures."""
+    return subject.folder / "images" / datamodule.source.name / cell_folder(conditions.cell)
+
+
+def pictured(subject: Subject, datamodule: ImageDataModule, conditions: Conditions) -> bool:
+    """Whether there is a picture of every image."""
+    folder = pictures_of(subject, datamodule, conditions)
+    return all((folder / f"{name.replace('/', '_')}_sr.png").is_file() for name in test_names(datamodule))
+
+
+def same_files(record: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Metrics that only the record has do not matter."""
+    there = record.get("files", {})
+    return all(there.get(name) == value for name, value in wanted["files"].items())
+
+
+def _states(paths: Sequence[Path]) -> str:
+    return hashlib.sha256(json.dumps([_state(path) for path in paths]).encode()).hexdigest()[:16]
+
+
+def _state(file: Path) -> tuple[str, int, int]:
+    try:
+        status = os.stat(file)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{file}: is gone since it was decoded: put it back, and run the same command again "
+            "(after a training with resume=auto, which goes straight to the test)"
+        ) from error
+    return str(file), status.st_size, status.st_mtime_ns
+
+
+def _records(
+    entries: Mapping[str, Mapping[str, Any]],
+    module: RestorationModule,
+    subject: Subject,
+    known: Mapping[str, Any],
+    names: Sequence[str],
+) -> list[Record]:
+    network = {
+        p.name: {n: {**entries[n]["network"][p.name], "seconds": entries[n]["seconds"]} for n in names}
+        for p in module.protocols
+    }
+    bicubic = {
+        p.name: {n: entries[n]["bicubic"][p.name] for n in names if entries[n]["bicubic"].get(p.name)}
+        for p in module.protocols
+    }
+    found = records(bicubic, module.protocols, **of_bicubic(known))
+    if subject.label != "bicubic":
+        found += records(network, module.protocols, **known)
+    return found
+
+
+def checksum(path: Path) -> str:
+    """The first 16 hexadecimal digits of a file's SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -1,0 +1,126 @@
+"""The three formats: each function writes one file, reads it back and compares it with the network."""
+
+import importlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from experiments.export.errors import Refused
+from experiments.export.portable import Portable, compare, quiet
+from lightning_modules.checkpoints.checkpoint import load_network
+from lightning_modules.checkpoints.safetensors import KEY, save_weights
+
+OPSET = 18
+VALUES = "RGB in [0, 1], float32 [batch, channel, row, column]"
+ABOUT_FILE = "deblur_sr.json"  # inside a program
+
+
+def write_safetensors(portable: Portable, path: Path, about: Mapping[str, Any]) -> dict[str, float]:
+    """Weights with their model config, for this suite; see `lightning_modules.checkpoints.safetensors`."""
+    save_weights(portable.network, path, about)
+    network, _ = load_network(path)
+    read_back = Portable(network, portable.settled.get("scale"))
+    return compare(portable, lambda fields: read_back(**fields))
+
+
+def write_program(
+    portable: Portable, path: Path, about: Mapping[str, Any], program: ExportedProgram
+) -> dict[str, float]:
+    """A graph for `torch.export.load`, for the CPU, with `about` as the extra file deblur_sr.json."""
+    with quiet():
+        torch.export.save(program, path, extra_files={ABOUT_FILE: json.dumps(dict(about))})
+        read_back = torch.export.load(path).module()
+    return compare(portable, lambda fields: read_back(**fields))
+
+
+def write_onnx(portable: Portable, path: Path, about: Mapping[str, Any], program: ExportedProgram) -> dict[str, float]:
+    """One `.onnx` file with the weights inside, for onnxruntime and others.
+
+    Raises:
+        Refused: for a network with Fourier transforms, or if a package is missing.
+    """
+    require_onnx()
+    import onnxruntime
+
+    if any(name.startswith(("fft_", "_fft_")) for name in operations(program)):
+        raise Refused("computes Fourier transforms, which the exporter to ONNX does not translate: take program")
+    try:
+        with quiet():
+            made = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(portable.inputs),
+                output_names=list(portable.outputs),
+                verbose=False,
+            )
+            assert made is not None
+            proto: Any = made.model_proto
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[-1]
+        raise Refused(f"the exporter to ONNX does not get through it: {type(error).__name__}: {reason}") from error
+    name_axes(proto, portable)
+    described = {
+        "name": str(about.get("label", "")),
+        "scale": str(about["scale"]),
+        "inputs": ",".join(portable.inputs),
+        "outputs": ",".join(portable.outputs),
+        "values": VALUES,
+        KEY: json.dumps(dict(about)),
+    }
+    for key, value in described.items():
+        proto.metadata_props.add(key=key, value=value)
+    if proto.ByteSize() >= 2**31:
+        raise Refused("has 2 GB of weights or more, which do not fit into one file")
+    path.write_bytes(proto.SerializeToString())
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def restore(fields: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        found = session.run(list(portable.outputs), {name: value.numpy() for name, value in fields.items()})
+        return {name: torch.from_numpy(value) for name, value in zip(portable.outputs, found, strict=True)}
+
+    return compare(portable, restore)
+
+
+def require_onnx() -> None:
+    """Raises:
+    Refused: if a package of the extra `export` is missing.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read on import; without, onnxruntime reports its use
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            raise Refused(
+                f"needs {error.name}, which is not installed: pip install -c constraints.txt -e '.[export]'"
+            ) from error
+
+
+def operations(program: ExportedProgram) -> set[str]:
+    """Names of the torch operations in a program, without namespace and overload: conv2d, fft_rfft2."""
+    graphs = [module.graph for module in program.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]
+    targets = (str(node.target) for graph in graphs for node in graph.nodes if node.op == "call_function")
+    return {target.split(".")[1] if target.startswith("aten.") else target for target in targets}
+
+
+def name_axes(proto: Any, portable: Portable) -> None:
+    """Give the symbols s40, s73 ... of the exporter, which the inputs show, the names of their axes."""
+    names: dict[str, str] = {}
+    axes = portable.dimensions()
+    for value in proto.graph.input:
+        for i, dimension in enumerate(value.type.tensor_type.shape.dim):
+            if dimension.dim_param and i in axes[value.name]:
+                names[dimension.dim_param] = axes[value.name][i].__name__
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_param:
+                text = re.sub(r"\w+", lambda found: names.get(found[0], found[0]), dimension.dim_param)
+                dimension.dim_param = text

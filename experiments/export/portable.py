@@ -1,0 +1,156 @@
+"""A network as a plain function of tensors, recorded for images of any size, and the check of what was written."""
+
+import contextlib
+import io
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from experiments.export.errors import Refused
+
+TOLERANCE = 1e-4
+# Batch, height and width of the inputs of the check: odd; whole multiples of what the networks divide by; neither.
+SIZES = ((1, 37, 53), (1, 64, 48), (2, 33, 50))
+RECORDED = (2, 29, 45)  # equal to none of them, and to no multiple: equal sizes could be mistaken for one
+KERNEL = 9  # side of the kernels of the check
+SMALLEST_TRANSFORM = 16  # pixels of a side; smaller images are folded and extended in other ways than larger ones
+OUTPUTS = ("sr", "deblurred", "kernel")
+
+
+class Portable(nn.Module):
+    """A network of the suite that takes tensors by name alone and returns a dict of tensors.
+
+    Inputs by name: `lr` [B, 3, h, w], RGB in [0, 1]; `kernel` [B, 1, kh, kw], sum 1, and `noise_level` [B, 1, 1, 1] on
+    the [0, 1] scale where the network takes them. Outputs: those of `Restored` that it returns, `sr` first; the
+    estimates of coarser scales and codes are left out.
+
+    Args:
+        network: in evaluation mode.
+        scale: of a network that takes it as an input; fixed from here on.
+    """
+
+    def __init__(self, network: nn.Module, scale: int | None) -> None:
+        super().__init__()
+        self.network = network
+        all_inputs: Any = network.inputs
+        all_outputs: Any = network.outputs
+        self.settled = {"scale": scale} if "scale" in all_inputs else {}
+        self.inputs = tuple(name for name in all_inputs if name != "scale")
+        self.outputs = tuple(name for name in OUTPUTS if name in all_outputs)
+        unknown = [name for name in self.inputs if name not in ("lr", "kernel", "noise_level")]
+        if unknown:
+            raise Refused(f"takes {unknown[0]}, which is no property of a photograph")
+
+    def forward(self, lr: Tensor, kernel: Tensor | None = None, noise_level: Tensor | None = None) -> dict[str, Tensor]:
+        fields = {"lr": lr, "kernel": kernel, "noise_level": noise_level}
+        restored = self.network(**{name: fields[name] for name in self.inputs}, **self.settled)
+        return {name: getattr(restored, name) for name in self.outputs}
+
+    def fields(self, batch: int, height: int, width: int) -> dict[str, Tensor]:
+        """Random inputs, the same in every call."""
+        random = torch.Generator().manual_seed(height * 1000 + width)
+        kernel = torch.rand(batch, KERNEL * KERNEL, generator=random).softmax(1)
+        found = {
+            "lr": torch.rand(batch, 3, height, width, generator=random),
+            "kernel": kernel.view(batch, 1, KERNEL, KERNEL),
+            "noise_level": 0.05 * torch.rand(batch, 1, 1, 1, generator=random),
+        }
+        return {name: found[name] for name in self.inputs}
+
+    def dimensions(self) -> dict[str, dict[int, Any]]:
+        """The axes of the inputs that may have any length, by the names that they get."""
+        named: Any = self.network
+        transforms = "kernel" in (*self.inputs, *self.outputs)
+        # To torch an axis of length 1 is a case of its own.
+        least = max(SMALLEST_TRANSFORM, int(getattr(named, "kernel_size", 1))) if transforms else 2
+        batch, height, width = Dim("batch", min=1), Dim("height", min=least), Dim("width", min=least)
+        found: dict[str, dict[int, Any]] = {
+            "lr": {0: batch, 2: height, 3: width},
+            "kernel": {0: batch, 2: Dim("kernel_height", min=1), 3: Dim("kernel_width", min=1)},
+            "noise_level": {0: batch},
+        }
+        return {name: found[name] for name in self.inputs}
+
+
+def record(portable: Portable) -> ExportedProgram:
+    """The network as a graph of torch operations for images of any size.
+
+    Raises:
+        Refused: if what it does depends on the values of the image, or torch.export does not get through.
+    """
+    fields = portable.fields(*RECORDED)
+    try:
+        # Torch would otherwise settle for the sizes at hand wherever an operation is quicker for some of them. The
+        # option is not public; were it gone, the check of sizes would tell.
+        oblivious = torch.fx.experimental._config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
+        with quiet(), torch.no_grad(), oblivious:
+            portable(**fields)  # fills caches of constants with real tensors, not with those of the recording
+            return torch.export.export(
+                portable,
+                (),
+                fields,
+                dynamic_shapes=portable.dimensions(),
+                prefer_deferred_runtime_asserts_over_guards=True,
+            )
+    except Exception as error:  # of many types, most of them internal
+        if type(error).__name__ == "GuardOnDataDependentSymNode":
+            raise Refused("takes steps that depend on the values of the image, which a graph cannot") from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split("! For more", 1)[0]
+        raise Refused(f"torch.export does not get through it: {reason}") from error
+
+
+def compare(portable: Portable, restore: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]) -> dict[str, float]:
+    """The largest difference between the network and another form of it at each of `SIZES`, by size.
+
+    Of outputs that exceed 1 it is relative to the largest value.
+
+    Raises:
+        Refused: if one is above `TOLERANCE`, not a number, of another shape, or the other form fails.
+    """
+    found: dict[str, float] = {}
+    for size in SIZES:
+        batch, height, width = size
+        shown = f"{batch} x {height} x {width}" if batch > 1 else f"{height} x {width}"
+        fields = portable.fields(*size)
+        with torch.no_grad():
+            expected = portable(**fields)
+        try:
+            with torch.no_grad():
+                restored = restore(fields)
+        except Exception as error:
+            raise Refused(f"fails for images of {shown}: {(str(error).splitlines() or [''])[0]}") from error
+        worst = 0.0
+        for name, value in expected.items():
+            if restored[name].shape != value.shape:
+                raise Refused(
+                    f"{name} is {list(restored[name].shape)} for images of {shown}, expected {list(value.shape)}"
+                )
+            difference = (restored[name] - value).abs().max() / value.abs().max().clamp(min=1)
+            worst = max(worst, difference.item() if difference.isfinite() else float("inf"))
+        if not worst <= TOLERANCE:
+            raise Refused(f"differs from the network by {worst:.1e} for images of {shown}, allowed {TOLERANCE:.0e}")
+        found[shown] = worst
+    return found
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep back what the exporters print; what matters is in their exceptions and in the check."""
+    import warnings
+
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        before = logging.root.manager.disable
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(before)

@@ -1,0 +1,108 @@
+"""task=preview: one sheet of what training would see, before any hours are spent on it."""
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from datamodules.batch import Batch
+from datamodules.datasets import TrainingCrops, collate
+from datamodules.degradations.keyed_random import make_key
+from datamodules.errors import InputError
+from datamodules.image_datamodule import ImageDataModule
+from datamodules.paired_datamodule import PairedDataModule
+from datamodules.sources import Split, splits_of
+from experiments.preview.sheet import preview_sheet
+from experiments.preview.statistics import Statistics
+from lightning_modules.loggers import wandb
+from lightning_modules.plots.sheet import save_png
+
+STATISTICS_BATCH = 4  # samples that share a random scale: few, for many scales
+SMALLEST = 16  # kernels and noise levels do not depend on the image: a small one will do
+
+
+def run(cfg: DictConfig, images: int = 6, samples: int = 300) -> None:
+    """Draw the first crops of the first epoch and statistics of `samples` samples into RUN_DIR/preview.png.
+
+    Every crop is a batch of its own, so that a degradation with several scales shows several. Crops come from the
+    training split, of test sets from the test split.
+
+    Raises:
+        InputError: for unreadable data, a patch that does not fit the images or the degradation, no crops.
+    """
+    if images < 1 or samples < 1:
+        raise InputError(f"task.images={images} and task.samples={samples}: expected at least 1 each")
+    datamodule: ImageDataModule = hydra.utils.instantiate(cfg.data, _convert_="all")
+    if datamodule.patch < 1 or datamodule.patch % datamodule.multiple:
+        fits = max(1, round(datamodule.patch / datamodule.multiple)) * datamodule.multiple
+        raise InputError(
+            f"data.patch={datamodule.patch}: expected a multiple of {datamodule.multiple} "
+            f"(degradation={cfg.choices.degradation}): the nearest is data.patch={fits}"
+        )
+    split: Split = "train" if "train" in splits_of(datamodule.source) else "test"
+    datamodule.prepare_data()
+    datamodule.setup("fit" if split == "train" else "test")
+    crops = draw_crops(datamodule, split, images)
+    scales = "/".join(f"{scale}" for scale in getattr(datamodule.degradation, "scales", [datamodule.scale]))
+    title = (
+        f"{datamodule.source.name}, {split} split: degradation={cfg.choices.degradation}, scale {scales}, "
+        f"patch {datamodule.patch}, seed {datamodule.seed}"
+    )
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # a mapping
+    sheet = preview_sheet(title, describe(config["degradation"]), crops, statistics(datamodule, samples))
+    path = Path(cfg.run_dir) / "preview.png"
+    save_png(sheet, path)
+    for make in (hydra.utils.instantiate(cfg.logger, _convert_="all") or {}).values():
+        logger = make(path.parent, run_id=secrets.token_hex(4), name=cfg.name, job_type="preview", config=config)
+        logger.log_image("preview", [sheet])
+        print(wandb.where_line(logger))
+        wandb.finish(logger, 0)
+    print(f"preview: {path}", flush=True)
+
+
+def draw_crops(datamodule: ImageDataModule, split: Split, count: int) -> list[Batch]:
+    """The first training crops, degraded, one a batch.
+
+    Raises:
+        InputError: if no image is as large as the patch.
+    """
+    cache, patch = datamodule.caches[split], datamodule.patch
+    numbers = [i for i in datamodule.numbers[split] if min(cache.shapes[i]) >= patch]
+    if not numbers:
+        raise InputError(f"{datamodule.source.name}: no {split} image is as large as data.patch={patch}: make it less")
+    options = (datamodule.flip, datamodule.rotate, datamodule.inputs.get(split))
+    crops = TrainingCrops(cache, numbers, patch, count, datamodule.seed, *options)
+    return [datamodule.on_after_batch_transfer(collate([crops[0, i, i]]), 0) for i in range(count)]
+
+
+def statistics(datamodule: ImageDataModule, count: int) -> Statistics:
+    """What the samples of the first epoch draw, on gray images."""
+    found = Statistics()
+    side = -(-SMALLEST // datamodule.multiple) * datamodule.multiple
+    for number, start in enumerate(range(0, count, STATISTICS_BATCH)):
+        index = torch.arange(start, min(start + STATISTICS_BATCH, count))
+        hr = torch.full((len(index), 3, side, side), 128, dtype=torch.uint8)
+        batch = Batch(
+            hr=hr,
+            name=[str(i) for i in index.tolist()],
+            index=index,
+            key=torch.tensor([make_key(datamodule.seed, 0, i) for i in index.tolist()]),
+            group=make_key("batch", datamodule.seed, 0, number),
+        )
+        if isinstance(datamodule, PairedDataModule):
+            batch.lr = hr[..., :: datamodule.source.scale, :: datamodule.source.scale]
+        found.add(datamodule.on_after_batch_transfer(batch, 0))
+    return found
+
+
+def describe(node: dict[str, Any]) -> str:
+    """A node of the config on one line: Class(key=value, ...)."""
+    values = [
+        f"{key}={describe(value) if isinstance(value, dict) else value}"
+        for key, value in node.items()
+        if key not in ("_target_", "_partial_")
+    ]
+    return f"{str(node.get('_target_', '')).rsplit('.', 1)[-1]}({', '.join(values)})"

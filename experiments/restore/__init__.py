@@ -1,0 +1,6 @@
+"""task=restore: photographs in, photographs out; from Python with `Restorer`, see docs/api.md."""
+
+from experiments.restore.restorer import Restoration, Restorer
+from experiments.restore.task import run
+
+__all__ = ["Restoration", "Restorer", "run"]

@@ -1,0 +1,98 @@
+"""Devices, kernels and other values as callers give them."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.errors import InputError
+
+if TYPE_CHECKING:
+    from experiments.restore import Restorer
+
+NOISE_LEVEL = 2 / 255  # assumed where none is given: that of a clean photograph in USRNet's examples
+
+
+def choose_device(name: str) -> torch.device:
+    """A device of torch; "auto" is a GPU if there is one.
+
+    Raises:
+        InputError: for a device that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(f"device: found {name!r}, which cannot be used: {reason}") from error
+    return device
+
+
+def checked_kernel(kernel: Tensor | np.ndarray) -> Tensor:
+    """A kernel [k, l] as float32 with sum 1.
+
+    Raises:
+        InputError: for another shape, for values that are not finite, or a sum that is not positive.
+    """
+    given = kernel if isinstance(kernel, Tensor) else torch.from_numpy(np.array(kernel, np.float64))
+    found = given.detach().cpu().double()
+    if found.dim() != 2 or 0 in found.shape:
+        raise InputError(f"kernel: of shape {list(found.shape)}, expected [k, k]")
+    total = found.sum().item()
+    if not found.isfinite().all() or not total > 0:
+        raise InputError(f"kernel: its sum is {total:g}, expected finite values with a positive sum")
+    return (found / total).float()
+
+
+def checked_scale(scale: int | None, scales: Sequence[int], name: str) -> int:
+    """The scale to enlarge by, of those that the network `name` has.
+
+    Raises:
+        InputError: for another one; where none is given and there are several.
+    """
+    listed = ", ".join(map(str, scales))
+    if scale is None:
+        if len(scales) > 1:
+            raise InputError(f"scale: not given: {name} enlarges by {listed}: say by which")
+        return scales[0]
+    if scale not in scales:
+        raise InputError(f"scale: found {scale}, {name} enlarges by {listed}")
+    return int(scale)
+
+
+def checked_fields(
+    restorer: "Restorer",
+    scale: int,
+    kernel: Tensor | np.ndarray | None,
+    noise_level: float | None,
+    notes: list[str],
+) -> dict[str, Any]:
+    """Kernel, noise level and scale as far as the network takes them; what is assumed is added to the notes.
+
+    Raises:
+        InputError: for values that the network does not take, or cannot do without.
+    """
+    name, found = restorer.name, dict[str, Any]()
+    if restorer.needs_kernel:
+        if kernel is None:
+            raise InputError(f"kernel: {name} needs the blur kernel of the image: give one")
+        found["kernel"] = checked_kernel(kernel)
+    elif kernel is not None:
+        why = "estimates the kernel itself" if restorer.estimates_kernel else "knows no kernel"
+        raise InputError(f"kernel: given, but {name} {why}: leave it away")
+    if "noise_level" in restorer.inputs:
+        if noise_level is None:
+            notes.append(f"The noise level was not given: {255 * NOISE_LEVEL:g}/255 is assumed.")
+            noise_level = NOISE_LEVEL
+        if not 0 <= noise_level <= 1:
+            raise InputError(f"noise_level: found {noise_level}, expected a number from 0 to 1")
+        found["noise_level"] = float(noise_level)
+    elif noise_level is not None:
+        raise InputError(f"noise_level: given, but {name} takes none: leave it away")
+    if "scale" in restorer.inputs:
+        found["scale"] = scale
+    return found

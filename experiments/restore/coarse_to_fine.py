@@ -1,0 +1,147 @@
+"""SRN in tiles, scale by scale: its result in tiles is that of the whole image.
+
+From one end to the other SRN looks further than many an image is wide, for a pixel of the coarsest scale is several
+pixels of the finest, but at none of its scales does it look far. So each scale is finished over the whole image before
+the next one begins, in tiles of its own.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import astuple
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from experiments.restore.image_buffer import Image, Picture
+from experiments.restore.scratch_array import room
+from experiments.restore.tiling import Joined, Span, Tiling, in_batches, spans
+from networks.ops.resize import bilinear_shrink
+from networks.restored import Restored
+from networks.srn import SRN
+
+BAND = 64  # rows of a scale for which the photograph is read at once
+
+
+class Step(nn.Module):
+    """One scale of SRN.
+
+    What the next scale takes from it is one image of a quarter of the resolution: the estimate, 4x4 pixels as channels,
+    and the state of the ConvLSTM.
+    """
+
+    def __init__(self, network: SRN) -> None:
+        super().__init__()
+        self.network = network
+        states = 0 if network.lstm is None else network.lstm.conv.in_channels
+        self.carried = 16 * network.channels + states  # channels of what is handed on, for `network.channels` of image
+
+    def forward(self, blurred: Tensor, carried: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Estimate [B, C, h, w] and what is handed on [B, K, h/4, w/4], from the blurred image of this scale
+        [B, C, h, w], sides multiples of 8, and what the coarser scale has handed on [B, K, h/8, w/8]."""
+        n_images, _, h, w = blurred.shape
+        coarser = state = None
+        if carried is not None:
+            estimate, rest = carried.reshape(-1, self.carried, h // 8, w // 8).split(
+                [16 * self.network.channels, self.carried - 16 * self.network.channels], 1
+            )
+            coarser = F.pixel_shuffle(estimate, 4)
+            if rest.shape[1]:
+                cell, hidden = rest.chunk(2, 1)
+                state = (cell, hidden)
+        estimate, state = self.network.step(blurred.reshape(-1, self.network.channels, h, w), coarser, state)
+        handed_on = torch.cat([F.pixel_unshuffle(estimate, 4), *(state or ())], 1)
+        return estimate.reshape(blurred.shape), handed_on.reshape(n_images, -1, h // 4, w // 4)
+
+
+class OneScale(nn.Module):
+    """A network for measuring how far one scale looks: what the coarser scale hands on lies where the image lies."""
+
+    inputs = ("lr",)
+    outputs = ("sr",)
+    scale = 1
+
+    def __init__(self, network: SRN) -> None:
+        super().__init__()
+        self.step, self.divisor = Step(network), network.divisor
+
+    def forward(self, lr: Tensor) -> Restored:
+        channels = lr.shape[1] // self.step.network.channels * self.step.carried
+        carried = lr[:, :1, ::8, ::8].expand(-1, channels, -1, -1)
+        return Restored(sr=self.step(lr, carried)[0])
+
+
+def restore_by_scales(
+    network: SRN,
+    picture: Picture,
+    tiling: Tiling,
+    batch: int,
+    run: Callable[[Step, Tensor, Tensor | None], tuple[Tensor, Tensor]],
+    progress: Callable[[int, int], None] | None,
+    target: Image,
+) -> None:
+    """Restore an image.
+
+    Args:
+        network: SRN.
+        picture: of a size that the network's divisor divides.
+        tiling: of every scale, in pixels of this scale, exact by the receptive field of `OneScale`.
+        batch: tiles that go through the network together.
+        run: applies the step to its inputs [B, ...], gives its results in the channels of the photograph.
+        progress: called as progress(done, all) after every batch of tiles.
+        target: gets the result.
+    """
+    step = Step(network)
+    factors = [2**k for k in reversed(range(network.n_scales))]
+    sizes = [(picture.height // factor, picture.width // factor) for factor in factors]
+    count = sum(len(spans(height, tiling)) * len(spans(width, tiling)) for height, width in sizes)
+    separate = picture.channels if network.channels == 1 else 1  # images that a channel of the photograph each makes
+    done, carried = 0, None
+    with ExitStack() as stack:
+        for factor, (height, width) in zip(factors, sizes, strict=True):
+            columns = spans(width, tiling)
+            if factor == 1:
+                joined = Joined(target, 1, width, picture.channels)
+            else:
+                shape = (height // 4, width // 4, separate * step.carried)
+                handed_on = stack.enter_context(room(None, shape, np.dtype(np.float32)))
+                joined = Joined(handed_on, 1, shape[1], shape[2])
+            for row in spans(height, tiling):
+                joined.start_row(row if factor == 1 else _quarter(row))
+                for group in in_batches(columns, batch):
+                    blurred = torch.stack([_shrunk(picture, factor, row, column, network.resize) for column in group])
+                    seen = None if carried is None else torch.stack([_part(carried, row, column) for column in group])
+                    estimates, states = run(step, blurred, seen)
+                    for i, column in enumerate(group):
+                        if factor == 1:
+                            joined.add(estimates[i], row, column)
+                        else:
+                            joined.add(states[i], _quarter(row), _quarter(column))
+                    done += len(group)
+                    if progress:
+                        progress(done, count)
+                joined.finish_row(row if factor == 1 else _quarter(row))
+            carried = None if factor == 1 else handed_on
+
+
+def _quarter(span: Span) -> Span:
+    """The tile in what is handed on, which has a quarter of the resolution."""
+    return Span(*(value // 4 for value in astuple(span)))
+
+
+def _shrunk(picture: Picture, factor: int, row: Span, column: Span, resize: Literal["half_pixel", "tf1"]) -> Tensor:
+    """A tile [C, h, w] of the photograph at 1/factor of its resolution."""
+    columns = slice(factor * column.start, factor * column.stop)
+    bands = []
+    for start in range(row.start, row.stop, BAND):
+        rows = slice(factor * start, factor * min(start + BAND, row.stop))
+        bands.append(bilinear_shrink(picture.part(rows, columns)[None], factor, resize)[0])
+    return torch.cat(bands, 1)
+
+
+def _part(carried: np.ndarray, row: Span, column: Span) -> Tensor:
+    """What the coarser scale has handed on of a tile: [K, h/8, w/8]."""
+    found = carried[row.start // 8 : row.stop // 8, column.start // 8 : column.stop // 8]
+    return torch.from_numpy(np.ascontiguousarray(found.transpose(2, 0, 1)))

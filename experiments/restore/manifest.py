@@ -1,0 +1,142 @@
+"""What made each result in a folder, so that an interrupted restoration continues and nothing is mistaken."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+
+from datamodules.errors import InputError
+from experiments.restore.paths import Item
+
+
+class Ledger:
+    """JSON lines in the hidden file `.restored.jsonl` of a folder of results, one for each file, the last one counts.
+
+    A line is written just before its file gets its name, and what had the name is removed before: a file that has a
+    line was made as the line says.
+
+    Args:
+        folder: of the results.
+        settings: all that a result depends on beside the photograph.
+        kept: without it there is no such file, and whatever has the name of a result stays unless it may be replaced.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], kept: bool = True) -> None:
+        self.folder, self.path, self.kept = folder, folder / ".restored.jsonl", kept
+        self.settings = json.loads(json.dumps(settings))  # as it will be read back
+        self.lock = FileLock(folder / ".restored.lock")
+        self.lines: dict[str, dict[str, Any]] = {}
+
+    def __enter__(self) -> Self:
+        """Until the end no other process restores into this folder.
+
+        Raises:
+            InputError: if one does, or the folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not self.kept:
+                return self
+            self.lock.acquire(timeout=0)
+            for line in self.path.read_text("utf-8").splitlines() if self.path.exists() else []:
+                try:
+                    entry = json.loads(line)
+                    self.lines[entry["name"]] = {**entry, "settings": dict(entry["settings"]), "of": str(entry["of"])}
+                except (ValueError, KeyError, TypeError):  # torn by a kill
+                    continue
+            torn = bool(self.path.exists() and (text := self.path.read_bytes()) and not text.endswith(b"\n"))
+            self.file = self.path.open("a", encoding="utf-8")
+        except Timeout as error:
+            raise InputError(f"output={self.folder}: another process restores into it: wait for it") from error
+        except (OSError, UnicodeDecodeError) as error:
+            if self.lock.is_locked:
+                self._release()
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"output={self.folder}: cannot be used ({reason}): give another folder") from error
+        if torn:
+            self.file.write("\n")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self.kept:
+            return
+        self.file.close()
+        if not self.path.stat().st_size:
+            self.path.unlink()
+        self._release()
+
+    def _release(self) -> None:
+        self.lock.release()
+        Path(self.lock.lock_file).unlink(missing_ok=True)
+
+    def finished(self, items: Iterable[Item], replace: bool) -> list[Item]:
+        """Those of whose results all files are there, made with these settings of these photographs.
+
+        Args:
+            replace: whether other files in their place may be replaced.
+
+        Raises:
+            InputError: if there are such files and they may not.
+        """
+        done, others = [], []
+        for item in items:
+            there = [path for path in item.files if path.exists()]
+            different = [(path, why) for path in there if (why := self._difference(path, item.source))]
+            others += different[:1]
+            now = state(item.source)
+            if not different and all(
+                path in there and self.lines[self._name(path)].get("source") == now for path in item.files
+            ):
+                done.append(item)
+        if others and not replace:
+            path, why = others[0]
+            more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
+            raise InputError(
+                f"{path}: exists{more} and {why}: give another output=, or make it anew with task.replace=true"
+            )
+        return done
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
+
+    def _difference(self, path: Path, source: Path) -> str:
+        """Why a file is not a result of a photograph with these settings; nothing if it may be one."""
+        line = self.lines.get(self._name(path))
+        if line is None:
+            return "was not made by task=restore" if self.kept else "has no record of what made it"
+        if line["of"] != str(source.resolve()):
+            return f"was made of {line['of']}, this is of {source.resolve()}"
+        before = line["settings"]
+        for key in [*self.settings, *before]:
+            if before.get(key) != self.settings.get(key):
+                return f"was made with {key}={before.get(key)}, this is {self.settings.get(key)}"
+        return ""
+
+    def begin(self, path: Path, source: Path, before: list[int]) -> None:
+        """To be called when a file is complete and about to get its name.
+
+        Args:
+            path: of the result, or beside it.
+            source: the photograph.
+            before: its `state` when it was read.
+        """
+        path.unlink(missing_ok=True)
+        if not self.kept:
+            return
+        line = {"name": self._name(path), "of": str(source.resolve()), "source": before, "settings": self.settings}
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+
+
+def state(source: Path) -> list[int]:
+    """Size and time of a file, by which a changed photograph is known; nothing if it is gone."""
+    try:
+        found = source.stat()
+    except OSError:
+        return []
+    return [found.st_size, found.st_mtime_ns]

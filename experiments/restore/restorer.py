@@ -1,0 +1,335 @@
+"""The Python API: load a network, restore an image."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeGuard
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from datamodules.errors import InputError
+from experiments.restore.adapt import (
+    estimated_side,
+    for_photographs,
+    looks_at_all,
+    place_kernel,
+    smallest_side,
+    takes_gray,
+    with_given_kernel,
+)
+from experiments.restore.arguments import checked_fields, checked_scale, choose_device
+from experiments.restore.coarse_to_fine import OneScale, Step, restore_by_scales
+from experiments.restore.image_buffer import Image, Picture
+from experiments.restore.load import Loaded, Source, load
+from experiments.restore.receptive_field import alignment, receptive_field, up_to
+from experiments.restore.tiling import (
+    LARGEST_MARGIN,
+    Joined,
+    Span,
+    Tiling,
+    choose_tiling,
+    in_batches,
+    middle,
+    spans,
+    whole,
+)
+from experiments.runtime.out_of_memory import shortage
+from networks.cascade import taken
+from networks.ensemble import SelfEnsemble
+from networks.restored import Restored
+from networks.srn import SRN
+
+Precision = Literal["32", "bf16"]
+GRAY = (0.299, 0.587, 0.114)  # BT.601; with sum 1, so that gray stays what it is
+
+
+@dataclass
+class Restoration:
+    """What was made of an image.
+
+    Attributes:
+        sr: the restored image, `scale` times as large; an array of the type of the image if that was an array, rounded,
+            else a float tensor [C, H, W] clamped to [0, 1].
+        deblurred: the deblurred image of the input's size, of the same kind, where the network returns one.
+        kernel: the kernel [k, k], sum 1, that was given or estimated.
+        scale: of the enlargement.
+        notes: what was assumed or approximated, a sentence each.
+    """
+
+    sr: Image
+    scale: int
+    deblurred: Image | None = None
+    kernel: Tensor | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+class Restorer:
+    """A network, ready to restore photographs; made by `Restorer.load`.
+
+    Attributes:
+        name: of the run, or of the model.
+        inputs: batch fields that the network takes.
+        scales: what it enlarges by.
+        needs_kernel: whether the blur kernel has to be given.
+        estimates_kernel: whether it finds the kernel itself and returns it.
+        deblurs: whether it also makes a deblurred image of the input's size.
+        parameters: how many numbers it has learned.
+    """
+
+    def __init__(
+        self, loaded: Loaded, device: str = "auto", precision: Precision = "32", self_ensemble: bool = False
+    ) -> None:
+        if precision not in ("32", "bf16"):
+            raise InputError(f"precision: found {precision!r}, expected 32 or bf16")
+        self.device = choose_device(device)
+        self.precision, self.self_ensemble = precision, self_ensemble
+        self.name, self.scales = loaded.name, loaded.scales
+        self._make = loaded.network
+        self._networks: dict[int, nn.Module] = {}
+        self._seen: dict[int, int | None] = {}
+        any_scale: Any = self._network(self.scales[0])
+        self.inputs: tuple[str, ...] = tuple(any_scale.inputs)
+        self.needs_kernel = "kernel" in self.inputs
+        self.estimates_kernel = "kernel" in any_scale.outputs and not self.needs_kernel
+        self.deblurs = "deblurred" in any_scale.outputs
+        self.parameters = sum(weights.numel() for weights in any_scale.parameters())
+
+    @classmethod
+    def load(
+        cls,
+        source: Source = None,
+        model: str | Mapping[str, Any] | None = None,
+        *,
+        overrides: Sequence[str] = (),
+        device: str = "auto",
+        precision: Precision = "32",
+        self_ensemble: bool = False,
+        use: Literal["best", "last"] | None = None,
+    ) -> "Restorer":
+        """Load a network.
+
+        Args:
+            source: folder of a run (see `use`), a checkpoint, weights exported as .safetensors, a file of
+                published weights (then `model` says of which network), None for a model without weights, or two of
+                these or names of models without weights: a cascade, the second one on the result of the first.
+            model: name of an option of conf/model/ (such as "usrnet_tiny" or "bicubic"), or its config as a mapping.
+            overrides: of the model's config, such as "model.scale=2".
+            device: "auto" (a GPU if there is one), or as torch has it.
+            precision: "32", or "bf16": convolutions in bfloat16, twice as fast and about 55 dB from float32.
+            self_ensemble: the mean result of the eight flips and rotations of the image; eight times the work.
+            use: which checkpoint of a run; None: the one that it is judged by (`checkpoint.use` of its training).
+
+        Raises:
+            InputError: if a file is missing, damaged or of another network; for a device that is not there.
+            ConfigError: if there is no such option, or an override does not fit it.
+        """
+        return cls(load(source, model, overrides, use), device, precision, self_ensemble)
+
+    def _network(self, scale: int) -> nn.Module:
+        if scale not in self._networks:
+            network = for_photographs(self._make(scale)).eval().to(self.device)
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a documented overload
+            self._networks[scale] = network
+        return self._networks[scale]
+
+    def restore(
+        self,
+        image: Image,
+        scale: int | None = None,
+        kernel: Tensor | np.ndarray | None = None,
+        noise_level: float | None = None,
+        tile: int | None = None,
+        overlap: int | None = None,
+        batch: int = 1,
+        progress: Callable[[int, int], None] | None = None,
+        out: np.ndarray | None = None,
+    ) -> Restoration:
+        """Restore one image.
+
+        Args:
+            image: float tensor [C, H, W] in [0, 1], or array [H, W] or [H, W, C] of uint8 or uint16; C is 1 or 3, RGB.
+            scale: one of `scales`; may be left out where there is one alone.
+            kernel: [k, k], the blur in pixels of the result, applied as a convolution, its centre at index floor(k/2);
+                divided by its sum. Needed by networks that take it, refused by others.
+            noise_level: standard deviation of the noise on the [0, 1] scale, for networks that take it.
+            tile: side of the tiles in pixels of the image, chosen by `tiles.choose_tiling` if it is left out.
+            overlap: of neighbouring tiles in pixels of the image; left out, it is what the network needs for a result
+                equal to that of the whole image, or an approximation that the notes name.
+            batch: tiles that go through the network together.
+            progress: called as progress(done, all) after every batch of tiles.
+            out: array of uint8 or uint16 that the result is written into instead of a new one, such as a memory map.
+
+        Raises:
+            InputError: for an image, a scale, a kernel or another value that the network cannot work with.
+        """
+        if batch < 1:
+            raise InputError(f"batch: found {batch}, expected at least 1 tile")
+        picture = Picture(image)
+        scale = checked_scale(scale, self.scales, self.name)
+        if out is not None:
+            picture.check_room(out, scale)
+        notes: list[str] = []
+        fields = checked_fields(self, scale, kernel, noise_level, notes)
+        network = self._network(scale)
+        result = Restoration(out if out is not None else picture.like(scale), scale, notes=notes)
+        result.kernel = fields.get("kernel")
+        if result.kernel is not None and getattr(network, "keeps", None) == "corner":
+            fields["kernel"] = place_kernel(result.kernel, scale)
+        self._continue(picture, network, scale, notes)
+
+        side = max(fields["kernel"].shape) if "kernel" in fields else estimated_side(network)
+        tiling = choose_tiling(
+            picture.size, scale, alignment(network, scale), lambda: self.field(scale), side, tile, overlap
+        )
+        placed = self.estimates_kernel and getattr(network, "keeps", None) == "corner"
+        later = with_given_kernel(network) if tiling or placed else None
+        if later:
+            size = max(tiling.tile if tiling else max(picture.size), smallest_side(network))
+            rows, columns = middle(picture.height, size), middle(picture.width, size)
+            estimated = self._apply(network, picture, rows, [columns], fields).kernel
+            assert estimated is not None
+            result.kernel = estimated[0, 0].float().cpu().clone()
+            if tiling:
+                seen = f"{columns.stop - columns.start}x{rows.stop - rows.start}"
+                notes.append(f"The kernel was estimated on the middle {seen} pixels.")
+            # Trained on kernels that lie about the upper-left pixel, the loop takes that for the middle of a block.
+            moved = place_kernel(result.kernel, scale) if placed else result.kernel
+            network, fields = later, {**fields, "kernel": moved, "scale": scale}
+        elif tiling and any(with_given_kernel(part) for part in network.modules()):  # of a cascade
+            notes.append("Every tile estimates a kernel of its own.")
+        if tiling and not tiling.exact:
+            notes.append(self._approximation(tiling, scale))
+        if tiling and self._by_scales(network):
+            align = alignment(network, scale)
+            picture.size = (up_to(picture.height, align), up_to(picture.width, align))
+            restore_by_scales(network, picture, tiling, batch, self._run_step, progress, result.sr)
+        else:
+            self._restore_parts(network, picture, fields, tiling, batch, progress, result)
+        return result
+
+    def _continue(self, picture: Picture, network: nn.Module, scale: int, notes: list[str]) -> None:
+        """Repeat the last row and column of an image that is too small for the network."""
+        align, least = alignment(network, scale), smallest_side(network)
+        if min(picture.size) < least:
+            notes.append(f"{self.name} takes images of at least {least}x{least} pixels: this one was continued to it.")
+        height, width = (max(n, least) for n in picture.size)
+        if self.self_ensemble:  # turned around, the network begins its blocks at the other end
+            height, width = up_to(height, align), up_to(width, align)
+        picture.size = (height, width)
+
+    def field(self, scale: int) -> int | None:
+        """The receptive field of the network, or of one scale of SRN, measured when it is first asked for.
+
+        Returns:
+            How many pixels of the image around a block of the result it depends on; None if they are more than 256.
+        """
+        if scale not in self._seen:
+            network = self._network(scale)
+            if self._by_scales(network):
+                network = OneScale(network)
+            self._seen[scale] = None if looks_at_all(network) else receptive_field(network, scale, LARGEST_MARGIN)
+        return self._seen[scale]
+
+    def _by_scales(self, network: nn.Module) -> TypeGuard[SRN]:
+        """Whether the network is restored scale by scale where the image is cut."""
+        return isinstance(network, SRN) and network.n_scales > 1 and not self.self_ensemble
+
+    def _approximation(self, tiling: Tiling, scale: int) -> str:
+        field = self.field(scale)
+        reach = (
+            f"further than {LARGEST_MARGIN} pixels, or at the whole image" if field is None else f"{field} pixels far"
+        )
+        if self._by_scales(self._network(scale)):
+            reach += " at each of its scales"
+        return (
+            f"{self.name} looks {reach}: tiles of {tiling.tile} pixels that overlap by {tiling.overlap} approximate it."
+        )
+
+    def _restore_parts(
+        self,
+        network: nn.Module,
+        picture: Picture,
+        fields: Mapping[str, Any],
+        tiling: Tiling | None,
+        batch: int,
+        progress: Callable[[int, int], None] | None,
+        result: Restoration,
+    ) -> None:
+        """Restore tile by tile, or the whole, into `result`."""
+        rows = spans(picture.height, tiling) if tiling else [whole(picture.height)]
+        columns = spans(picture.width, tiling) if tiling else [whole(picture.width)]
+        joined = [Joined(result.sr, result.scale, picture.width, picture.channels)]
+        if "deblurred" in network.outputs:  # type: ignore[operator]  # a tuple of str
+            result.deblurred = picture.like(1)
+            joined.append(Joined(result.deblurred, 1, picture.width, picture.channels))
+        if self.self_ensemble:
+            network = SelfEnsemble(network)
+        done = 0
+        for row in rows:
+            for one in joined:
+                one.start_row(row)
+            for group in in_batches(columns, batch):
+                restored = self._apply(network, picture, row, group, fields)
+                if restored.kernel is not None and not tiling:
+                    result.kernel = restored.kernel[0, 0].float().cpu().clone()
+                for one, images in zip(joined, (restored.sr, restored.deblurred), strict=False):
+                    assert images is not None
+                    for column, values in zip(group, images, strict=True):
+                        one.add(self._channels(values, picture.channels), row, column)
+                done += len(group)
+                if progress:
+                    progress(done, len(rows) * len(columns))
+            for one in joined:
+                one.finish_row(row)
+
+    def _apply(
+        self, network: nn.Module, picture: Picture, row: Span, group: Sequence[Span], fields: Mapping[str, Any]
+    ) -> Restored:
+        """The network's result of tiles of equal size, those of `group` in a row."""
+        parts = [picture.part(slice(row.start, row.stop), slice(one.start, one.stop)) for one in group]
+        lr = self._input(torch.stack(parts), takes_gray(network))
+        given: dict[str, Any] = {"lr": lr, "scale": fields.get("scale")}
+        if "kernel" in fields:
+            given["kernel"] = fields["kernel"].to(lr).expand(len(lr), 1, -1, -1)
+        if "noise_level" in fields:
+            given["noise_level"] = lr.new_full((len(lr), 1, 1, 1), fields["noise_level"])
+        with self._inference(lr):
+            return network(**taken(network, given))
+
+    def _run_step(self, step: Step, blurred: Tensor, carried: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One scale of SRN for `restore_by_scales`."""
+        lr = self._input(blurred, step.network.channels == 1)
+        with self._inference(lr):
+            estimates, handed_on = step(lr, None if carried is None else carried.to(self.device))
+        return torch.stack([self._channels(values, blurred.shape[1]) for values in estimates]), handed_on
+
+    def _input(self, images: Tensor, takes_gray: bool) -> Tensor:
+        """Images [B, C, h, w] as the network wants them."""
+        images = images.to(self.device)
+        if images.shape[1] == 1 and not takes_gray:
+            images = images.expand(-1, 3, -1, -1)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    @contextmanager
+    def _inference(self, lr: Tensor) -> Iterator[None]:
+        """What can go wrong in a network, said in one line."""
+        try:
+            with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, self.precision == "bf16"):
+                yield
+        except ValueError as error:  # it says so of an image or a kernel that it cannot work on
+            raise InputError(f"{self.name} cannot restore this: {error}") from error
+        except (RuntimeError, MemoryError) as error:
+            reason = shortage(error)
+            if reason is None:
+                raise
+            size = f"{len(lr)} of {lr.shape[3]}x{lr.shape[2]} pixels"
+            raise InputError(f"out of memory ({reason}) on {size}: give a smaller tile= or batch=") from error
+
+    @staticmethod
+    def _channels(values: Tensor, channels: int) -> Tensor:
+        """The luma of a colour result [3, h, w] where the image was gray."""
+        if len(values) == channels:
+            return values
+        return torch.einsum("chw,c->hw", values.float(), values.new_tensor(GRAY, dtype=torch.float32))[None]

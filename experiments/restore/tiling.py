@@ -1,0 +1,227 @@
+"""Where tiles lie, what is kept of them, and how they are joined.
+
+A tile is read with a margin on the sides where the image goes on. The margin is dropped from its result, for there the
+network did not see all that it would have seen of the whole image. What is left still overlaps with the neighbours: in
+this strip the results of both are mixed, with weights that go over from one to the other in a straight line.
+"""
+
+import math
+import mmap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.errors import InputError
+from experiments.restore.image_buffer import Image, write
+from experiments.restore.receptive_field import up_to
+
+RESULT_SIDE = 2048  # of a tile's result, in pixels, where the tile is not given
+LARGEST_MARGIN = 256  # wider ones leave little of a tile: such networks are approximated
+GLOBAL_MARGIN = 48  # of methods that look at the whole image, beside the kernel
+FEATHER = 8
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """In pixels of the input, multiples of the network's alignment.
+
+    Attributes:
+        tile: side of the tiles.
+        overlap: of neighbouring tiles: two margins and the strip in which they are mixed.
+        margin: dropped at every side at which the image goes on.
+        exact: whether the result is that of the whole image.
+    """
+
+    tile: int
+    overlap: int
+    margin: int
+    exact: bool
+
+
+@dataclass(frozen=True)
+class Span:
+    """A tile along one axis, in pixels of the input.
+
+    Attributes:
+        start, stop: what the network sees.
+        first, last: what is kept.
+        before, after: of this, what is mixed with the neighbours.
+    """
+
+    start: int
+    stop: int
+    first: int
+    last: int
+    before: int
+    after: int
+
+    def weights(self, scale: int) -> Tensor:
+        """Of the kept pixels of the result; those of neighbours sum to 1."""
+        weights = torch.ones(scale * (self.last - self.first))
+        before, after = scale * self.before, scale * self.after
+        if before:
+            weights[:before] = (torch.arange(before) + 0.5) / before
+        if after:
+            weights[-after:] = 1 - (torch.arange(after) + 0.5) / after
+        return weights
+
+
+def choose_tiling(
+    size: tuple[int, int],
+    scale: int,
+    align: int,
+    field: Callable[[], int | None],
+    kernel_side: int = 0,
+    tile: int | None = None,
+    overlap: int | None = None,
+) -> Tiling | None:
+    """How to cut an image into tiles.
+
+    Without `tile`, images whose result has at most RESULT_SIDE^2 pixels stay whole, others get tiles with results of
+    that side, and at least twice the overlap. Without `overlap`, it is twice the network's receptive field and a strip
+    for mixing; networks that look further than LARGEST_MARGIN are approximated.
+
+    Args:
+        size: (H, W) of the image.
+        scale: of the enlargement.
+        align: see `receptive_field.alignment`.
+        field: the network's receptive field, called only if the image is cut; None: too large, or the whole image.
+        kernel_side: of the blur kernel in pixels of the result, for methods that look at the whole image.
+        tile: side, in pixels of the image.
+        overlap: of neighbouring tiles, in pixels of the image.
+
+    Returns:
+        None where the image stays whole.
+
+    Raises:
+        InputError: for a tile that is not larger than what it has to overlap by.
+    """
+    if tile is not None and tile < 1:
+        raise InputError(f"tile: found {tile}, expected at least 1 pixel, or none to choose it")
+    if overlap is not None and overlap < 0:
+        raise InputError(f"overlap: found {overlap}, expected 0 or more pixels, or none to choose it")
+    whole = size[0] * size[1] * scale**2 <= RESULT_SIDE**2 if tile is None else max(size) <= tile
+    if whole:
+        return None
+    needed = field()
+    feather = up_to(FEATHER, align)
+    least = 0 if needed is None else 2 * needed + feather
+    if overlap is not None:
+        overlap = up_to(overlap, align)
+        exact = needed is not None and overlap >= 2 * needed + align
+        margin = needed if exact and needed is not None else max(0, overlap // align * 3 // 8) * align
+    elif needed is not None:
+        exact, overlap, margin = True, least, needed
+    else:
+        margin = LARGEST_MARGIN if not kernel_side else GLOBAL_MARGIN + kernel_side // scale
+        margin = up_to(margin if tile is None else min(margin, tile // 5), align)
+        exact, overlap = False, 2 * margin + up_to(max(FEATHER, margin // 4), align)
+    least_tile = overlap + (overlap - 2 * margin) + (align if overlap == 2 * margin else 0)
+    if tile is None:
+        tile = up_to(max(RESULT_SIDE / scale, 2 * overlap), align)
+    elif up_to(tile, align) < least_tile:
+        raise InputError(
+            f"tile: found {tile}, but tiles that overlap by {overlap} pixels have a side of at least {least_tile}: "
+            "give a larger tile, or a smaller overlap for an approximation"
+        )
+    return Tiling(up_to(tile, align), overlap, margin, exact)
+
+
+def spans(length: int, tiling: Tiling) -> list[Span]:
+    """The tiles along an axis of `length` pixels."""
+    step = tiling.tile - tiling.overlap
+    mixed = tiling.overlap - 2 * tiling.margin
+    count = max(1, math.ceil((length - tiling.overlap) / step))
+    found = []
+    for i in range(count):
+        is_first, is_last = i == 0, i == count - 1
+        start, stop = i * step, length if is_last else i * step + tiling.tile
+        found.append(
+            Span(
+                start,
+                stop,
+                first=start if is_first else start + tiling.margin,
+                last=stop if is_last else stop - tiling.margin,
+                before=0 if is_first else mixed,
+                after=0 if is_last else mixed,
+            )
+        )
+    return found
+
+
+def whole(length: int) -> Span:
+    """All of an axis."""
+    return Span(0, length, 0, length, 0, 0)
+
+
+def middle(length: int, size: int) -> Span:
+    """The middle `size` pixels of an axis, or all of them."""
+    start = max(0, length - size) // 2
+    return Span(start, min(length, start + size), start, min(length, start + size), 0, 0)
+
+
+def in_batches(columns: Sequence[Span], batch: int) -> list[list[Span]]:
+    """The tiles of a row, up to `batch` of equal width together."""
+    found: list[list[Span]] = []
+    for span in columns:
+        width = span.stop - span.start
+        if found and len(found[-1]) < batch and found[-1][0].stop - found[-1][0].start == width:
+            found[-1].append(span)
+        else:
+            found.append([span])
+    return found
+
+
+class Joined:
+    """Puts the results of tiles together, row by row of tiles, and writes what is complete.
+
+    Holds one row of tiles as floats: its memory depends on the tiles and the width of the image, not on its height.
+
+    Args:
+        target: gets the result.
+        scale: of the result against the image.
+        width: of the image.
+        channels: of the result.
+    """
+
+    def __init__(self, target: Image, scale: int, width: int, channels: int) -> None:
+        self.target, self.scale, self.width, self.channels = target, scale, width, channels
+        self.begun = torch.zeros(channels, 0, scale * width)  # of the next row: its part of what is mixed
+
+    def start_row(self, row: Span) -> None:
+        height = self.scale * (row.last - row.first)
+        self.row = torch.zeros(self.channels, height, self.scale * self.width)
+        self.row[:, : self.begun.shape[1]] = self.begun
+
+    def add(self, result: Tensor, row: Span, column: Span) -> None:
+        """The result [C, h, w] of one tile."""
+        s = self.scale
+        kept = result[
+            :,
+            s * (row.first - row.start) : s * (row.last - row.start),
+            s * (column.first - column.start) : s * (column.last - column.start),
+        ].float()
+        weighted = kept.cpu() * row.weights(s)[:, None] * column.weights(s)
+        self.row[:, :, s * column.first : s * column.last] += weighted
+
+    def finish_row(self, row: Span) -> None:
+        complete = self.row.shape[1] - self.scale * row.after
+        write(self.target, self.scale * row.first, self.row[:, :complete])
+        self.begun = self.row[:, complete:].clone()
+        release(self.target)
+
+
+def release(image: Image) -> None:
+    """Let go of the memory of a memory-mapped array: what was written is on its way to the file."""
+    if not isinstance(image, np.memmap) or image.mode not in ("r+", "w+"):  # private pages have no file to go to
+        return
+    image.flush()
+    owner: Any = image
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, mmap.mmap) and hasattr(owner, "madvise"):
+        owner.madvise(mmap.MADV_DONTNEED)

@@ -1,0 +1,1 @@
+"""What runs a job: its processes, launchers, folder and memory."""

@@ -1,0 +1,280 @@
+"""The processes of a training or an evaluation: joins those that a launcher has made, or starts them.
+
+`torchrun` and `srun` (the submitit launcher of Hydra too) start every process themselves. Otherwise this process is
+rank 0 and starts the others on this machine, each by `experiments.worker` as a plain run of the config that rank 0 has
+composed: in a sweep every job has ranks of its own, and all of them do the same.
+"""
+
+import atexit
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import SLURMEnvironment
+from lightning_fabric.strategies import DDPStrategy as FabricDDP
+from lightning_fabric.utilities.rank_zero import rank_zero_only
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+
+from datamodules import distributed as talk
+from experiments.runtime.child_processes import LostRank, RankProcesses
+from experiments.runtime.launchers import count_devices, launched
+from lightning_modules.callbacks.interrupt import Interrupted
+from lightning_modules.restoration import RestorationModule
+from lightning_modules.strategy import DDP, Here
+from lightning_modules.sync_batchnorm import SyncBatchNorm
+
+log = logging.getLogger(__name__)
+
+# Longer than anything one process may do while the others wait for its word, such as downloading or decoding.
+_PATIENCE = timedelta(days=2)
+_LOST = re.compile(r"connection (closed|reset|refused)|broken pipe|timed out|socket|nccl|gloo", re.IGNORECASE)
+
+
+@dataclass
+class _Job:
+    """What `start` leaves behind for the other functions.
+
+    Attributes:
+        devices: of this machine that the processes have, for Lightning.
+        nodes: number of machines.
+        children: the processes that this one has started.
+        log_file: of this rank.
+    """
+
+    here: Here
+    devices: list[int] | int
+    nodes: int = 1
+    children: RankProcesses | None = None
+    log_file: logging.Handler | None = None
+
+
+_jobs: list[_Job] = []  # the one at work, if any
+
+
+def start(cfg: DictConfig) -> torch.device:
+    """Join the other processes, or start them (`trainer.devices`); returns this one's device.
+
+    Under a launcher the config of rank 0 becomes that of all. Call it in `together`, which ends what begins here.
+    """
+    # A hint for those who let Lightning look for SLURM; here processes are found or started before.
+    warnings.filterwarnings("ignore", r"The `srun` command is available")
+    outside = launched()
+    wanted = cfg.trainer.get("devices", 1)
+    per_node, nodes = outside or (count_devices(cfg.trainer.accelerator, wanted), 1)
+    world = per_node * nodes
+    job = _Job(Here(world=world), per_node, nodes)
+    if isinstance(wanted, ListConfig) and len(wanted) == per_node:
+        job.devices = list(wanted)
+    _jobs.append(job)
+    store = None
+    if world > 1 and outside:
+        job.here = _place(per_node, world)
+    elif world > 1 and (invitation := RankProcesses.invitation):
+        job.here = Here(rank=invitation.rank, local=invitation.rank, world=world)
+        store = dist.TCPStore("127.0.0.1", invitation.port, world, timeout=_PATIENCE)
+    elif world > 1:
+        store = dist.TCPStore("127.0.0.1", 0, world, is_master=True, wait_for_workers=False, timeout=_PATIENCE)
+        job.children = RankProcesses.launch(cfg, world, store.port)
+    fabric = Fabric(
+        accelerator=cfg.trainer.accelerator,
+        devices=job.devices,
+        num_nodes=nodes,
+        strategy=FabricDDP() if world > 1 else "auto",
+        plugins=[job.here],
+    )
+    if world > 1:
+        _meet(job.here, fabric.device, store)
+        if outside:
+            _take_over(cfg)
+        if job.here.rank > 0:
+            _be_quiet()
+    fabric.launch()
+    return fabric.device
+
+
+def _place(per_node: int, world: int) -> Here:
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    else:
+        rank, local = int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_LOCALID"])
+    return Here(rank=rank, local=local, node=rank // per_node, world=world)
+
+
+def _meet(here: Here, device: torch.device, store: dist.Store | None) -> None:
+    """Form the group of all processes; one that a launcher has made stays in its group from job to job."""
+    rank_zero_only.rank = here.rank  # type: ignore[attr-defined]  # where Lightning keeps it
+    if dist.is_initialized():
+        return
+    options: dict[str, Any] = {"backend": "nccl", "device_id": device} if device.type == "cuda" else {"backend": "gloo"}
+    options |= {"rank": here.rank, "world_size": here.world, "timeout": timedelta(minutes=30)}
+    if store is not None:
+        dist.init_process_group(store=store, **options)
+    else:
+        atexit.register(_destroy)
+        dist.init_process_group(init_method=_address(), **options)
+    talk.use(dist.new_group(backend="gloo", timeout=_PATIENCE))
+    # What is logged once an epoch is the same on all of them already.
+    warnings.filterwarnings("ignore", r"It is recommended to use `self\.log\(")
+
+
+@contextmanager
+def group_of_one(device: torch.device) -> Iterator[Here]:
+    """A group in which this process is alone, to measure what a group costs."""
+    here = Here(world=1)
+    _meet(here, device, dist.TCPStore("127.0.0.1", 0, 1, is_master=True, wait_for_workers=False))
+    try:
+        yield here
+    finally:
+        _destroy()
+
+
+def _address() -> str:
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return "env://"
+    # As Lightning has it: MASTER_ADDR and MASTER_PORT, or the first node and a port by the number of the job.
+    nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST", "127.0.0.1")
+    host = os.environ.get("MASTER_ADDR") or SLURMEnvironment.resolve_root_node_address(nodes)
+    port = os.environ.get("MASTER_PORT") or 15000 + int(os.environ.get("SLURM_JOB_ID", 0)) % 10000
+    return f"tcp://{host}:{port}"
+
+
+def _take_over(cfg: DictConfig) -> None:
+    """Make the config of rank 0 that of all: samplers of a sweep may have drawn others."""
+    found: Any = talk.from_first(OmegaConf.to_container(cfg))
+    with open_dict(cfg):
+        for key, value in found.items():
+            cfg[key] = value
+
+
+def _be_quiet() -> None:
+    """Rank 0 speaks for all; what this one has to say goes to its file."""
+    logging.captureWarnings(True)
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(logging.ERROR)
+
+
+def for_lightning(trainer: DictConfig, module: RestorationModule) -> dict[str, Any]:
+    """The arguments of Lightning's Trainer that say which processes there are, and how they train together."""
+    job = _jobs[-1]
+    found: dict[str, Any] = {"plugins": [job.here], "devices": job.devices, "num_nodes": job.nodes}
+    if job.here.world == 1:
+        return {**found, "sync_batchnorm": False}
+    if trainer.get("sync_batchnorm", False):
+        found["plugins"].append(SyncBatchNorm())
+    strategy = trainer.get("strategy", "auto")
+    if isinstance(strategy, str) and (strategy == "auto" or strategy.startswith("ddp")):
+        found["strategy"] = DDP(find_unused_parameters=module.leaves_parameters_out)
+    return {**found, "sync_batchnorm": False}
+
+
+def batch_line(cfg: DictConfig) -> str:
+    """What the log says about the batch of all processes and the learning rate."""
+    here = _jobs[-1].here
+    size, several = cfg.data.batch_size, cfg.trainer.accumulate_grad_batches
+    parts = [f"data.batch_size={size}"]
+    parts += [f"{here.world} processes"] if here.world > 1 else []
+    parts += [f"trainer.accumulate_grad_batches={several}"] if several > 1 else []
+    total = size * here.world * several
+    text = f"effective batch {total}" + (f" ({' x '.join(parts)})" if len(parts) > 1 else "")
+    text += f", learning rate {cfg.optimizer.lr:g}" if "lr" in cfg.optimizer else ""
+    if here.world > 1:
+        text += "; the recipe is one for a single process, and nothing is rescaled"
+        if size % here.world == 0:
+            text += f": data.batch_size={size // here.world} keeps its batch"
+    return text
+
+
+def log_into(folder: Path) -> None:
+    """From here on, write what this process logs into a file of its own, `logs/rankN.log` in the folder of the run."""
+    job = _jobs[-1]
+    if job.here.world == 1:
+        return
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    job.log_file = logging.FileHandler(folder / "logs" / f"rank{job.here.rank}.log")
+    job.log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger().addHandler(job.log_file)
+
+
+def leaving() -> None:
+    """All that takes several processes is done; from here on it is no fault if the others end first."""
+    if _jobs and (children := _jobs[-1].children):
+        children.leaving.set()
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Around a task: ends the processes that it has started, however it ends.
+
+    Raises:
+        LostRank: instead of what the block raised, if that was because another process is gone.
+    """
+    try:
+        yield
+    except BaseException as error:
+        found = _end(error) if _jobs else None
+        if found is not None:
+            raise found from error
+        raise
+    if _jobs and (found := _end(None)):
+        raise found
+
+
+def _end(error: BaseException | None) -> LostRank | None:
+    job = _jobs.pop()
+    found = _part(job, error) if job.here.world > 1 else None
+    if job.log_file is not None:
+        if (say := found or error) is not None:
+            failed = logging.makeLogRecord({"levelno": logging.ERROR, "levelname": "ERROR", "msg": str(say)})
+            if not isinstance(say, LostRank | Interrupted):
+                failed.exc_info = (type(say), say, say.__traceback__)
+            job.log_file.handle(failed)
+        logging.getLogger().removeHandler(job.log_file)
+        job.log_file.close()
+    return found
+
+
+def _part(job: _Job, error: BaseException | None) -> LostRank | None:
+    """Leave the other processes, and end those that this one has started; what is wrong if one of them is to blame."""
+    if error is None:
+        try:
+            talk.barrier()
+        except RuntimeError as gone:
+            error = gone
+    found = None
+    if isinstance(error, RuntimeError) and _LOST.search(str(error)):
+        found = LostRank(
+            f"rank {job.here.rank} has lost another process of the job, which says why, or was killed: "
+            "the same command with resume=auto continues at the last checkpoint"
+        )
+    if launched() is None:
+        _destroy(abort=error is not None)
+    if job.children is not None:
+        patience = 60.0 if error is None else 10.0 if found or isinstance(error, Interrupted) else 0.0
+        blamed = job.children.end(patience)
+        if error is None or found:
+            found = blamed or found
+    return found
+
+
+def _destroy(abort: bool = False) -> None:
+    """Leave the group; without it a process may abort at its exit.
+
+    Args:
+        abort: do not wait for what is under way on the GPU: another process may be missing.
+    """
+    if dist.is_initialized():
+        talk.use(None)
+        if abort and dist.get_backend() == "nccl":
+            dist.distributed_c10d._abort_process_group()
+        else:
+            dist.destroy_process_group()

@@ -1,0 +1,211 @@
+"""The folder of a run: its stable name, who may write into it, and what is written first."""
+
+import hashlib
+import json
+import os
+import platform
+import re
+import secrets
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from datamodules import distributed
+from datamodules.errors import InputError
+from lightning_modules.loggers.wandb import agent_trial
+
+# Overrides that change how or where an experiment runs, not what it computes, are no part of its name.
+_UNNAMED = re.compile(
+    r"^(name|group|resume|runs_dir|data_dir|task|run|ckpt|run_dir|pictures|metrics|lpips_weights|niqe_model"
+    r"|suite\..*|hydra.*|logger.*|callbacks\.(?!ema|early_stopping).*"
+    r"|data\.(num_workers|cache_dir|on_corrupt)|trainer\.(accelerator|enable_progress_bar|num_nodes))$"
+)
+# Sections that have to be equal when a run is continued, and the keys in them that may differ all the same.
+_IDENTITY = ("model", "procedure", "loss", "optimizer", "scheduler", "degradation", "data", "seed", "callbacks.ema")
+_FREE_DATA_KEYS = {"num_workers", "timeout_minutes", "cache_dir", "root", "source"}
+_NEW_DATA_KEYS = {"val_points"}  # runs that are older than these do not have them
+_PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "kornia", "albumentations", "torchmetrics", "wandb", "numpy")
+
+
+def run_name(choices: Mapping[str, Any], overrides: Sequence[str]) -> str:
+    """A name that is the same for the same command: experiment or model-data, then what was overridden, sorted.
+
+    A trial of a W&B sweep has its id at the end, as a sweep may draw the same values twice.
+
+    Args:
+        choices: the config group options in force (`model`, `data`, `experiment`).
+        overrides: the overrides of the command line, as `key=value`.
+    """
+    named = named_overrides(overrides)
+    if choices.get("experiment"):
+        base = str(choices["experiment"])
+        named.pop("experiment", None)
+    else:
+        base = f"{choices['model']}-{choices['data']}"
+        named = {k: v for k, v in named.items() if k not in ("model", "data", "experiment")}
+    if "cascade" in named:
+        base = f"cascade={named.pop('cascade')}-{choices['data']}"
+    if choices.get("suite"):
+        base = f"{base.removesuffix(choices['data'])}{choices['suite']}"
+        # What its records say themselves is no part of the name: all sets and cells of a model are in one folder.
+        said = re.compile(r"suite|protocol|degradation|(data|degradation)\..*")
+        named = {k: v for k, v in named.items() if not said.fullmatch(k)}
+    if choices.get("task") == "evaluate":
+        base = f"evaluate-{base}"  # a folder of its own beside that of the training
+    if choices.get("task") == "compare":
+        base = "compare"
+    parts = [f"{k}={_short(v) if k.endswith('root') else v}" for k, v in sorted(named.items())]
+    name = re.sub(r"[^A-Za-z0-9._=,-]+", "_", "-".join([base, *parts]))
+    if len(name) > 120:
+        seed = next((part for part in parts if part.startswith("seed=")), "")  # seeds belong together
+        rest = name.replace(f"-{seed}", "", 1) if seed else name
+        name = f"{rest[:100]}-{hashlib.sha256(rest.encode()).hexdigest()[:8]}" + (f"-{seed}" if seed else "")
+    trial = agent_trial()
+    return f"{name}-{trial}" if trial else name
+
+
+def named_overrides(overrides: Sequence[str]) -> dict[str, str]:
+    """Those overrides of a command line, `key=value`, that change what an experiment computes."""
+    # What is taken out (~loss.terms.deblurred) has no value.
+    pairs = (item.lstrip("+~").split("=", 1) if "=" in item else (item.lstrip("~"), "removed") for item in overrides)
+    return {key: value for key, value in pairs if not _UNNAMED.match(key)}
+
+
+def _short(path: str) -> str:
+    return "_".join(Path(path.strip("'\"")).parts[-2:]).replace("/", "")
+
+
+def open_run(run_dir: Path, config: Mapping[str, Any], resume: str) -> dict[str, Any]:
+    """Create the folder of a training run, or enter it to continue, and return its `meta.json`.
+
+    Raises:
+        InputError: if the name is taken (and resume is not "auto"), if the folder belongs to another configuration, or
+            if it cannot be written.
+    """
+    if (run_dir / "config.yaml").exists():
+        if resume != "auto":
+            raise InputError(
+                f"{run_dir}: this run exists already: continue it with resume=auto, "
+                "or give the new one another name with name=..."
+            )
+        _check_same(run_dir, config)
+        meta = _read_mapping(run_dir / "meta.json")
+        meta.pop("finished", None)
+        meta["continued"] = [*meta.get("continued", []), _now()]
+    else:
+        meta = describe()
+    meta["slurm_job"] = os.environ.get("SLURM_JOB_ID")  # by which it knows itself when SLURM starts it again
+    write_text(run_dir / "meta.json", json.dumps(meta, indent=2) + "\n")
+    write_text(run_dir / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+    return meta
+
+
+def close_run(run_dir: Path, **outcome: Any) -> None:
+    """Note in `meta.json` that the run has trained and tested, and with what outcome: a sweep skips it from now on."""
+    if distributed.rank() > 0:
+        return
+    meta = _read_mapping(run_dir / "meta.json") | {"finished": {"at": _now(), **outcome}}
+    write_text(run_dir / "meta.json", json.dumps(meta, indent=2) + "\n")
+
+
+def _check_same(run_dir: Path, config: Mapping[str, Any]) -> None:
+    before = _read_mapping(run_dir / "config.yaml")
+    for section in _IDENTITY:
+        old, new = _at(before, section), _at(config, section)
+        if section == "data" and isinstance(old, dict) and isinstance(new, dict):
+            free = _FREE_DATA_KEYS | (_NEW_DATA_KEYS - old.keys())
+            old, new = ({k: v for k, v in d.items() if k not in free} for d in (old, new))
+        if old != new:
+            key, was, now = _first_difference(section, old, new)
+            raise InputError(
+                f"{run_dir}: {key} was {was!r} in this run and is {now!r} now: "
+                "continue with the old value, or start a new run with name=..."
+            )
+
+
+def _at(config: Mapping[str, Any], key: str) -> Any:
+    found: Any = config
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    """One of the files that every run has; YAML reads JSON too."""
+    try:
+        found = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be read ({reason}): start a new run with name=...") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: is empty or of another kind: start a new run with name=...")
+    return found
+
+
+def _first_difference(key: str, old: Any, new: Any) -> tuple[str, Any, Any]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in [*old, *new]:
+            if old.get(name) != new.get(name):
+                return _first_difference(f"{key}.{name}", old.get(name), new.get(name))
+    return key, old, new
+
+
+def describe() -> dict[str, Any]:
+    """What `meta.json` holds: commit, versions, machine, command, and the identity of the run's W&B record."""
+    import torch
+
+    return {
+        "created": _now(),
+        "command": " ".join(sys.argv),
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_dirty": bool(_git("status", "--porcelain")),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+        "processes": distributed.world(),
+        "threads": torch.get_num_threads(),
+        "wandb_id": agent_trial() or secrets.token_hex(4),
+    }
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file atomically.
+
+    Raises:
+        InputError: if the folder cannot be written.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True) if part.parent.is_dir() else None
+        raise InputError(
+            f"{path}: cannot be written: {error.strerror}: free space, fix the permissions, or choose another runs_dir="
+        ) from error
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _git(*arguments: str) -> str:
+    here = Path(__file__).resolve().parent
+    try:
+        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""

@@ -1,0 +1,99 @@
+"""What a job of SLURM does when its place is taken back: end in order, be requeued, and know itself again."""
+
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from datamodules.errors import LoaderStuck
+from experiments.runtime.child_processes import LostRank, RankProcesses
+from lightning_modules.callbacks.interrupt import SIGNALS, Interrupted, raise_interrupted
+
+log = logging.getLogger(__name__)
+_RESTARTS = 20  # after so many, a job that again could not save anything is not requeued: it may go on so for ever
+_AGAIN = "the same command with resume=auto continues"
+
+
+Ending = Interrupted | LoaderStuck | LostRank
+
+
+def listen() -> Callable[[Ending], int]:
+    """From now on the signals of `SIGNALS` raise `Interrupted`; the result is what to do with that in the end.
+
+    It returns the exit status, after it has handed the job back to SLURM where that is due: for every signal but
+    SIGINT, of a batch job that SLURM is not ending itself. So it does when a process waits for data in vain.
+    """
+    submitit = signal.getsignal(signal.SIGUSR2) if os.environ.get("SUBMITIT_EXECUTOR") == "slurm" else None
+    for number in SIGNALS:
+        signal.signal(number, raise_interrupted)
+    return lambda error: _leave(error, submitit)
+
+
+def _leave(error: Ending, submitit: Any) -> int:
+    told = error if isinstance(error, Interrupted) else None
+    due = told.signum != signal.SIGINT if told else error.exit_status == LoaderStuck.exit_status
+    if not due or "SLURM_JOB_ID" not in os.environ:
+        return error.exit_status
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # SLURM ends the processes of a job that it takes back with SIGTERM
+    if RankProcesses.invitation is not None:
+        return error.exit_status  # the process that has started this one speaks for it
+    if told and int(os.environ.get("SLURM_PROCID", 0)) > 0:
+        return 0  # the first process speaks for all; with another status srun may end it before it has spoken
+    job = os.environ["SLURM_JOB_ID"]
+    if "SLURM_ARRAY_TASK_ID" in os.environ:  # one job of an array has the number of the whole array
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    if refusal := _why_not_to_requeue(job, told is not None and told.saved):
+        log.warning("job %s is not requeued: %s", job, refusal)
+        return error.exit_status
+    log.warning("job %s goes back into the queue", job)
+    if callable(submitit):
+        submitit(signal.SIGUSR2, None)  # counts the time-outs, requeues and leaves without a result
+    elif reason := _failure(_scontrol("requeue", job)):
+        log.error("job %s could not be requeued (%s): %s", job, reason, _AGAIN)
+    return error.exit_status
+
+
+def _why_not_to_requeue(job: str, saved: bool) -> str | None:
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    if restarts >= _RESTARTS and not saved:
+        return f"it was stopped before its first step once more, after {restarts} restarts: is --time too short?"
+    shown = _scontrol("show", "job", "--oneliner", job)
+    if reason := _failure(shown):
+        return f"SLURM does not answer ({reason}): {_AGAIN}"
+    about = dict(re.findall(r"\b(JobState|Reason|Requeue|BatchFlag)=(\S+)", shown.stdout if shown else ""))
+    if about.get("BatchFlag") == "0":
+        return f"it is none of sbatch: {_AGAIN}"
+    # A preempted job in its time of grace still runs: if it just ended, SLURM would count it as failed.
+    if about.get("JobState") not in ("RUNNING", "SIGNALING") and about.get("Reason") != "TimeLimit":
+        return "somebody has cancelled it, or requeued it already"
+    return f"it was submitted with --no-requeue: {_AGAIN}" if about.get("Requeue") == "0" else None
+
+
+def _scontrol(*arguments: str) -> subprocess.CompletedProcess[str] | None:
+    """None where there is no such program, as in a container."""
+    try:
+        return subprocess.run(["scontrol", *arguments], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+def _failure(done: subprocess.CompletedProcess[str] | None) -> str | None:
+    if done is None:
+        return "scontrol cannot be run here"
+    return " ".join(done.stderr.split()) or f"status {done.returncode}" if done.returncode else None
+
+
+def restarted_in(run_dir: Path) -> bool:
+    """Whether this job was requeued by SLURM and has worked in this run folder before: then it goes on there."""
+    if int(os.environ.get("SLURM_RESTART_COUNT") or 0) == 0:
+        return False
+    try:
+        return json.loads((run_dir / "meta.json").read_text()).get("slurm_job") == os.environ["SLURM_JOB_ID"]
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,183 @@
+"""What is known of the jobs of a sweep, read from their run folders: whether finished, scores, minutes; as a table."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from datamodules.errors import InputError
+from experiments.results.records import METRICS, read_records
+from experiments.runtime.run_folder import write_text
+
+# Where and how a run works: may differ from the finished one all the same.
+_FREE = {
+    "": {"name", "group", "resume", "runs_dir", "run_dir", "data_dir", "label", "choices", "task"}
+    | {"logger", "callbacks", "checkpoint", "validation_sheets", "pictures", "lpips_weights", "niqe_model"},
+    "data": {"num_workers", "cache_dir", "root", "source"},
+    "trainer": {"accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar", "log_every_n_steps"},
+}
+
+
+@dataclass
+class Row:
+    """One line of the table.
+
+    Attributes:
+        run: name of the run folder, or of the task where there is none.
+        overrides: what distinguishes the job from the others.
+        state: done, failed, or unfinished.
+        best: best validation PSNR in dB so far.
+        test: mean test scores by protocol and metric.
+        minutes: of training, over all attempts.
+        message: why it failed.
+    """
+
+    run: str
+    overrides: str
+    state: str
+    best: float | None = None
+    test: dict[str, dict[str, float]] = field(default_factory=dict)
+    minutes: float | None = None
+    message: str = ""
+
+
+def score_of_finished(cfg: Mapping[str, Any]) -> float | None:
+    """The best validation PSNR of a run that has trained and tested with this configuration; None if it has not."""
+    folder = Path(cfg["run_dir"])
+    meta, before = _mapping(folder / "meta.json"), _mapping(folder / "config.yaml")
+    if "finished" not in meta or not _records(folder) or _identity(before) != _identity(cfg):
+        return None
+    return float(meta["finished"]["score"])
+
+
+def _records(folder: Path) -> list[dict[str, Any]]:
+    """The test results of a run; none if the file is missing or damaged, which the job itself names."""
+    try:
+        return read_records(folder / "results.json")
+    except InputError:
+        return []
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    """A file that may be missing or torn, which then says nothing; the job itself names what is wrong with it."""
+    try:
+        found = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _identity(cfg: Mapping[str, Any]) -> str:
+    parts = {key: value for key, value in cfg.items() if key not in _FREE[""]}
+    for section in ("data", "trainer"):
+        parts[section] = {k: v for k, v in (cfg.get(section) or {}).items() if k not in _FREE[section]}
+    callbacks = cfg.get("callbacks") or {}
+    parts["callbacks"] = {key: callbacks[key] for key in ("ema", "early_stopping") if key in callbacks}
+    return json.dumps(parts, sort_keys=True, default=str)
+
+
+def read_row(
+    cfg: Mapping[str, Any], overrides: str, error: str = "", trains: bool = True, completed: bool = False
+) -> Row:
+    """The row of a job.
+
+    Args:
+        error: its line if it has failed in this sweep.
+        trains: whether the job is a training, with a folder of its own that tells the rest.
+        completed: whether it came to its end in this sweep.
+    """
+    if not trains:
+        state = "failed" if error else "done" if completed else "unfinished"
+        return Row(str(cfg["name"]), overrides, state, message=error)
+    folder = Path(cfg["run_dir"])
+    score = score_of_finished(cfg)
+    state = "failed" if error else "unfinished" if score is None else "done"
+    curve, minutes = _curve(folder / "metrics.csv")
+    row = Row(folder.name, overrides, state, curve if score is None else score, minutes=minutes, message=error)
+    if state == "done":
+        sha = _mapping(folder / "meta.json")["finished"].get("checkpoint_sha256")
+        for record in _records(folder):
+            if record["checkpoint_sha256"] == sha and not record["suite"] and not record["self_ensemble"]:
+                row.test[record["protocol"]["name"]] = {m: record[m] for m in METRICS if m in record}
+    return row
+
+
+def _curve(path: Path) -> tuple[float | None, float | None]:
+    """Best validation PSNR of the last stage, and minutes, from a metrics.csv."""
+    try:
+        rows = list(csv.DictReader(path.read_text().splitlines()))
+    except OSError:
+        return None, None
+    stages = {row["train/stage"] for row in rows if row.get("train/stage")}
+    last = max(stages, key=float) if stages else None
+    begun = last is None
+    best = minutes = None
+    for row in rows:
+        begun = begun or row.get("train/stage") == last
+        try:
+            minutes = float(row["speed/minutes"]) if row.get("speed/minutes") else minutes
+            name = next(key for key in row if key.startswith("val/psnr/"))
+            if begun and row[name]:
+                best = max(float(row[name]), best if best is not None else float("-inf"))
+        except (StopIteration, TypeError, ValueError):
+            continue
+    return best, minutes
+
+
+def write_tables(folder: Path, rows: Sequence[Row]) -> None:
+    """Print the table; write it as `sweep.csv` (all digits) and `sweep.md` into the folder of the sweep."""
+    if not rows:
+        return
+    header, lines = cells(rows)
+    widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
+    print()
+    for line in [header, ["-" * width for width in widths], *lines]:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    for row in rows:
+        if row.message:
+            print(f"{row.run}: {row.message}")
+    markdown = [f"| {' | '.join(text.replace('|', chr(92) + '|') for text in line)} |" for line in [header, *lines]]
+    markdown.insert(1, "|" + " --- |" * len(header))
+    write_text(folder / "sweep.md", "\n".join(markdown) + "\n")
+    write_text(folder / "sweep.csv", _csv(rows))
+    print(f"table: {folder / 'sweep.md'}, {folder / 'sweep.csv'}", flush=True)
+
+
+def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines as text; columns that no row fills are left out."""
+    tests = list(dict.fromkeys((p, m) for row in rows for p in row.test for m in row.test[p]))
+    header = ["overrides", "best val dB", *(f"{p} {METRICS[m][0]}" for p, m in tests), "minutes", "state", "run"]
+    lines = [
+        [
+            row.overrides or "-",
+            _text(row.best, 2),
+            *(_text(row.test.get(p, {}).get(m), METRICS[m][1]) for p, m in tests),
+            _text(row.minutes, 1),
+            row.state,
+            row.run,
+        ]
+        for row in rows
+    ]
+    kept = [i for i in range(len(header)) if any(line[i].strip("-") for line in lines)]
+    return [header[i] for i in kept], [[line[i] for i in kept] for line in lines]
+
+
+def _text(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    tests = list(dict.fromkeys((p, m) for row in rows for p in row.test for m in row.test[p]))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = [f"test/{m}/{p}" for p, m in tests]
+    writer.writerow(["run", "overrides", "best_val_psnr", *names, "minutes", "state", "message"])
+    for row in rows:
+        scores = [row.test.get(p, {}).get(m) for p, m in tests]
+        writer.writerow([row.run, row.overrides, row.best, *scores, row.minutes, row.state, row.message])
+    return out.getvalue()

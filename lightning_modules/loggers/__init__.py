@@ -1,0 +1,1 @@
+"""Where a training is logged: CSV and W&B."""

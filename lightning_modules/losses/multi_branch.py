@@ -1,0 +1,155 @@
+"""Losses: functions of two images, and the multi-branch sum that a config composes of them.
+
+Every function takes (restored, target) of equal shape [B, C, H, W] and returns a scalar.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from datamodules.batch import Batch
+from networks.dan import to_support
+from networks.ops.luma import luma
+from networks.ops.resize import bicubic_resize, bilinear_shrink
+from networks.restored import Restored
+
+# "sum" is the sum over an image, its mean over the batch; "literal" is what the equations of ED-DSRN say.
+Reduction = Literal["mean", "literal", "sum"]
+
+# The batch field that each branch of `Restored` is compared with: the pyramid with reductions of it, the code with the
+# network's code of it.
+TARGETS = {"sr": "hr", "deblurred": "lr_sharp", "kernel": "kernel", "pyramid": "hr", "code": "kernel"}
+
+
+def mse(restored: Tensor, target: Tensor, reduction: Reduction = "mean") -> Tensor:
+    """Squared L2. "mean": over all elements; "literal", "sum": over an image, mean over the batch (ED-DSRN, eq. 4)."""
+    squared = (restored - target).square()
+    return squared.mean() if reduction == "mean" else squared.sum() / len(squared)
+
+
+def l1(restored: Tensor, target: Tensor, reduction: Reduction = "mean") -> Tensor:
+    """Absolute difference. "mean": over all elements; "literal", "sum": over an image, mean over the batch."""
+    absolute = (restored - target).abs()
+    return absolute.mean() if reduction == "mean" else absolute.sum() / len(absolute)
+
+
+def charbonnier(restored: Tensor, target: Tensor, reduction: Reduction = "mean", eps: float = 1e-3) -> Tensor:
+    """sqrt(d^2 + eps^2). "mean": over all elements; "literal": channels summed (ED-DSRN, eq. 5); "sum" (LapSRN)."""
+    distance = ((restored - target).square() + eps**2).sqrt()
+    if reduction == "sum":
+        return distance.sum() / len(distance)
+    return distance.mean() if reduction == "mean" else distance.sum(1).mean()
+
+
+# The optional keys of a term: the branches that have them, the words that they take, the default first.
+OPTIONS: dict[str, tuple[Collection[str], tuple[str, ...]]] = {
+    "reduction": (TARGETS, ("mean", "literal", "sum")),
+    "colour": (("sr", "pyramid"), ("rgb", "y")),
+    "resize": (("pyramid",), ("half_pixel", "tf1", "bicubic")),
+}
+FUNCTIONS: dict[str, Callable[[Tensor, Tensor, Reduction], Tensor]] = {
+    "mse": mse,
+    "l1": l1,
+    "charbonnier": charbonnier,
+}
+
+
+class MultiBranchLoss(nn.Module):
+    """A weighted sum of losses, one for each supervised branch of the network.
+
+    Where the network returns estimates of earlier loops too (`Restored.earlier`), every term is their mean.
+
+    Args:
+        terms: by branch (a field of `Restored`): `fn`, a name of `FUNCTIONS`; `weight`; optionally `reduction`; for
+            `sr` and the pyramid optionally `colour`, where "y" compares their luma and that of the target; for the
+            pyramid optionally `resize`, which reduces the target: "bicubic" (MATLAB's imresize) or a convention of
+            `networks.ops.resize.bilinear_resize`. The pyramid's term is the sum over its scales.
+
+    Raises:
+        ValueError: for an unknown branch, function, key, or word for one, a weight that is none, or no term at all.
+    """
+
+    def __init__(self, terms: Mapping[str, Mapping[str, Any]]) -> None:
+        super().__init__()
+        if not terms:
+            raise ValueError("loss.terms is empty, expected at least one branch")
+        for branch, term in terms.items():
+            if branch not in TARGETS:
+                raise ValueError(f"loss.terms.{branch}: unknown branch, expected one of {', '.join(TARGETS)}")
+            if not isinstance(term, Mapping):
+                raise ValueError(f"loss.terms.{branch}: found {term!r}, expected fn, weight and reduction")
+            options = {key: words for key, (branches, words) in OPTIONS.items() if branch in branches}
+            keys = ("fn", "weight", *options)
+            if unknown := set(term) - set(keys):
+                raise ValueError(f"loss.terms.{branch}: unknown key {min(unknown)}, expected {', '.join(keys)}")
+            if term.get("fn") not in FUNCTIONS:
+                raise ValueError(
+                    f"loss.terms.{branch}.fn: found {term.get('fn')!r}, expected one of {', '.join(FUNCTIONS)}"
+                )
+            weight = term.get("weight", 1.0)
+            if not isinstance(weight, int | float) or not weight >= 0:
+                raise ValueError(f"loss.terms.{branch}.weight: found {weight!r}, expected a number >= 0")
+            for key, words in options.items():
+                if term.get(key, words[0]) not in words:
+                    expected = f"{', '.join(words[:-1])} or {words[-1]}"
+                    raise ValueError(f"loss.terms.{branch}.{key}: found {term[key]!r}, expected {expected}")
+        self.terms = {branch: dict(term) for branch, term in terms.items()}
+
+    def forward(
+        self, restored: Restored, batch: Batch, encode: Callable[[Tensor], Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """The weighted total under "total" and the unweighted value of each term under its branch name.
+
+        Args:
+            encode: makes a kernel's code, for a network that is supervised on it.
+
+        Raises:
+            ValueError: if the network did not return a supervised branch, or the batch lacks its target.
+        """
+        estimates = [*(restored.earlier or ()), restored]
+        parts: dict[str, Tensor] = {}
+        total = torch.zeros((), device=batch.hr.device)
+        for branch, term in self.terms.items():
+            target = getattr(batch, TARGETS[branch])
+            if target is None or getattr(restored, branch) is None:
+                returned = getattr(restored, branch) is not None
+                missing = f"the batch has no {TARGETS[branch]!r}" if returned else f"the network returned no {branch!r}"
+                raise ValueError(f"loss.terms.{branch} cannot be computed: {missing}")
+            if branch == "code":
+                if encode is None:
+                    raise ValueError("loss.terms.code cannot be computed: the network has no encode for the kernels")
+                target = encode(target)
+            if branch == "kernel":
+                target = to_support(target, restored.kernel.shape[-1])  # type: ignore[union-attr]  # it is there
+            values = [_compare(getattr(estimate, branch), target, term) for estimate in estimates]
+            parts[branch] = torch.stack(values).mean()
+            total = total + float(term.get("weight", 1.0)) * parts[branch]
+        return {"total": total, **parts}
+
+
+def _compare(value: Tensor | list[Tensor], target: Tensor, term: Mapping[str, Any]) -> Tensor:
+    """One term of one estimate. In float32 under autocast: squares of small differences vanish in half precision."""
+    fn = FUNCTIONS[term["fn"]]
+    reduction = term.get("reduction", "mean")
+    target = target.float() if target.dtype in (torch.float16, torch.bfloat16) else target
+
+    def compared(images: Tensor) -> Tensor:
+        return luma(images.to(target.dtype)) if term.get("colour") == "y" else images.to(target.dtype)
+
+    if isinstance(value, Tensor):
+        return fn(compared(value), compared(target), reduction)
+    resize = term.get("resize", "half_pixel")
+    finer = range(len(value) - 1, -1, -1)  # coarsest first: reduced by 2^(n-1), ..., 2, 1
+    scales = [
+        fn(compared(estimate), compared(_shrink(target, 2**k, resize)), reduction)
+        for k, estimate in zip(finer, value, strict=True)
+    ]
+    return torch.stack(scales).sum()
+
+
+def _shrink(images: Tensor, factor: int, resize: str) -> Tensor:
+    if resize == "bicubic":
+        return bicubic_resize(images, factor, down=True)
+    return bilinear_shrink(images, factor, "tf1" if resize == "tf1" else "half_pixel")

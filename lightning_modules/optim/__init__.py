@@ -1,0 +1,1 @@
+"""Schedules, and optimisers with rules for parts of a network."""

@@ -1,0 +1,171 @@
+"""Photographs that are damaged, malicious or merely rare, each of which once went wrong."""
+
+import random
+import struct
+import tracemalloc
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from datamodules.errors import InputError
+from datamodules.io import exif as exif_bytes
+from datamodules.io import xmp as xmp_packet
+from datamodules.io.decode import decode_rgb8
+from datamodules.io.photo import Photograph
+from datamodules.io.read_photo import read_photograph
+from datamodules.io.write_photo import write_photograph
+from tests.datamodules.io.test_photographs import RGB, camera_exif, chunk, eight, png16, read, sixteen
+
+
+def test_packet_of_openings_takes_no_time() -> None:
+    packet = b"<xmp:Thumbnails>" * 200_000  # hours, once
+    assert xmp_packet.upright(packet) == packet
+    assert xmp_packet.upright(b"a<xmp:Thumbnails>b</xmp:Thumbnails>c" * 2) == b"acac"
+
+
+def tiff_with(tags: list[tuple[int, int]], behind: bytes) -> bytes:
+    """4x4 pixels of 16 bits, and tags of so many bytes, all of them the same ones at the end."""
+    short = {256: 4, 257: 4, 258: 16, 259: 1, 262: 1, 273: 8, 277: 1, 278: 4, 279: 32}
+    rows = {tag: struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in short.items()}
+    at = 8 + 2 + 12 * (len(short) + len(tags)) + 4
+    rows |= {tag: struct.pack("<HHII", tag, 7, size, at) for tag, size in tags}
+    directory = b"".join(row for _, row in sorted(rows.items()))
+    return b"II*\0" + struct.pack("<IH", 8, len(rows)) + directory + bytes(4) + behind
+
+
+def test_tags_that_share_their_bytes_take_no_memory(tmp_path: Path) -> None:
+    data = tiff_with([(50_000 + i, 1 << 20) for i in range(300)], bytes(1 << 20))
+    tracemalloc.start()
+    found = read(tmp_path, data)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 30 << 20  # of 300
+    assert found.pixels.shape == (4, 4, 1)
+    assert found.notes == ()
+
+
+def test_values_beyond_the_limit_are_no_exif(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datamodules.io.exif._MOST_BYTES", 1000)
+    found = read(tmp_path, tiff_with([(270, 400), (271, 400), (37724, 5000)], b"x" * 5000))  # the last is Photoshop's
+    assert found.exif is not None
+    assert found.notes == ()
+    found = read(tmp_path, tiff_with([(270, 400), (271, 400), (272, 400)], b"x" * 5000))
+    assert found.exif is None
+    assert found.notes == ("its EXIF has values of more than 64 MB, left out",)
+
+
+def test_damaged_exif_is_found_by_the_reader() -> None:
+    """Whatever `upright` lets through can be written."""
+    generator = random.Random(0)
+    written = 0
+    for _ in range(1500):
+        data = bytearray(camera_exif(generator.choice("<>")))
+        for _ in range(generator.choice((1, 1, 2, 4))):
+            data[generator.randrange(400)] = generator.choice((0, 1, 2, 3, 5, 7, 12, 13, 255, generator.randrange(256)))
+        try:
+            upright = exif_bytes.upright(bytes(data))
+        except exif_bytes.NoExif:
+            continue
+        for size in ((10, 10), (70_000, 300)):
+            exif_bytes.parts(exif_bytes.with_size(upright, *size))
+        written += 1
+    assert written > 300
+
+
+def test_thumbnail_that_lies_about_its_size_takes_nothing_along() -> None:
+    inner = struct.pack("<HHHII", 1, 36867, 2, 20, 150) + bytes(4)
+    data = b"II*\0" + struct.pack("<IHHHII", 8, 1, 34665, 4, 1, 120) + struct.pack("<I", 50)
+    small = struct.pack("<HHHIIHHIII", 2, 513, 4, 1, 90, 514, 4, 1, 5000, 0)
+    data = data.ljust(50, b"\0") + small.ljust(70, b"\0") + inner.ljust(30, b"\0") + b"2026:01:02 03:04:05\0"
+    _, _, found = exif_bytes.parts(exif_bytes.upright(data))
+    assert found[34665][36867].value == b"2026:01:02 03:04:05\0"
+
+
+@pytest.mark.parametrize(
+    ("across", "down"), [((0, 0), (0, 0)), ((1, 0), (1, 0)), ((300, 0), (1, 1)), ((2**32 - 1, 1),) * 2]
+)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_resolution_that_is_none(tmp_path: Path, bits: int, across: tuple[int, int], down: tuple[int, int]) -> None:
+    pixels = eight() if bits == 8 else sixteen()
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", resolution=((300, 1), (300, 1)), resolutionunit=2)
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        for code, value in ((282, across), (283, down)):
+            at = file.pages[0].tags[code].valueoffset
+            data[at : at + 8] = struct.pack("<II", *value)
+    found = read(tmp_path, bytes(data))
+    assert found.dpi is None or (bits == 16 and across[1] == 0)  # tifffile takes n/0 for n
+    assert np.array_equal(found.pixels, pixels)
+    for suffix in (".png", ".tif"):
+        write_photograph(tmp_path / f"b{suffix}", found)
+
+
+@pytest.mark.parametrize("dots", [0.1, 65535.0])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
+def test_every_resolution_that_is_read_can_be_written(tmp_path: Path, suffix: str, dots: float) -> None:
+    write_photograph(tmp_path / f"a{suffix}", Photograph(eight(), dpi=(dots, dots)))
+
+
+@pytest.mark.parametrize(("orientation", "expected"), [(3, (200, 100)), (6, (100, 200))])
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF", "16"])
+def test_quarter_turn_turns_the_resolution(
+    tmp_path: Path, kind: str, orientation: int, expected: tuple[int, int]
+) -> None:
+    if kind == "16":
+        tags = [(274, 3, 1, orientation, True)]
+        tifffile.imwrite(
+            tmp_path / "a", sixteen(), photometric="rgb", resolution=(200, 100), resolutionunit=2, extratags=tags
+        )
+    else:
+        exif = Image.Exif()
+        exif[274] = orientation
+        Image.fromarray(eight()).save(tmp_path / "a", kind, exif=exif, dpi=(200, 100))
+    assert read_photograph(tmp_path / "a").dpi == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("depth", "key"), [(1, 1), (2, 2), (4, 5), (8, 5)])
+def test_transparent_level_of_few_bits(tmp_path: Path, depth: int, key: int) -> None:
+    levels = np.arange(16).reshape(2, 8) % 2**depth
+    packed = [int("".join(f"{level:0{depth}b}" for level in row), 2).to_bytes(depth, "big") for row in levels.tolist()]
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 2, depth, 0, 0, 0, 0)) + chunk(b"tRNS", struct.pack(">H", key))
+    body = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in packed))) + chunk(b"IEND", b"")
+    found = read(tmp_path, b"\x89PNG\r\n\x1a\n" + header + body)
+    assert found.alpha is not None
+    assert np.array_equal(found.alpha == 0, levels == key)
+
+
+def test_png_keeps_how_its_colours_are_meant(tmp_path: Path) -> None:
+    chunks = [
+        (b"cICP", b"\x09\x10\0\1"),
+        (b"gAMA", struct.pack(">I", 100_000)),
+        (b"cHRM", struct.pack(">8I", *range(8))),
+    ]
+    found = read(tmp_path, png16(sixteen(), 2, *(chunk(*one) for one in chunks)))
+    write_photograph(tmp_path / "b.png", found)
+    data = (tmp_path / "b.png").read_bytes()
+    assert all(chunk(*one) in data[: data.index(b"IDAT")] for one in chunks)
+
+
+def test_profile_for_gray_is_not_put_into_colours(tmp_path: Path) -> None:
+    write_photograph(tmp_path / "a.webp", Photograph(eight()[:, :, :1], icc=RGB[:16] + b"GRAY" + RGB[20:]))
+    with Image.open(tmp_path / "a.webp") as image:
+        assert "icc_profile" not in image.info
+
+
+def test_too_wide_for_opencv_names_another_format(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png16(np.zeros((1, 1_000_001, 1), np.uint16), 0))
+    for decode in (read_photograph, decode_rgb8):
+        with pytest.raises(InputError, match="save it as a 16-bit TIFF"):
+            decode(tmp_path / "a.png")
+
+
+def test_tifffile_says_nothing_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = bytearray(tiff_with([(270, 4)], bytes(4)))
+    row = data.index(struct.pack("<HH", 270, 7))
+    data[row + 2 : row + 4] = struct.pack("<H", 99)  # no type
+    read(tmp_path, bytes(data))
+    assert not caplog.records

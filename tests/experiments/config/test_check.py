@@ -1,0 +1,171 @@
+"""Nodes of a config that do not fit each other, weights that do not fit the network, and what fits."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from networks.usrnet import USRNet
+from tests.conftest import Outcome
+from tests.experiments.config.test_bad_input import assert_refused
+
+Cli = Callable[..., Outcome]
+
+NO_DATA = ["data=folder", "data.root=nowhere", "trainer.accelerator=cpu", "logger=none"]
+COOPERATIVE = ["model=cooperative", "degradation=cooperative_old"]
+RULE = "+procedure.parameters.mine={match: '%s', %s}"
+JOINT = "procedure.stages.joint"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        # Rules for parts of the network.
+        (
+            [*COOPERATIVE, RULE % ("lstm.*", "clip: 3.0")],
+            ["procedure.parameters.mine.match: no parameter of CooperativeNet matches 'lstm.*'; its parts are deblur"],
+        ),
+        ([*COOPERATIVE, RULE % ("*", "rate: 1")], ["procedure.parameters.mine: unknown key rate, expected match, lr"]),
+        ([*COOPERATIVE, RULE % ("*", "clip: -1")], ["procedure.parameters.mine.clip: found -1, expected a norm > 0"]),
+        (["model=ed_dsrn", RULE % ("*", "lr: x")], ["procedure.parameters.mine.lr: found 'x', expected a factor"]),
+        (
+            ["model=ed_dsrn", RULE % ("*", "freeze: true")],
+            ["procedure.parameters: the rules freeze the whole network, nothing is left to train"],
+        ),
+        # Stages.
+        ([*COOPERATIVE, f"{JOINT}.train=blur.*"], [f"{JOINT}.train: no parameter of CooperativeNet matches 'blur.*'"]),
+        ([*COOPERATIVE, f"{JOINT}.epochs=0"], [f"{JOINT}.epochs: found 0, expected at least 1"]),
+        ([*COOPERATIVE, f"+{JOINT}.network.gate=true"], [f"{JOINT}.network.gate: CooperativeNet has no such option"]),
+        ([*COOPERATIVE, f"{JOINT}.network.branch=all"], [f"{JOINT}.network: branch is 'all', expected both"]),
+        (
+            [*COOPERATIVE, "procedure.stages.superres.inputs.lr=lr_clean"],
+            ["model: CooperativeNet in stage superres takes 'lr_clean', which degradation=cooperative_old does not"],
+        ),
+        (
+            [*COOPERATIVE, f"+{JOINT}.terms={{deblurred: {{fn: mse}}}}"],
+            [f"{JOINT}.terms.deblurred: CooperativeNet in stage joint has no such branch", "it returns sr"],
+        ),
+        ([*COOPERATIVE, f"+{JOINT}.terms={{sr: {{fn: l2}}}}"], [f"{JOINT}.terms.sr.fn: found 'l2', expected one of"]),
+        ([*COOPERATIVE, "scheduler=halving"], ["procedure: stages bring their own learning rates: set scheduler=none"]),
+        (["procedure=staged", "scheduler=none"], ["procedure: stages is empty, expected at least one stage"]),
+        (["model=ed_dsrn", "trainer.max_epochs=null"], ["trainer.max_epochs: found null, expected the number of epo"]),
+        # Losses.
+        (
+            ["model=gfn", "degradation=gaussian_21"],
+            ["loss.terms.deblurred: needs 'lr_sharp', which degradation=gaussian_21 does not provide"],
+        ),
+        (["model=usrnet", "loss=dan"], ["loss.terms.code: USRNet has no such branch", "it returns sr"]),
+        # Protocols and metrics.
+        (
+            ["model=usrnet_tiny", "protocol=[gfn]"],
+            ["protocol gfn shaves 1.5s pixels, 1.5 for s = 1: expected whole pixels"],
+        ),
+        (["protocol=[y_shave4]", "protocol.y_shave4.shave=2s"], ["protocol.y_shave4.shave", "2s"]),
+        (["metrics=[lpip]"], ["metrics: found 'lpip', expected lpips or niqe; did you mean lpips?"]),
+        (
+            ["metrics=[kernel_error]"],
+            ["'kernel_error': it is measured without being asked for, expected lpips or niqe"],
+        ),
+        (["metrics=[niqe]"], ["metrics: niqe needs a file: set niqe_model=FILE to the authors' modelparameters.mat"]),
+        (["metrics=[lpips]"], ["metrics: lpips needs a file: set lpips_weights=FILE to torchvision's AlexNet"]),
+        (["self_ensemble=true"], ["self_ensemble: found true", "task=evaluate run=RUN self_ensemble=true"]),
+        # Inputs and scales.
+        (
+            ["model=usrnet", "degradation=ed_dsrn"],
+            ["model: USRNet takes 'noise_level', which degradation=ed_dsrn does"],
+        ),
+        (
+            ["model=usrnet", "degradation=second_order"],
+            ["model: USRNet takes 'kernel', which degradation=second_order"],
+        ),
+        (["model=usrnet", "degradation.scale=5"], ["USRNet enlarges x1, x2, x3, x4, degradation.scale is 5: take sca"]),
+        (["model=usrnet", "degradation.scale=[2,5]"], ["degradation.scale is [2, 5]: take scales that it knows"]),
+        (
+            ["model=ed_dsrn", "degradation=usrnet_train"],
+            ["EDDSRN enlarges x4, degradation.scale is [1, 2, 3, 4]: they"],
+        ),
+        (["model=srn", "degradation=ed_dsrn"], ["model: SRN enlarges x1, degradation.scale is 4: they must be equal"]),
+        (["model=dan_usrnet", "degradation=ed_dsrn"], ["model: DANUSRNet learns what kernels there are", "draws none"]),
+        (["model=srn", "degradation=camera_shake", "data.gray=true"], ["data.gray: SRN as configured takes colour"]),
+        (["model=usrnet", "degradation.scale=2", "data.patch=100"], ["data.patch: 100", "nearest is data.patch=96"]),
+        # Schedules.
+        (
+            ["model=srn", "degradation=camera_shake", "scheduler.end=1"],
+            ["scheduler: end is 1, expected 0 to the learning rate 0.0001"],
+        ),
+        (["model=srn", "degradation=camera_shake", "scheduler.power=0"], ["scheduler: power is 0, expected a number"]),
+        (["model=usrnet", "scheduler.milestones=5"], ["scheduler.milestones: found 5"]),
+    ],
+)
+def test_parts_that_do_not_fit(cli: Cli, tmp_path: Path, overrides: list[str], parts: list[str]) -> None:
+    """Before any data is read: there is none."""
+    assert_refused(cli(*NO_DATA, *overrides), 2, *parts)
+    assert list(tmp_path.iterdir()) == []
+
+
+def make_usrnet() -> USRNet:
+    torch.manual_seed(5)
+    return USRNet(n_iter=1, widths=(2, 2, 2, 2), hyper_width=2)
+
+
+USRNET = ["model=usrnet", "model.n_iter=1", "model.widths=[2,2,2,2]", "model.hyper_width=2"]
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """Weights under the names of the authors' code."""
+    from tests.lightning_modules.checkpoints.test_checkpoint import official
+
+    torch.save(official(make_usrnet()), tmp_path / "published.pth")
+    return tmp_path / "published.pth"
+
+
+def test_published_weights_are_measured(
+    cli: Cli, published: Path, make_photographs: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = ["data=folder", f"data.root={make_photographs(2, 32, 40)}", "data.source.holdout=false"]
+    common = ["task=evaluate", *USRNET, *data, f"weights={published}", "trainer.accelerator=cpu", "name=measured"]
+    outcome = cli(*common, "degradation=usrnet_test")
+    assert outcome.status == 0, outcome.err
+    assert str(published) in (tmp_path / "runs" / "measured" / "results.json").read_text()
+    for degradation, message in (
+        ("second_order", "model: USRNet takes 'kernel', which degradation=second_order does not provide"),
+        ("usrnet_test degradation.scale=5", "model: USRNet enlarges x1, x2, x3, x4, degradation.scale is 5"),
+    ):
+        assert_refused(cli(*common, *f"degradation={degradation}".split(), "name=other"), 1, message)
+    assert_refused(cli(*common, "model.n_iter=2", "name=other"), 1, f"{published}: published weights of another size")
+    assert not (tmp_path / "runs" / "other").exists()
+
+
+def one_step(data: Path) -> list[str]:
+    sizes = ["data.patch=32", "data.batch_size=1", "data.samples_per_epoch=1", "data.num_workers=0"]
+    rest = ["trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=none", "name=one"]
+    return ["data=folder", f"data.root={data}", *sizes, *rest]
+
+
+def test_training_starts_from_given_weights(
+    cli: Cli, published: Path, make_photographs: Callable[..., Path], tmp_path: Path
+) -> None:
+    common = [*USRNET, *one_step(make_photographs(4, 32, 40)), "degradation.scale=2", "optimizer.lr=0.0"]
+    assert_refused(cli(*common, "weights=nowhere.pth"), 1, "nowhere.pth: no such file of weights")
+    assert not (tmp_path / "runs").exists()  # a mistake leaves nothing behind
+    outcome = cli(*common, f"weights={published}")
+    assert outcome.status == 0, outcome.err
+    last = torch.load(tmp_path / "runs" / "one" / "checkpoints" / "last.ckpt", weights_only=True)
+    for key, value in make_usrnet().state_dict().items():
+        assert torch.equal(last["state_dict"][f"network.{key}"], value)
+
+
+def test_a_gray_network_trains_on_colour_images_too(
+    cli: Cli, make_photographs: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Channel by channel."""
+    small = ["model=srn_gray", "model.widths=[2,2,2]", "model.n_blocks=1", "degradation=camera_shake"]
+    outcome = cli(*small, *one_step(make_photographs(4, 32, 40)), "data.gray=false")
+    assert outcome.status == 0, outcome.err
+
+
+def test_files_of_metrics_are_read_before_anything_else(cli: Cli) -> None:
+    outcome = cli("metrics=[niqe]", "niqe_model=gone.npz", *NO_DATA)
+    assert_refused(outcome, 1, "gone.npz: no such file; niqe_model has to be the authors' modelparameters.mat")

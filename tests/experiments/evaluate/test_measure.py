@@ -1,0 +1,222 @@
+"""What a measurement computes, and how often."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from datamodules import distributed
+from datamodules.batch import Batch
+from datamodules.degradations.pipelines import EDDSRNDegradation
+from datamodules.image_datamodule import ImageDataModule
+from datamodules.sources.folder import Folder
+from experiments.evaluate.measure import Conditions, Progress, Subject, baselines, facts, finished, measure
+from experiments.results.records import cell_folder, read_records
+from lightning_modules.callbacks import sheets
+from lightning_modules.metrics.protocol import Protocol
+from lightning_modules.metrics.psnr_ssim import psnr, ssim
+from lightning_modules.restoration import RestorationModule
+from networks.ops.resize import bicubic_resize
+from networks.restored import Restored
+
+PROTOCOLS = [Protocol("y_shave4", "y", 4), Protocol("rgb_shave_s", "rgb", "s")]
+CPU = torch.device("cpu")
+
+
+class Brighter(nn.Module):
+    """Bicubic enlargement, a little too bright; counts what it restores, and fails when it is told to."""
+
+    inputs, outputs, divisor, scale = ("lr",), ("sr",), 1, 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls, self.fails_at = 0, 0
+
+    def forward(self, lr: Tensor) -> Restored:
+        self.calls += 1
+        if self.calls == self.fails_at:
+            raise RuntimeError("killed")
+        return Restored(sr=bicubic_resize(lr, 4) + 0.02)
+
+
+@pytest.fixture
+def data(make_photographs: Callable[..., Path], tmp_path: Path) -> ImageDataModule:
+    source = Folder(str(make_photographs(count=5, height=50, width=46)), holdout=False)
+    made = ImageDataModule(source, EDDSRNDegradation(), seed=1, num_workers=0, cache_dir=str(tmp_path / "cache"))
+    made.setup("test")
+    return made
+
+
+def subject(folder: Path, **changes: Any) -> Subject:
+    return Subject(**{"label": "brighter", "folder": folder, "checkpoint": "c.ckpt", "sha256": "0", **changes})
+
+
+def call(module: RestorationModule, data: ImageDataModule, who: Subject, **options: Any) -> list[dict[str, Any]]:
+    return measure(module, data, who, Conditions({"_target_": "x.Y"}), device=CPU, **{"pictures": "none", **options})
+
+
+def test_records_of_the_network_and_of_bicubic(data: ImageDataModule, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    found = call(RestorationModule(Brighter(), PROTOCOLS), data, subject(run, seed=3), pictures="sheets")
+    assert read_records(run / "results.json") == found
+    assert [(r["model"], r["protocol"]["name"]) for r in found] == [
+        (m, p.name) for m in ("bicubic", "brighter") for p in PROTOCOLS
+    ]
+    for record in found:
+        ours = record["model"] == "brighter"
+        known = (record["seed"], record["checkpoint"], record["checkpoint_sha256"])
+        assert known == ((3, "c.ckpt", "0") if ours else (None, None, None))
+        assert (record["run"], record["dataset"], record["split"], record["scale"]) == ("run", "photographs", "test", 4)
+        assert (record["device"], record["threads"]) == ("cpu", torch.get_num_threads())
+        assert list(record["images"]) == [f"image{i}" for i in range(5)]
+        assert all(("seconds" in image) == ours for image in record["images"].values())
+    assert found[1]["protocol"]["shave"] == "s"
+    for batch in data.test_dataloader():
+        batch = data.on_after_batch_transfer(batch, 0)
+        assert batch.lr is not None
+        for record, offset in zip(found, (0, 0, 0.02, 0.02), strict=True):
+            protocol = Protocol(**record["protocol"]).at(4)
+            image = bicubic_resize(batch.lr, 4) + offset
+            expected = {"psnr": psnr(image, batch.hr, protocol).item(), "ssim": ssim(image, batch.hr, protocol).item()}
+            shown = {k: v for k, v in record["images"][batch.name[0]].items() if k != "seconds"}
+            assert shown == pytest.approx(expected, abs=1e-9)
+    pictures = run / "images" / "photographs"
+    assert len(list(pictures.glob("*_sr.png"))) == 5
+    assert all((pictures / f"image{i}.png").exists() for i in range(5))
+
+
+@pytest.mark.parametrize(("pictures", "count"), [("results", 5), ("none", 0)])
+def test_pictures_are_a_choice(data: ImageDataModule, tmp_path: Path, pictures: str, count: int) -> None:
+    run = tmp_path / "run"
+    cell = Conditions({"_target_": "x.Y"}, "s", {"degradation.scale": 4, "a.noise": 0.0, "b.sigma": [1.5, 2.0]})
+    measure(
+        RestorationModule(Brighter(), PROTOCOLS),
+        data,
+        subject(run),
+        cell,
+        device=CPU,
+        pictures=pictures,  # type: ignore[arg-type]  # one of the words
+    )
+    assert cell_folder(cell.cell) == "scale=4,noise=0,sigma=[1.5,2.0]"
+    found = sorted((run / "images").rglob("*.png"))
+    assert [file.name for file in found if file.stem.endswith("_sr")] == [f"image{i}_sr.png" for i in range(count)]
+    assert not [file.name for file in found if "_" not in file.stem]  # no sheets
+    assert all(file.parent == run / "images" / "photographs" / cell_folder(cell.cell) for file in found)
+
+
+def test_everything_is_measured_once(data: ImageDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: Counter[str] = Counter()
+
+    def counted(name: str) -> Any:
+        function = getattr(sheets, name)
+
+        def call(*arguments: Any) -> Any:
+            calls[name] += 1
+            return function(*arguments)
+
+        return call
+
+    for name in ("psnr", "ssim", "bicubic_resize"):
+        monkeypatch.setattr(sheets, name, counted(name))
+    call(RestorationModule(Brighter(), PROTOCOLS), data, subject(tmp_path / "run"), pictures="sheets")
+    # For each of five images the baseline by both protocols, the result by none: the module has measured it.
+    assert calls == {"psnr": 10, "ssim": 10, "bicubic_resize": 5}
+
+
+def test_without_a_baseline_only_the_network_is_recorded() -> None:
+    hr = torch.rand(1, 3, 48, 64, generator=torch.Generator().manual_seed(0))
+    batch = Batch(hr, ["a"], torch.arange(1), torch.arange(1), lr=hr[..., :11, :16], scale=4)
+    assert baselines(RestorationModule(Brighter(), PROTOCOLS), batch) == {}
+
+
+def test_further_metrics_are_measured_of_both(data: ImageDataModule, tmp_path: Path) -> None:
+    module = RestorationModule(Brighter(), PROTOCOLS)
+    module.metrics = {"niqe": lambda images, truth: images.mean((1, 2, 3))}
+    found = call(module, data, subject(tmp_path / "run"))
+    bicubic, network = found[0], found[2]
+    assert network["niqe"] == pytest.approx(bicubic["niqe"] + 0.02, abs=1e-6)
+
+
+def test_killed_in_the_middle_goes_on_with_the_next_image(data: ImageDataModule, tmp_path: Path) -> None:
+    whole = call(RestorationModule(Brighter(), PROTOCOLS), data, subject(tmp_path / "whole"))
+    run, network = tmp_path / "run", Brighter()
+    network.fails_at = 4
+    with pytest.raises(RuntimeError, match="killed"):
+        call(RestorationModule(network, PROTOCOLS), data, subject(run))
+    assert not (run / "results.json").exists()
+    (journal,) = run.glob(".unfinished-*.jsonl")
+    assert len(journal.read_text().splitlines()) == 3
+    journal.write_text(journal.read_text()[:-9])  # a kill may tear the line that was being written
+
+    # Other weights, or other image files, do not go on with these.
+    other = Brighter()
+    call(RestorationModule(other, PROTOCOLS), data, subject(tmp_path / "run", sha256="1"))
+    assert other.calls == 5
+
+    network = Brighter()
+    progress = Progress(5, show=False)
+    found = call(RestorationModule(network, PROTOCOLS), data, subject(run), progress=progress)
+    assert network.calls == 3
+    assert strip(found) == strip(whole)
+    assert not list(run.glob(".unfinished-*"))
+
+
+def strip(found: list[dict[str, Any]]) -> Any:
+    text = json.dumps([{**record, "run": "", "images": {}} for record in found])
+    images = [{n: {**v, "seconds": 0} for n, v in record["images"].items()} for record in found]
+    return text, images
+
+
+def test_changed_files_are_measured_again(data: ImageDataModule, tmp_path: Path) -> None:
+    run, network = tmp_path / "run", Brighter()
+    network.fails_at = 4
+    with pytest.raises(RuntimeError, match="killed"):
+        call(RestorationModule(network, PROTOCOLS), data, subject(run))
+    file = data.caches["test"].files[0]
+    file.write_bytes(file.read_bytes() + b" ")
+    network.calls, network.fails_at = 0, 0
+    call(RestorationModule(network, PROTOCOLS), data, subject(run))
+    assert network.calls == 5
+
+
+def test_images_are_divided_over_the_processes(
+    data: ImageDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, second, alone = tmp_path / "run", Brighter(), Brighter()
+    with monkeypatch.context() as patch:
+        for name, value in (("world", 2), ("rank", 1), ("barrier", None)):
+            patch.setattr(distributed, name, lambda value=value: value)
+        patch.setattr(distributed, "from_first", lambda value: value)
+        patch.setattr(distributed, "gather", lambda value: [value])
+        assert call(RestorationModule(second, PROTOCOLS), data, subject(run)) == []
+    assert second.calls == 2
+    (journal,) = run.glob(".unfinished-*.1.jsonl")
+    assert [json.loads(line)["image"] for line in journal.read_text().splitlines()] == ["image1", "image3"]
+    # What it has measured counts, though the other one never came.
+    found = call(RestorationModule(alone, PROTOCOLS), data, subject(run))
+    assert alone.calls == 3
+    assert list(found[0]["images"]) == [f"image{i}" for i in range(5)]
+
+
+def test_finished_cells_are_known_by_weights_images_and_metrics(data: ImageDataModule, tmp_path: Path) -> None:
+    run, module = tmp_path / "run", RestorationModule(Brighter(), PROTOCOLS)
+
+    def known(who: Subject, what: RestorationModule = module) -> int:
+        return len(finished(what, data, who, facts(who, data, Conditions({"_target_": "x.Y"}), CPU)))
+
+    assert known(subject(run)) == 0
+    call(module, data, subject(run))
+    assert known(subject(run)) == 4
+    assert known(subject(run, sha256="1")) == 0
+    assert known(subject(run, checkpoint="other.ckpt")) == 0
+    assert known(subject(run), RestorationModule(Brighter(), PROTOCOLS[:1])) == 2
+    more = RestorationModule(Brighter(), PROTOCOLS)
+    more.metrics = {"niqe": lambda images, truth: images.mean((1, 2, 3))}
+    assert known(subject(run), more) == 0
+    data.numbers["test"] = data.numbers["test"][1:]
+    assert known(subject(run)) == 0

@@ -1,0 +1,89 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from datamodules.errors import InputError
+from experiments.runtime.run_folder import open_run, run_name, write_text
+
+CHOICES = {"model": "ed_dsrn", "data": "div2k", "experiment": None}
+
+
+@pytest.mark.parametrize(
+    ("choices", "overrides", "expected"),
+    [
+        (CHOICES, ["model=ed_dsrn", "data=div2k"], "ed_dsrn-div2k"),
+        (CHOICES, ["model=ed_dsrn", "data=div2k", "resume=auto", "logger=none"], "ed_dsrn-div2k"),
+        (CHOICES, ["seed=3", "model.n_units=1"], "ed_dsrn-div2k-model.n_units=1-seed=3"),
+        (CHOICES, ["model.n_units=1", "seed=3"], "ed_dsrn-div2k-model.n_units=1-seed=3"),
+        ({**CHOICES, "experiment": "quickstart"}, ["experiment=quickstart"], "quickstart"),
+        ({**CHOICES, "experiment": "a"}, ["experiment=a", "model=ed_srn"], "a-model=ed_srn"),
+        ({**CHOICES, "data": "folder"}, ["data=folder", "data.root=/x/y/train"], "ed_dsrn-folder-data.root=y_train"),
+        (CHOICES, ["callbacks=ema", "+callbacks.x={a: 1}"], "ed_dsrn-div2k-callbacks=ema"),
+        (CHOICES, ["callbacks.ema.decay=0.9"], "ed_dsrn-div2k-callbacks.ema.decay=0.9"),
+        (CHOICES, ["model.widths=[1, 2]"], "ed_dsrn-div2k-model.widths=_1,_2_"),
+        (CHOICES, ["data.num_workers=4", "task=train", "trainer.accelerator=cpu"], "ed_dsrn-div2k"),
+    ],
+)
+def test_name_is_that_of_the_experiment(choices: dict[str, str], overrides: list[str], expected: str) -> None:
+    assert run_name(choices, overrides) == expected
+
+
+def test_long_names_stay_different() -> None:
+    names = {run_name(CHOICES, [f"model.widths=[{'64,' * 50}{i}]"]) for i in range(5)}
+    assert len(names) == 5
+    assert max(map(len, names)) <= 120
+
+
+def config(lr: float = 1e-3, root: str = "a") -> dict[str, object]:
+    return {"seed": 0, "optimizer": {"lr": lr}, "data": {"root": root, "patch": 32}, "trainer": {"max_epochs": 1}}
+
+
+def test_taken_name_is_refused_with_the_ways_out(tmp_path: Path) -> None:
+    meta = open_run(tmp_path / "r", config(), "never")
+    with pytest.raises(InputError, match=r"exists already: continue it with resume=auto, or .* name=\.\.\."):
+        open_run(tmp_path / "r", config(), "never")
+    again = open_run(tmp_path / "r", config(root="moved"), "auto")
+    assert again["wandb_id"] == meta["wandb_id"]
+    assert len(again["continued"]) == 1
+    assert json.loads((tmp_path / "r" / "meta.json").read_text()) == again
+
+
+def test_another_configuration_cannot_continue_a_run(tmp_path: Path) -> None:
+    open_run(tmp_path / "r", config(), "never")
+    before = (tmp_path / "r" / "config.yaml").read_text()
+    with pytest.raises(InputError, match=r"optimizer\.lr was 0\.001 in this run and is 0\.5 now"):
+        open_run(tmp_path / "r", config(lr=0.5), "auto")
+    assert (tmp_path / "r" / "config.yaml").read_text() == before
+
+
+def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot be written: .* choose another runs_dir="):
+        open_run(tmp_path / "file" / "r", config(), "never")
+
+
+def test_write_text_leaves_the_old_file_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "results.json"
+    write_text(target, "old")
+
+    def full(self: Path, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        write_text(target, "new")
+    assert target.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_meta_says_what_ran(tmp_path: Path) -> None:
+    meta = open_run(tmp_path / "r", config(), "never")
+    assert {"git_commit", "versions", "device", "command", "wandb_id"} <= set(meta)
+    assert meta["versions"]["torch"] != "not installed"
+
+
+def test_what_is_taken_out_and_seeds_are_in_the_name() -> None:
+    assert run_name(CHOICES, ["~loss.terms.deblurred"]).endswith("loss.terms.deblurred=removed")
+    long = [f"model.widths=[{'64,' * 50}1]"]
+    assert run_name(CHOICES, [*long, "seed=1"]).removesuffix("seed=1") == run_name(CHOICES, [*long, "seed=2"])[:-6]

@@ -1,0 +1,560 @@
+"""task=serve, mostly through its endpoint and as bytes over HTTP; and once by a visitor with a browser."""
+
+import os
+import socket
+import struct
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from typing import Any
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+import skimage
+import torch
+from gradio_client import handle_file
+from gradio_client.client import Job
+from gradio_client.exceptions import AppError
+from omegaconf import OmegaConf
+from PIL import Image
+from selenium.webdriver.common.keys import Keys
+
+from datamodules.degradations.kernel_spec import given_kernel
+from datamodules.errors import InputError
+from experiments.restore import Restorer
+from experiments.serve.blur_controls import Blur, figure
+from experiments.serve.examples import EXAMPLES, write_examples
+from experiments.serve.models import KEPT, Entry, Menu, _told_apart, menu_of
+from experiments.serve.service import Cancelled, Desk, Settings
+from experiments.serve.temp_files import PREFIX, Folder, remove_left
+from networks.ops.resize import bicubic_resize
+from tests.conftest import Outcome, photograph
+from tests.experiments.conftest import Trained
+from tests.helpers.served import Served, serve, wait_for
+from tests.helpers.visitor import Visitor, needs_browser
+
+Cli = Callable[..., Outcome]
+RICHARDSON_LUCY = {"_target_": "networks.classical.RichardsonLucy", "iterations": 200}
+BICUBIC = {"_target_": "networks.bicubic.Bicubic", "scale": 1}
+
+
+@pytest.fixture(scope="module")
+def served(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """ED-DSRN of 4 channels, and Richardson-Lucy, which needs a kernel and takes as long as it is given."""
+    found = serve(
+        tmp_path_factory.mktemp("served"),
+        [
+            f"run={trained.run}",
+            "model=richardson_lucy",
+            "model.iterations=200",
+            "task.max_upload_mb=1",
+            "task.max_pixels=40000",
+            "task.max_queue=1",
+        ],
+    )
+    yield found
+    if found.process.poll() is None:
+        found.stop()
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "picture.png"
+    Image.fromarray(photograph(31, 37, 3)).save(path)
+    return path
+
+
+def header_only_png(path: Path, width: int, height: int) -> Path:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    return path
+
+
+def test_result_is_that_of_the_python_api(served: Served, trained: Trained, picture: Path) -> None:
+    file, report = served.restore(picture, model="tiny", checkpoint="best")
+    expected = Restorer.load(trained.run, device="cpu").restore(np.asarray(Image.open(picture)), scale=4).sr
+    assert Path(file).name == "picture_x4.png"
+    assert np.array_equal(np.asarray(Image.open(file)), expected)
+    assert "**148 × 124** from 37 × 31" in report
+    assert "tiny, best" in report
+
+
+def test_kernel_by_formula_and_by_file(served: Served, picture: Path, tmp_path: Path) -> None:
+    kernel = given_kernel("motion:5,30")
+    np.save(tmp_path / "kernel.npy", kernel.numpy())
+    network = Restorer.load(None, model=RICHARDSON_LUCY, device="cpu")
+    expected = network.restore(np.asarray(Image.open(picture)), 2, kernel, 0.02).sr
+    for given in ({"kernel": "motion:5,30"}, {"kernel_file": handle_file(str(tmp_path / "kernel.npy"))}):
+        file, _ = served.restore(picture, model="richardson_lucy", scale=2, noise_level=0.02, **given)
+        assert np.abs(np.asarray(Image.open(file)).astype(int) - expected).max() <= 1  # rounding of FFTs
+
+
+def test_sixteen_bit_and_transparency_come_back(served: Served, tmp_path: Path) -> None:
+    pixels = np.dstack([photograph(20, 24, 1), np.full((20, 24), 128, np.uint8)]).astype(np.uint16) * 257
+    cv2.imwrite(str(tmp_path / "deep.png"), pixels[..., [2, 1, 0, 3]])
+    file, report = served.restore(tmp_path / "deep.png", model="tiny")
+    found = cv2.imread(file, cv2.IMREAD_UNCHANGED)
+    assert found.dtype == np.uint16
+    assert found.shape == (80, 96, 4)
+    assert (found[..., 3] == 128 * 257).all()
+    assert "Transparency" in report
+    file, report = served.restore(tmp_path / "deep.png", model="tiny", file_format="JPEG")
+    assert Path(file).name == "deep_x4.png"
+    assert "JPEG holds 8" in report
+    assert str(served.folder) not in report
+
+
+def text_file(folder: Path) -> Path:
+    (folder / "notes.jpg").write_text("no photograph\n")
+    return folder / "notes.jpg"
+
+
+def too_large(folder: Path) -> Path:
+    Image.new("RGB", (201, 200)).save(folder / "large.png")
+    return folder / "large.png"
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (text_file, "notes.jpg: is no PNG, JPEG, BMP, TIFF or WebP image"),
+        (lambda folder: header_only_png(folder / "bomb.png", 50000, 50000), "bomb.png: has more than"),
+        (lambda folder: header_only_png(folder / "bomb.png", 9000, 9000), "has 9000x9000 pixels, more than 40000"),
+        (too_large, "large.png: has 201x200 pixels, more than 40000"),
+    ],
+)
+def test_what_is_no_photograph_is_refused(
+    served: Served, tmp_path: Path, make: Callable[[Path], Path], expected: str
+) -> None:
+    with pytest.raises(AppError) as refused:
+        served.restore(make(tmp_path), model="tiny")
+    assert expected in str(refused.value)
+    assert str(served.folder) not in str(refused.value)  # the server's folders are nobody's business
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"model": "nobody"}, "nobody, : not served here: choose one of tiny, richardson_lucy"),
+        ({"model": "tiny", "scale": 3}, "scale: found 3"),
+        ({"model": "tiny", "kernel": "none"}, "leave it away"),
+        ({"model": "richardson_lucy", "scale": 2}, "needs the blur kernel"),
+        ({"model": "richardson_lucy", "kernel": "/etc/hostname"}, "found '/etc/hostname', expected gaussian:WIDTH"),
+        ({"model": "richardson_lucy", "kernel": "disk:900"}, "expected at most"),
+        ({"model": "tiny", "file_format": "PSD"}, "found 'PSD', expected one of"),
+        ({"model": "richardson_lucy", "kernel_file": b"MATLAB"}, "kernel.mat: expected a kernel as an image or .npy"),
+    ],
+)
+def test_settings_that_cannot_be_are_told_in_a_line(
+    served: Served, picture: Path, tmp_path: Path, options: dict[str, Any], expected: str
+) -> None:
+    if content := options.get("kernel_file"):
+        (tmp_path / "kernel.mat").write_bytes(content)
+        options = {**options, "kernel_file": handle_file(str(tmp_path / "kernel.mat"))}
+    with pytest.raises(AppError) as refused:
+        served.restore(picture, **options)
+    assert expected in str(refused.value)
+    assert "\n" not in str(refused.value).strip()
+    assert str(served.folder) not in str(refused.value)
+    assert "Traceback" not in (served.folder / "err").read_text()
+
+
+def test_large_requests_are_refused(served: Served) -> None:
+    upload = f"{served.address}/gradio_api/upload"
+    large = bytes(2 * 2**20 + 1)
+    half = bytes(2**20 - 1000)
+    parts = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    pieces = iter([parts, *[bytes(2**20)] * 3])  # its length is not said
+    typed = {"content-type": "multipart/form-data; boundary=x"}
+    with httpx.Client(trust_env=False) as http:
+        assert http.post(upload, files={"files": ("a.png", half)}).status_code == 200
+        assert http.post(upload, files={"files": ("a.png", large)}).status_code == 413
+        assert http.post(upload, files=[("files", ("a.png", half))] * 3).status_code == 413
+        for path in ("queue/join", "run/predict", "call/restore"):  # without a file: no larger than they need be
+            answer = http.post(f"{served.address}/gradio_api/{path}", content=bytes(2**20 + 1))
+            assert answer.status_code == 413, path
+        assert http.post(upload, headers=typed, content=pieces).status_code == 413
+
+
+def test_other_files_and_addresses_are_not_for_the_asking(served: Served) -> None:
+    for path in (
+        "/etc/hostname",
+        str(Path(__file__)),
+        "run.py",
+        str(served.folder / "out"),
+        "http://example.org/a.png",
+    ):
+        assert served.ask(f"/gradio_api/file={path}").status_code == 403, path
+    meta = {"_type": "gradio.FileData"}
+    with httpx.Client(trust_env=False) as http:
+        for path in ("/etc/hostname", "http://example.org/a.png", "https://huggingface.co/a.png", "https://hf.co/a"):
+            data = {"data": [{"path": path, "meta": meta}, *[None] * 8]}
+            event = http.post(f"{served.address}/gradio_api/call/restore", json=data).json()["event_id"]
+            answer = http.get(f"{served.address}/gradio_api/call/restore/{event}").text
+            assert answer.startswith("event: error"), path
+    assert served.ask("/monitoring").status_code == 403
+    assert not (served.folder / "asked").exists()  # nor was the name of a host looked up
+
+
+def test_no_way_past_the_queue(served: Served) -> None:
+    config = served.ask("/config").json()
+    waiting = [one["id"] for one in config["dependencies"] if one["queue"] and one["backend_fn"]]
+    assert len(waiting) == 7
+    with httpx.Client(trust_env=False) as http:
+        for way in ("run", "api"):
+            assert http.post(f"{served.address}/gradio_api/{way}/restore", json={"data": []}).status_code == 404
+            for number in waiting:
+                body = {"data": [], "fn_index": number}
+                assert http.post(f"{served.address}/gradio_api/{way}/predict", json=body).status_code == 404, number
+
+
+def test_example_that_does_not_exist(served: Served) -> None:
+    config = served.ask("/config").json()
+    pick = next(one["id"] for one in config["dependencies"] if one["targets"][0][1] == "select")
+    said = (served.folder / "err").read_text()
+    with httpx.Client(trust_env=False) as http:
+        for index, status in ((0, 200), (5, 500), (-1, 500), ("x", 500), ([1, 2], 500), (None, 500)):
+            body = {"data": ["tiny", "best"], "fn_index": pick, "event_data": {"index": index, "value": None}}
+            answer = http.post(f"{served.address}/gradio_api/run/predict", json=body)
+            assert answer.status_code == status, index
+    assert (served.folder / "err").read_text() == said
+
+
+def slow_job(served: Served, tmp_path: Path) -> Job:
+    """A restoration of seconds, which has begun."""
+    Image.fromarray(photograph(200, 200, 5)).save(tmp_path / "slow.png")
+    options = {"model": "richardson_lucy", "scale": 2, "kernel": "gaussian:2", "noise_level": 0.0}
+    job = served.client().submit(handle_file(str(tmp_path / "slow.png")), **options, api_name="/restore")
+    wait_for(lambda: job.status().code.name == "PROCESSING", served.process, served.folder)
+    return job
+
+
+def test_two_at_once_get_their_own_and_a_third_is_sent_away(served: Served, tmp_path: Path) -> None:
+    """One is restored, one waits, and the queue is full."""
+    jobs = [slow_job(served, tmp_path)]
+    second, third = served.client(), served.client()
+    small = tmp_path / "small.png"
+    Image.fromarray(photograph(20, 30, 6)).save(small)
+    jobs.append(second.submit(handle_file(str(small)), model="tiny", api_name="/restore"))
+    wait_for(lambda: jobs[1].status().code.name == "IN_QUEUE", served.process, served.folder)
+    with pytest.raises(Exception, match=r"[Qq]ueue is full|busy"):
+        third.predict(handle_file(str(small)), model="tiny", api_name="/restore")
+    sizes = [Image.open(job.result(60)[0]).size for job in jobs]
+    assert sizes == [(400, 400), (120, 80)]
+
+
+@pytest.fixture
+def visitor(served: Served, tmp_path: Path) -> Iterator[Visitor]:
+    found = Visitor(served.address, tmp_path / "profile")
+    yield found
+    found.browser.quit()
+
+
+@pytest.mark.browser
+@needs_browser
+def test_a_visit(served: Served, visitor: Visitor, trained: Trained, tmp_path: Path) -> None:
+    said = (served.folder / "err").read_text()
+    # A blind network: upload, restore, compare, download in another format.
+    pixels = photograph(40, 56, 2)
+    Image.fromarray(pixels).save(tmp_path / "mine.png")
+    visitor.send(tmp_path / "mine.png")
+    visitor.until(lambda: "56 × 40, colour, 8 bit" in visitor.one("#preview").text)
+    assert not visitor.one("#cancel").is_enabled()
+    assert not [box for box in visitor.all("#blur, #noise_level") if box.is_displayed()]
+    before, after = visitor.restore()
+    assert np.array_equal(after, Restorer.load(trained.run, device="cpu").restore(pixels, 4).sr)
+    assert before.shape == after.shape
+    assert "224 × 160 from 56 × 40" in visitor.one("#report").text
+    visitor.choose("format", "TIFF")
+    visitor.until(lambda: visitor.one("#download").text == "Download mine_x4.tif")
+
+    # A network that is told the kernel, which is drawn while a slider moves; an example brings its own.
+    visitor.choose("model", "richardson_lucy")
+    visitor.until(lambda: [box for box in visitor.all("#blur") if box.is_displayed()])
+    drawn = visitor.one("#kernel img").get_attribute("src")
+    visitor.one("#width input[type=range]").send_keys(Keys.ARROW_RIGHT)
+    visitor.until(lambda: visitor.one("#kernel img").get_attribute("src") != drawn)
+    visitor.browser.execute_script("document.querySelector('#noise_level').scrollIntoView({block: 'end'})")
+    assert visitor.browser.execute_script("return document.querySelector('#go').getBoundingClientRect().top") > 0
+    visitor.all("#examples button.thumbnail-item")[1].click()
+    visitor.until(lambda: "226 × 150" in visitor.one("#preview").text)
+    visitor.until(lambda: "13 × 13 pixels" in visitor.one("#kernel").text)
+    visitor.until(lambda: visitor.one("#length input[type=number]").get_attribute("value") == "11")
+    _, after = visitor.restore()
+    example = next((served.own[0] / "lasting").glob("chelsea*"))
+    network = Restorer.load(
+        None, model={"_target_": "networks.classical.RichardsonLucy", "iterations": 200}, device="cpu"
+    )
+    expected = network.restore(np.asarray(Image.open(example)), 2, given_kernel("motion:11,30"), 0.01).sr
+    assert np.abs(after.astype(int) - expected).max() <= 1  # rounding of FFTs
+
+    # What is no photograph is refused in words, and taken away.
+    (tmp_path / "<b>notes.jpg").write_text("no photograph\n")
+    visitor.send(tmp_path / "<b>notes.jpg")
+    assert "notes.jpg: is no PNG, JPEG" in visitor.message()
+    visitor.until(lambda: "Drop File Here" in visitor.one("#photograph").text)
+    (tmp_path / "large.png").write_bytes(bytes(2**20 + 1))
+    visitor.send(tmp_path / "large.png")
+    assert "maximum allowed size" in visitor.message()
+    visitor.one("#go").click()
+    assert "No photograph yet" in visitor.message()
+    visitor.until(lambda: visitor.one("#go").is_enabled())
+
+    assert visitor.asked_hosts() == {visitor.address.split("/")[2]}
+    assert (served.folder / "err").read_text() == said
+
+
+def test_nothing_is_written_elsewhere_and_nobody_asked(served: Served) -> None:
+    """After all the requests above."""
+    assert list((served.folder / "work").iterdir()) == []
+    assert [path.name[:16] for path in served.own] == ["deblur-sr-serve-"]
+    assert not (served.folder / "asked").exists()
+
+
+def test_interrupt_ends_it_and_leaves_nothing(served: Served, tmp_path: Path) -> None:
+    """Comes last: the other tests' server is stopped, in the middle of a restoration."""
+    before = (served.folder / "err").read_text()
+    job = slow_job(served, tmp_path)
+    status, said = served.stop()
+    assert status == 130
+    assert said.removeprefix(before) == "stopped by SIGINT\n"
+    assert served.own == []
+    with pytest.raises(Exception):  # noqa: B017, PT011  # of whatever kind: there is nobody to answer
+        job.result(30)
+
+
+# Without a server.
+
+
+def test_port_that_is_taken(cli: Cli) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        outcome = cli("task=serve", "model=bicubic", f"task.port={port}")
+    assert outcome.status == 1
+    assert outcome.err.startswith(f"task.host=127.0.0.1 task.port={port}: cannot listen there (Address already in use)")
+    assert outcome.err.count("\n") == 1
+
+
+def test_port_that_does_not_exist(cli: Cli) -> None:
+    outcome = cli("task=serve", "model=bicubic", "task.port=99999")
+    assert outcome.status == 1
+    assert outcome.err.startswith("task.host=127.0.0.1 task.port=99999: cannot listen there (")
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [(None, "needs gradio, which is not installed: "), ("3.18.0", "needs gradio 6, found 3.18.0: ")],
+)
+def test_missing_extra(cli: Cli, monkeypatch: pytest.MonkeyPatch, version: str | None, expected: str) -> None:
+    def found(name: str) -> str:
+        if version is None:
+            raise PackageNotFoundError(name)
+        return version
+
+    monkeypatch.setattr("importlib.metadata.version", found)
+    outcome = cli("task=serve", "model=bicubic")
+    assert outcome.status == 1
+    assert expected in outcome.err
+    assert "pip install -c constraints.txt -e '.[serve]'" in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], "runs: no run with a checkpoint there"),
+        (["run=nowhere"], "run=nowhere: no run folder"),
+        (["ckpt=nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
+        (["model=bicubic", "task.max_queue=0"], "task.max_queue: found 0, expected more than 0"),
+    ],
+)
+def test_what_cannot_be_served_is_said_at_once(cli: Cli, tmp_path: Path, overrides: list[str], expected: str) -> None:
+    outcome = cli("task=serve", "task.port=0", *overrides)
+    assert outcome.status == 1
+    assert outcome.err.startswith(expected)
+    assert outcome.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    made = Folder(keep_minutes=10, max_bytes=10**9)
+    yield made
+    made.close()
+
+
+def test_old_files_are_deleted_and_examples_stay(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    upload, lasting = folder.make("a.png"), folder.lasting / "example.png"
+    upload.write_bytes(b"")
+    lasting.write_bytes(b"")
+    os.utime(upload, (0, 0))  # as old as whoever sent it says
+    folder.sweep()
+    assert upload.exists()
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 601)
+    folder.sweep()
+    assert not upload.parent.exists()
+    assert lasting.exists()
+
+
+def test_oldest_files_go_where_there_are_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = Folder(keep_minutes=10, max_bytes=2 * 8192 + 1)
+    paths = [folder.make(f"{number}.png") for number in range(4)]
+    for path in paths:
+        path.write_bytes(bytes(8192))
+        time.sleep(0.02)  # the clock of a file system is coarse
+    folder.sweep()
+    assert [path.exists() for path in paths] == [False, False, True, True]
+    with pytest.raises(InputError, match=r"^0.png: is no longer here: files are deleted after 10 minutes"):
+        Desk(folder, 10_000).converted(paths[0], ".tif")
+    folder.close()
+
+
+def test_folder_of_a_killed_server_is_deleted_and_no_other(folder: Folder, tmp_path: Path) -> None:
+    left, foreign = tmp_path / f"{PREFIX}left", tmp_path / f"{PREFIX}foreign"
+    for path in (left / "files", foreign):
+        path.mkdir(parents=True)
+    (left / "files" / "a.png").write_bytes(b"")
+    (left / "lock").write_bytes(b"")
+    (tmp_path / f"{PREFIX}link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "lock").write_bytes(b"")
+    remove_left(tmp_path)
+    assert not left.exists()
+    assert foreign.exists()  # is just being made, or is none of ours
+    assert (tmp_path / "elsewhere" / "lock").exists()
+    assert folder.lasting.exists()  # is in use
+
+
+def test_cancel_ends_a_restoration_between_layers(folder: Folder, picture: Path) -> None:
+    """Before the network is through, which would report one tile done."""
+    desk = Desk(folder, 10_000)
+    seen: list[int] = []
+
+    class Slow(torch.nn.Identity):
+        inputs, outputs, divisor, scale = ("lr",), ("sr",), 1, 1
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = torch.nn.ModuleList(torch.nn.Identity() for _ in range(5))
+
+        def forward(self, lr: torch.Tensor) -> Any:
+            for number, layer in enumerate(self.layers):
+                seen.append(number)
+                if number == 2:
+                    desk.cancel("visitor")
+                layer(lr)
+
+    from experiments.restore.load import Loaded
+
+    restorer = Restorer(Loaded("slow", lambda _: Slow(), (1,)), "cpu")
+    ticket, other = desk.ticket("visitor"), desk.ticket("another")
+    progress: list[int] = []
+    with pytest.raises(Cancelled):
+        desk.restore(picture, restorer, Settings(1), lambda done, _: progress.append(done), ticket)
+    assert (seen, progress) == ([0, 1, 2], [])
+    with pytest.raises(Cancelled):  # cancelled while it waited
+        desk.restore(picture, restorer, Settings(1), lambda *_: None, ticket)
+    bicubic = Restorer.load(None, model=BICUBIC, device="cpu")
+    assert desk.restore(picture, bicubic, Settings(2), lambda *_: None, other).size == (74, 62)
+
+
+def test_comparison_is_lossless_and_starts_from_our_bicubic(folder: Folder, picture: Path) -> None:
+    bicubic = Restorer.load(None, model=BICUBIC, device="cpu")
+    done = Desk(folder, 10_000).restore(picture, bicubic, Settings(3), lambda *_: None)
+    pixels = torch.from_numpy(np.array(Image.open(picture))).permute(2, 0, 1)[None] / 255
+    expected = (255 * bicubic_resize(pixels, 3).clamp(0, 1)).round().byte()[0].permute(1, 2, 0).numpy()
+    for path in (done.before, done.after, done.file):
+        assert np.array_equal(np.asarray(Image.open(path)), expected), path
+
+
+def test_menu_keeps_the_last_networks_and_tells_namesakes_apart() -> None:
+    found = [Entry(f"model{i}", "best", Path(f"{i}.ckpt")) for i in range(KEPT + 1)]
+    loaded: list[str] = []
+    menu = Menu(found, lambda entry: loaded.append(entry.model))  # type: ignore[arg-type,func-returns-value]
+    for entry in (*found, found[-1], found[0]):
+        menu.restorer(entry.model, "best")
+    assert loaded == [*(entry.model for entry in found), "model0"]
+    twins = _told_apart([Entry("a", "best", Path("x/best.ckpt")), Entry("a", "best", Path("y/best.ckpt"))])
+    assert [entry.model for entry in twins] == ["a", "a (2)"]
+
+
+def test_runs_that_cannot_be_loaded_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of those that were only found below `runs_dir`; the first that can be is loaded, the rest when asked for."""
+    for name in ("a", "b", "c"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        (tmp_path / name / "checkpoints" / "best.ckpt").write_bytes(b"damaged")
+        (tmp_path / name / "config.yaml").write_text("")
+    loaded: list[str] = []
+
+    def load(entry: Entry) -> Restorer:
+        loaded.append(entry.model)
+        if entry.model != "b":
+            raise InputError(f"{entry.file}: damaged")
+        return Restorer.load(None, model=BICUBIC, device="cpu")
+
+    monkeypatch.setattr("experiments.serve.models.loader", lambda cfg: load)
+    monkeypatch.setattr("experiments.serve.models._named", lambda cfg: [])
+    cfg = OmegaConf.create({"runs_dir": str(tmp_path)})
+    menu = menu_of(cfg)
+    assert (menu.models, loaded) == (["b", "c"], ["a", "b"])
+    assert capsys.readouterr().out == f"not served: {tmp_path}/a/checkpoints/best.ckpt: damaged\n"
+    with pytest.raises(InputError, match=r"^c, best: cannot be loaded, the server has noted why"):
+        menu.restorer("c", "best")
+    (tmp_path / "b" / "config.yaml").unlink()
+    with pytest.raises(InputError, match="no run with a checkpoint there that can be loaded"):
+        menu_of(cfg)
+
+
+def test_controls_make_the_kernels_of_the_command_line(tmp_path: Path) -> None:
+    pairs = {
+        Blur("Gaussian", 2.0, 0.8, 30.0): "gaussian:2.0,0.8,30",
+        Blur("Motion", length=9.0, angle=-20.0): "motion:9,-20",
+        Blur("Defocus", radius=2.5): "disk:2.5",
+        Blur("No blur"): "none",
+    }
+    for blur, spec in pairs.items():
+        assert torch.equal(blur.kernel(), given_kernel(spec))
+    np.save(tmp_path / "several.npy", np.stack([np.eye(3), np.eye(5)[:3, :3] + 1]))
+    assert torch.allclose(Blur("From a file", file=str(tmp_path / "several.npy"), number=1).kernel(), torch.eye(3) / 3)
+    with pytest.raises(InputError, match="pixels, more than"):  # decoded it would be gigabytes
+        Blur("From a file", file=str(header_only_png(tmp_path / "k.png", 30000, 30000))).kernel()
+    with pytest.raises(InputError, match="no file yet"):
+        Blur("From a file").kernel()
+    for shape in ((100_000, 1, 1), (2, 1, 256, 3)):
+        np.save(tmp_path / "large.npy", np.ones(shape, np.uint8))
+        with pytest.raises(InputError, match=r"large.npy: has shape .*, expected blur kernels of at most 255x255"):
+            Blur("From a file", file=str(tmp_path / "large.npy")).kernel()
+    assert "&lt;b&gt;" in figure(torch.ones(2, 2), "<b>")
+
+
+def test_examples_are_what_they_say(tmp_path: Path) -> None:
+    for example, path in write_examples(tmp_path):
+        source = Image.open(Path(skimage.__file__).parent / "data" / example.source)
+        sizes = tuple(-(-side // example.scale) for side in source.size)
+        assert Image.open(path).size == sizes
+        assert Image.open(path).mode == source.mode
+    assert [example.noise_level for example in EXAMPLES] == [0.0, 0.01, 0.0, 0.01, 0.0]
+    cat = np.asarray(Image.open(tmp_path / "chelsea_degraded.png"))
+    sharp = Restorer.load(None, model={"_target_": "networks.classical.Wiener"}, device="cpu")
+    truth = np.asarray(Image.open(Path(skimage.__file__).parent / "data" / "chelsea.png")).astype(float)
+    right, wrong = (
+        sharp.restore(cat, 2, given_kernel(spec), 0.01).sr[: truth.shape[0], : truth.shape[1]]
+        for spec in ("motion:11,30", "motion:11,-30")
+    )
+    assert np.abs(right - truth).mean() < 0.8 * np.abs(wrong - truth).mean()
