@@ -15,7 +15,7 @@ import numpy as np
 from filelock import FileLock
 
 from datamodules.cache_build import DATA, INDEX, OnCorrupt, cache_key, default_workers, image_names, make, summary
-from datamodules.errors import InputError, gone
+from datamodules.errors import InputError, folder_vanished
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ class ImageCache:
         files = tuple(os.fdopen(file.detach(), "rb") for file in opened) if opened else None
         whole = _read(folder, files) if files else _load(folder)  # type: ignore[arg-type]  # two of them
         if whole is None:
-            raise gone(folder)
+            raise folder_vanished(folder)
         self.__dict__ |= whole.subset(unpack(state["chosen"])).__dict__
         if state["named_like"] is not None:
             self.name_like(state["named_like"])

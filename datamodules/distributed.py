@@ -57,7 +57,7 @@ def gather(value: T) -> list[T]:
     return found
 
 
-def from_first(value: T) -> T:
+def broadcast(value: T) -> T:
     """The value that rank 0 has, on every process."""
     if world() == 1:
         return value
@@ -72,7 +72,7 @@ def barrier() -> None:
 
 
 @contextmanager
-def first_goes_first() -> Iterator[None]:
+def rank_zero_first() -> Iterator[None]:
     """The block is run by rank 0, then by the others at once; by none of them if rank 0 fails in it.
 
     Raises:
@@ -82,35 +82,35 @@ def first_goes_first() -> Iterator[None]:
         yield
         return
     if rank() > 0:
-        if not from_first(False):
+        if not broadcast(False):
             raise StoppedElsewhere
         yield
         return
     try:
         yield
     except BaseException:
-        from_first(False)
+        broadcast(False)
         raise
-    from_first(True)
+    broadcast(True)
 
 
-def by_first(make: Callable[[], T]) -> T:
+def on_rank_zero(make: Callable[[], T]) -> T:
     """Call a function on rank 0 alone; every process gets what it returned.
 
     Raises:
         StoppedElsewhere: on the others, if it fails.
     """
     if rank() > 0:
-        fine, value = from_first((False, None))
+        fine, value = broadcast((False, None))
         if not fine:
             raise StoppedElsewhere
         return value  # type: ignore[return-value]  # what rank 0 has made
     try:
         value = make()
     except BaseException:
-        from_first((False, None))
+        broadcast((False, None))
         raise
-    return from_first((True, value))[1]
+    return broadcast((True, value))[1]
 
 
 def copy_buffers(module: nn.Module) -> None:

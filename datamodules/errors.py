@@ -23,7 +23,7 @@ class LoaderStuck(InputError):
     exit_status = getattr(os, "EX_TEMPFAIL", 75)
 
 
-def gone(folder: Path) -> InputError:
+def folder_vanished(folder: Path) -> InputError:
     """The error for a folder that was there and is no more: nobody makes it again, for it may be a mount point."""
     return InputError(
         f"{folder}: is gone: it was removed, renamed or unmounted while the run wrote to it, so the run stops; put it "

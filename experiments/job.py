@@ -108,7 +108,7 @@ def _one_of_several() -> bool:
     from experiments.runtime.child_processes import RankProcesses
     from experiments.runtime.launchers import launched
 
-    return launched() is not None or RankProcesses.invitation is not None
+    return launched() is not None or RankProcesses.rendezvous is not None
 
 
 def _perform(cfg: DictConfig) -> float | None:

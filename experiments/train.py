@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.degradations.keyed_random import make_key
-from datamodules.distributed import by_first, first_goes_first, rank
+from datamodules.distributed import on_rank_zero, rank, rank_zero_first
 from datamodules.errors import InputError
 from experiments.evaluate.measure import Conditions, Progress, Subject, checksum, measure, metric_files, test_names
 from experiments.results.records import report
@@ -72,7 +72,7 @@ def run(cfg: DictConfig) -> float:
     module.metrics = build_metrics(cfg.metrics, cfg.lpips_weights, cfg.niqe_model)
     datamodule = hydra.utils.instantiate(cfg.data, _convert_="all")
     # Images are found and decoded before the folder is made: a mistake in the data leaves nothing behind.
-    with first_goes_first():
+    with rank_zero_first():
         datamodule.prepare_data()
         datamodule.setup("fit")
         datamodule.setup("test")
@@ -83,7 +83,7 @@ def run(cfg: DictConfig) -> float:
     checkpoint = read_checkpoint(resume_from) if resume_from else {}
     if cfg.weights and resume_from is None:
         read_weights(network, Path(cfg.weights))
-    meta = by_first(lambda: open_run(run_dir, config, cfg.resume))
+    meta = on_rank_zero(lambda: open_run(run_dir, config, cfg.resume))
     distributed.log_into(run_dir)
     if resume_from is not None:
         load_weights(network, checkpoint, str(resume_from))  # names the difference better than a failing restore

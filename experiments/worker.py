@@ -18,10 +18,10 @@ def main() -> int:
     from omegaconf import OmegaConf
 
     import run
-    from experiments.runtime.child_processes import Invitation, RankProcesses
+    from experiments.runtime.child_processes import RankProcesses, Rendezvous
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    RankProcesses.invitation = Invitation(told["rank"], told["port"])
+    RankProcesses.rendezvous = Rendezvous(told["rank"], told["port"])
     HydraConfig.instance().cfg = OmegaConf.create(  # type: ignore[assignment]  # not typed
         {**told["cfg"], "hydra": told["hydra"]}  # whose overrides may refer to the config: name=s${seed}
     )

@@ -6,7 +6,7 @@ from lightning_fabric.plugins.environments import ClusterEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 
 
-class Here(ClusterEnvironment):
+class LaunchedEnvironment(ClusterEnvironment):
     """This process among the others, as Lightning wants to hear of it; they exist and have met already."""
 
     # No dataclass: Hydra would hand it on as a mapping.

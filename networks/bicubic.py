@@ -14,7 +14,7 @@ class Bicubic(nn.Module):
 
     inputs = ("lr",)
     outputs = ("sr",)
-    divisor = 1
+    size_multiple = 1
 
     def __init__(self, scale: int = 4) -> None:
         super().__init__()

@@ -32,7 +32,7 @@ class Cascade(nn.Module):
       does not, both.
 
     Inputs are the batch fields that either network takes, as they are; of `lr`, the second one sees what the first one
-    made of it. Attributes `scale` or `scales`, `inputs`, `outputs` and `divisor` follow from the two.
+    made of it. Attributes `scale` or `scales`, `inputs`, `outputs` and `size_multiple` follow from the two.
 
     Args:
         first: sees the input.
@@ -72,13 +72,13 @@ class Cascade(nn.Module):
         else:
             self.scale = scales[0]
         self.outputs = ("sr",) if self.enlarges_first else ("sr", "deblurred")
-        if keeps := getattr(chooses, "keeps", None):
-            self.keeps = keeps
-        self.divisor = self._divisor(scales)
+        if lr_sampling := getattr(chooses, "lr_sampling", None):
+            self.lr_sampling = lr_sampling
+        self.size_multiple = self._size_multiple(scales)
 
-    def _divisor(self, scales: tuple[int, ...]) -> int:
+    def _size_multiple(self, scales: tuple[int, ...]) -> int:
         """Of the input's sides; of the result's where the scale is an input, as for any network for several scales."""
-        first, second = int(self.first.divisor), int(self.second.divisor)  # type: ignore[arg-type]  # integers
+        first, second = int(self.first.size_multiple), int(self.second.size_multiple)  # type: ignore[arg-type]  # integers
         if self.enlarges_first and not self.takes_scale:
             return math.lcm(first, second // math.gcd(second, scales[0]))
         if self.takes_scale and not self.enlarges_first:

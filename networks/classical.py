@@ -87,8 +87,8 @@ class _Classical(nn.Module):
     inputs = ("lr", "kernel", "scale", "noise_level")
     outputs = ("sr",)
     scales = SCALES
-    divisor = 1
-    keeps = "corner"  # of each scale x scale block the model keeps the upper-left pixel
+    size_multiple = 1
+    lr_sampling = "corner"  # of each scale x scale block the model keeps the upper-left pixel
 
     def __init__(self, boundary: Boundary) -> None:
         super().__init__()

@@ -190,7 +190,7 @@ class CooperativeNet(nn.Module):
     inputs = ("lr",)
     outputs = ("sr",)
     scale = 1
-    divisor = 8
+    size_multiple = 8
 
     def __init__(
         self,
@@ -228,7 +228,7 @@ class CooperativeNet(nn.Module):
 
     def forward(self, lr: Tensor) -> Restored:
         h, w = lr.shape[-2:]
-        x = pad_to_multiple(lr, self.divisor)
+        x = pad_to_multiple(lr, self.size_multiple)
         sr = x
         if self.branch != "deblur":
             sr = sr + self.superres(x)

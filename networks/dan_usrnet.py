@@ -63,7 +63,7 @@ class DANUSRNet(nn.Module):
         RuntimeError: if the basis is needed and empty.
     """
 
-    keeps = USRNet.keeps
+    lr_sampling = USRNet.lr_sampling
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class DANUSRNet(nn.Module):
         self.restorer = USRNet(**merged("restorer", RESTORER, restorer))
         self.scale, self.n_loops, self.kernel_size = scale, n_loops, kernel_size
         self.kernel_init, self.detach, self.supervise, self.head = kernel_init, detach, supervise, head
-        self.divisor = 8 // gcd(8, scale)  # the restorer's network runs on the large image, in multiples of 8
+        self.size_multiple = 8 // gcd(8, scale)  # the restorer's network runs on the large image, in multiples of 8
         self.phase = phase
 
     @property

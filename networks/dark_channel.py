@@ -173,7 +173,7 @@ class DarkChannel(nn.Module):
 
     inputs = ("lr",)
     outputs = ("sr", "deblurred", "kernel")
-    divisor = 1
+    size_multiple = 1
 
     def __init__(
         self,

@@ -85,7 +85,7 @@ class EDDSRN(nn.Module):
     """
 
     inputs = ("lr",)
-    divisor = 8
+    size_multiple = 8
     scale = 4
 
     def __init__(
@@ -147,7 +147,7 @@ class EDDSRN(nn.Module):
 
     def forward(self, lr: Tensor) -> Restored:
         h, w = lr.shape[-2:]
-        x = pad_to_multiple(lr, self.divisor)
+        x = pad_to_multiple(lr, self.size_multiple)
         shared = self.features(x)
         sr = self.sr_head(shared)[..., : self.scale * h, : self.scale * w]
         if self.global_residual == "bicubic":

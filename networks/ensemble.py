@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from networks.restored import Restored
 
-KEPT = ("inputs", "outputs", "divisor", "scale", "scales", "channels")
+KEPT = ("inputs", "outputs", "size_multiple", "scale", "scales", "channels")
 NO_IMAGES = ("kernel", "scale", "noise_level")
 
 
@@ -70,8 +70,8 @@ class SelfEnsemble(nn.Module):
     """A network applied to the eight orientations of its input, the results turned back and averaged.
 
     Inputs and outputs as of `network`. `sr` and `deblurred` are means; other branches are those of the plain pass.
-    A network that takes `kernel` says by `keeps = "corner"` if its model of the input keeps the upper-left pixel of
-    each block; without, the model is symmetric.
+    A network that takes `kernel` says by `lr_sampling = "corner"` if its model of the input keeps the upper-left
+    pixel of each block; without, the model is symmetric.
 
     Args:
         network: any network of the suite.
@@ -86,7 +86,7 @@ class SelfEnsemble(nn.Module):
             if hasattr(network, name):
                 setattr(self, name, getattr(network, name))
         self.kept: Literal["corner", "centre"] = "centre"
-        if getattr(network, "keeps", None) == "corner" if "kernel" in network.inputs else decimated:  # type: ignore[operator]  # a tuple of str
+        if getattr(network, "lr_sampling", None) == "corner" if "kernel" in network.inputs else decimated:  # type: ignore[operator]  # a tuple of str
             self.kept = "corner"
 
     def forward(self, **fields: Any) -> Restored:

@@ -112,7 +112,7 @@ class GFN(nn.Module):
     inputs = ("lr",)
     outputs = ("sr", "deblurred")
     scale = 4
-    divisor = 4
+    size_multiple = 4
 
     def __init__(
         self,
@@ -174,10 +174,10 @@ class GFN(nn.Module):
         h, w = lr.shape[-2:]
         stretch = self.pad == "official"  # which leaves images alone that have the size
         if stretch:
-            size = tuple((n + self.divisor - 1) // self.divisor * self.divisor for n in (h, w))
+            size = tuple((n + self.size_multiple - 1) // self.size_multiple * self.size_multiple for n in (h, w))
             x = F.interpolate(lr, size, mode="bilinear")
         else:
-            x = pad_to_multiple(lr, self.divisor)
+            x = pad_to_multiple(lr, self.size_multiple)
         deblurring, deblurred = self.deblur(x)
         sr = self.reconstruction(self.fuse(x, deblurring, self.superres(x)))
         if stretch:

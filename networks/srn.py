@@ -74,7 +74,7 @@ class SRN(nn.Module):
     """SRN-DeblurNet.
 
     Input `lr` [B, C, h, w] in [0, 1], any size: inside, it is continued by repetition at the bottom and right to a
-    multiple of `divisor`. Outputs, about [0, 1]: `pyramid`, the estimates coarsest first, the one at 1/2^k of the
+    multiple of `size_multiple`. Outputs, about [0, 1]: `pyramid`, the estimates coarsest first, the one at 1/2^k of the
     resolution [B, C, ceil(h/2^k), ceil(w/2^k)] on the pixel grid of `bilinear_shrink(image, 2**k, resize)`; and `sr`
     [B, C, h, w], the finest of them.
 
@@ -136,7 +136,7 @@ class SRN(nn.Module):
         self.feedback = feedback
         self.resize = resize
         self.global_residual = global_residual
-        self.divisor = 4 * 2 ** (n_scales - 1)  # the coarsest scale is halved twice
+        self.size_multiple = 4 * 2 ** (n_scales - 1)  # the coarsest scale is halved twice
         c0, c1, c2 = widths
 
         self.encoder1 = nn.Sequential(conv(2 * channels, c0), nn.ReLU(inplace=True), blocks(c0, n_blocks))
@@ -180,7 +180,7 @@ class SRN(nn.Module):
             )
         # With one channel, this makes every channel of every image an image of its own.
         images = lr.reshape(-1, self.channels, h, w)
-        images = pad_to_multiple(images, self.divisor)
+        images = pad_to_multiple(images, self.size_multiple)
 
         pyramid: list[Tensor] = []
         estimate: Tensor | None = None

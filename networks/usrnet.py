@@ -99,7 +99,7 @@ def up(inputs: int, outputs: int, n_blocks: int) -> nn.Sequential:
 class Prior(nn.Module):
     """The denoiser: a U-Net without biases on three colours and a map of the noise level beta [B, 1, 1, 1]."""
 
-    divisor = 8
+    size_multiple = 8
 
     def __init__(self, widths: Sequence[int], n_blocks: int) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class Prior(nn.Module):
 
     def forward(self, z: Tensor, beta: Tensor) -> Tensor:
         h, w = z.shape[-2:]
-        z = pad_to_multiple(z, self.divisor)
+        z = pad_to_multiple(z, self.size_multiple)
         x = torch.cat([z, beta.expand(-1, 1, *z.shape[-2:])], 1)
         if x.device.type == "cpu" and x.dtype != torch.float64:
             x = x.contiguous(memory_format=torch.channels_last)  # oneDNN, which leaves float64 out, is faster in it
@@ -177,8 +177,8 @@ class USRNet(nn.Module):
     inputs = ("lr", "kernel", "scale", "noise_level")
     outputs = ("sr",)
     scales = (1, 2, 3, 4)
-    divisor = Prior.divisor
-    keeps = "corner"  # of each scale x scale block the model keeps the upper-left pixel
+    size_multiple = Prior.size_multiple
+    lr_sampling = "corner"  # of each scale x scale block the model keeps the upper-left pixel
 
     def __init__(
         self,

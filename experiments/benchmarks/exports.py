@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from experiments.evaluate.suites import CONF
-from experiments.export.errors import Refused
+from experiments.export.errors import ExportError
+from experiments.export.exportable import Exportable, record
 from experiments.export.formats import write_onnx, write_program
-from experiments.export.portable import Portable, record
 from experiments.restore.load import compose_model
 from lightning_modules.checkpoints.checkpoint import build_network
 
@@ -44,16 +44,16 @@ def main() -> None:
         "| model | format | MB | 37 x 53 | 64 x 48 | 2 x 33 x 50 |\n| --- | --- | --- | --- | --- | --- |", flush=True
     )
     for model in args.models:
-        portable = Portable(initial(model), args.scale)
+        exportable = Exportable(initial(model), args.scale)
         about = {"label": model, "scale": args.scale}
         with tempfile.TemporaryDirectory() as folder:
             for name, writer in (("onnx", write_onnx), ("program", write_program)):
                 path = Path(folder) / f"a{'.onnx' if name == 'onnx' else '.pt2'}"
                 try:
                     if name == "onnx":
-                        program = record(portable)
-                    found = writer(portable, path, about, program)
-                except Refused as error:
+                        program = record(exportable)
+                    found = writer(exportable, path, about, program)
+                except ExportError as error:
                     print(f"| {model} | {name} | refused: {error} | | | |", flush=True)
                     if not path.exists() and "Fourier" not in str(error):
                         break

@@ -13,7 +13,7 @@ from experiments.compare.add_published import add_published, add_published_means
 from experiments.compare.bootstrap import FEW_IMAGES, FEW_SEEDS
 from experiments.compare.group import Group, Record, Setting, canonical, flat, setting_name, shown
 from experiments.compare.match import match
-from experiments.compare.read_runs import Source, metrics_of
+from experiments.compare.read_runs import ComparedRun, metrics_of
 from experiments.compare.scores import AllValues, averages, best_against_second, scored
 from experiments.compare.types import BASELINE, Benchmark, Comparison, Method, Table, Timing
 from experiments.results.published import published
@@ -24,7 +24,7 @@ _BASELINE = Setting("", BASELINE)
 
 
 def compare(
-    sources: Sequence[Source],
+    sources: Sequence[ComparedRun],
     name: str,
     *,
     suite: str | None = None,
@@ -66,9 +66,9 @@ def compare(
 
 def _methods(groups: Sequence[Group]) -> dict[Setting, Method]:
     """Methods in the order in which their runs were given, bicubic first; each with a label of its own."""
-    found: dict[Setting, dict[str, Source]] = {}
+    found: dict[Setting, dict[str, ComparedRun]] = {}
     for group in groups:
-        for source, _ in group.witnesses:
+        for source, _ in group.baseline_records:
             found.setdefault(_BASELINE, {})[source.where] = source
     for group in groups:
         for setting, items in group.records.items():
@@ -170,8 +170,8 @@ def _benchmark(
 ) -> tuple[Benchmark, AllValues]:
     facts = group.facts
     items = dict(group.records)
-    if group.witnesses:
-        items = {_BASELINE: group.witnesses[:1], **items}  # they are equal, which was checked
+    if group.baseline_records:
+        items = {_BASELINE: group.baseline_records[:1], **items}  # they are equal, which was checked
     ordered = {setting: items[setting] for setting in methods if setting in items}
     images = tuple(next(iter(ordered.values()))[0][1]["images"])
     values: AllValues = {}

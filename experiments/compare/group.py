@@ -10,7 +10,7 @@ from pathlib import PurePath
 from typing import Any
 
 from datamodules.errors import InputError
-from experiments.compare.read_runs import Source, is_baseline
+from experiments.compare.read_runs import ComparedRun, is_baseline
 
 Record = dict[str, Any]
 
@@ -32,16 +32,16 @@ class Group:
 
     place: str
     facts: dict[str, Any]
-    records: dict[Setting, list[tuple[Source, Record]]] = field(default_factory=dict)
-    witnesses: list[tuple[Source, Record]] = field(default_factory=list)
+    records: dict[Setting, list[tuple[ComparedRun, Record]]] = field(default_factory=dict)
+    baseline_records: list[tuple[ComparedRun, Record]] = field(default_factory=list)
 
     @property
-    def sources(self) -> list[Source]:
+    def sources(self) -> list[ComparedRun]:
         """Runs whose networks were measured here."""
         return list({s.where: s for found in self.records.values() for s, _ in found}.values())
 
 
-def group_records(found: Iterable[tuple[Source, Record]]) -> list[Group]:
+def group_records(found: Iterable[tuple[ComparedRun, Record]]) -> list[Group]:
     """Sort records into benchmarks, in the order in which they come.
 
     Raises:
@@ -64,7 +64,7 @@ def group_records(found: Iterable[tuple[Source, Record]]) -> list[Group]:
         )
         group = groups.setdefault(canonical(facts), Group(place, facts))
         if is_baseline(record):
-            group.witnesses.append((source, record))
+            group.baseline_records.append((source, record))
             continue
         plain = Setting(setting_name(source.run.name), record["model"], "", bool(record.get("self_ensemble")))
         several = len({r.get("checkpoint") for r in source.records if r["model"] == record["model"]}) > 1
@@ -77,7 +77,7 @@ def group_records(found: Iterable[tuple[Source, Record]]) -> list[Group]:
 def _one_run_a_seed(groups: Iterable[Group]) -> None:
     for group in groups:
         for setting, found in group.records.items():
-            seen: dict[Any, Source] = {}
+            seen: dict[Any, ComparedRun] = {}
             for source, record in found:
                 seed = record.get("seed")
                 if seed in seen:

@@ -13,14 +13,14 @@ from typing import Any
 
 from datamodules.errors import InputError
 from experiments.compare.group import Group, Record, canonical, flat, group_records, shown
-from experiments.compare.read_runs import Source
+from experiments.compare.read_runs import ComparedRun
 
 WITNESS_DB = 0.01  # bicubic results of the same input differ by less, whatever the machine
 MOST_SHOWN = 6  # places that a message lists
 
 
 def match(
-    sources: Sequence[Source], suite: str | None, datasets: Sequence[str], protocols: Sequence[str], mixed: bool
+    sources: Sequence[ComparedRun], suite: str | None, datasets: Sequence[str], protocols: Sequence[str], mixed: bool
 ) -> tuple[list[Group], list[str]]:
     """The benchmarks on which the runs can be compared, in the order of the records, and notes about the others.
 
@@ -55,7 +55,7 @@ def match(
     _everyone_shares(groups, kept)
     _bicubic_shares(sources, groups)
     if unseen := sorted(
-        {s.run.name for g in kept for s in g.sources if s.where not in {w.where for w, _ in g.witnesses}}
+        {s.run.name for g in kept for s in g.sources if s.where not in {w.where for w, _ in g.baseline_records}}
     ):
         notes.append(
             f"the inputs of {', '.join(unseen)} could not be checked: there is no bicubic record beside theirs"
@@ -64,8 +64,8 @@ def match(
 
 
 def _chosen(
-    sources: Sequence[Source], suite: str | None, datasets: Sequence[str], protocols: Sequence[str]
-) -> list[tuple[Source, Record]]:
+    sources: Sequence[ComparedRun], suite: str | None, datasets: Sequence[str], protocols: Sequence[str]
+) -> list[tuple[ComparedRun, Record]]:
     found = [(source, record) for source in sources for record in source.records]
     for key, wanted, value in (
         ("suite", [suite] if suite else [], lambda r: r["suite"]),
@@ -82,7 +82,7 @@ def _chosen(
 
 def _one_kind_of_ensemble(groups: list[Group], mixed: bool, notes: list[str]) -> None:
     """Self-ensemble costs eight passes and gains tenths of a decibel: not to be compared with one pass by accident."""
-    kinds: dict[bool, dict[tuple[str, str], Source]] = {False: {}, True: {}}
+    kinds: dict[bool, dict[tuple[str, str], ComparedRun]] = {False: {}, True: {}}
     for group in groups:
         for setting, found in group.records.items():
             kinds[setting.self_ensemble][setting.name, setting.model] = found[0][0]
@@ -198,11 +198,11 @@ def _everyone_shares(groups: list[Group], kept: list[Group]) -> None:
                 )
 
 
-def _bicubic_shares(sources: Sequence[Source], groups: list[Group]) -> None:
+def _bicubic_shares(sources: Sequence[ComparedRun], groups: list[Group]) -> None:
     """A run of bicubic alone has no row of its own, but has to be measured like the others all the same."""
     measured = {source.where for group in groups for source in group.sources}
     for source in sources:
-        own = [g for g in groups if any(source.where == w.where for w, _ in g.witnesses)]
+        own = [g for g in groups if any(source.where == w.where for w, _ in g.baseline_records)]
         if not measured or source.where in measured or not own or any(group.sources for group in own):
             continue
         for group in own:
@@ -214,7 +214,7 @@ def _bicubic_shares(sources: Sequence[Source], groups: list[Group]) -> None:
         )
 
 
-def _of(source: Source, groups: Iterable[Group]) -> list[Group]:
+def _of(source: ComparedRun, groups: Iterable[Group]) -> list[Group]:
     return [group for group in groups if source in group.sources]
 
 
@@ -223,7 +223,7 @@ def _brief(facts: Mapping[str, Any]) -> str:
 
 
 def _same_images(group: Group) -> None:
-    found = [item for items in [*group.records.values(), group.witnesses] for item in items]
+    found = [item for items in [*group.records.values(), group.baseline_records] for item in items]
     full_source, full = max(found, key=lambda item: len(item[1]["images"]))
     for source, record in found:
         lacking = sorted(full["images"].keys() - record["images"].keys())
@@ -235,10 +235,10 @@ def _same_images(group: Group) -> None:
 
 
 def _same_inputs(group: Group) -> None:
-    if not group.witnesses:
+    if not group.baseline_records:
         return
-    first_source, first = group.witnesses[0]
-    for source, record in group.witnesses[1:]:
+    first_source, first = group.baseline_records[0]
+    for source, record in group.baseline_records[1:]:
         for image, values in record["images"].items():
             a, b = first["images"][image]["psnr"], values["psnr"]
             if a != b and not abs(a - b) <= WITNESS_DB and not (math.isinf(a) and math.isinf(b)):

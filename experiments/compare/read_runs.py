@@ -21,7 +21,7 @@ MOST_POINTS = 1000  # of a curve: more cannot be seen
 
 
 @dataclass(frozen=True)
-class Source:
+class ComparedRun:
     """A run with its records; `where` names it in messages."""
 
     run: Run
@@ -30,7 +30,7 @@ class Source:
     parameters: int | None = None
 
 
-def read_runs(folders: Sequence[Path]) -> list[Source]:
+def read_runs(folders: Sequence[Path]) -> list[ComparedRun]:
     """Read every run folder.
 
     Raises:
@@ -42,9 +42,9 @@ def read_runs(folders: Sequence[Path]) -> list[Source]:
     return sources
 
 
-def refuse_same_names(sources: Sequence[Source]) -> None:
+def refuse_same_names(sources: Sequence[ComparedRun]) -> None:
     """Two runs of one name cannot be told apart in a table."""
-    seen: dict[str, Source] = {}
+    seen: dict[str, ComparedRun] = {}
     for source in sources:
         if source.run.name in seen:
             first = seen[source.run.name].where
@@ -55,7 +55,7 @@ def refuse_same_names(sources: Sequence[Source]) -> None:
         seen[source.run.name] = source
 
 
-def read_run(folder: Path, where: str) -> Source:
+def read_run(folder: Path, where: str) -> ComparedRun:
     """One run folder, which messages call `where`.
 
     Raises:
@@ -84,7 +84,7 @@ def read_run(folder: Path, where: str) -> Source:
         commit=commit + ("+" if commit and meta.get("git_dirty") else ""),
         curves=curves(folder / "metrics.csv"),
     )
-    return Source(run, records, where, own.get("parameters") or _parameters(folder, own["model"]))
+    return ComparedRun(run, records, where, own.get("parameters") or _parameters(folder, own["model"]))
 
 
 def is_baseline(record: Mapping[str, Any]) -> bool:

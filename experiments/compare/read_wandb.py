@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.errors import InputError
-from experiments.compare.read_runs import Source, read_run, refuse_same_names
+from experiments.compare.read_runs import ComparedRun, read_run, refuse_same_names
 from lightning_modules.loggers.wandb import api_or_refuse
 
 
-def read_wandb(project: str, names: Sequence[str]) -> list[Source]:
+def read_wandb(project: str, names: Sequence[str]) -> list[ComparedRun]:
     """The runs of a project that logged results: records, configuration and curves, but no pictures.
 
     A run that logged several times (its training, then evaluations) counts once, with what it logged last.
@@ -29,7 +29,7 @@ def read_wandb(project: str, names: Sequence[str]) -> list[Source]:
     if not re.fullmatch(r"[^/\s]+/[^/\s]+", project):
         raise InputError(f"task.wandb={project}: expected ENTITY/PROJECT, as in the address of the project's page")
     api = api_or_refuse("task=compare task.wandb=")
-    newest: dict[str, tuple[str, Source]] = {}
+    newest: dict[str, tuple[str, ComparedRun]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for number, artifact in enumerate(_results(api, project)):
             folder = Path(scratch) / str(number)

@@ -22,7 +22,7 @@ EMPTY = "-"
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """Text as a reader sees it, not escaped for any format."""
 
     text: str
@@ -36,7 +36,7 @@ class Sheet:
 
     caption: str
     header: list[str]
-    rows: list[list[Cell]]
+    rows: list[list[TableCell]]
     lines: list[str] = field(default_factory=list)
 
 
@@ -79,7 +79,7 @@ def _plain(comparison: Comparison, table: Table) -> Sheet:
     header = ["method", *(f"{b.title}: {head(metric)}" if several else head(metric) for b, metric in columns)]
     rows = []
     for method in comparison.methods_of(table):
-        rows.append([Cell(method.label), *(_cell(b.scores[m].get(method.label), m) for b, m in columns)])
+        rows.append([TableCell(method.label), *(_cell(b.scores[m].get(method.label), m) for b, m in columns)])
     names = dict.fromkeys(f.method for b in table.benchmarks for f in b.published if f.metric in METRICS)
     for name in names:
         found = [_published([f for f in b.published if f.method == name and f.metric == m], m) for b, m in columns]
@@ -108,7 +108,7 @@ def _grids(comparison: Comparison, table: Table) -> list[Sheet]:
 
 def _grid_rows(
     comparison: Comparison, table: Table, here: Sequence[Benchmark], over: str, across: Sequence[str], metric: str
-) -> list[list[Cell]]:
+) -> list[list[TableCell]]:
     lines: dict[str, dict[str, Benchmark]] = {}
     for b in here:
         rest = canonical({key: value for key, value in b.cell.items() if key != over})
@@ -116,13 +116,13 @@ def _grid_rows(
     rows = []
     for rest, cells in lines.items():
         first = next(iter(cells.values()))
-        left = [Cell(_value(value)) for key, value in first.cell.items() if key != over]
+        left = [TableCell(_value(value)) for key, value in first.cell.items() if key != over]
         mean = next((a for a in table.averages if a.dataset == first.dataset and canonical(a.cell) == rest), None)
         columns: list[Benchmark | Average | None] = [*(cells.get(key) for key in across), mean]
         for method in comparison.methods_of(table):
             found = [_cell(c.scores.get(metric, {}).get(method.label) if c else None, metric) for c in columns]
             if any(cell.text != EMPTY for cell in found):
-                rows.append([*left, Cell(method.label), *found])
+                rows.append([*left, TableCell(method.label), *found])
         everything = [f for c in columns if c for f in c.published if f.metric == metric]
         for name in dict.fromkeys(f.method for f in everything):
             figures = [
@@ -132,22 +132,22 @@ def _grid_rows(
     return rows
 
 
-def _cell(score: Score | None, metric: str) -> Cell:
+def _cell(score: Score | None, metric: str) -> TableCell:
     if score is None:
-        return Cell(EMPTY)
+        return TableCell(EMPTY)
     delta = "" if score.delta is None else f" ({number(score.delta, metric, '+')})"
-    return Cell(number(score.mean, metric), score.rank, delta)
+    return TableCell(number(score.mean, metric), score.rank, delta)
 
 
-def _published(figures: Sequence[Published], metric: str) -> Cell:
+def _published(figures: Sequence[Published], metric: str) -> TableCell:
     if not figures:
-        return Cell(EMPTY)
+        return TableCell(EMPTY)
     text = number(figures[0].value, metric)
-    return Cell(text if figures[0].certain else f"≈{text}", "published")
+    return TableCell(text if figures[0].certain else f"≈{text}", "published")
 
 
-def _published_name(name: str) -> Cell:
-    return Cell(f"{name} (published)", "published")
+def _published_name(name: str) -> TableCell:
+    return TableCell(f"{name} (published)", "published")
 
 
 def _gains(comparison: Comparison, table: Table, columns: Sequence[Benchmark | Average]) -> Sheet | None:
@@ -159,7 +159,7 @@ def _gains(comparison: Comparison, table: Table, columns: Sequence[Benchmark | A
             gains = [(score.gain if score else None, m) for score, m in zip(scores, metrics, strict=True)]
             if any(gain for gain, _ in gains):
                 texts = [_difference(gain, m) if gain else EMPTY for gain, m in gains]
-                rows.append([Cell(_title(c)), Cell(method.label), *map(Cell, texts)])
+                rows.append([TableCell(_title(c)), TableCell(method.label), *map(TableCell, texts)])
     if not rows:
         return None
     line = (
@@ -200,17 +200,19 @@ def _cost(comparison: Comparison, table: Table) -> Sheet:
         for place in places:
             here = [t for b, t in own if (b.dataset, b.scale) == place]
             alike = len({(t.device, t.threads) for t in here}) == 1  # times of different devices do not mix
-            seconds.append(Cell(f"{statistics.median(t.seconds for t in here):.3g}" if alike else EMPTY))
+            seconds.append(TableCell(f"{statistics.median(t.seconds for t in here):.3g}" if alike else EMPTY))
         runs = EMPTY if method.baseline else str(len(method.runs))
         left = [method.label, _millions(method), runs, "; ".join(devices) or EMPTY]
-        rows.append([*map(Cell, left), *seconds])
+        rows.append([*map(TableCell, left), *seconds])
     for name in dict.fromkeys(f.method for b in table.benchmarks for f in b.published if f.metric == "seconds"):
         own_figures = [
             (b, f) for b in table.benchmarks for f in b.published if (f.method, f.metric) == (name, "seconds")
         ]
         cells = [[f.value for b, f in own_figures if (b.dataset, b.scale) == place] for place in places]
-        shown = [Cell(f"{values[0]:.3g}", "published") if values else Cell(EMPTY) for values in cells]
-        rows.append([_published_name(name), Cell(EMPTY), Cell(EMPTY), Cell("the paper's", "published"), *shown])
+        shown = [TableCell(f"{values[0]:.3g}", "published") if values else TableCell(EMPTY) for values in cells]
+        rows.append(
+            [_published_name(name), TableCell(EMPTY), TableCell(EMPTY), TableCell("the paper's", "published"), *shown]
+        )
     return Sheet(f"{table.title}: cost", header, rows, ["median seconds of the forward pass for one image"])
 
 

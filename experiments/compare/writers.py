@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from experiments.compare.tables import Cell, Sheet, describe, sheets
+from experiments.compare.tables import Sheet, TableCell, describe, sheets
 from experiments.compare.types import Average, Benchmark, Comparison, Method, Score, Table
 from experiments.results.published import Published
 from experiments.results.records import METRICS
@@ -61,7 +61,7 @@ def _markdown_table(sheet: Sheet) -> str:
     return "\n".join(lines)
 
 
-def _markdown_cell(cell: Cell) -> str:
+def _markdown_cell(cell: TableCell) -> str:
     text = _md(cell.text)
     styled = {"best": f"**{text}**", "second": f"<u>{text}</u>", "published": f"*{text}*"}
     return (styled[cell.style] if cell.style else text) + _md(cell.suffix)
@@ -104,7 +104,7 @@ def _latex_table(comparison: Comparison, table: Table, sheet: Sheet) -> list[str
     ]
 
 
-def _latex_cell(cell: Cell) -> str:
+def _latex_cell(cell: TableCell) -> str:
     text = _tex(cell.text)
     command = {"best": "textbf", "second": "underline", "published": "emph"}
     return (rf"\{command[cell.style]}{{{text}}}" if cell.style else text) + _tex(cell.suffix)

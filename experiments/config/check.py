@@ -108,7 +108,7 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     if not of_run and not cfg.task._target_.endswith(("profile.run", "restore.run", "serve.run")):
         check_inputs(cfg, degradation)
     if cfg.suite and not cfg.task._target_.endswith("evaluate.run"):
-        raise ConfigError(f"suite={cfg.suite.name}: a suite is measured by task=evaluate: leave it away otherwise")
+        raise ConfigError(f"suite={cfg.suite.name}: a suite is measured by task=evaluate: omit it otherwise")
     if cfg.task._target_.endswith("train.run"):
         check_training(cfg, degradation)
         _check_protocols(cfg, degradation)

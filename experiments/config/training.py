@@ -105,15 +105,15 @@ def check_training(cfg: DictConfig, degradation: Any) -> None:
                     f"{needs.where}.{branch}: needs {TARGETS[branch]!r}, which degradation={cfg.choices.degradation} "
                     f"does not provide (it provides {', '.join(provides)})"
                 )
-    # A network for several scales counts its divisor in sharp pixels.
+    # A network for several scales counts its size_multiple in sharp pixels.
     reduction = 1 if "scale" in network.inputs else degradation.scale
     lr_patch = cfg.data.patch // reduction
-    if lr_patch % network.divisor:
-        step = network.divisor * reduction
+    if lr_patch % network.size_multiple:
+        step = network.size_multiple * reduction
         near = max(step, round(cfg.data.patch / step) * step)
         raise ConfigError(
             f"data.patch: {cfg.data.patch} gives crops of {lr_patch}, {name} works on multiples of "
-            f"{network.divisor}: the nearest is data.patch={near}"
+            f"{network.size_multiple}: the nearest is data.patch={near}"
         )
 
 

@@ -1,7 +1,7 @@
 """Measuring one network on the test images of one data set: scores, pictures, records.
 
-The images are divided over the processes that there are. Each process journals what it has measured; the first one
-makes records of it when all are done.
+The images are divided over the processes that there are. Each process writes down what it has measured; the first
+one makes records of it when all are done.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from datamodules import distributed
 from datamodules.batch import Batch
 from datamodules.errors import InputError
 from datamodules.image_datamodule import ImageDataModule
-from experiments.evaluate.partial_results import Journal
+from experiments.evaluate.partial_results import PartialResults
 from experiments.results.records import MADE_OF, Record, add_records, cell_folder, key, read_records, records
 from experiments.runtime.run_folder import write_text
 from lightning_modules.callbacks.sheets import Measured, TestSheets, enlarged, measured, save_pictures
@@ -148,7 +148,8 @@ def finished(
             if list(record["images"]) != names or any(metric not in record for metric in module.metrics):
                 return []
             found.append(record)
-    Journal(subject.folder, _identity(module, datamodule, known), distributed.rank()).remove()  # of a kill in between
+    # Of a kill in between.
+    PartialResults(subject.folder, _identity(module, datamodule, known), distributed.rank()).remove()
     return found if subject.label != "bicubic" else found[: len(module.protocols)]
 
 
@@ -165,7 +166,7 @@ def measure(
     """Test on every test image; write `results.json` and `images/`, and return the records.
 
     The data module has been set up. Bicubic enlargement of the same inputs is measured along. What an interrupted
-    measurement has journalled is not done again.
+    measurement has written down is not done again.
 
     Returns:
         The records of bicubic and of the network, on the first process; nothing on the others.
@@ -177,10 +178,10 @@ def measure(
     if pictures != "none" and distributed.rank() == 0:
         made_of = {name: known[name] for name in ("degradation", "suite_seed", "checkpoint_sha256", "self_ensemble")}
         write_text(where / MADE_OF, json.dumps(made_of))
-    journal = Journal(subject.folder, _identity(module, datamodule, known), distributed.rank())
+    partial_results = PartialResults(subject.folder, _identity(module, datamodule, known), distributed.rank())
     module.to(device).eval()
-    with journal, torch.inference_mode():
-        done = distributed.from_first(journal.read())
+    with partial_results, torch.inference_mode():
+        done = distributed.broadcast(partial_results.read())
         todo = [number for number, name in zip(numbers, names, strict=True) if name not in done]
         if progress:
             progress.images(len(names) - len(todo))
@@ -191,7 +192,7 @@ def measure(
             except ValueError as error:  # a network says so of an image or a kernel that it cannot work on
                 raise InputError(f"{', '.join(batch.name)}: {subject.label} cannot restore this: {error}") from error
             baseline = baselines(module, batch)
-            done |= _keep(journal, batch, outputs, baseline)
+            done |= _keep(partial_results, batch, outputs, baseline)
             first = module.protocols[0].name
             if pictures == "sheets":
                 sheets.write(outputs["restored"], batch, outputs["scores"][first], baseline.get(first))
@@ -204,7 +205,7 @@ def measure(
     if distributed.rank() == 0:
         found = _records(done, module, subject, known, names)
         add_records(subject.folder / "results.json", found)
-        journal.remove()
+        partial_results.remove()
     distributed.barrier()
     return found
 
@@ -220,9 +221,9 @@ def baselines(module: RestorationModule, batch: Batch) -> dict[str, Measured]:
 
 
 def _keep(
-    journal: Journal, batch: Batch, outputs: Mapping[str, Any], baseline: Mapping[str, Measured]
+    partial_results: PartialResults, batch: Batch, outputs: Mapping[str, Any], baseline: Mapping[str, Measured]
 ) -> dict[str, dict[str, Any]]:
-    """Journal the values of a batch, and return them by image."""
+    """Write down the values of a batch, and return them by image."""
     kept: dict[str, dict[str, Any]] = {}
     for i, name in enumerate(batch.name):
         network = {
@@ -234,7 +235,7 @@ def _keep(
             for protocol, found in baseline.items()
         }
         kept[name] = {"network": network, "bicubic": bicubic, "seconds": outputs["seconds"]}
-        journal.write(name, **kept[name])
+        partial_results.write(name, **kept[name])
     return kept
 
 

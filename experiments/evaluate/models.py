@@ -155,7 +155,7 @@ def _checkpoint(file: Path, folder: Path, cfg: DictConfig, saved: DictConfig | N
     if asked and config["model"] != OmegaConf.to_container(cfg.model, resolve=True):
         raise InputError(
             f"{file}: a checkpoint of another model: it holds {config['model']}, "
-            "not what model= asks for; leave model= away, the checkpoint knows its network"
+            "not what model= asks for; omit model=, the checkpoint knows its network"
         )
     label = str(config.get("label", type(network).__name__))
     subject = Subject(label, folder, config.get("seed"), _shown(file, folder), checksum(file))

@@ -12,14 +12,14 @@ from filelock import FileLock, Timeout
 from datamodules.errors import InputError
 
 
-class Journal:
+class PartialResults:
     """Append-only JSON lines, one an image, in a hidden file of each process beside `results.json`.
 
     Whoever measures the same thing again, in however many processes, finds what all of them wrote.
 
     Args:
         folder: of the run.
-        identity: everything that the values depend on; another identity is another journal.
+        identity: everything that the values depend on; another identity is another file.
         rank: number of this process.
     """
 
@@ -81,7 +81,7 @@ class Journal:
         self.file.flush()
 
     def remove(self) -> None:
-        """Delete the journals of all processes: their values are records now."""
+        """Delete what all processes have written: their values are records now."""
         for file in self.folder.glob(f"{self.name}.*.jsonl"):
             file.unlink(missing_ok=True)
         Path(self.lock.lock_file).unlink(missing_ok=True)

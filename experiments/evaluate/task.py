@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from datamodules.distributed import first_goes_first, from_first, rank
+from datamodules.distributed import broadcast, rank, rank_zero_first
 from datamodules.errors import InputError
 from experiments.config.check import check_inputs
 from experiments.config.signatures import check_targets
@@ -64,9 +64,9 @@ def run(cfg: DictConfig) -> None:
     # All that can be wrong is said before anything is measured, and before the folder is made.
     for candidate, cell in jobs:
         refuse_misfit(candidate, cell)
-    with first_goes_first():
+    with rank_zero_first():
         suites.open_data(cells)
-    done = from_first({i: known_records(job, device) if cfg.suite else [] for i, job in enumerate(jobs)})
+    done = broadcast({i: known_records(job, device) if cfg.suite else [] for i, job in enumerate(jobs)})
     if rank() == 0 and candidates[0].saved is None:
         write_text(Path(cfg.run_dir) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
 
@@ -137,7 +137,7 @@ def refuse_misfit(candidate: Candidate, cell: Cell) -> None:
         InputError: names the model, the cell, and how to leave the cell out.
     """
     if cell.cfg.self_ensemble and candidate.subject.label == "bicubic":
-        raise InputError("self_ensemble=true: bicubic enlargement is the baseline and is measured plain: leave it away")
+        raise InputError("self_ensemble=true: bicubic enlargement is the baseline and is measured plain: omit it")
     network = candidate.network(cell.cfg)
     degradation = suites.degradation_of(cell)
     inputs: Any = network.inputs

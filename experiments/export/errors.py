@@ -1,5 +1,5 @@
 """Why a network is not written in a format."""
 
 
-class Refused(Exception):
+class ExportError(Exception):
     """The message is the end of a sentence that begins with the network and the format."""

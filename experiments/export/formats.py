@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from experiments.export.errors import Refused
-from experiments.export.portable import Portable, compare, quiet
+from experiments.export.errors import ExportError
+from experiments.export.exportable import Exportable, compare, quiet
 from lightning_modules.checkpoints.checkpoint import load_network
 from lightning_modules.checkpoints.safetensors import KEY, save_weights
 
@@ -22,35 +22,37 @@ VALUES = "RGB in [0, 1], float32 [batch, channel, row, column]"
 ABOUT_FILE = "deblur_sr.json"  # inside a program
 
 
-def write_safetensors(portable: Portable, path: Path, about: Mapping[str, Any]) -> dict[str, float]:
+def write_safetensors(exportable: Exportable, path: Path, about: Mapping[str, Any]) -> dict[str, float]:
     """Weights with their model config, for this suite; see `lightning_modules.checkpoints.safetensors`."""
-    save_weights(portable.network, path, about)
+    save_weights(exportable.network, path, about)
     network, _ = load_network(path)
-    read_back = Portable(network, portable.settled.get("scale"))
-    return compare(portable, lambda fields: read_back(**fields))
+    read_back = Exportable(network, exportable.settled.get("scale"))
+    return compare(exportable, lambda fields: read_back(**fields))
 
 
 def write_program(
-    portable: Portable, path: Path, about: Mapping[str, Any], program: ExportedProgram
+    exportable: Exportable, path: Path, about: Mapping[str, Any], program: ExportedProgram
 ) -> dict[str, float]:
     """A graph for `torch.export.load`, for the CPU, with `about` as the extra file deblur_sr.json."""
     with quiet():
         torch.export.save(program, path, extra_files={ABOUT_FILE: json.dumps(dict(about))})
         read_back = torch.export.load(path).module()
-    return compare(portable, lambda fields: read_back(**fields))
+    return compare(exportable, lambda fields: read_back(**fields))
 
 
-def write_onnx(portable: Portable, path: Path, about: Mapping[str, Any], program: ExportedProgram) -> dict[str, float]:
+def write_onnx(
+    exportable: Exportable, path: Path, about: Mapping[str, Any], program: ExportedProgram
+) -> dict[str, float]:
     """One `.onnx` file with the weights inside, for onnxruntime and others.
 
     Raises:
-        Refused: for a network with Fourier transforms, or if a package is missing.
+        ExportError: for a network with Fourier transforms, or if a package is missing.
     """
     require_onnx()
     import onnxruntime
 
     if any(name.startswith(("fft_", "_fft_")) for name in operations(program)):
-        raise Refused("computes Fourier transforms, which the exporter to ONNX does not translate: take program")
+        raise ExportError("computes Fourier transforms, which the exporter to ONNX does not translate: take program")
     try:
         with quiet():
             made = torch.onnx.export(
@@ -58,48 +60,48 @@ def write_onnx(portable: Portable, path: Path, about: Mapping[str, Any], program
                 (),
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=list(portable.inputs),
-                output_names=list(portable.outputs),
+                input_names=list(exportable.inputs),
+                output_names=list(exportable.outputs),
                 verbose=False,
             )
             assert made is not None
             proto: Any = made.model_proto
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[-1]
-        raise Refused(f"the exporter to ONNX does not get through it: {type(error).__name__}: {reason}") from error
-    name_axes(proto, portable)
+        raise ExportError(f"the exporter to ONNX does not get through it: {type(error).__name__}: {reason}") from error
+    name_axes(proto, exportable)
     described = {
         "name": str(about.get("label", "")),
         "scale": str(about["scale"]),
-        "inputs": ",".join(portable.inputs),
-        "outputs": ",".join(portable.outputs),
+        "inputs": ",".join(exportable.inputs),
+        "outputs": ",".join(exportable.outputs),
         "values": VALUES,
         KEY: json.dumps(dict(about)),
     }
     for key, value in described.items():
         proto.metadata_props.add(key=key, value=value)
     if proto.ByteSize() >= 2**31:
-        raise Refused("has 2 GB of weights or more, which do not fit into one file")
+        raise ExportError("has 2 GB of weights or more, which do not fit into one file")
     path.write_bytes(proto.SerializeToString())
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
     def restore(fields: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        found = session.run(list(portable.outputs), {name: value.numpy() for name, value in fields.items()})
-        return {name: torch.from_numpy(value) for name, value in zip(portable.outputs, found, strict=True)}
+        found = session.run(list(exportable.outputs), {name: value.numpy() for name, value in fields.items()})
+        return {name: torch.from_numpy(value) for name, value in zip(exportable.outputs, found, strict=True)}
 
-    return compare(portable, restore)
+    return compare(exportable, restore)
 
 
 def require_onnx() -> None:
     """Raises:
-    Refused: if a package of the extra `export` is missing.
+    ExportError: if a package of the extra `export` is missing.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read on import; without, onnxruntime reports its use
     for package in ("onnx", "onnxscript", "onnxruntime"):
         try:
             importlib.import_module(package)
         except ModuleNotFoundError as error:
-            raise Refused(
+            raise ExportError(
                 f"needs {error.name}, which is not installed: pip install -c constraints.txt -e '.[export]'"
             ) from error
 
@@ -111,10 +113,10 @@ def operations(program: ExportedProgram) -> set[str]:
     return {target.split(".")[1] if target.startswith("aten.") else target for target in targets}
 
 
-def name_axes(proto: Any, portable: Portable) -> None:
+def name_axes(proto: Any, exportable: Exportable) -> None:
     """Give the symbols s40, s73 ... of the exporter, which the inputs show, the names of their axes."""
     names: dict[str, str] = {}
-    axes = portable.dimensions()
+    axes = exportable.dimensions()
     for value in proto.graph.input:
         for i, dimension in enumerate(value.type.tensor_type.shape.dim):
             if dimension.dim_param and i in axes[value.name]:

@@ -17,9 +17,9 @@ from experiments.config.errors import ConfigError
 from experiments.config.training import construct
 from experiments.evaluate.measure import checksum
 from experiments.evaluate.models import asked_use, chosen_checkpoint, refuse_several
-from experiments.export.errors import Refused
+from experiments.export.errors import ExportError
+from experiments.export.exportable import Exportable, record
 from experiments.export.formats import VALUES, require_onnx, write_onnx, write_program, write_safetensors
-from experiments.export.portable import Portable, record
 from lightning_modules.checkpoints.checkpoint import load_network, read_weights
 from networks.cascade import scales_of
 
@@ -27,7 +27,7 @@ Format = Literal["safetensors", "onnx", "program"]
 ENDINGS: dict[Format, str] = {"safetensors": ".safetensors", "onnx": ".onnx", "program": ".pt2"}
 
 
-class Subject:
+class ExportedModel:
     """What is exported.
 
     Attributes:
@@ -41,18 +41,18 @@ class Subject:
         self.network, self.about, self.folder = network, about, folder
 
     @cached_property
-    def recording(self) -> ExportedProgram | Refused:
+    def recording(self) -> ExportedProgram | ExportError:
         try:
-            return record(self.portable)
-        except Refused as error:
+            return record(self.exportable)
+        except ExportError as error:
             return error
 
     @cached_property
-    def portable(self) -> Portable:
-        return Portable(self.network, self.about.get("scale"))
+    def exportable(self) -> Exportable:
+        return Exportable(self.network, self.about.get("scale"))
 
     def program(self) -> ExportedProgram:
-        if isinstance(self.recording, Refused):
+        if isinstance(self.recording, ExportError):
             raise self.recording
         return self.recording
 
@@ -82,7 +82,7 @@ def run(
     for name in dict.fromkeys(asked):
         try:
             path, differences = write(subject, name, folder)  # type: ignore[arg-type]  # checked above
-        except Refused as error:
+        except ExportError as error:
             refusals.append(f"{name}: {subject.about['label']} {error}")
         else:
             rows.append((name, path, differences))
@@ -94,7 +94,7 @@ def run(
         print(f"not written: {line}", flush=True)
 
 
-def find(cfg: DictConfig) -> Subject:
+def find(cfg: DictConfig) -> ExportedModel:
     """The network that the command line asks for, with what its files will say.
 
     Raises:
@@ -113,7 +113,7 @@ def find(cfg: DictConfig) -> Subject:
         config = checkpoint["config"]
         label = plain(str(config.get("label") or type(network).__name__), file)
         about = {"label": label, "model": config["model"], "seed": config.get("seed")}
-        return Subject(network, described(network, about, file), folder / "export" if folder else elsewhere)
+        return ExportedModel(network, described(network, about, file), folder / "export" if folder else elsewhere)
     model: Any = OmegaConf.to_container(cfg.model, resolve=True)
     network = construct(cfg, "model").eval()
     about = {"label": str(cfg.label), "model": model, "seed": None}
@@ -122,7 +122,7 @@ def find(cfg: DictConfig) -> Subject:
     elif any(True for _ in network.parameters()):
         option = HydraConfig.get().runtime.choices["model"]
         raise InputError(f"model={option} has weights to load: give run=FOLDER, ckpt=FILE or weights=FILE")
-    return Subject(network, described(network, about, Path(cfg.weights) if cfg.weights else None), elsewhere)
+    return ExportedModel(network, described(network, about, Path(cfg.weights) if cfg.weights else None), elsewhere)
 
 
 def plain(label: str, file: Path) -> str:
@@ -148,7 +148,7 @@ def described(network: nn.Module, about: dict[str, Any], file: Path | None) -> d
     }
 
 
-def settle_scale(subject: Subject, scale: int | None, asked: Sequence[str]) -> None:
+def settle_scale(subject: ExportedModel, scale: int | None, asked: Sequence[str]) -> None:
     """Note the scale of the files, which a network for several scales has to be told."""
     scales = subject.about["scales"]
     listed = ", ".join(map(str, scales))
@@ -163,14 +163,14 @@ def settle_scale(subject: Subject, scale: int | None, asked: Sequence[str]) -> N
     subject.about["scale"] = scale or scales[0]
 
 
-def write(subject: Subject, name: Format, folder: Path) -> tuple[Path, dict[str, float]]:
+def write(subject: ExportedModel, name: Format, folder: Path) -> tuple[Path, dict[str, float]]:
     """Write and check one file; it comes to its place when it has passed.
 
     Raises:
-        Refused: if the network cannot be written in this format, or what was written does not do the same.
+        ExportError: if the network cannot be written in this format, or what was written does not do the same.
         InputError: if the folder cannot be written.
     """
-    portable, about = subject.portable, subject.about
+    exportable, about = subject.exportable, subject.about
     label = str(about["label"])
     if name == "onnx":
         require_onnx()
@@ -182,10 +182,10 @@ def write(subject: Subject, name: Format, folder: Path) -> tuple[Path, dict[str,
             path = Path(place) / f"{stem}{ENDINGS[name]}"
             if program is None:
                 without_scale = {key: value for key, value in about.items() if key != "scale"}
-                differences = write_safetensors(portable, path, without_scale)
+                differences = write_safetensors(exportable, path, without_scale)
             else:
                 writer: Callable[..., dict[str, float]] = write_onnx if name == "onnx" else write_program
-                differences = writer(portable, path, about, program)
+                differences = writer(exportable, path, about, program)
             for file in sorted(Path(place).iterdir()):
                 file.replace(folder / file.name)
     except OSError as error:

@@ -38,7 +38,7 @@ NODES = ("model", "procedure", "loss", "optimizer", "scheduler", "degradation")
 
 
 @dataclass
-class Subject:
+class ProfiledModel:
     """A network to be measured, with its sizes in pixels."""
 
     label: str
@@ -110,7 +110,7 @@ def wanted(models: Sequence[str] | str) -> list[str]:
             near = did_you_mean(name, known)
             raise ConfigError(f"task.models: {name}: no such option (conf/model/): available: {listing(known)}{near}")
     if "experiment" in overridden_keys():
-        raise ConfigError("task.models: each model has its own recipe: leave experiment= or task.models away")
+        raise ConfigError("task.models: each model has its own recipe: omit experiment= or task.models")
     return names
 
 
@@ -123,7 +123,7 @@ def compose_model(name: str) -> DictConfig:
     return cfg
 
 
-def subject(cfg: DictConfig, options: dict[str, Any], train: bool) -> Subject:
+def subject(cfg: DictConfig, options: dict[str, Any], train: bool) -> ProfiledModel:
     """The network of a config and how to measure it.
 
     Raises:
@@ -160,7 +160,7 @@ def subject(cfg: DictConfig, options: dict[str, Any], train: bool) -> Subject:
         **{**options, "input": [side // scale for side in target], "scale": scale},
     )
     stages = list(cfg.procedure.get("stages") or [])
-    return Subject(cfg.label, parameters, scale, spec, stages[-1] if stages else None)
+    return ProfiledModel(cfg.label, parameters, scale, spec, stages[-1] if stages else None)
 
 
 def on_meta(cfg: DictConfig) -> nn.Module:
@@ -207,7 +207,7 @@ def file_name(cfg: DictConfig) -> str:
     return f"{run_name({'experiment': 'profile', 'task': 'profile'}, overrides)}-{device}"
 
 
-def measure(subject: Subject) -> dict[str, Phase]:
+def measure(subject: ProfiledModel) -> dict[str, Phase]:
     """Forward pass and training step. On the CPU each has a process: freed memory may stay with one, and count."""
     phases = subject.spec.phases
     found: dict[str, Phase] = {}
@@ -252,7 +252,7 @@ def cpu_name() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "cpu")
 
 
-def row(subject: Subject, found: dict[str, Phase]) -> dict[str, Any]:
+def row(subject: ProfiledModel, found: dict[str, Phase]) -> dict[str, Any]:
     spec = subject.spec
     height, width = spec.input
     values: dict[str, Any] = {

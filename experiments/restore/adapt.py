@@ -43,7 +43,7 @@ class Continued(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        for name in (*KEPT, "keeps"):
+        for name in (*KEPT, "lr_sampling"):
             if hasattr(network, name):
                 setattr(self, name, getattr(network, name))
 
@@ -68,7 +68,7 @@ class DarkChannelDeconvolution(nn.Module):
 
     inputs = ("lr", "kernel")
     outputs = ("sr", "deblurred")
-    divisor = 1
+    size_multiple = 1
     looks_at_all = True
 
     def __init__(self, network: DarkChannel) -> None:

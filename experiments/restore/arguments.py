@@ -83,7 +83,7 @@ def checked_fields(
         found["kernel"] = checked_kernel(kernel)
     elif kernel is not None:
         why = "estimates the kernel itself" if restorer.estimates_kernel else "knows no kernel"
-        raise InputError(f"kernel: given, but {name} {why}: leave it away")
+        raise InputError(f"kernel: given, but {name} {why}: omit it")
     if "noise_level" in restorer.inputs:
         if noise_level is None:
             notes.append(f"The noise level was not given: {255 * NOISE_LEVEL:g}/255 is assumed.")
@@ -92,7 +92,7 @@ def checked_fields(
             raise InputError(f"noise_level: found {noise_level}, expected a number from 0 to 1")
         found["noise_level"] = float(noise_level)
     elif noise_level is not None:
-        raise InputError(f"noise_level: given, but {name} takes none: leave it away")
+        raise InputError(f"noise_level: given, but {name} takes none: omit it")
     if "scale" in restorer.inputs:
         found["scale"] = scale
     return found

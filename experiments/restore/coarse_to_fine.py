@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from experiments.restore.image_buffer import Image, Picture
-from experiments.restore.scratch_array import room
+from experiments.restore.scratch_array import scratch_array
 from experiments.restore.tiling import Joined, Span, Tiling, in_batches, spans
 from networks.ops.resize import bilinear_shrink
 from networks.restored import Restored
@@ -65,7 +65,7 @@ class OneScale(nn.Module):
 
     def __init__(self, network: SRN) -> None:
         super().__init__()
-        self.step, self.divisor = Step(network), network.divisor
+        self.step, self.size_multiple = Step(network), network.size_multiple
 
     def forward(self, lr: Tensor) -> Restored:
         channels = lr.shape[1] // self.step.network.channels * self.step.carried
@@ -86,7 +86,7 @@ def restore_by_scales(
 
     Args:
         network: SRN.
-        picture: of a size that the network's divisor divides.
+        picture: of a size that the network's size_multiple divides.
         tiling: of every scale, in pixels of this scale, exact by the receptive field of `OneScale`.
         batch: tiles that go through the network together.
         run: applies the step to its inputs [B, ...], gives its results in the channels of the photograph.
@@ -106,7 +106,7 @@ def restore_by_scales(
                 joined = Joined(target, 1, width, picture.channels)
             else:
                 shape = (height // 4, width // 4, separate * step.carried)
-                handed_on = stack.enter_context(room(None, shape, np.dtype(np.float32)))
+                handed_on = stack.enter_context(scratch_array(None, shape, np.dtype(np.float32)))
                 joined = Joined(handed_on, 1, shape[1], shape[2])
             for row in spans(height, tiling):
                 joined.start_row(row if factor == 1 else _quarter(row))

@@ -12,7 +12,7 @@ from datamodules.errors import InputError
 from experiments.restore.paths import Item
 
 
-class Ledger:
+class Manifest:
     """JSON lines in the hidden file `.restored.jsonl` of a folder of results, one for each file, the last one counts.
 
     A line is written just before its file gets its name, and what had the name is removed before: a file that has a

@@ -24,8 +24,8 @@ def up_to(value: float, align: int) -> int:
 def receptive_field(network: nn.Module, scale: int, limit: int = 512) -> int | None:
     """How many pixels of the input around a pixel of the result, on every side, it depends on at most.
 
-    The network is applied to a strip in which one block of `divisor` rows is NaN, along both axes. The answer is a
-    multiple of the divisor and holds for whole blocks: the results of a block depend on the blocks up to that far. Some
+    The network is applied to a strip in which one block of `size_multiple` rows is NaN, along both axes. The answer is
+    a multiple of that and holds for whole blocks: the results of a block depend on the blocks up to that far. Some
     convolutions of processors compute a few neighbours along, which may add to it by as much.
 
     Args:
@@ -37,7 +37,7 @@ def receptive_field(network: nn.Module, scale: int, limit: int = 512) -> int | N
         None if it is larger than `limit`, or the whole image.
     """
     named: Any = network
-    # A network for several scales counts its divisor in pixels of the result.
+    # A network for several scales counts its size_multiple in pixels of the result.
     align = alignment(network, scale)
     length = up_to(4 * limit + align, align)  # also seen is what lies beyond a gap
     reached = 0
@@ -52,8 +52,8 @@ def receptive_field(network: nn.Module, scale: int, limit: int = 512) -> int | N
 def alignment(network: nn.Module, scale: int) -> int:
     """Tiles that begin at multiples of this see the image as the network does when it sees all of it."""
     named: Any = network
-    divisor = int(named.divisor)
-    return divisor // math.gcd(divisor, scale) if "scale" in named.inputs else divisor
+    size_multiple = int(named.size_multiple)
+    return size_multiple // math.gcd(size_multiple, scale) if "scale" in named.inputs else size_multiple
 
 
 def _reach(network: Any, scale: int, axis: int, align: int, length: int) -> int | None:

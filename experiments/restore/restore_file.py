@@ -20,9 +20,9 @@ from datamodules.io.read_photo import read_photograph
 from datamodules.io.write_photo import NotWritten, refuse_unwritable, replacing, write_photograph
 from experiments.config.errors import ConfigError
 from experiments.restore import Restorer
-from experiments.restore.manifest import Ledger, state
+from experiments.restore.manifest import Manifest, state
 from experiments.restore.paths import Item
-from experiments.restore.scratch_array import room
+from experiments.restore.scratch_array import scratch_array
 from experiments.runtime.out_of_memory import shortage
 
 log = logging.getLogger(__name__)
@@ -31,13 +31,13 @@ _EIGHT_BIT = (".jpg", ".jpeg", ".webp")
 _PICTURE_SIDE = 256  # of the picture of a kernel, at least
 
 
-class Work:
+class FileRestorer:
     """Restores photographs into files.
 
     Args:
         restorer: the network.
         arguments: of every restoration: scale, kernel, noise_level, tile, overlap, batch.
-        ledger: open; knows which results are complete.
+        manifest: open; knows which results are complete.
         max_pixels: larger files are refused.
     """
 
@@ -45,10 +45,10 @@ class Work:
         self,
         restorer: Restorer,
         arguments: Mapping[str, Any],
-        ledger: Ledger,
+        manifest: Manifest,
         max_pixels: int | None = None,
     ) -> None:
-        self.restorer, self.arguments, self.ledger = restorer, arguments, ledger
+        self.restorer, self.arguments, self.manifest = restorer, arguments, manifest
         self.max_pixels = max_pixels
         self.scale: int = arguments["scale"]
         self._bicubic: Restorer | None = None
@@ -74,7 +74,7 @@ class Work:
             shape = (height, width, photograph.pixels.shape[2])
             flat = (0, 0) if photograph.alpha is None else shape[:2]
             folder = item.target.parent
-            with room(folder, shape, dtype) as sr, room(folder, flat, dtype) as alpha:
+            with scratch_array(folder, shape, dtype) as sr, scratch_array(folder, flat, dtype) as alpha:
                 try:
                     found = self.restorer.restore(photograph.filled(), **self.arguments, progress=progress, out=sr)
                 except NotWritten:
@@ -86,7 +86,7 @@ class Work:
                 transparency = None if photograph.alpha is None else self._enlarge(photograph.alpha, alpha)
 
                 def record(path: Path) -> None:
-                    self.ledger.begin(path, item.source, before)
+                    self.manifest.begin(path, item.source, before)
 
                 if "_kernel.npy" in item.endings and found.kernel is not None:
                     _write_kernel(item, found.kernel, record)

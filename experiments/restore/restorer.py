@@ -175,7 +175,7 @@ class Restorer:
         network = self._network(scale)
         result = Restoration(out if out is not None else picture.like(scale), scale, notes=notes)
         result.kernel = fields.get("kernel")
-        if result.kernel is not None and getattr(network, "keeps", None) == "corner":
+        if result.kernel is not None and getattr(network, "lr_sampling", None) == "corner":
             fields["kernel"] = place_kernel(result.kernel, scale)
         self._continue(picture, network, scale, notes)
 
@@ -183,7 +183,7 @@ class Restorer:
         tiling = choose_tiling(
             picture.size, scale, alignment(network, scale), lambda: self.field(scale), side, tile, overlap
         )
-        placed = self.estimates_kernel and getattr(network, "keeps", None) == "corner"
+        placed = self.estimates_kernel and getattr(network, "lr_sampling", None) == "corner"
         later = with_given_kernel(network) if tiling or placed else None
         if later:
             size = max(tiling.tile if tiling else max(picture.size), smallest_side(network))

@@ -15,7 +15,7 @@ MAPPED = 256 * 2**20  # bytes from which on it is a file
 
 
 @contextmanager
-def room(folder: Path | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[np.ndarray]:
+def scratch_array(folder: Path | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[np.ndarray]:
     """An array; a large one is a nameless file, which the system may put on the disk.
 
     Args:

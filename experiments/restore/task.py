@@ -22,9 +22,9 @@ from experiments.evaluate.models import asked_use, chosen_checkpoint, refuse_sev
 from experiments.evaluate.suites import overridden_keys
 from experiments.restore import Restorer
 from experiments.restore.load import Source
-from experiments.restore.manifest import Ledger
+from experiments.restore.manifest import Manifest
 from experiments.restore.paths import Format, Item, plan
-from experiments.restore.restore_file import Progress, Work
+from experiments.restore.restore_file import FileRestorer, Progress
 from experiments.runtime.speed import settle
 
 log = logging.getLogger(__name__)
@@ -70,12 +70,12 @@ def run(
     folder, items = plan(given, cfg.output, format, [*endings, *(["_deblurred"] if deblurred else [])])
     settings = {**identity, **_settings(cfg, arguments), "format": format}
     kept = items[0].target != Path(cfg.output).expanduser()  # a folder of somebody's gets no hidden file
-    with _stopping(), Ledger(folder, settings, kept) as ledger:
-        done = ledger.finished(items, replace)
+    with _stopping(), Manifest(folder, settings, kept) as manifest:
+        done = manifest.finished(items, replace)
         if done:
             log.info("%d of %d photographs are restored already and stay as they are", len(done), len(items))
         todo = [item for item in items if item not in done]
-        work = Work(restorer, {**arguments, "batch": batch}, ledger, max_pixels)
+        work = FileRestorer(restorer, {**arguments, "batch": batch}, manifest, max_pixels)
         failed = _go_through(work, todo, Progress(todo, bool(cfg.trainer.enable_progress_bar), max_pixels))
     if failed:
         rest = "the others are" if failed < len(items) else "nothing is"
@@ -83,7 +83,7 @@ def run(
     print(f"restored: {len(items)} in {folder}" + (f", {len(done)} of them before" if done else ""), flush=True)
 
 
-def _go_through(work: Work, items: Sequence[Item], progress: Progress) -> int:
+def _go_through(work: FileRestorer, items: Sequence[Item], progress: Progress) -> int:
     """How many could not be restored."""
     failed, said = 0, set()
     try:
@@ -130,7 +130,7 @@ def load(cfg: DictConfig) -> tuple[Restorer, dict[str, Any]]:
     if source is None and model is None:
         raise ConfigError("task=restore: by which network? Give run=RUN, ckpt=FILE, weights=FILE or model=bicubic")
     if (model or changes) and source is not None and not cfg.weights:
-        raise ConfigError(f"model: {source} knows its network: leave model= away")
+        raise ConfigError(f"model: {source} knows its network: omit model=")
     restorer = Restorer.load(source, model, overrides=changes, **options)
     files = [Path(str(part)) for part in (source if isinstance(source, list) else [source]) if part is not None]
     files = [chosen_checkpoint(file, asked_use(cfg)) if file.is_dir() else file for file in files]
@@ -158,9 +158,9 @@ def check(cfg: DictConfig, restorer: Restorer) -> dict[str, Any]:
         kernel = given_kernel(str(cfg.kernel))
     elif cfg.kernel is not None:
         why = "estimates the kernel itself" if restorer.estimates_kernel else "takes no kernel"
-        raise ConfigError(f"kernel: found {cfg.kernel}, but {name} {why}: leave it away")
+        raise ConfigError(f"kernel: found {cfg.kernel}, but {name} {why}: omit it")
     if cfg.noise_level is not None and "noise_level" not in restorer.inputs:
-        raise ConfigError(f"noise_level: found {cfg.noise_level}, but {name} takes none: leave it away")
+        raise ConfigError(f"noise_level: found {cfg.noise_level}, but {name} takes none: omit it")
     if cfg.noise_level is not None and not 0 <= cfg.noise_level <= 1:
         raise ConfigError(f"noise_level: found {cfg.noise_level}, expected 0 to 1, such as 0.01")
     return {

@@ -33,7 +33,7 @@ class LostRank(Exception):
 
 
 @dataclass
-class Invitation:
+class Rendezvous:
     """What a process was told that another one has started: its rank, and the port where they meet."""
 
     rank: int
@@ -44,7 +44,7 @@ class Invitation:
 class RankProcesses:
     """Ranks 1 to n-1 of a job, started by this process."""
 
-    invitation: ClassVar[Invitation | None] = None  # of this process, if it is one of those itself
+    rendezvous: ClassVar[Rendezvous | None] = None  # of this process, if it is one of those itself
 
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     outputs: list[IO[bytes]] = field(default_factory=list)

@@ -25,12 +25,12 @@ from lightning_fabric.strategies import DDPStrategy as FabricDDP
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
-from datamodules import distributed as talk
+from datamodules.distributed import barrier, broadcast, use
 from experiments.runtime.child_processes import LostRank, RankProcesses
 from experiments.runtime.launchers import count_devices, launched
 from lightning_modules.callbacks.interrupt import Interrupted
 from lightning_modules.restoration import RestorationModule
-from lightning_modules.strategy import DDP, Here
+from lightning_modules.strategy import DDP, LaunchedEnvironment
 from lightning_modules.sync_batchnorm import SyncBatchNorm
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class _Job:
         log_file: of this rank.
     """
 
-    here: Here
+    here: LaunchedEnvironment
     devices: list[int] | int
     nodes: int = 1
     children: RankProcesses | None = None
@@ -72,16 +72,16 @@ def start(cfg: DictConfig) -> torch.device:
     wanted = cfg.trainer.get("devices", 1)
     per_node, nodes = outside or (count_devices(cfg.trainer.accelerator, wanted), 1)
     world = per_node * nodes
-    job = _Job(Here(world=world), per_node, nodes)
+    job = _Job(LaunchedEnvironment(world=world), per_node, nodes)
     if isinstance(wanted, ListConfig) and len(wanted) == per_node:
         job.devices = list(wanted)
     _jobs.append(job)
     store = None
     if world > 1 and outside:
         job.here = _place(per_node, world)
-    elif world > 1 and (invitation := RankProcesses.invitation):
-        job.here = Here(rank=invitation.rank, local=invitation.rank, world=world)
-        store = dist.TCPStore("127.0.0.1", invitation.port, world, timeout=_PATIENCE)
+    elif world > 1 and (rendezvous := RankProcesses.rendezvous):
+        job.here = LaunchedEnvironment(rank=rendezvous.rank, local=rendezvous.rank, world=world)
+        store = dist.TCPStore("127.0.0.1", rendezvous.port, world, timeout=_PATIENCE)
     elif world > 1:
         store = dist.TCPStore("127.0.0.1", 0, world, is_master=True, wait_for_workers=False, timeout=_PATIENCE)
         job.children = RankProcesses.launch(cfg, world, store.port)
@@ -102,15 +102,15 @@ def start(cfg: DictConfig) -> torch.device:
     return fabric.device
 
 
-def _place(per_node: int, world: int) -> Here:
+def _place(per_node: int, world: int) -> LaunchedEnvironment:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     else:
         rank, local = int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_LOCALID"])
-    return Here(rank=rank, local=local, node=rank // per_node, world=world)
+    return LaunchedEnvironment(rank=rank, local=local, node=rank // per_node, world=world)
 
 
-def _meet(here: Here, device: torch.device, store: dist.Store | None) -> None:
+def _meet(here: LaunchedEnvironment, device: torch.device, store: dist.Store | None) -> None:
     """Form the group of all processes; one that a launcher has made stays in its group from job to job."""
     rank_zero_only.rank = here.rank  # type: ignore[attr-defined]  # where Lightning keeps it
     if dist.is_initialized():
@@ -122,15 +122,15 @@ def _meet(here: Here, device: torch.device, store: dist.Store | None) -> None:
     else:
         atexit.register(_destroy)
         dist.init_process_group(init_method=_address(), **options)
-    talk.use(dist.new_group(backend="gloo", timeout=_PATIENCE))
+    use(dist.new_group(backend="gloo", timeout=_PATIENCE))
     # What is logged once an epoch is the same on all of them already.
     warnings.filterwarnings("ignore", r"It is recommended to use `self\.log\(")
 
 
 @contextmanager
-def group_of_one(device: torch.device) -> Iterator[Here]:
+def group_of_one(device: torch.device) -> Iterator[LaunchedEnvironment]:
     """A group in which this process is alone, to measure what a group costs."""
-    here = Here(world=1)
+    here = LaunchedEnvironment(world=1)
     _meet(here, device, dist.TCPStore("127.0.0.1", 0, 1, is_master=True, wait_for_workers=False))
     try:
         yield here
@@ -150,7 +150,7 @@ def _address() -> str:
 
 def _take_over(cfg: DictConfig) -> None:
     """Make the config of rank 0 that of all: samplers of a sweep may have drawn others."""
-    found: Any = talk.from_first(OmegaConf.to_container(cfg))
+    found: Any = broadcast(OmegaConf.to_container(cfg))
     with open_dict(cfg):
         for key, value in found.items():
             cfg[key] = value
@@ -247,7 +247,7 @@ def _part(job: _Job, error: BaseException | None) -> LostRank | None:
     """Leave the other processes, and end those that this one has started; what is wrong if one of them is to blame."""
     if error is None:
         try:
-            talk.barrier()
+            barrier()
         except RuntimeError as gone:
             error = gone
     found = None
@@ -273,7 +273,7 @@ def _destroy(abort: bool = False) -> None:
         abort: do not wait for what is under way on the GPU: another process may be missing.
     """
     if dist.is_initialized():
-        talk.use(None)
+        use(None)
         if abort and dist.get_backend() == "nccl":
             dist.distributed_c10d._abort_process_group()
         else:

@@ -41,7 +41,7 @@ def _leave(error: Ending, submitit: Any) -> int:
         return error.exit_status
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # SLURM ends the processes of a job that it takes back with SIGTERM
-    if RankProcesses.invitation is not None:
+    if RankProcesses.rendezvous is not None:
         return error.exit_status  # the process that has started this one speaks for it
     if told and int(os.environ.get("SLURM_PROCID", 0)) > 0:
         return 0  # the first process speaks for all; with another status srun may end it before it has spoken

@@ -10,9 +10,9 @@ from datamodules.degradations.kernel_spec import FORMULAS, given_kernel
 from datamodules.errors import InputError
 from experiments.restore import Restorer
 from experiments.serve.blur_controls import Blur
-from experiments.serve.handlers import FORMATS, OWN_FORMAT, Actions
+from experiments.serve.handlers import FORMATS, OWN_FORMAT, Handlers
 from experiments.serve.service import Cancelled, Settings
-from experiments.serve.text import CANCELLED, describe, refusal, told
+from experiments.serve.text import CANCELLED, describe, refusal, user_errors
 
 _FORMULA = re.compile(r"\s*(none|(gaussian|motion|disk):[-+.,\d\s]+)\s*", re.IGNORECASE)
 
@@ -20,8 +20,8 @@ _FORMULA = re.compile(r"\s*(none|(gaussian|motion|disk):[-+.,\d\s]+)\s*", re.IGN
 class Endpoint:
     """What a program asks for."""
 
-    def __init__(self, actions: Actions) -> None:
-        self.menu, self.desk = actions.menu, actions.desk
+    def __init__(self, handlers: Handlers) -> None:
+        self.models, self.service = handlers.models, handlers.service
 
     def restore(
         self,
@@ -52,22 +52,22 @@ class Endpoint:
         Returns:
             The restored photograph, and what was done in words.
         """
-        with told(photograph, kernel_file):
+        with user_errors(photograph, kernel_file):
             if photograph is None:
                 raise InputError("photograph: none was given")
             if file_format is not None and file_format not in FORMATS:
                 raise InputError(f"file_format: found {file_format!r}, expected one of {', '.join(FORMATS)}")
-            model = model or self.menu.models[0]
-            checkpoint = checkpoint or (self.menu.checkpoints(model) or [""])[0]
-            network = self.menu.restorer(model, checkpoint)
+            model = model or self.models.names[0]
+            checkpoint = checkpoint or (self.models.checkpoints(model) or [""])[0]
+            network = self.models.restorer(model, checkpoint)
             settings = Settings(
                 int(scale or network.scales[-1]), _kernel(network, kernel, kernel_file, kernel_number), noise_level
             )
             try:
-                done = self.desk.restore(Path(photograph), network, settings, lambda *_: None)
+                done = self.service.restore(Path(photograph), network, settings, lambda *_: None)
             except Cancelled:
                 raise refusal(CANCELLED) from None
-            file, note = self.desk.delivered(done, FORMATS[file_format or OWN_FORMAT])
+            file, note = self.service.delivered(done, FORMATS[file_format or OWN_FORMAT])
             return str(file), describe(done, network, model, checkpoint, note)
 
 
@@ -84,7 +84,7 @@ def _kernel(network: Restorer, formula: str | None, file: str | None, number: fl
     return given_kernel(formula)
 
 
-def add_endpoint(actions: Actions) -> None:
+def add_endpoint(handlers: Handlers) -> None:
     """Add `/restore` to the page that is being built, through components that are not shown.
 
     Files go through components because these refuse what was not uploaded.
@@ -103,7 +103,7 @@ def add_endpoint(actions: Actions) -> None:
         ]
         outputs = [gr.File(label="restored"), gr.Textbox(label="report")]
         gr.Button().click(
-            Endpoint(actions).restore,
+            Endpoint(handlers).restore,
             inputs,
             outputs,
             concurrency_limit=1,

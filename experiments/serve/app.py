@@ -11,9 +11,9 @@ from experiments.serve import blur_controls
 from experiments.serve.api import add_endpoint
 from experiments.serve.blur_controls import Blur
 from experiments.serve.examples import Example
-from experiments.serve.handlers import FORMATS, OWN_FORMAT, USED_BY, Actions, scale_choices
-from experiments.serve.models import Menu
-from experiments.serve.service import Desk
+from experiments.serve.handlers import FORMATS, OWN_FORMAT, USED_BY, Handlers, scale_choices
+from experiments.serve.models import Models
+from experiments.serve.service import Service
 from experiments.serve.text import START, about
 
 CSS = Path(__file__).with_name("page.css").read_text("utf-8")
@@ -22,18 +22,18 @@ QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 AT_ONCE: dict[str, Any] = {**QUIET, "queue": False}
 
 
-def build(menu: Menu, desk: Desk, examples: Sequence[tuple[Example, Path]], keep_minutes: float) -> gr.Blocks:
+def build(models: Models, service: Service, examples: Sequence[tuple[Example, Path]], keep_minutes: float) -> gr.Blocks:
     """The page, for any number of visitors.
 
     Args:
-        menu: what can be chosen; its first network is shown first.
-        desk: where photographs are restored.
+        models: what can be chosen; its first network is shown first.
+        service: where photographs are restored.
         examples: with their files.
         keep_minutes: how long files are kept, which visitors are told.
     """
-    actions = Actions(menu, desk, examples)
-    model_name, checkpoint_names = menu.models[0], menu.checkpoints(menu.models[0])
-    restorer = menu.restorer(model_name, checkpoint_names[0])
+    handlers = Handlers(models, service, examples)
+    model_name, checkpoint_names = models.names[0], models.checkpoints(models.names[0])
+    restorer = models.restorer(model_name, checkpoint_names[0])
 
     with gr.Blocks(title="Deblur and enlarge photographs", analytics_enabled=False) as page:
         gr.Markdown(
@@ -66,7 +66,7 @@ def build(menu: Menu, desk: Desk, examples: Sequence[tuple[Example, Path]], keep
                 with gr.Group():
                     with gr.Row():
                         model = gr.Dropdown(
-                            menu.models, value=model_name, label="Model", elem_id="model", min_width=160
+                            models.names, value=model_name, label="Model", elem_id="model", min_width=160
                         )
                         checkpoint = gr.Dropdown(
                             checkpoint_names,
@@ -113,22 +113,25 @@ def build(menu: Menu, desk: Desk, examples: Sequence[tuple[Example, Path]], keep
 
         network, blur_values = [model, checkpoint], [kind, *controls]
         shown, result = [scale, about_model, blur, noise_level], [comparison, report, estimated, download]
-        looked = photograph.change(actions.look, photograph, [preview, *result], concurrency_limit=2, **QUIET)
+        looked = photograph.change(handlers.on_upload, photograph, [preview, *result], concurrency_limit=2, **QUIET)
         looked.failure(lambda: None, None, photograph, **AT_ONCE)  # what is no photograph is taken away
         photograph.upload(lambda: gr.update(visible=False), None, about_example, **AT_ONCE)
         gallery.select(
-            actions.pick, network, [photograph, about_example, scale, noise_level, *blur_values[:6]], **AT_ONCE
+            handlers.on_example_selected,
+            network,
+            [photograph, about_example, scale, noise_level, *blur_values[:6]],
+            **AT_ONCE,
         )
-        model.input(actions.choose_model, [model, scale], [checkpoint, *shown], **QUIET)
-        checkpoint.input(actions.choose_checkpoint, [*network, scale], shown, **QUIET)
-        kind.change(actions.show_controls, kind, controls, **AT_ONCE)
+        model.input(handlers.choose_model, [model, scale], [checkpoint, *shown], **QUIET)
+        checkpoint.input(handlers.choose_checkpoint, [*network, scale], shown, **QUIET)
+        kind.change(handlers.show_controls, kind, controls, **AT_ONCE)
         for control in blur_values:
-            control.change(actions.draw, blur_values, drawing, trigger_mode="always_last", **AT_ONCE)
-        file_format.input(actions.convert, [made, file_format], download, **QUIET)
+            control.change(handlers.draw, blur_values, drawing, trigger_mode="always_last", **AT_ONCE)
+        file_format.input(handlers.convert, [made, file_format], download, **QUIET)
 
-        begun = go.click(actions.begin, None, [ticket, report, go, cancel], **AT_ONCE)
+        begun = go.click(handlers.begin, None, [ticket, report, go, cancel], **AT_ONCE)
         restored = begun.then(
-            actions.restore,
+            handlers.restore,
             [photograph, *network, scale, noise_level, file_format, *blur_values, ticket],
             [*result, made],
             concurrency_limit=1,
@@ -137,11 +140,11 @@ def build(menu: Menu, desk: Desk, examples: Sequence[tuple[Example, Path]], keep
             api_name="restore_on_page",
             api_visibility="private",
         )
-        restored.success(actions.end, None, [go, cancel], **AT_ONCE)
-        restored.failure(actions.fail, None, [report, go, cancel], **AT_ONCE)  # what `then` does not see
-        cancel.click(actions.cancel, None, [report, go, cancel], cancels=[restored], **AT_ONCE)
-        page.unload(actions.leave)
-        add_endpoint(actions)
+        restored.success(handlers.end, None, [go, cancel], **AT_ONCE)
+        restored.failure(handlers.fail, None, [report, go, cancel], **AT_ONCE)  # what `then` does not see
+        cancel.click(handlers.cancel, None, [report, go, cancel], cancels=[restored], **AT_ONCE)
+        page.unload(handlers.leave)
+        add_endpoint(handlers)
     return page
 
 

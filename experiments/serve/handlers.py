@@ -11,9 +11,9 @@ from experiments.restore import Restorer
 from experiments.serve import blur_controls
 from experiments.serve.blur_controls import Blur
 from experiments.serve.examples import Example
-from experiments.serve.models import Menu
-from experiments.serve.service import Cancelled, Desk, Settings
-from experiments.serve.text import CANCELLED, FAILED, READY, START, WORKING, about, describe, refusal, told
+from experiments.serve.models import Models
+from experiments.serve.service import Cancelled, Service, Settings
+from experiments.serve.text import CANCELLED, FAILED, READY, START, WORKING, about, describe, refusal, user_errors
 
 OWN_FORMAT = "Of the photograph"
 FORMATS = {OWN_FORMAT: None, "PNG": ".png", "TIFF": ".tif", "JPEG": ".jpg", "WebP": ".webp"}
@@ -30,36 +30,36 @@ USED_BY = (
 hidden = functools.partial(gr.update, visible=False)
 
 
-class Actions:
+class Handlers:
     """Handlers of the page; what they take and return are values of its components.
 
     Args:
-        menu: of networks.
-        desk: where photographs are restored.
+        models: of networks.
+        service: where photographs are restored.
         examples: with their files.
     """
 
-    def __init__(self, menu: Menu, desk: Desk, examples: Sequence[tuple[Example, Path]]) -> None:
-        self.menu, self.desk, self.examples = menu, desk, examples
+    def __init__(self, models: Models, service: Service, examples: Sequence[tuple[Example, Path]]) -> None:
+        self.models, self.service, self.examples = models, service, examples
 
-    def look(self, photograph: str | None) -> tuple[Any, ...]:
+    def on_upload(self, photograph: str | None) -> tuple[Any, ...]:
         """A photograph was given or taken away: preview, and no result of an earlier one."""
         if photograph is None:
             return hidden(value=None), *_nothing(START)
-        with told(photograph):
-            found = self.desk.read(Path(photograph))
+        with user_errors(photograph):
+            found = self.service.read(Path(photograph))
             height, width, channels = found.pixels.shape
             label = f"{width} × {height}, {'gray' if channels == 1 else 'colour'}, {8 * found.pixels.itemsize} bit"
             label += ", with transparency" if found.alpha is not None else ""
-            return gr.update(value=self.desk.preview(found), label=label, visible=True), *_nothing(READY)
+            return gr.update(value=self.service.preview(found), label=label, visible=True), *_nothing(READY)
 
-    def pick(self, event: gr.SelectData, model: str, checkpoint: str) -> tuple[Any, ...]:
+    def on_example_selected(self, event: gr.SelectData, model: str, checkpoint: str) -> tuple[Any, ...]:
         """An example was chosen: the photograph and the settings that fit it."""
         if not isinstance(event.index, int) or event.index not in range(len(self.examples)):
             raise refusal("There is no such example.")  # a program may send anything
         example, path = self.examples[event.index]
-        with told():
-            scales = self.menu.restorer(model, checkpoint).scales
+        with user_errors():
+            scales = self.models.restorer(model, checkpoint).scales
         blur = example.blur
         return (
             str(path),
@@ -71,13 +71,13 @@ class Actions:
 
     def choose_model(self, model: str, scale: int) -> tuple[Any, ...]:
         """Another model: its checkpoints, and what its first one needs."""
-        names = self.menu.checkpoints(model)
+        names = self.models.checkpoints(model)
         return gr.update(choices=names, value=names[0]), *self.choose_checkpoint(model, names[0], scale)
 
     def choose_checkpoint(self, model: str, checkpoint: str, scale: int) -> tuple[Any, ...]:
         """Another network: scales, what it is, and which controls it needs."""
-        with told():
-            found = self.menu.restorer(model, checkpoint)
+        with user_errors():
+            found = self.models.restorer(model, checkpoint)
         return (
             gr.update(choices=scale_choices(found), value=scale if scale in found.scales else found.scales[-1]),
             about(found),
@@ -94,12 +94,12 @@ class Actions:
         blur = _blur(values)
         if blur.kind == "From a file" and blur.file is None:
             return blur_controls.figure(None, "Give an image of the kernel, or a .npy file.")
-        with told(blur.file):
+        with user_errors(blur.file):
             return blur_controls.figure(blur.kernel(), "Kernel")
 
     def begin(self, request: gr.Request) -> tuple[Any, ...]:
         """Restore was pressed: a ticket, words, and the other button is the one to press."""
-        ticket = self.desk.ticket(str(request.session_hash))
+        ticket = self.service.ticket(str(request.session_hash))
         return ticket, WORKING, gr.update(interactive=False), gr.update(interactive=True)
 
     def end(self) -> tuple[Any, ...]:
@@ -117,7 +117,7 @@ class Actions:
 
     def leave(self, request: gr.Request) -> None:
         """The page was closed: nobody waits for what it asked for."""
-        self.desk.cancel(str(request.session_hash))
+        self.service.cancel(str(request.session_hash))
 
     def restore(
         self,
@@ -144,15 +144,15 @@ class Actions:
         blur = _blur((kind, width, second_width, angle, length, radius, kernel_file, kernel_number))
         path = Path(photograph)
         try:
-            with told(photograph, kernel_file):
-                found = self.menu.restorer(model, checkpoint)
+            with user_errors(photograph, kernel_file):
+                found = self.models.restorer(model, checkpoint)
                 settings = Settings(
                     int(scale),
                     blur.kernel() if found.needs_kernel else None,
                     float(noise_level) if "noise_level" in found.inputs else None,
                 )
                 progress(0, desc="Restoring")
-                done = self.desk.restore(
+                done = self.service.restore(
                     path,
                     found,
                     settings,
@@ -162,8 +162,8 @@ class Actions:
         except Cancelled:
             return *_nothing(CANCELLED), None
         made = (str(done.file), done.suffix)
-        with told(photograph):
-            copy, note = self.desk.delivered(done, FORMATS[file_format])
+        with user_errors(photograph):
+            copy, note = self.service.delivered(done, FORMATS[file_format])
         figure = blur_controls.figure(done.kernel, "Estimated kernel") if found.estimates_kernel else ""
         before = "enlarged bicubically" if done.size != done.source_size else "as it was"
         return (
@@ -180,8 +180,8 @@ class Actions:
             return _no_download()
         file, own_suffix = made
         suffix = FORMATS[file_format] or own_suffix
-        with told():
-            return _download(self.desk.converted(Path(file), suffix))
+        with user_errors():
+            return _download(self.service.converted(Path(file), suffix))
 
 
 def scale_choices(restorer: Restorer) -> list[tuple[str, int]]:

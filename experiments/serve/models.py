@@ -40,7 +40,7 @@ class Entry:
     option: str | None = None
 
 
-def menu_of(cfg: DictConfig) -> "Menu":
+def models_of(cfg: DictConfig) -> "Models":
     """What `run=`, `ckpt=` and `model=` with or without `weights=` name; without any of them, all runs of `runs_dir`.
 
     What is named must be loadable, one checkpoint of each model. Of runs that are only found, those in front of the
@@ -51,16 +51,16 @@ def menu_of(cfg: DictConfig) -> "Menu":
     """
     found, load = _told_apart(_named(cfg)), loader(cfg)
     if found:
-        menu = Menu(found, load)
-        for model in menu.models:  # what cannot be loaded is said now, not to the first visitor who asks for it
-            menu.load(model, menu.checkpoints(model)[0])
-        return menu
+        models = Models(found, load)
+        for model in models.names:  # what cannot be loaded is said now, not to the first visitor who asks for it
+            models.load(model, models.checkpoints(model)[0])
+        return models
     found = _below(cfg)
     for place, entry in enumerate(found):
-        menu = Menu(found[place:], load)
+        models = Models(found[place:], load)
         try:
-            menu.load(entry.model, entry.checkpoint)
-            return menu
+            models.load(entry.model, entry.checkpoint)
+            return models
         except (InputError, ConfigError) as error:
             print(f"not served: {error}", flush=True)
     raise InputError(
@@ -144,7 +144,7 @@ def loader(cfg: DictConfig) -> Callable[[Entry], Restorer]:
     return load
 
 
-class Menu:
+class Models:
     """Entries by model and checkpoint, and the networks last asked for.
 
     Args:
@@ -159,7 +159,7 @@ class Menu:
         self._lock = threading.Lock()
 
     @property
-    def models(self) -> list[str]:
+    def names(self) -> list[str]:
         return list(dict.fromkeys(model for model, _ in self._entries))
 
     def checkpoints(self, model: str) -> list[str]:
@@ -169,10 +169,10 @@ class Menu:
         """The network, for a visitor.
 
         Raises:
-            InputError: if it is not on the menu, or cannot be loaded; why and where the file is, is for the log.
+            InputError: if there is no such model, or cannot be loaded; why and where the file is, is for the log.
         """
         if (model, checkpoint) not in self._entries:
-            raise InputError(f"{model}, {checkpoint}: not served here: choose one of {', '.join(self.models)}")
+            raise InputError(f"{model}, {checkpoint}: not served here: choose one of {', '.join(self.names)}")
         try:
             return self.load(model, checkpoint)
         except (InputError, ConfigError) as error:

@@ -66,7 +66,7 @@ class Done:
     notes: tuple[str, ...]
 
 
-class Desk:
+class Service:
     """Where photographs are handed in.
 
     Args:

@@ -52,20 +52,20 @@ def run(
 
         from experiments.serve.app import build
         from experiments.serve.examples import write_examples
-        from experiments.serve.models import menu_of
+        from experiments.serve.models import models_of
         from experiments.serve.server import opened
-        from experiments.serve.service import Desk
+        from experiments.serve.service import Service
 
-        menu = menu_of(cfg)
-        desk = Desk(folder, max_pixels, cfg.tile, cfg.overlap)
+        models = models_of(cfg)
+        service = Service(folder, max_pixels, cfg.tile, cfg.overlap)
         gr.set_static_paths([str(folder.lasting)])
-        page = build(menu, desk, write_examples(folder.lasting), keep_minutes)
+        page = build(models, service, write_examples(folder.lasting), keep_minutes)
         with opened(page, host, port, int(max_upload_mb * 2**20), max_queue) as address:
-            print(f"serving {', '.join(menu.models)} at {address} (Ctrl-C ends it)", flush=True)
+            print(f"serving {', '.join(models.names)} at {address} (Ctrl-C ends it)", flush=True)
             try:
                 threading.Event().wait()
             finally:
-                desk.close()
+                service.close()
     finally:
         folder.close()
 

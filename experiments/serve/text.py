@@ -27,7 +27,7 @@ NEUTRAL = "Something went wrong on the server, which has noted it. Try another p
 
 
 @contextmanager
-def told(*paths: str | None) -> Iterator[None]:
+def user_errors(*paths: str | None) -> Iterator[None]:
     """Faults of the input as a message on the page; others in the log of the server, and a neutral one on the page.
 
     Args:

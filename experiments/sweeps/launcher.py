@@ -1,6 +1,6 @@
 """A sweep: jobs that are finished are skipped, one that fails leaves the others alone, a table stands at the end.
 
-`Watched` goes between any Hydra sweeper and any launcher, so all of this holds for each pair of them.
+`ResumableLauncher` goes between any Hydra sweeper and any launcher, so all of this holds for each pair of them.
 """
 
 import importlib.util
@@ -63,7 +63,7 @@ class Stopped(Exception):
         self.status = status
 
 
-class Watched(Launcher):
+class ResumableLauncher(Launcher):
     """A launcher that has another one launch what is not finished yet, keeps account, and stops at the first signal.
 
     The sweeper sees the score of a finished job, and None for one that failed.
@@ -238,7 +238,7 @@ def sweep_name(config: DictConfig) -> str:
 
 
 @contextmanager
-def reported(watched: Watched) -> Iterator[None]:
+def reported(watched: ResumableLauncher) -> Iterator[None]:
     """Around a sweep: whatever ends it, its table is printed and written, and then it fails if a job did.
 
     Raises:

@@ -16,7 +16,7 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 from torch import nn
 
-from datamodules.errors import InputError, gone, worker_death
+from datamodules.errors import InputError, folder_vanished, worker_death
 from lightning_modules.checkpoints.matconvnet import read_parameters
 from lightning_modules.checkpoints.safetensors import SUFFIX, read_tensors
 
@@ -37,7 +37,7 @@ class AtomicCheckpointIO(CheckpointIO):
             part.replace(path)
         except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
             if not path.parent.is_dir():
-                raise gone(path.parent) from error
+                raise folder_vanished(path.parent) from error
             part.unlink(missing_ok=True)
             if isinstance(error, RuntimeError) and (death := worker_death(error)):
                 raise death from error

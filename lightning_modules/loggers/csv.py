@@ -14,7 +14,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from datamodules.errors import gone
+from datamodules.errors import folder_vanished
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class MetricsCSV(Logger):
             else:
                 self._write_tail(sorted(self._unsaved))
         except FileNotFoundError as error:
-            raise gone(self.path.parent) from error
+            raise folder_vanished(self.path.parent) from error
         self._unsaved.clear()
 
     @rank_zero_only

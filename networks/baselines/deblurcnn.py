@@ -51,7 +51,7 @@ class DeblurCNN(nn.Module):
     """
 
     inputs = ("lr",)
-    divisor = 1
+    size_multiple = 1
 
     def __init__(
         self, scale: int = 1, grouped: bool = True, width: float = 1.0, offset: float = 0.5, residual: bool = False

@@ -56,7 +56,7 @@ class EDSR(nn.Module):
 
     inputs = ("lr",)
     outputs = ("sr",)
-    divisor = 1
+    size_multiple = 1
     mean: Tensor
 
     def __init__(self, scale: int = 4, width: int = 256, n_blocks: int = 32, residual_scaling: float = 0.1) -> None:

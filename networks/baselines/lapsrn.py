@@ -78,7 +78,7 @@ class LapSRN(nn.Module):
 
     inputs = ("lr",)
     outputs = ("sr", "pyramid")
-    divisor = 1
+    size_multiple = 1
 
     def __init__(
         self, scale: int = 4, form: Literal["official", "port"] = "official", width: int = 64, n_convs: int = 10

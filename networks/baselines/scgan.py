@@ -33,7 +33,7 @@ class SCGANStandIn(nn.Module):
 
     inputs = ("lr",)
     outputs = ("sr",)
-    divisor = 1
+    size_multiple = 1
     scale = 4
 
     def __init__(self, width: int = 64, n_layers: int = 10) -> None:

@@ -70,7 +70,7 @@ class SRResNet(nn.Module):
     inputs = ("lr",)
     outputs = ("sr",)
     scale = 4
-    divisor = 1
+    size_multiple = 1
 
     def __init__(
         self,

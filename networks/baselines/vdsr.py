@@ -44,7 +44,7 @@ class VDSR(nn.Module):
     inputs = ("lr", "scale")
     outputs = ("sr",)
     scales = (1, 2, 3, 4)
-    divisor = 1
+    size_multiple = 1
 
     def __init__(self, bias: bool = False, width: int = 64, n_layers: int = 20) -> None:
         super().__init__()

@@ -31,7 +31,7 @@ class Enlarge(nn.Module):
     inputs = ("lr",)
     outputs = ("sr",)
     scale = 4
-    divisor = 1
+    size_multiple = 1
 
     def __init__(self) -> None:
         super().__init__()

@@ -18,9 +18,9 @@ from networks.usrnet import USRNet
 class Brighten(nn.Module):
     """Adds a constant at scale 1; or, at another scale, enlarges by repetition, and returns a deblurred image."""
 
-    def __init__(self, add: float, scale: int = 1, divisor: int = 1, branch: bool = False) -> None:
+    def __init__(self, add: float, scale: int = 1, size_multiple: int = 1, branch: bool = False) -> None:
         super().__init__()
-        self.add, self.scale, self.divisor, self.branch = add, scale, divisor, branch
+        self.add, self.scale, self.size_multiple, self.branch = add, scale, size_multiple, branch
         self.inputs = ("lr",)
         self.outputs = ("sr", "deblurred") if branch else ("sr",)
 
@@ -35,7 +35,7 @@ class Several(nn.Module):
     inputs = ("lr", "noise_level", "scale")
     outputs = ("sr",)
     scales = (1, 2, 3, 4)
-    divisor = 8
+    size_multiple = 8
 
     def forward(self, lr: Tensor, noise_level: Tensor, scale: int) -> Restored:
         self.seen = {"lr": lr, "noise_level": noise_level, "scale": scale}
@@ -97,8 +97,8 @@ def test_two_that_deblur() -> None:
 def test_network_for_several_scales_second() -> None:
     lr, level = torch.rand(2, 3, 5, 7) / 2, torch.rand(2, 1, 1, 1)
     second = Several()
-    cascade = Cascade(Brighten(0.1, divisor=4), second)
-    assert (cascade.inputs, cascade.scales, cascade.divisor) == (("lr", "noise_level", "scale"), (1, 2, 3, 4), 48)
+    cascade = Cascade(Brighten(0.1, size_multiple=4), second)
+    assert (cascade.inputs, cascade.scales, cascade.size_multiple) == (("lr", "noise_level", "scale"), (1, 2, 3, 4), 48)
     assert cascade(lr=lr, noise_level=level, scale=3).sr.shape == (2, 3, 15, 21)
     assert second.seen["scale"] == 3
     assert second.seen["noise_level"] is level
@@ -121,15 +121,19 @@ def test_network_for_several_scales_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "divisor"),
+    ("first", "second", "size_multiple"),
     [
-        (Brighten(0, divisor=4), Brighten(0, scale=4, divisor=6), 12),
-        (Brighten(0, scale=4, divisor=3), Brighten(0, divisor=16), 12),  # 16 of the enlarged image are 4 of the input
-        (Brighten(0, scale=3), Brighten(0, divisor=8), 8),
+        (Brighten(0, size_multiple=4), Brighten(0, scale=4, size_multiple=6), 12),
+        (
+            Brighten(0, scale=4, size_multiple=3),
+            Brighten(0, size_multiple=16),
+            12,
+        ),  # 16 of the enlarged image are 4 of the input
+        (Brighten(0, scale=3), Brighten(0, size_multiple=8), 8),
     ],
 )
-def test_divisor(first: nn.Module, second: nn.Module, divisor: int) -> None:
-    assert Cascade(first, second).divisor == divisor
+def test_size_multiple(first: nn.Module, second: nn.Module, size_multiple: int) -> None:
+    assert Cascade(first, second).size_multiple == size_multiple
 
 
 def test_networks_of_the_suite() -> None:
@@ -149,13 +153,13 @@ def test_networks_of_the_suite() -> None:
             assert cascade(lr=lr).sr.shape == (2, 3, 36, 44)
         onto = Cascade(srn, usrnet)
         assert onto(lr=lr, scale=2, **known).sr.shape == (2, 3, 18, 22)
-        assert onto.keeps == "corner"
+        assert onto.lr_sampling == "corner"
 
 
 def test_a_kernel_of_sharp_pixels_is_no_use_at_low_resolution() -> None:
     with pytest.raises(ValueError, match=r"^cascade: Wiener takes the kernel, which is one of sharp pixels"):
         Cascade(Wiener(), Bicubic(4))
-    assert Cascade(Wiener(), Brighten(0.0)).keeps == "corner"
+    assert Cascade(Wiener(), Brighten(0.0)).lr_sampling == "corner"
 
 
 def test_two_that_only_enlarge() -> None:

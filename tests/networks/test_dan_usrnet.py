@@ -241,7 +241,7 @@ def test_defaults_are_the_published_parts() -> None:
     assert sum(p.numel() for p in net.estimator.parameters()) == 288_596
     assert sum(p.numel() for p in net.restorer.parameters()) == 590_332  # the tiny one
     assert {name.split(".")[0] for name in net.state_dict()} == {"estimator", "basis", "restorer"}
-    assert [DANUSRNet(scale, **TINY).divisor for scale in (1, 2, 3, 4)] == [8, 4, 8, 2]
+    assert [DANUSRNet(scale, **TINY).size_multiple for scale in (1, 2, 3, 4)] == [8, 4, 8, 2]
 
 
 @pytest.mark.parametrize(

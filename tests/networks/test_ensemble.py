@@ -31,8 +31,8 @@ class ClosedForm(nn.Module):
     inputs = ("lr", "kernel", "scale", "noise_level")
     outputs = ("sr",)
     scales = (1, 2, 3, 4)
-    divisor = 1
-    keeps = "corner"
+    size_multiple = 1
+    lr_sampling = "corner"
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,8 +49,8 @@ class Blind(nn.Module):
 
     inputs = ("lr",)
     outputs = ("sr", "kernel")
-    divisor = 1
-    keeps = "corner"
+    size_multiple = 1
+    lr_sampling = "corner"
 
     def __init__(self, scale: int, kernel: Tensor) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ def test_an_equivariant_method_that_knows_the_kernel_gives_the_same_eight_times(
     torch.testing.assert_close(result, network.made[0])
     if scale > 1:  # without the correction it does not
         network.made.clear()
-        network.keeps = "centre"
+        network.lr_sampling = "centre"
         SelfEnsemble(network)(lr=lr, kernel=kernel, scale=scale, noise_level=level)
         assert spread(network.made) > 0.01
 
@@ -144,7 +144,7 @@ def test_the_mean_of_eight() -> None:
     class Ramp(nn.Module):
         inputs = ("lr",)
         outputs = ("sr", "deblurred", "pyramid")
-        divisor = 4
+        size_multiple = 4
         scale = 1
         channels = 1
 
@@ -160,7 +160,7 @@ def test_the_mean_of_eight() -> None:
     torch.testing.assert_close(result.sr, lr + 7.5)
     torch.testing.assert_close(result.deblurred, lr - 7.5)
     assert result.pyramid[0][0, 0, 0].tolist() == [0, 1, 2, 3]
-    names = ("inputs", "outputs", "divisor", "scale", "channels")
+    names = ("inputs", "outputs", "size_multiple", "scale", "channels")
     assert [getattr(ensemble, name) for name in names] == [getattr(Ramp, name) for name in names]
     assert not hasattr(ensemble, "scales")
 

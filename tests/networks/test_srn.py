@@ -91,7 +91,7 @@ class Reference:
         return cell, np.tanh(cell) * expit(o)
 
     def __call__(self, image: np.ndarray, n_scales: int, feedback: bool, convention: str) -> list[np.ndarray]:
-        """Estimates of images [B, C, h, w] whose sides the network's divisor divides, coarsest first."""
+        """Estimates of images [B, C, h, w] whose sides the network's size_multiple divides, coarsest first."""
         h, w = image.shape[2:]
         pyramid: list[np.ndarray] = []
         cell = hidden = np.zeros(1)
@@ -141,7 +141,7 @@ def test_equals_reference(options: dict[str, Any], size: tuple[int, int]) -> Non
     with torch.no_grad():
         restored = net(lr=x)
     h, w = size
-    padded = np.pad(x.numpy(), ((0, 0), (0, 0), (0, -h % net.divisor), (0, -w % net.divisor)), mode="edge")
+    padded = np.pad(x.numpy(), ((0, 0), (0, 0), (0, -h % net.size_multiple), (0, -w % net.size_multiple)), mode="edge")
     reference = Reference(net, options.get("n_blocks", 1))
     expected = reference(padded, net.n_scales, net.feedback, net.resize)
     assert len(restored.pyramid) == len(expected) == net.n_scales
@@ -304,8 +304,8 @@ def test_wrong_options(options: dict[str, Any], words: str) -> None:
         SRN(**options)
 
 
-def test_divisor() -> None:
-    assert [small(n_scales=n).divisor for n in (1, 2, 3, 4)] == [4, 8, 16, 32]
+def test_size_multiple() -> None:
+    assert [small(n_scales=n).size_multiple for n in (1, 2, 3, 4)] == [4, 8, 16, 32]
 
 
 def test_global_residual_is_added_to_every_estimate() -> None:

@@ -14,7 +14,7 @@ Footnotes = dict[str, int]  # text -> number
 
 
 @dataclass
-class Cell:
+class HtmlCell:
     """One entry; `sort` is what its column is ordered by, None (an empty cell) comes last; `mark` a class of CSS."""
 
     text: str = "–"
@@ -60,19 +60,19 @@ def parameters_text(method: Method) -> str:
     return "–" if method.parameters is None else f"{method.parameters / 1e6:.3f} M"
 
 
-def measured(benchmark: Benchmark, metric: str, method: Method) -> Cell:
+def measured(benchmark: Benchmark, metric: str, method: Method) -> HtmlCell:
     if metric == SECONDS:
         timing = benchmark.timings.get(method.label)
         if timing is None:
-            return Cell()
-        return Cell(seconds_text(timing.seconds), timing.seconds, tip=device_text(timing))
+            return HtmlCell()
+        return HtmlCell(seconds_text(timing.seconds), timing.seconds, tip=device_text(timing))
     return scored(benchmark.scores.get(metric, {}).get(method.label), metric)
 
 
-def scored(score: Score | None, metric: str) -> Cell:
+def scored(score: Score | None, metric: str) -> HtmlCell:
     if score is None:
-        return Cell()
-    cell = Cell(number(metric, score.mean), score.mean, score.rank or "")
+        return HtmlCell()
+    cell = HtmlCell(number(metric, score.mean), score.mean, score.rank or "")
     if score.gain is not None:
         gain = score.gain
         cell.gain = number(metric, gain.mean, True)
@@ -88,18 +88,18 @@ def scored(score: Score | None, metric: str) -> Cell:
     return cell
 
 
-def published(figures: Iterable[Published], method: str, metric: str, footnotes: Footnotes) -> Cell:
+def published(figures: Iterable[Published], method: str, metric: str, footnotes: Footnotes) -> HtmlCell:
     for figure in figures:
         if (figure.method, figure.metric, figure.image) == (method, metric, None):
             parts = [figure.source, "" if figure.certain else "not certain", figure.caveat]
             note = footnotes.setdefault("; ".join(filter(None, parts)), len(footnotes) + 1)
             text = seconds_text(figure.value) if metric == SECONDS else number(metric, figure.value)
-            return Cell(text + ("" if figure.certain else " ?"), figure.value, notes=[note])
-    return Cell()
+            return HtmlCell(text + ("" if figure.certain else " ?"), figure.value, notes=[note])
+    return HtmlCell()
 
 
-def valued(metric: str, value: float | None) -> Cell:
-    return Cell() if value is None else Cell(number(metric, value), value)
+def valued(metric: str, value: float | None) -> HtmlCell:
+    return HtmlCell() if value is None else HtmlCell(number(metric, value), value)
 
 
 def verdict(metric: str, difference: Difference) -> str:

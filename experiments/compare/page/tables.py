@@ -9,8 +9,8 @@ from typing import Any
 
 from experiments.compare.page.cells import (
     SECONDS,
-    Cell,
     Footnotes,
+    HtmlCell,
     device_text,
     measured,
     metric_title,
@@ -26,7 +26,7 @@ from experiments.compare.types import Average, Benchmark, Comparison, Method, Pu
 @dataclass
 class Row:
     heads: list[str]
-    cells: list[Cell]
+    cells: list[HtmlCell]
     detail: str = ""
     published: bool = False
     first: bool = False  # of a group: a line is drawn above it
@@ -174,9 +174,9 @@ def _pivot_rows(
     """A row a method. One line an entry keeps twelve columns readable: gains stand in the tips, but for the mean's."""
     rows = []
     for method in methods:
-        cells = [Cell() if benchmark is None else measured(benchmark, metric, method) for benchmark in benchmarks]
+        cells = [HtmlCell() if benchmark is None else measured(benchmark, metric, method) for benchmark in benchmarks]
         mean = scored(None if average is None else average.scores.get(metric, {}).get(method.label), metric)
-        gain = Cell(f"{mean.gain} {mean.interval} {mean.verdict}".strip() or "–", mark=mean.verdict or "soft")
+        gain = HtmlCell(f"{mean.gain} {mean.interval} {mean.verdict}".strip() or "–", mark=mean.verdict or "soft")
         for cell in (*cells, mean):
             cell.gain = cell.interval = cell.verdict = ""
         rows.append(Row([method.label], [*cells, mean, gain]))
@@ -192,7 +192,7 @@ def _published_rows(
     rows = []
     for name in names:
         cells = [published(found, name, metric, footnotes) for found in (*figures, means)]
-        rows.append(Row([name], [*cells, Cell()], "published", published=True))
+        rows.append(Row([name], [*cells, HtmlCell()], "published", published=True))
     return rows
 
 

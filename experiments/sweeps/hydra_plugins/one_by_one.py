@@ -32,17 +32,20 @@ class OneByOne(BasicSweeper):
         self.changes = [change.split() for change in changes]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from experiments.sweeps.launcher import Watched, prepare  # not above: plugins are loaded for `--help` too
+        from experiments.sweeps.launcher import (  # not above: plugins are loaded for `--help` too
+            ResumableLauncher,
+            prepare,
+        )
 
         prepare(config)
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         assert self.launcher is not None
-        self.watched = self.launcher = Watched(self.launcher, config, hydra_context)
+        self.resumable = self.launcher = ResumableLauncher(self.launcher, config, hydra_context)
 
     def sweep(self, arguments: list[str]) -> Any:
         from experiments.sweeps.launcher import reported
 
-        with reported(self.watched):
+        with reported(self.resumable):
             return super().sweep(arguments)
 
     # Static in Hydra, which calls it on the object all the same.

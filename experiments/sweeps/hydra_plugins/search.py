@@ -50,15 +50,15 @@ class Search(Sweeper):
         )
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from experiments.sweeps.launcher import Watched, prepare
+        from experiments.sweeps.launcher import ResumableLauncher, prepare
 
         prepare(config)
         self.study.setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        self.watched = self.study.launcher = Watched(self.study.launcher, config, hydra_context)
+        self.resumable = self.study.launcher = ResumableLauncher(self.study.launcher, config, hydra_context)
 
     def sweep(self, arguments: list[str]) -> Any:
         from experiments.sweeps.launcher import reported
 
-        self.watched.folder.mkdir(parents=True, exist_ok=True)
-        with reported(self.watched):
+        self.resumable.folder.mkdir(parents=True, exist_ok=True)
+        with reported(self.resumable):
             return self.study.sweep(arguments)

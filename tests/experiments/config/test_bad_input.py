@@ -214,9 +214,7 @@ def test_checkpoint_that_cannot_be_trusted(cli: Cli, runs: Path, tmp_path: Path,
 def test_checkpoint_of_another_model(cli: Cli, runs: Path) -> None:
     before = snapshot(runs)
     outcome = cli("task=evaluate", "ckpt=runs/tiny/checkpoints/best.ckpt", "model=ed_srn")
-    assert_refused(
-        outcome, 1, "best.ckpt: a checkpoint of another model", "networks.ed_dsrn.EDDSRN", "leave model= away"
-    )
+    assert_refused(outcome, 1, "best.ckpt: a checkpoint of another model", "networks.ed_dsrn.EDDSRN", "omit model=")
     assert snapshot(runs) == before
 
 

@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 class Brighter(nn.Module):
     """Bicubic enlargement, a little too bright; counts what it restores, and fails when it is told to."""
 
-    inputs, outputs, divisor, scale = ("lr",), ("sr",), 1, 4
+    inputs, outputs, size_multiple, scale = ("lr",), ("sr",), 1, 4
 
     def __init__(self) -> None:
         super().__init__()
@@ -149,9 +149,9 @@ def test_killed_in_the_middle_goes_on_with_the_next_image(data: ImageDataModule,
     with pytest.raises(RuntimeError, match="killed"):
         call(RestorationModule(network, PROTOCOLS), data, subject(run))
     assert not (run / "results.json").exists()
-    (journal,) = run.glob(".unfinished-*.jsonl")
-    assert len(journal.read_text().splitlines()) == 3
-    journal.write_text(journal.read_text()[:-9])  # a kill may tear the line that was being written
+    (partial_results,) = run.glob(".unfinished-*.jsonl")
+    assert len(partial_results.read_text().splitlines()) == 3
+    partial_results.write_text(partial_results.read_text()[:-9])  # a kill may tear the line that was being written
 
     # Other weights, or other image files, do not go on with these.
     other = Brighter()
@@ -191,12 +191,12 @@ def test_images_are_divided_over_the_processes(
     with monkeypatch.context() as patch:
         for name, value in (("world", 2), ("rank", 1), ("barrier", None)):
             patch.setattr(distributed, name, lambda value=value: value)
-        patch.setattr(distributed, "from_first", lambda value: value)
+        patch.setattr(distributed, "broadcast", lambda value: value)
         patch.setattr(distributed, "gather", lambda value: [value])
         assert call(RestorationModule(second, PROTOCOLS), data, subject(run)) == []
     assert second.calls == 2
-    (journal,) = run.glob(".unfinished-*.1.jsonl")
-    assert [json.loads(line)["image"] for line in journal.read_text().splitlines()] == ["image1", "image3"]
+    (partial_results,) = run.glob(".unfinished-*.1.jsonl")
+    assert [json.loads(line)["image"] for line in partial_results.read_text().splitlines()] == ["image1", "image3"]
     # What it has measured counts, though the other one never came.
     found = call(RestorationModule(alone, PROTOCOLS), data, subject(run))
     assert alone.calls == 3

@@ -19,10 +19,10 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from datamodules.errors import InputError
-from experiments.export import portable as recording
-from experiments.export.errors import Refused
+from experiments.export import exportable as recording
+from experiments.export.errors import ExportError
+from experiments.export.exportable import Exportable, record
 from experiments.export.formats import write_onnx, write_program
-from experiments.export.portable import Portable, record
 from experiments.export.task import plain
 from lightning_modules.checkpoints.checkpoint import load_network
 from tests.conftest import Outcome, figures
@@ -84,27 +84,27 @@ def build(config: dict[str, Any]) -> nn.Module:
 
 
 @cache
-def exported(config: str, folder: Path) -> tuple[Portable, dict[str, str]]:
+def exported(config: str, folder: Path) -> tuple[Exportable, dict[str, str]]:
     """Writes tiny.onnx and tiny.pt2; what was refused, by format. Models that differ in size alone are one here."""
-    portable = Portable(build(json.loads(config)), scale=2)
+    exportable = Exportable(build(json.loads(config)), scale=2)
     refused: dict[str, str] = {}
     try:
-        program = record(portable)
-    except Refused as error:
-        return portable, {"onnx": str(error), "program": str(error)}
+        program = record(exportable)
+    except ExportError as error:
+        return exportable, {"onnx": str(error), "program": str(error)}
     for name, writer, ending in (("onnx", write_onnx, "onnx"), ("program", write_program, "pt2")):
         # A program is the recording itself: of the networks that ONNX takes too, one stands for all.
         if (
             name == "program"
-            and type(portable.network).__name__ not in REFUSED
+            and type(exportable.network).__name__ not in REFUSED
             and 'deblur_branch": true' not in config
         ):
             continue
         try:
-            writer(portable, folder / f"tiny.{ending}", ABOUT, program)
-        except Refused as error:
+            writer(exportable, folder / f"tiny.{ending}", ABOUT, program)
+        except ExportError as error:
             refused[name] = str(error)
-    return portable, refused
+    return exportable, refused
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +116,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return folder
 
 
-def assert_same(portable: Portable, size: tuple[int, int, int], found: dict[str, Tensor]) -> None:
+def assert_same(exportable: Exportable, size: tuple[int, int, int], found: dict[str, Tensor]) -> None:
     with torch.no_grad():
-        expected = portable(**portable.fields(*size))
+        expected = exportable(**exportable.fields(*size))
     assert set(found) == set(expected)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, atol=1e-4, rtol=0)
@@ -132,20 +132,20 @@ SIZES = [(1, 25, 39), (1, 32, 48), (3, 22, 18)]
 def test_model_is_the_same_elsewhere_or_refused(model: str, folders: Callable[[str], Path]) -> None:
     config = json.dumps(tiny(model))
     folder = folders(config)
-    portable, refused = exported(config, folder)
-    reasons = REFUSED.get(type(portable.network).__name__, {})
+    exportable, refused = exported(config, folder)
+    reasons = REFUSED.get(type(exportable.network).__name__, {})
     assert set(refused) == set(reasons)
     assert all(reasons[name] in refused[name] for name in reasons)
     if "onnx" not in refused:
         session = onnxruntime.InferenceSession(folder / "tiny.onnx", providers=["CPUExecutionProvider"])
         for size in SIZES:
-            values = {name: value.numpy() for name, value in portable.fields(*size).items()}
-            found = dict(zip(portable.outputs, map(torch.from_numpy, session.run(None, values)), strict=True))
-            assert_same(portable, size, found)
+            values = {name: value.numpy() for name, value in exportable.fields(*size).items()}
+            found = dict(zip(exportable.outputs, map(torch.from_numpy, session.run(None, values)), strict=True))
+            assert_same(exportable, size, found)
     if (folder / "tiny.pt2").exists():
         program = torch.export.load(folder / "tiny.pt2").module()
         for size in SIZES:
-            assert_same(portable, size, program(**portable.fields(*size)))
+            assert_same(exportable, size, program(**exportable.fields(*size)))
 
 
 def test_onnx_file_says_what_it_is(folders: Callable[[str], Path]) -> None:
@@ -184,13 +184,13 @@ class Crooked(nn.Module):
 
 
 def test_file_that_differs_is_refused(tmp_path: Path) -> None:
-    portable = Portable(Crooked(), None)
-    program = record(portable)
+    exportable = Exportable(Crooked(), None)
+    program = record(exportable)
     for writer in (write_program, write_onnx):
         with pytest.raises(
-            Refused, match=r"^differs from the network by 1\.0e-03 for images of 37 x 53, allowed 1e-04"
+            ExportError, match=r"^differs from the network by 1\.0e-03 for images of 37 x 53, allowed 1e-04"
         ):
-            writer(portable, tmp_path / "a.pt2", ABOUT, program)
+            writer(exportable, tmp_path / "a.pt2", ABOUT, program)
 
 
 @pytest.fixture

@@ -247,7 +247,7 @@ def test_text() -> None:
         (["task.models=[edd_srn]"], "task.models: edd_srn: no such option (conf/model/): available: "),
         (["task.models=[edd_srn]"], "did you mean ed_srn?"),
         (["task.models=[]"], "task.models: empty, expected"),
-        (["task.models=[bicubic]", "experiment=quick_srn"], "leave experiment= or task.models away"),
+        (["task.models=[bicubic]", "experiment=quick_srn"], "omit experiment= or task.models"),
         (["task.models=[bicubic]", "task.target=[18,24]"], "expected multiples of 4, by which bicubic enlarges: the n"),
         (["task.models=[bicubic]", "task.target=[18,24]"], "the nearest is task.target=[16, 24]"),
         (["task.target=[24]"], "task.target: found [24], expected height and width"),

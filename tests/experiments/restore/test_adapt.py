@@ -65,7 +65,7 @@ class Seen(torch.nn.Module):
     inputs = ("lr", "kernel", "scale", "noise_level")
     outputs = ("sr",)
     scales = (1, 2, 3, 4)
-    divisor = 1
+    size_multiple = 1
 
     def forward(self, lr: Tensor, kernel: Tensor, scale: int, noise_level: Tensor) -> Restored:
         self.lr = lr

@@ -39,7 +39,7 @@ class Shifted(nn.Module):
     inputs = ("lr",)
     outputs = ("sr",)
     scale = 1
-    divisor = 4
+    size_multiple = 4
 
     def __init__(self, up: int, left: int) -> None:
         super().__init__()

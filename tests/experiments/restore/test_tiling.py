@@ -62,7 +62,7 @@ def test_srn_is_cut_at_every_scale(options: dict[str, Any], monkeypatch: pytest.
     restorer = Restorer(Loaded("srn", lambda _: network, (1,)))
     field = restorer.field(1)
     assert field is not None
-    tile = 2 * field + 8 + 2 * network.divisor
+    tile = 2 * field + 8 + 2 * network.size_multiple
     image = picture(2 ** (network.n_scales - 1) * (tile + 9) - 13, 2 ** (network.n_scales - 1) * (tile + 3) + 5)
     network = scaled(network, 1, image)
     monkeypatch.setattr("experiments.restore.scratch_array.MAPPED", 1000)

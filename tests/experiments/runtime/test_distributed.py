@@ -15,7 +15,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from datamodules import distributed as talk
+from datamodules import distributed as ranks
 from experiments.runtime import distributed
 from tests.conftest import Outcome, figures, photograph
 
@@ -278,8 +278,8 @@ def test_two_ranks_continue_in_mid_epoch_to_the_same_weights(started: Started) -
 
 
 def test_a_process_alone_talks_to_nobody() -> None:
-    assert talk.gather(3) == [3]
-    assert talk.by_first(lambda: "made") == "made"
-    assert talk.share([1, 2, 3]) == [1, 2, 3]
-    with talk.first_goes_first():
+    assert ranks.gather(3) == [3]
+    assert ranks.on_rank_zero(lambda: "made") == "made"
+    assert ranks.share([1, 2, 3]) == [1, 2, 3]
+    with ranks.rank_zero_first():
         pass

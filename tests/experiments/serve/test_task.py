@@ -28,8 +28,8 @@ from datamodules.errors import InputError
 from experiments.restore import Restorer
 from experiments.serve.blur_controls import Blur, figure
 from experiments.serve.examples import EXAMPLES, write_examples
-from experiments.serve.models import KEPT, Entry, Menu, _told_apart, menu_of
-from experiments.serve.service import Cancelled, Desk, Settings
+from experiments.serve.models import KEPT, Entry, Models, _told_apart, models_of
+from experiments.serve.service import Cancelled, Service, Settings
 from experiments.serve.temp_files import PREFIX, Folder, remove_left
 from networks.ops.resize import bicubic_resize
 from tests.conftest import Outcome, photograph
@@ -145,7 +145,7 @@ def test_what_is_no_photograph_is_refused(
     [
         ({"model": "nobody"}, "nobody, : not served here: choose one of tiny, richardson_lucy"),
         ({"model": "tiny", "scale": 3}, "scale: found 3"),
-        ({"model": "tiny", "kernel": "none"}, "leave it away"),
+        ({"model": "tiny", "kernel": "none"}, "omit it"),
         ({"model": "richardson_lucy", "scale": 2}, "needs the blur kernel"),
         ({"model": "richardson_lucy", "kernel": "/etc/hostname"}, "found '/etc/hostname', expected gaussian:WIDTH"),
         ({"model": "richardson_lucy", "kernel": "disk:900"}, "expected at most"),
@@ -419,7 +419,7 @@ def test_oldest_files_go_where_there_are_too_many(tmp_path: Path, monkeypatch: p
     folder.sweep()
     assert [path.exists() for path in paths] == [False, False, True, True]
     with pytest.raises(InputError, match=r"^0.png: is no longer here: files are deleted after 10 minutes"):
-        Desk(folder, 10_000).converted(paths[0], ".tif")
+        Service(folder, 10_000).converted(paths[0], ".tif")
     folder.close()
 
 
@@ -441,11 +441,11 @@ def test_folder_of_a_killed_server_is_deleted_and_no_other(folder: Folder, tmp_p
 
 def test_cancel_ends_a_restoration_between_layers(folder: Folder, picture: Path) -> None:
     """Before the network is through, which would report one tile done."""
-    desk = Desk(folder, 10_000)
+    service = Service(folder, 10_000)
     seen: list[int] = []
 
     class Slow(torch.nn.Identity):
-        inputs, outputs, divisor, scale = ("lr",), ("sr",), 1, 1
+        inputs, outputs, size_multiple, scale = ("lr",), ("sr",), 1, 1
 
         def __init__(self) -> None:
             super().__init__()
@@ -455,26 +455,26 @@ def test_cancel_ends_a_restoration_between_layers(folder: Folder, picture: Path)
             for number, layer in enumerate(self.layers):
                 seen.append(number)
                 if number == 2:
-                    desk.cancel("visitor")
+                    service.cancel("visitor")
                 layer(lr)
 
     from experiments.restore.load import Loaded
 
     restorer = Restorer(Loaded("slow", lambda _: Slow(), (1,)), "cpu")
-    ticket, other = desk.ticket("visitor"), desk.ticket("another")
+    ticket, other = service.ticket("visitor"), service.ticket("another")
     progress: list[int] = []
     with pytest.raises(Cancelled):
-        desk.restore(picture, restorer, Settings(1), lambda done, _: progress.append(done), ticket)
+        service.restore(picture, restorer, Settings(1), lambda done, _: progress.append(done), ticket)
     assert (seen, progress) == ([0, 1, 2], [])
     with pytest.raises(Cancelled):  # cancelled while it waited
-        desk.restore(picture, restorer, Settings(1), lambda *_: None, ticket)
+        service.restore(picture, restorer, Settings(1), lambda *_: None, ticket)
     bicubic = Restorer.load(None, model=BICUBIC, device="cpu")
-    assert desk.restore(picture, bicubic, Settings(2), lambda *_: None, other).size == (74, 62)
+    assert service.restore(picture, bicubic, Settings(2), lambda *_: None, other).size == (74, 62)
 
 
 def test_comparison_is_lossless_and_starts_from_our_bicubic(folder: Folder, picture: Path) -> None:
     bicubic = Restorer.load(None, model=BICUBIC, device="cpu")
-    done = Desk(folder, 10_000).restore(picture, bicubic, Settings(3), lambda *_: None)
+    done = Service(folder, 10_000).restore(picture, bicubic, Settings(3), lambda *_: None)
     pixels = torch.from_numpy(np.array(Image.open(picture))).permute(2, 0, 1)[None] / 255
     expected = (255 * bicubic_resize(pixels, 3).clamp(0, 1)).round().byte()[0].permute(1, 2, 0).numpy()
     for path in (done.before, done.after, done.file):
@@ -484,9 +484,9 @@ def test_comparison_is_lossless_and_starts_from_our_bicubic(folder: Folder, pict
 def test_menu_keeps_the_last_networks_and_tells_namesakes_apart() -> None:
     found = [Entry(f"model{i}", "best", Path(f"{i}.ckpt")) for i in range(KEPT + 1)]
     loaded: list[str] = []
-    menu = Menu(found, lambda entry: loaded.append(entry.model))  # type: ignore[arg-type,func-returns-value]
+    models = Models(found, lambda entry: loaded.append(entry.model))  # type: ignore[arg-type,func-returns-value]
     for entry in (*found, found[-1], found[0]):
-        menu.restorer(entry.model, "best")
+        models.restorer(entry.model, "best")
     assert loaded == [*(entry.model for entry in found), "model0"]
     twins = _told_apart([Entry("a", "best", Path("x/best.ckpt")), Entry("a", "best", Path("y/best.ckpt"))])
     assert [entry.model for entry in twins] == ["a", "a (2)"]
@@ -511,14 +511,14 @@ def test_runs_that_cannot_be_loaded_are_left_out(
     monkeypatch.setattr("experiments.serve.models.loader", lambda cfg: load)
     monkeypatch.setattr("experiments.serve.models._named", lambda cfg: [])
     cfg = OmegaConf.create({"runs_dir": str(tmp_path)})
-    menu = menu_of(cfg)
-    assert (menu.models, loaded) == (["b", "c"], ["a", "b"])
+    models = models_of(cfg)
+    assert (models.names, loaded) == (["b", "c"], ["a", "b"])
     assert capsys.readouterr().out == f"not served: {tmp_path}/a/checkpoints/best.ckpt: damaged\n"
     with pytest.raises(InputError, match=r"^c, best: cannot be loaded, the server has noted why"):
-        menu.restorer("c", "best")
+        models.restorer("c", "best")
     (tmp_path / "b" / "config.yaml").unlink()
     with pytest.raises(InputError, match="no run with a checkpoint there that can be loaded"):
-        menu_of(cfg)
+        models_of(cfg)
 
 
 def test_controls_make_the_kernels_of_the_command_line(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from experiments.export.errors import Refused
+from experiments.export.errors import ExportError
 
 TOLERANCE = 1e-4
 # Batch, height and width of the inputs of the check: odd; whole multiples of what the networks divide by; neither.
@@ -21,7 +21,7 @@ SMALLEST_TRANSFORM = 16  # pixels of a side; smaller images are folded and exten
 OUTPUTS = ("sr", "deblurred", "kernel")
 
 
-class Portable(nn.Module):
+class Exportable(nn.Module):
     """A network of the suite that takes tensors by name alone and returns a dict of tensors.
 
     Inputs by name: `lr` [B, 3, h, w], RGB in [0, 1]; `kernel` [B, 1, kh, kw], sum 1, and `noise_level` [B, 1, 1, 1] on
@@ -43,7 +43,7 @@ class Portable(nn.Module):
         self.outputs = tuple(name for name in OUTPUTS if name in all_outputs)
         unknown = [name for name in self.inputs if name not in ("lr", "kernel", "noise_level")]
         if unknown:
-            raise Refused(f"takes {unknown[0]}, which is no property of a photograph")
+            raise ExportError(f"takes {unknown[0]}, which is no property of a photograph")
 
     def forward(self, lr: Tensor, kernel: Tensor | None = None, noise_level: Tensor | None = None) -> dict[str, Tensor]:
         fields = {"lr": lr, "kernel": kernel, "noise_level": noise_level}
@@ -76,63 +76,65 @@ class Portable(nn.Module):
         return {name: found[name] for name in self.inputs}
 
 
-def record(portable: Portable) -> ExportedProgram:
+def record(exportable: Exportable) -> ExportedProgram:
     """The network as a graph of torch operations for images of any size.
 
     Raises:
-        Refused: if what it does depends on the values of the image, or torch.export does not get through.
+        ExportError: if what it does depends on the values of the image, or torch.export does not get through.
     """
-    fields = portable.fields(*RECORDED)
+    fields = exportable.fields(*RECORDED)
     try:
         # Torch would otherwise settle for the sizes at hand wherever an operation is quicker for some of them. The
         # option is not public; were it gone, the check of sizes would tell.
         oblivious = torch.fx.experimental._config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
         with quiet(), torch.no_grad(), oblivious:
-            portable(**fields)  # fills caches of constants with real tensors, not with those of the recording
+            exportable(**fields)  # fills caches of constants with real tensors, not with those of the recording
             return torch.export.export(
-                portable,
+                exportable,
                 (),
                 fields,
-                dynamic_shapes=portable.dimensions(),
+                dynamic_shapes=exportable.dimensions(),
                 prefer_deferred_runtime_asserts_over_guards=True,
             )
     except Exception as error:  # of many types, most of them internal
         if type(error).__name__ == "GuardOnDataDependentSymNode":
-            raise Refused("takes steps that depend on the values of the image, which a graph cannot") from error
+            raise ExportError("takes steps that depend on the values of the image, which a graph cannot") from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split("! For more", 1)[0]
-        raise Refused(f"torch.export does not get through it: {reason}") from error
+        raise ExportError(f"torch.export does not get through it: {reason}") from error
 
 
-def compare(portable: Portable, restore: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]) -> dict[str, float]:
+def compare(
+    exportable: Exportable, restore: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+) -> dict[str, float]:
     """The largest difference between the network and another form of it at each of `SIZES`, by size.
 
     Of outputs that exceed 1 it is relative to the largest value.
 
     Raises:
-        Refused: if one is above `TOLERANCE`, not a number, of another shape, or the other form fails.
+        ExportError: if one is above `TOLERANCE`, not a number, of another shape, or the other form fails.
     """
     found: dict[str, float] = {}
     for size in SIZES:
         batch, height, width = size
         shown = f"{batch} x {height} x {width}" if batch > 1 else f"{height} x {width}"
-        fields = portable.fields(*size)
+        fields = exportable.fields(*size)
         with torch.no_grad():
-            expected = portable(**fields)
+            expected = exportable(**fields)
         try:
             with torch.no_grad():
                 restored = restore(fields)
         except Exception as error:
-            raise Refused(f"fails for images of {shown}: {(str(error).splitlines() or [''])[0]}") from error
+            raise ExportError(f"fails for images of {shown}: {(str(error).splitlines() or [''])[0]}") from error
         worst = 0.0
         for name, value in expected.items():
             if restored[name].shape != value.shape:
-                raise Refused(
+                raise ExportError(
                     f"{name} is {list(restored[name].shape)} for images of {shown}, expected {list(value.shape)}"
                 )
             difference = (restored[name] - value).abs().max() / value.abs().max().clamp(min=1)
             worst = max(worst, difference.item() if difference.isfinite() else float("inf"))
         if not worst <= TOLERANCE:
-            raise Refused(f"differs from the network by {worst:.1e} for images of {shown}, allowed {TOLERANCE:.0e}")
+            raise ExportError(f"differs from the network by {worst:.1e} for images of {shown}, allowed {TOLERANCE:.0e}")
         found[shown] = worst
     return found
 
