@@ -13,8 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from datamodules.degradations.keyed_random import make_key
 from datamodules.distributed import on_rank_zero, rank, rank_zero_first
 from datamodules.errors import InputError
-from experiments.evaluate.measure import Conditions, Progress, Subject, checksum, measure, metric_files, test_names
-from experiments.results.records import report
+from experiments.evaluate.measure import Progress, checksum, measure, metric_files, on_data, test_names
+from experiments.results.records import EvaluationRecord
+from experiments.results.tables import report
 from experiments.results.wandb import log_training, training_loggers
 from experiments.runtime import distributed
 from experiments.runtime.run_folder import close_run, open_run
@@ -128,13 +129,13 @@ def run(cfg: DictConfig) -> float:
             )
         chosen = checkpointing.chosen
         module.network, loaded = load_network(chosen)
-        subject = Subject(cfg.label, run_dir, cfg.seed, str(chosen.relative_to(run_dir)), checksum(chosen))
+        record = EvaluationRecord(cfg.label, run_dir.name, cfg.seed, str(chosen.relative_to(run_dir)), checksum(chosen))
         progress = Progress(len(test_names(datamodule)), sys.stderr.isatty())
         found = measure(
             module,
             datamodule,
-            subject,
-            Conditions(config["degradation"], metric_files=metric_files(cfg)),
+            run_dir,
+            on_data(record, datamodule, config["degradation"], device, metric_files(cfg)),
             device=device,
             pictures=cfg.pictures,
             progress=progress,
@@ -146,7 +147,7 @@ def run(cfg: DictConfig) -> float:
             run_dir,
             score=checkpointing.best_score,
             val_points=datamodule.val_points,
-            checkpoint_sha256=subject.sha256,
+            checkpoint_sha256=record.checkpoint_sha256,
         )
         steps = {"tested_step": loaded["global_step"], module.monitor: checkpointing.best_score}
         log_training(active[1:], run_dir, found, steps)

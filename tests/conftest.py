@@ -72,7 +72,7 @@ def figures(run: Path, *without: str) -> list[dict[str, Any]]:
     Args:
         without: further keys to leave out.
     """
-    from experiments.results.records import read_records
+    from tests.helpers.results import read_records
 
     records = read_records(run / "results.json")
     for record in records:

@@ -38,8 +38,8 @@ def measured_batch(run: Path, name: str) -> Batch:
 def scores(run: Path, name: str) -> dict[str, str]:
     """PSNR of one image in the run's own test, by model, as captions show it."""
     records = read_records(run / "results.json")
-    own = [r for r in records if r["protocol"]["name"] == PROTOCOL and r["dataset"] == "sample" and not r["suite"]]
-    return {record["model"]: f"{record['images'][name]['psnr']:.2f} dB ({PROTOCOL})" for record in own}
+    own = [r for r in records if r.protocol_name == PROTOCOL and r.dataset == "sample" and not r.suite]
+    return {record.model: f"{record.images[name]['psnr']:.2f} dB ({PROTOCOL})" for record in own}
 
 
 def as_picture(image: torch.Tensor) -> Image.Image:

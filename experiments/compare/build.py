@@ -11,13 +11,14 @@ import numpy as np
 from datamodules.errors import InputError
 from experiments.compare.add_published import add_published, add_published_means
 from experiments.compare.bootstrap import FEW_IMAGES, FEW_SEEDS
-from experiments.compare.group import Group, Record, Setting, canonical, flat, setting_name, shown
+from experiments.compare.group import Group, Setting, canonical, flat, measured_on, setting_name, shown
 from experiments.compare.match import match
-from experiments.compare.read_runs import ComparedRun, metrics_of
+from experiments.compare.read_runs import ComparedRun
 from experiments.compare.scores import AllValues, averages, best_against_second, scored
-from experiments.compare.types import BASELINE, Benchmark, Comparison, Method, Table, Timing
+from experiments.compare.types import Benchmark, Comparison, Method, Table, Timing
 from experiments.results.published import published
-from experiments.results.records import cell_folder
+from experiments.results.records import BASELINE, EvaluationRecord
+from experiments.results.tables import cell_folder
 
 # The baseline as if it were a setting, beside those of networks.
 _BASELINE = Setting("", BASELINE)
@@ -49,8 +50,8 @@ def compare(
     methods = _methods(groups)
     chosen = _reference(list(methods.values()), reference)
     tables = []
-    for key in dict.fromkeys((g.facts["suite"], g.facts["protocol"]["name"]) for g in groups):
-        here = [g for g in groups if (g.facts["suite"], g.facts["protocol"]["name"]) == key]
+    for key in dict.fromkeys((g.about.suite, g.about.protocol_name) for g in groups):
+        here = [g for g in groups if (g.about.suite, g.about.protocol_name) == key]
         tables.append(_table(here, methods, chosen))
     runs = [run for method in methods.values() for run in method.runs]
     return Comparison(
@@ -117,8 +118,8 @@ def _reference(methods: Sequence[Method], wanted: str | None) -> str:
 
 
 def _table(groups: Sequence[Group], methods: Mapping[Setting, Method], reference: str) -> Table:
-    suite = groups[0].facts["suite"]
-    protocol = groups[0].facts["protocol"]
+    suite = groups[0].about.suite
+    protocol = groups[0].about.protocol
     figures = [f for f in published(suite or "") if f.protocol == protocol["name"] and f.image is None]
     labels = {method.label: method for method in methods.values()}
     told = _telling(groups)
@@ -129,7 +130,7 @@ def _table(groups: Sequence[Group], methods: Mapping[Setting, Method], reference
         add_published(benchmark, figures, labels, notes)
         benchmarks.append(benchmark)
         values.append(own)
-    table = Table(suite, protocol, benchmarks, notes=notes)
+    table = Table(suite, dict(protocol), benchmarks, notes=notes)
     if suite is not None:
         for average in averages(benchmarks, values, reference):
             table.averages.append(average)
@@ -158,56 +159,56 @@ def _telling(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """The cell of each group; of several groups in one place, the keys that differ between them are added."""
     found = []
     for group in groups:
-        same = [flat({k: v for k, v in g.facts.items() if k != "cell"}) for g in groups if g.place == group.place]
-        own = flat({k: v for k, v in group.facts.items() if k != "cell"})
+        same = [flat({**measured_on(g.about), "cell": None}) for g in groups if g.place == group.place]
+        own = flat({**measured_on(group.about), "cell": None})
         differing = [key for key in own if len({canonical({key: other.get(key)}) for other in same}) > 1]
-        found.append({**group.facts["cell"], **{key: own[key] for key in differing}})
+        found.append({**group.about.cell, **{key: own[key] for key in differing}})
     return found
 
 
 def _benchmark(
     group: Group, cell: dict[str, Any], methods: Mapping[Setting, Method], reference: str
 ) -> tuple[Benchmark, AllValues]:
-    facts = group.facts
+    about = group.about
     items = dict(group.records)
     if group.baseline_records:
         items = {_BASELINE: group.baseline_records[:1], **items}  # they are equal, which was checked
     ordered = {setting: items[setting] for setting in methods if setting in items}
-    images = tuple(next(iter(ordered.values()))[0][1]["images"])
+    images = tuple(next(iter(ordered.values()))[0][1].images)
     values: AllValues = {}
     for setting, found in ordered.items():
         for source, record in found[1:]:
-            if lack := set(metrics_of(found[0][1])) ^ set(metrics_of(record)):
+            if lack := set(found[0][1].metrics) ^ set(record.metrics):
                 raise InputError(
                     f"{source.where}: {sorted(lack)[0]} is there for it or for {found[0][0].where} alone "
-                    f"({shown(facts)}): evaluate the seeds of a method with the same metrics=[...]"
+                    f"({shown(about)}): evaluate the seeds of a method with the same metrics=[...]"
                 )
-        for metric in metrics_of(found[0][1]):
+        for metric in found[0][1].metrics:
             values.setdefault(metric, {})[methods[setting].label] = (
                 [source.run.name for source, _ in found],
-                np.array([[record["images"][image][metric] for image in images] for _, record in found], float),
+                np.array([[record.images[image][metric] for image in images] for _, record in found], float),
             )
     scores = {metric: scored(metric, images, of, reference) for metric, of in values.items()}
     benchmark = Benchmark(
-        dataset=facts["dataset"],
-        split=facts["split"],
-        scale=facts["scale"],
+        dataset=about.dataset,
+        split=about.split,
+        scale=about.scale,
         cell=cell,
-        degradation=facts["degradation"],
-        suite_seed=facts["suite_seed"],
+        degradation=dict(about.degradation),
+        suite_seed=about.suite_seed,
         images=images,
         scores=scores,
         timings={methods[s].label: t for s, found in ordered.items() if (t := _timing([r for _, r in found]))},
         best=best_against_second(values, scores),
         published=[],
-        folder=f"{facts['dataset']}/{cell_folder(facts['cell'])}".rstrip("/"),
+        folder=f"{about.dataset}/{cell_folder(about.cell)}".rstrip("/"),
     )
     return benchmark, values
 
 
-def _timing(records: Sequence[Record]) -> Timing | None:
+def _timing(records: Sequence[EvaluationRecord]) -> Timing | None:
     """Seconds of the first device alone: those of different devices do not mix."""
-    device, threads = records[0].get("device"), records[0].get("threads")
-    alike = [r for r in records if (r.get("device"), r.get("threads")) == (device, threads)]
-    seconds = [v["seconds"] for r in alike for v in r["images"].values() if v.get("seconds") is not None]
+    device, threads = records[0].device, records[0].threads
+    alike = [r for r in records if (r.device, r.threads) == (device, threads)]
+    seconds = [v["seconds"] for r in alike for v in r.images.values() if v.get("seconds") is not None]
     return Timing(statistics.median(seconds), str(device or "unknown"), threads) if seconds else None

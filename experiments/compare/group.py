@@ -10,9 +10,12 @@ from pathlib import PurePath
 from typing import Any
 
 from datamodules.errors import InputError
-from experiments.compare.read_runs import ComparedRun, is_baseline
+from experiments.compare.read_runs import ComparedRun
+from experiments.results.records import EvaluationRecord
 
-Record = dict[str, Any]
+# What has to be equal for two records to be of one benchmark; the first four name it.
+_PLACE = ("suite", "dataset", "cell", "protocol")
+_COMPARED = (*_PLACE, "split", "suite_seed", "scale", "degradation")
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,9 @@ class Group:
     """Records of one benchmark: the same images under the same degradation, measured by the same protocol."""
 
     place: str
-    facts: dict[str, Any]
-    records: dict[Setting, list[tuple[ComparedRun, Record]]] = field(default_factory=dict)
-    baseline_records: list[tuple[ComparedRun, Record]] = field(default_factory=list)
+    about: EvaluationRecord  # the first one: all agree in what they were measured on
+    records: dict[Setting, list[tuple[ComparedRun, EvaluationRecord]]] = field(default_factory=dict)
+    baseline_records: list[tuple[ComparedRun, EvaluationRecord]] = field(default_factory=list)
 
     @property
     def sources(self) -> list[ComparedRun]:
@@ -41,7 +44,7 @@ class Group:
         return list({s.where: s for found in self.records.values() for s, _ in found}.values())
 
 
-def group_records(found: Iterable[tuple[ComparedRun, Record]]) -> list[Group]:
+def group_records(found: Iterable[tuple[ComparedRun, EvaluationRecord]]) -> list[Group]:
     """Sort records into benchmarks, in the order in which they come.
 
     Raises:
@@ -49,26 +52,14 @@ def group_records(found: Iterable[tuple[ComparedRun, Record]]) -> list[Group]:
     """
     groups: dict[str, Group] = {}
     for source, record in found:
-        facts = {
-            "suite": record["suite"],
-            "dataset": record["dataset"],
-            "cell": record["cell"],
-            "protocol": record["protocol"],
-            "split": record["split"],
-            "suite_seed": record["suite_seed"],
-            "scale": record.get("scale"),
-            "degradation": record["degradation"],
-        }
-        place = canonical(
-            {**{k: facts[k] for k in ("suite", "dataset", "cell")}, "protocol": facts["protocol"]["name"]}
-        )
-        group = groups.setdefault(canonical(facts), Group(place, facts))
-        if is_baseline(record):
+        place = canonical({**{name: getattr(record, name) for name in _PLACE}, "protocol": record.protocol_name})
+        group = groups.setdefault(canonical(measured_on(record)), Group(place, record))
+        if record.is_baseline:
             group.baseline_records.append((source, record))
             continue
-        plain = Setting(setting_name(source.run.name), record["model"], "", bool(record.get("self_ensemble")))
-        several = len({r.get("checkpoint") for r in source.records if r["model"] == record["model"]}) > 1
-        setting = Setting(plain.name, plain.model, str(record.get("checkpoint")), plain.self_ensemble)
+        plain = Setting(setting_name(source.run.name), record.model, "", record.self_ensemble)
+        several = len({r.checkpoint for r in source.records if r.model == record.model}) > 1
+        setting = Setting(plain.name, plain.model, str(record.checkpoint), plain.self_ensemble)
         group.records.setdefault(setting if several else plain, []).append((source, record))
     _one_run_a_seed(groups.values())
     return list(groups.values())
@@ -79,13 +70,12 @@ def _one_run_a_seed(groups: Iterable[Group]) -> None:
         for setting, found in group.records.items():
             seen: dict[Any, ComparedRun] = {}
             for source, record in found:
-                seed = record.get("seed")
-                if seed in seen:
+                if record.seed in seen:
                     raise InputError(
-                        f"{source.where}: seed {seed} of {setting.name} a second time, beside {seen[seed].where}: "
-                        "give one of the two"
+                        f"{source.where}: seed {record.seed} of {setting.name} a second time, beside "
+                        f"{seen[record.seed].where}: give one of the two"
                     )
-                seen[seed] = source
+                seen[record.seed] = source
 
 
 def setting_name(run: str) -> str:
@@ -115,6 +105,11 @@ def _plain(key: str, value: Any) -> Any:
     return PurePath(value).name if isinstance(value, str) and key.endswith(("path", "root")) else value
 
 
-def shown(facts: Mapping[str, Any]) -> str:
-    cell = "".join(f" {key}={value}" for key, value in facts["cell"].items())
-    return f"{facts['suite'] or 'no suite'}, {facts['dataset']}{cell}, {facts['protocol']['name']}"
+def measured_on(record: EvaluationRecord) -> dict[str, Any]:
+    """What the values of a record depend on beside the network."""
+    return {name: getattr(record, name) for name in _COMPARED}
+
+
+def shown(record: EvaluationRecord) -> str:
+    cell = "".join(f" {key}={value}" for key, value in record.cell.items())
+    return f"{record.suite or 'no suite'}, {record.dataset}{cell}, {record.protocol_name}"

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from datamodules.errors import InputError
-from experiments.compare.group import Group, Record, canonical, flat, group_records, shown
+from experiments.compare.group import Group, canonical, flat, group_records, measured_on, shown
 from experiments.compare.read_runs import ComparedRun
+from experiments.results.records import EvaluationRecord
 
 WITNESS_DB = 0.01  # bicubic results of the same input differ by less, whatever the machine
 MOST_SHOWN = 6  # places that a message lists
@@ -36,7 +37,7 @@ def match(
     groups = group_records(_chosen(sources, suite, datasets, protocols))
     _one_kind_of_ensemble(groups, mixed, notes)
     conflicts = [text for place in _places(groups).values() if (text := _conflict(place))]
-    inside = [group for group in groups if group.facts["suite"] is not None]
+    inside = [group for group in groups if group.about.suite is not None]
     strict = [text for place in _places(inside).values() if (text := _conflict(place))]
     if strict:
         raise InputError(strict[0])
@@ -46,7 +47,7 @@ def match(
         raise InputError(conflicts[0] if conflicts else _nothing_in_common(groups))
     notes += [f"left out: {text}" for text in conflicts]
     there = {group.place for group in kept} | {group.place for group in groups if len(_places(groups)[group.place]) > 1}
-    alone = sorted({shown(group.facts) for group in groups if group not in kept and group.place not in there})
+    alone = sorted({shown(group.about) for group in groups if group not in kept and group.place not in there})
     if alone:
         notes.append(f"left out, measured for one run only: {_listed(alone)}")
     for group in kept:
@@ -65,12 +66,12 @@ def match(
 
 def _chosen(
     sources: Sequence[ComparedRun], suite: str | None, datasets: Sequence[str], protocols: Sequence[str]
-) -> list[tuple[ComparedRun, Record]]:
+) -> list[tuple[ComparedRun, EvaluationRecord]]:
     found = [(source, record) for source in sources for record in source.records]
     for key, wanted, value in (
-        ("suite", [suite] if suite else [], lambda r: r["suite"]),
-        ("datasets", datasets, lambda r: r["dataset"]),
-        ("protocols", protocols, lambda r: r["protocol"]["name"]),
+        ("suite", [suite] if suite else [], lambda r: r.suite),
+        ("datasets", datasets, lambda r: r.dataset),
+        ("protocols", protocols, lambda r: r.protocol_name),
     ):
         there = sorted({str(value(record) or "none") for _, record in found})
         for item in wanted:
@@ -123,12 +124,12 @@ def _conflict(place: list[Group]) -> str | None:
             if first < second:
                 own = [[g for g in place if any(s.where == name for s in g.sources)] for name in (first, second)]
                 if not any(group in own[1] for group in own[0]):
-                    return _difference(first, own[0][0].facts, second, own[1][0].facts)
+                    return _difference(first, own[0][0].about, second, own[1][0].about)
     return None
 
 
-def _difference(first: str, a: dict[str, Any], second: str, b: dict[str, Any]) -> str:
-    one, two = flat(a), flat(b)
+def _difference(first: str, a: EvaluationRecord, second: str, b: EvaluationRecord) -> str:
+    one, two = flat(measured_on(a)), flat(measured_on(b))
     for key in [*one, *(key for key in two if key not in one)]:
         if canonical({key: one.get(key)}) != canonical({key: two.get(key)}) or (key in one) != (key in two):
             return (
@@ -146,14 +147,14 @@ def _belongs(group: Group, groups: list[Group]) -> bool:
     """Outside a suite a benchmark of one run alone compares nothing; a suite's grid shows its empty cells."""
     if len(group.sources) > 1:
         return True
-    if group.facts["suite"] is None or not group.sources:
+    if group.about.suite is None or not group.sources:
         return False
     shared = [g for g in groups if len(g.sources) > 1 and _table(g) == _table(group)]
     return bool(shared) and not any(g.place == group.place for g in shared)
 
 
 def _table(group: Group) -> tuple[Any, str]:
-    return group.facts["suite"], group.facts["protocol"]["name"]
+    return group.about.suite, group.about.protocol_name
 
 
 def _listed(items: Sequence[str]) -> str:
@@ -164,7 +165,7 @@ def _listed(items: Sequence[str]) -> str:
 def _nothing_in_common(groups: list[Group]) -> str:
     """The runs share no place: name the first part of the closest pair of places that differs."""
     names = list(dict.fromkeys(source.where for group in groups for source in group.sources))
-    own = {name: [g.facts for g in groups if any(s.where == name for s in g.sources)] for name in names}
+    own = {name: [measured_on(g.about) for g in groups if any(s.where == name for s in g.sources)] for name in names}
     parts = ("suite", "dataset", "cell", "protocol")
     first, second = names[:2]
     one, two = max(
@@ -189,9 +190,9 @@ def _everyone_shares(groups: list[Group], kept: list[Group]) -> None:
     for group in groups:
         for source in group.sources:
             if source.where not in there:
-                theirs, others = ({_brief(g.facts) for g in of} for of in (_of(source, groups), kept))
+                theirs, others = ({_brief(g.about) for g in of} for of in (_of(source, groups), kept))
                 if theirs & others:  # the cells differ
-                    theirs, others = ({shown(g.facts) for g in of} for of in (_of(source, groups), kept))
+                    theirs, others = ({shown(g.about) for g in of} for of in (_of(source, groups), kept))
                 raise InputError(
                     f"{source.where}: nothing in common with the other runs: it has {_listed(sorted(theirs))}, "
                     f"they have {_listed(sorted(others))}: evaluate it on the same, or leave it out"
@@ -207,10 +208,10 @@ def _bicubic_shares(sources: Sequence[ComparedRun], groups: list[Group]) -> None
             continue
         for group in own:
             if other := next((g for g in groups if g.place == group.place and g.sources), None):
-                raise InputError(_difference(source.where, group.facts, other.sources[0].where, other.facts))
+                raise InputError(_difference(source.where, group.about, other.sources[0].where, other.about))
         raise InputError(
             f"{source.where}: nothing in common with the other runs: it has "
-            f"{_listed(sorted({shown(g.facts) for g in own}))}: evaluate it on the same, or leave it out"
+            f"{_listed(sorted({shown(g.about) for g in own}))}: evaluate it on the same, or leave it out"
         )
 
 
@@ -218,19 +219,19 @@ def _of(source: ComparedRun, groups: Iterable[Group]) -> list[Group]:
     return [group for group in groups if source in group.sources]
 
 
-def _brief(facts: Mapping[str, Any]) -> str:
-    return f"{facts['suite'] or 'no suite'}, {facts['dataset']}, {facts['protocol']['name']}"
+def _brief(record: EvaluationRecord) -> str:
+    return f"{record.suite or 'no suite'}, {record.dataset}, {record.protocol_name}"
 
 
 def _same_images(group: Group) -> None:
     found = [item for items in [*group.records.values(), group.baseline_records] for item in items]
-    full_source, full = max(found, key=lambda item: len(item[1]["images"]))
+    full_source, full = max(found, key=lambda item: len(item[1].images))
     for source, record in found:
-        lacking = sorted(full["images"].keys() - record["images"].keys())
-        if lacking or len(record["images"]) != len(full["images"]):
+        lacking = sorted(full.images.keys() - record.images.keys())
+        if lacking or len(record.images) != len(full.images):
             raise InputError(
-                f"{source.where}: no image {lacking[0]} in {shown(group.facts)} ({len(record['images'])} images), "
-                f"{full_source.where} has it ({len(full['images'])} images): evaluate both on the same images"
+                f"{source.where}: no image {lacking[0]} in {shown(group.about)} ({len(record.images)} images), "
+                f"{full_source.where} has it ({len(full.images)} images): evaluate both on the same images"
             )
 
 
@@ -239,10 +240,10 @@ def _same_inputs(group: Group) -> None:
         return
     first_source, first = group.baseline_records[0]
     for source, record in group.baseline_records[1:]:
-        for image, values in record["images"].items():
-            a, b = first["images"][image]["psnr"], values["psnr"]
+        for image, values in record.images.items():
+            a, b = first.images[image]["psnr"], values["psnr"]
             if a != b and not abs(a - b) <= WITNESS_DB and not (math.isinf(a) and math.isinf(b)):
                 raise InputError(
                     f"{source.where}: another input than in {first_source.where}: enlarged bicubically, image {image} "
-                    f"has {b:.4f} dB here and {a:.4f} dB there ({shown(group.facts)}): evaluate both on the same files"
+                    f"has {b:.4f} dB here and {a:.4f} dB there ({shown(group.about)}): evaluate both on the same files"
                 )

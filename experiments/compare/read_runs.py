@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,9 @@ from typing import Any
 import yaml
 
 from datamodules.errors import InputError
-from experiments.compare.types import BASELINE, Run
-from experiments.results.records import METRICS, read_records
+from experiments.compare.types import Run
+from experiments.results.records import EvaluationRecord, read_records
 
-_NEEDED = ("model", "dataset", "split", "degradation", "suite_seed", "protocol", "images", "cell", "suite")
 MOST_POINTS = 1000  # of a curve: more cannot be seen
 
 
@@ -25,7 +24,7 @@ class ComparedRun:
     """A run with its records; `where` names it in messages."""
 
     run: Run
-    records: list[dict[str, Any]]
+    records: list[EvaluationRecord]
     where: str
     parameters: int | None = None
 
@@ -71,48 +70,34 @@ def read_run(folder: Path, where: str) -> ComparedRun:
         raise InputError(f"{where}: results.json holds no records: measure the run by task=evaluate run={where}")
     for record in records:
         _check(record, where)
-    own = next((record for record in records if not is_baseline(record)), records[0])
+    own = next((record for record in records if not record.is_baseline), records[0])
     meta = _mapping(folder / "meta.json")
     commit = str(meta.get("git_commit", ""))[:12]
     run = Run(
         name=folder.resolve().name,
         folder=folder,
-        seed=own.get("seed"),
-        checkpoint=own.get("checkpoint"),
-        checkpoint_sha256=own.get("checkpoint_sha256"),
+        seed=own.seed,
+        checkpoint=own.checkpoint,
+        checkpoint_sha256=own.checkpoint_sha256,
         created=str(meta.get("created", "")),
         commit=commit + ("+" if commit and meta.get("git_dirty") else ""),
         curves=curves(folder / "metrics.csv"),
     )
-    return ComparedRun(run, records, where, own.get("parameters") or _parameters(folder, own["model"]))
+    return ComparedRun(run, records, where, _parameters(folder, own.model))
 
 
-def is_baseline(record: Mapping[str, Any]) -> bool:
-    """Whether a record is bicubic enlargement of the input, which is measured along with every network."""
-    return record["model"] == BASELINE and record.get("checkpoint") is None
-
-
-def _check(record: Mapping[str, Any], where: str) -> None:
-    for key in _NEEDED:
-        if key not in record:
-            raise InputError(f"{where}: a record has no {key!r}: the file is damaged, evaluate the run again")
-    place = f"{record['model']} on {record['dataset']} by {record['protocol']['name']}"
-    if not record["images"]:
+def _check(record: EvaluationRecord, where: str) -> None:
+    place = f"{record.model} on {record.dataset} by {record.protocol_name}"
+    if not record.images:
         raise InputError(f"{where}: {place}: no images: evaluate the run again")
-    for metric in metrics_of(record):
-        for image, values in record["images"].items():
+    for metric in record.metrics:
+        for image, values in record.images.items():
             value = values.get(metric)
             if not isinstance(value, (int, float)) or math.isnan(value):
                 raise InputError(
                     f"{where}: {place}: {metric} of image {image} is {value}, expected a number: "
                     "evaluate the run again, or leave it out if its training diverged"
                 )
-
-
-def metrics_of(record: Mapping[str, Any]) -> list[str]:
-    """The metrics of a record, in the order in which they are shown."""
-    first = next(iter(record["images"].values()))
-    return [metric for metric in METRICS if metric in record or metric in first]
 
 
 def curves(path: Path) -> dict[str, list[tuple[int, float]]]:

@@ -35,7 +35,7 @@ def read_wandb(project: str, names: Sequence[str]) -> list[ComparedRun]:
             folder = Path(scratch) / str(number)
             artifact.download(root=str(folder))
             source = read_run(folder, f"{project}, artifact {artifact.name}")
-            name = str(source.records[0].get("run") or artifact.name)
+            name = str(source.records[0].run or artifact.name)
             run = replace(source.run, name=name, folder=None)
             if name not in newest or str(artifact.created_at) >= newest[name][0]:
                 newest[name] = (str(artifact.created_at), replace(source, run=run))

@@ -17,8 +17,6 @@ from typing import Any, Literal
 from experiments.results.published import Published
 from experiments.results.records import MADE_OF
 
-BASELINE = "bicubic"
-
 
 @dataclass(frozen=True)
 class Run:

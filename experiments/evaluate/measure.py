@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,51 +22,14 @@ from datamodules.batch import Batch
 from datamodules.errors import InputError
 from datamodules.image_datamodule import ImageDataModule
 from experiments.evaluate.partial_results import PartialResults
-from experiments.results.records import MADE_OF, Record, add_records, cell_folder, key, read_records, records
+from experiments.results.records import BASELINE, MADE_OF, MADE_OF_FIELDS, EvaluationRecord, add_records, read_records
+from experiments.results.tables import cell_folder
 from experiments.runtime.run_folder import write_text
 from lightning_modules.callbacks.sheets import Measured, TestSheets, enlarged, measured, save_pictures
 from lightning_modules.metrics.build import FILES
 from lightning_modules.restoration import RestorationModule
 
 Pictures = Literal["sheets", "results", "none"]
-
-
-@dataclass(frozen=True)
-class Subject:
-    """Whose figures they are, and where they go.
-
-    Attributes:
-        label: of the network.
-        folder: of the run; gets `results.json` and `images/`.
-        seed: of the training, if there was one.
-        checkpoint: file of the weights, below `folder` if it is there.
-        sha256: the first 16 hexadecimal digits of that file's checksum.
-    """
-
-    label: str
-    folder: Path
-    seed: int | None = None
-    checkpoint: str | None = None
-    sha256: str | None = None
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What is measured on, beside the images: as records have it.
-
-    Attributes:
-        degradation: the resolved config.
-        suite: name of the suite, if any.
-        cell: values of its grid, by config key.
-        self_ensemble: whether the network is averaged over the eight flips and rotations.
-        metric_files: checksum of the file of each optional metric.
-    """
-
-    degradation: dict[str, Any]
-    suite: str | None = None
-    cell: Mapping[str, Any] = field(default_factory=dict)
-    self_ensemble: bool = False
-    metric_files: Mapping[str, str] = field(default_factory=dict)
 
 
 class Progress:
@@ -90,95 +53,86 @@ def test_names(datamodule: ImageDataModule) -> list[str]:
     return [datamodule.caches["test"].names[number] for number in datamodule.numbers["test"]]
 
 
-def facts(
-    subject: Subject, datamodule: ImageDataModule, conditions: Conditions, device: torch.device
-) -> dict[str, Any]:
-    """What the records of a network say beside protocol and scores."""
+def on_data(
+    record: EvaluationRecord,
+    datamodule: ImageDataModule,
+    degradation: Mapping[str, Any],
+    device: torch.device,
+    metric_files: Mapping[str, str],
+) -> EvaluationRecord:
+    """The record of a network, completed by what it is measured on.
+
+    Args:
+        degradation: the resolved config.
+        metric_files: checksum of the file of each optional metric.
+    """
     scales = getattr(datamodule.degradation, "scales", [datamodule.scale])
-    return {
-        "model": subject.label,
-        "run": subject.folder.name,
-        "seed": subject.seed,
-        "checkpoint": subject.checkpoint,
-        "checkpoint_sha256": subject.sha256,
-        "suite": conditions.suite,
-        "cell": dict(conditions.cell),
-        "dataset": datamodule.source.name,
-        "split": "test",
-        "scale": scales[0] if len(scales) == 1 else None,  # null: drawn for every image
-        "degradation": conditions.degradation,
-        "suite_seed": datamodule.suite_seed,
-        "self_ensemble": conditions.self_ensemble,
-        "files": files(datamodule, conditions.metric_files),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "threads": torch.get_num_threads(),
-    }
-
-
-def of_bicubic(network: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of bicubic enlargement of the same input, which has neither weights nor a seed."""
-    return {
-        **network,
-        "model": "bicubic",
-        "seed": None,
-        "checkpoint": None,
-        "checkpoint_sha256": None,
-        "self_ensemble": False,
-    }
+    return replace(
+        record,
+        dataset=datamodule.source.name,
+        scale=scales[0] if len(scales) == 1 else None,
+        degradation=degradation,
+        suite_seed=datamodule.suite_seed,
+        files=files(datamodule, metric_files),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        threads=torch.get_num_threads(),
+    )
 
 
 def finished(
-    module: RestorationModule, datamodule: ImageDataModule, subject: Subject, known: Mapping[str, Any]
-) -> list[Record]:
+    module: RestorationModule, datamodule: ImageDataModule, folder: Path, record: EvaluationRecord
+) -> list[EvaluationRecord]:
     """The records of this measurement in the run's `results.json`, if all are there and of the same weights."""
-    path = subject.folder / "results.json"
+    path = folder / "results.json"
     if not path.exists():
         return []
-    there = {key(record): record for record in read_records(path)}
+    there = {known.key: known for known in read_records(path)}
     names = test_names(datamodule)
     found = []
-    for of_network in (False, True):
+    for wanted in (record.of_bicubic(), record):
         for protocol in module.protocols:
-            wanted = {**(known if of_network else of_bicubic(known)), "protocol": asdict(protocol)}
-            record = there.get(key(wanted))
-            if record is None or record["checkpoint_sha256"] != wanted["checkpoint_sha256"]:
+            known = there.get(replace(wanted, protocol=asdict(protocol)).key)
+            if known is None or known.checkpoint_sha256 != wanted.checkpoint_sha256:
                 return []
-            if not same_files(record, wanted):
+            if any(known.files.get(name) != value for name, value in wanted.files.items()):
                 return []
-            if list(record["images"]) != names or any(metric not in record for metric in module.metrics):
+            if list(known.images) != names or any(metric not in known.means for metric in module.metrics):
                 return []
-            found.append(record)
+            found.append(known)
     # Of a kill in between.
-    PartialResults(subject.folder, _identity(module, datamodule, known), distributed.rank()).remove()
-    return found if subject.label != "bicubic" else found[: len(module.protocols)]
+    PartialResults(folder, _identity(module, record), distributed.rank()).remove()
+    return found if record.model != BASELINE else found[: len(module.protocols)]
 
 
 def measure(
     module: RestorationModule,
     datamodule: ImageDataModule,
-    subject: Subject,
-    conditions: Conditions,
+    folder: Path,
+    record: EvaluationRecord,
     *,
     device: torch.device,
     pictures: Pictures = "sheets",
     progress: Progress | None = None,
-) -> list[Record]:
+) -> list[EvaluationRecord]:
     """Test on every test image; write `results.json` and `images/`, and return the records.
 
     The data module has been set up. Bicubic enlargement of the same inputs is measured along. What an interrupted
     measurement has written down is not done again.
 
+    Args:
+        folder: of the run.
+        record: what is measured, on what, without scores (`on_data`).
+
     Returns:
         The records of bicubic and of the network, on the first process; nothing on the others.
     """
-    known = facts(subject, datamodule, conditions, device)
     names, numbers = test_names(datamodule), datamodule.numbers["test"]
-    where = pictures_of(subject, datamodule, conditions)
-    sheets = TestSheets(where, module.protocols[0], subject.label)
+    where = pictures_of(folder, record)
+    sheets = TestSheets(where, module.protocols[0], record.model)
     if pictures != "none" and distributed.rank() == 0:
-        made_of = {name: known[name] for name in ("degradation", "suite_seed", "checkpoint_sha256", "self_ensemble")}
+        made_of = {name: getattr(record, name) for name in MADE_OF_FIELDS}
         write_text(where / MADE_OF, json.dumps(made_of))
-    partial_results = PartialResults(subject.folder, _identity(module, datamodule, known), distributed.rank())
+    partial_results = PartialResults(folder, _identity(module, record), distributed.rank())
     module.to(device).eval()
     with partial_results, torch.inference_mode():
         done = distributed.broadcast(partial_results.read())
@@ -190,7 +144,7 @@ def measure(
             try:
                 outputs = module.test_step(batch, 0)
             except ValueError as error:  # a network says so of an image or a kernel that it cannot work on
-                raise InputError(f"{', '.join(batch.name)}: {subject.label} cannot restore this: {error}") from error
+                raise InputError(f"{', '.join(batch.name)}: {record.model} cannot restore this: {error}") from error
             baseline = baselines(module, batch)
             done |= _keep(partial_results, batch, outputs, baseline)
             first = module.protocols[0].name
@@ -203,8 +157,8 @@ def measure(
     done = {name: entry for part in distributed.gather(done) for name, entry in part.items()}
     found = []
     if distributed.rank() == 0:
-        found = _records(done, module, subject, known, names)
-        add_records(subject.folder / "results.json", found)
+        found = _records(done, module, record, names)
+        add_records(folder / "results.json", found)
         partial_results.remove()
     distributed.barrier()
     return found
@@ -239,11 +193,10 @@ def _keep(
     return kept
 
 
-def _identity(module: RestorationModule, datamodule: ImageDataModule, known: Mapping[str, Any]) -> dict[str, Any]:
+def _identity(module: RestorationModule, record: EvaluationRecord) -> dict[str, Any]:
     """All that the values of an image depend on, the state of its file included."""
-    free = ("device", "threads")
     return {
-        **{name: value for name, value in known.items() if name not in free},
+        **replace(record, device=None, threads=None).to_json(),
         "protocols": [asdict(protocol) for protocol in module.protocols],
         "metrics": list(module.metrics),
     }
@@ -262,21 +215,15 @@ def metric_files(cfg: DictConfig) -> dict[str, str]:
     return {name: checksum(Path(cfg[FILES[name][0]])) for name in cfg.metrics}
 
 
-def pictures_of(subject: Subject, datamodule: ImageDataModule, conditions: Conditions) -> Path:
+def pictures_of(folder: Path, record: EvaluationRecord) -> Path:
     """The folder of a measurement's pictures."""
-    return subject.folder / "images" / datamodule.source.name / cell_folder(conditions.cell)
+    return folder / "images" / record.dataset / cell_folder(record.cell)
 
 
-def pictured(subject: Subject, datamodule: ImageDataModule, conditions: Conditions) -> bool:
+def pictured(folder: Path, record: EvaluationRecord, datamodule: ImageDataModule) -> bool:
     """Whether there is a picture of every image."""
-    folder = pictures_of(subject, datamodule, conditions)
-    return all((folder / f"{name.replace('/', '_')}_sr.png").is_file() for name in test_names(datamodule))
-
-
-def same_files(record: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Metrics that only the record has do not matter."""
-    there = record.get("files", {})
-    return all(there.get(name) == value for name, value in wanted["files"].items())
+    where = pictures_of(folder, record)
+    return all((where / f"{name.replace('/', '_')}_sr.png").is_file() for name in test_names(datamodule))
 
 
 def _states(paths: Sequence[Path]) -> str:
@@ -297,21 +244,18 @@ def _state(file: Path) -> tuple[str, int, int]:
 def _records(
     entries: Mapping[str, Mapping[str, Any]],
     module: RestorationModule,
-    subject: Subject,
-    known: Mapping[str, Any],
+    record: EvaluationRecord,
     names: Sequence[str],
-) -> list[Record]:
-    network = {
-        p.name: {n: {**entries[n]["network"][p.name], "seconds": entries[n]["seconds"]} for n in names}
-        for p in module.protocols
-    }
-    bicubic = {
-        p.name: {n: entries[n]["bicubic"][p.name] for n in names if entries[n]["bicubic"].get(p.name)}
-        for p in module.protocols
-    }
-    found = records(bicubic, module.protocols, **of_bicubic(known))
-    if subject.label != "bicubic":
-        found += records(network, module.protocols, **known)
+) -> list[EvaluationRecord]:
+    found = []
+    for protocol in module.protocols:
+        baseline = {name: entries[name]["bicubic"].get(protocol.name) for name in names}
+        if scores := {name: values for name, values in baseline.items() if values}:
+            found.append(record.of_bicubic().scored(protocol, scores))
+    if record.model != BASELINE:
+        for protocol in module.protocols:
+            scores = {n: {**entries[n]["network"][protocol.name], "seconds": entries[n]["seconds"]} for n in names}
+            found.append(record.scored(protocol, scores))
     return found
 
 

@@ -11,8 +11,9 @@ from torch import nn
 from datamodules.errors import InputError
 from experiments.config.errors import ConfigError
 from experiments.config.training import construct
-from experiments.evaluate.measure import Subject, checksum
+from experiments.evaluate.measure import checksum
 from experiments.evaluate.suites import compose, overridden_keys
+from experiments.results.records import EvaluationRecord
 from lightning_modules.checkpoints.checkpoint import load_network, read_weights
 
 
@@ -21,12 +22,14 @@ class Candidate:
     """A network that will be measured.
 
     Attributes:
-        subject: whose records they will be.
+        folder: of the run; gets `results.json` and `images/`.
+        record: what its records will say of it.
         network: builds it for the config of a cell: models without weights take their scale from there.
         saved: config of the run, whose data, degradation and protocols hold where none are given.
     """
 
-    subject: Subject
+    folder: Path
+    record: EvaluationRecord
     network: Callable[[DictConfig], nn.Module]
     saved: DictConfig | None = None
 
@@ -158,8 +161,8 @@ def _checkpoint(file: Path, folder: Path, cfg: DictConfig, saved: DictConfig | N
             "not what model= asks for; omit model=, the checkpoint knows its network"
         )
     label = str(config.get("label", type(network).__name__))
-    subject = Subject(label, folder, config.get("seed"), _shown(file, folder), checksum(file))
-    return Candidate(subject, lambda _: network, saved)
+    record = EvaluationRecord(label, folder.name, config.get("seed"), _shown(file, folder), checksum(file))
+    return Candidate(folder, record, lambda _: network, saved)
 
 
 def _weights(file: Path, label: str, folder: Path) -> Candidate:
@@ -174,7 +177,7 @@ def _weights(file: Path, label: str, folder: Path) -> Candidate:
 
     if not file.is_file():
         raise InputError(f"{file}: no such file of weights: set weights= to a checkpoint or to published weights")
-    return Candidate(Subject(label, folder, None, str(file), checksum(file)), network)
+    return Candidate(folder, EvaluationRecord(label, folder.name, None, str(file), checksum(file)), network)
 
 
 def _without_weights(label: str, option: str, folder: Path, model: DictConfig | None = None) -> Candidate:
@@ -193,7 +196,7 @@ def _without_weights(label: str, option: str, folder: Path, model: DictConfig | 
             raise InputError(f"model={option} has weights to load: give run=FOLDER, ckpt=FILE or weights=FILE")
         return found
 
-    return Candidate(Subject(label, folder), network)
+    return Candidate(folder, EvaluationRecord(label, folder.name), network)
 
 
 def _cascade(cfg: DictConfig, own: Path) -> Candidate:
@@ -211,17 +214,18 @@ def _cascade(cfg: DictConfig, own: Path) -> Candidate:
             raise InputError(f"cascade=[{cfg.cascade[0]},{cfg.cascade[1]}]: {error}") from error
 
     def joined(name: str) -> str | None:
-        parts = [getattr(part.subject, name) for part in (first, second)]
+        parts = [getattr(part.record, name) for part in (first, second)]
         return "+".join(part for part in parts if part is not None) or None
 
-    seeds = {part.subject.seed for part in (first, second)} - {None}
+    seeds = {part.record.seed for part in (first, second)} - {None}
     return Candidate(
-        Subject(
-            f"{first.subject.label}+{second.subject.label}",
-            own,
+        own,
+        EvaluationRecord(
+            f"{first.record.model}+{second.record.model}",
+            own.name,
             seeds.pop() if len(seeds) == 1 else None,
             joined("checkpoint"),
-            joined("sha256"),
+            joined("checkpoint_sha256"),
         ),
         network,
     )

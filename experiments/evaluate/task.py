@@ -3,6 +3,7 @@
 import copy
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,18 @@ from experiments.config.signatures import check_targets
 from experiments.config.training import construct, input_mistake, scale_mistake
 from experiments.evaluate import suites
 from experiments.evaluate.measure import (
-    Conditions,
     Progress,
-    facts,
     finished,
     measure,
     metric_files,
+    on_data,
     pictured,
     test_names,
 )
 from experiments.evaluate.models import Candidate, find
 from experiments.evaluate.suites import Cell
-from experiments.results.records import Record, cell_line, read_records, report
+from experiments.results.records import EvaluationRecord, read_records
+from experiments.results.tables import cell_line, report
 from experiments.results.wandb import log_evaluation
 from experiments.runtime import distributed
 from experiments.runtime.run_folder import write_text
@@ -52,7 +53,7 @@ def run(cfg: DictConfig) -> None:
     """
     device = distributed.start(cfg)
     candidates = find(cfg)
-    for file in (candidate.subject.folder / "results.json" for candidate in candidates):
+    for file in (candidate.folder / "results.json" for candidate in candidates):
         if file.exists():
             read_records(file)  # refuses those of an older format, which could not be added to
     if cfg.suite:
@@ -70,7 +71,7 @@ def run(cfg: DictConfig) -> None:
     if rank() == 0 and candidates[0].saved is None:
         write_text(Path(cfg.run_dir) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
 
-    found: list[Record] = []
+    found: list[EvaluationRecord] = []
     show = bool(cfg.trainer.enable_progress_bar)
     progress = Progress(sum(len(test_names(data(cell))) for i, (_, cell) in enumerate(jobs) if not done[i]), show)
     skipped = sum(1 for records in done.values() if records)
@@ -81,13 +82,13 @@ def run(cfg: DictConfig) -> None:
             if done[i]:
                 found += done[i]
                 continue
-            progress.cell(f"{candidate.subject.folder.name}: {cell}" if len(candidates) > 1 else str(cell))
+            progress.cell(f"{candidate.folder.name}: {cell}" if len(candidates) > 1 else str(cell))
             start = time.perf_counter()
             new = measure(
                 module_of(candidate, cell),
                 data(cell),
-                candidate.subject,
-                conditions(cell),
+                candidate.folder,
+                record_of(candidate, cell, device),
                 device=device,
                 pictures=cell.cfg.pictures,
                 progress=progress,
@@ -98,9 +99,9 @@ def run(cfg: DictConfig) -> None:
     finally:
         progress.close()
     if rank() == 0:
-        print(report(found, [c.subject.folder for c in candidates]), flush=True)
-        for folder in (c.subject.folder for c in candidates):
-            log_evaluation(cfg, folder, [record for record in found if record["run"] == folder.name])
+        print(report(found, [c.folder for c in candidates]), flush=True)
+        for folder in (c.folder for c in candidates):
+            log_evaluation(cfg, folder, [record for record in found if record.run == folder.name])
 
 
 def single(cfg: DictConfig, candidate: Candidate) -> Cell:
@@ -136,7 +137,7 @@ def refuse_misfit(candidate: Candidate, cell: Cell) -> None:
     Raises:
         InputError: names the model, the cell, and how to leave the cell out.
     """
-    if cell.cfg.self_ensemble and candidate.subject.label == "bicubic":
+    if cell.cfg.self_ensemble and candidate.record.model == "bicubic":
         raise InputError("self_ensemble=true: bicubic enlargement is the baseline and is measured plain: omit it")
     network = candidate.network(cell.cfg)
     degradation = suites.degradation_of(cell)
@@ -150,7 +151,7 @@ def refuse_misfit(candidate: Candidate, cell: Cell) -> None:
         raise InputError(f"model: {mistake}")
     key = "degradation.scale"
     way = f"; {key}=4 or suite.grid.{key}=[3,4] measure some of the cells" if key in cell.values else ""
-    raise InputError(f"suite={cell.suite}, {cell}: {candidate.subject.label} cannot be measured: {mistake}{way}")
+    raise InputError(f"suite={cell.suite}, {cell}: {candidate.record.model} cannot be measured: {mistake}{way}")
 
 
 def data(cell: Cell) -> Any:
@@ -159,9 +160,11 @@ def data(cell: Cell) -> Any:
     return cell.datamodule
 
 
-def conditions(cell: Cell) -> Conditions:
+def record_of(candidate: Candidate, cell: Cell, device: torch.device) -> EvaluationRecord:
+    """What is measured, on what."""
     degradation: Any = OmegaConf.to_container(cell.cfg.degradation, resolve=True)
-    return Conditions(degradation, cell.suite, cell.values, bool(cell.cfg.self_ensemble), metric_files(cell.cfg))
+    record = on_data(candidate.record, data(cell), degradation, device, metric_files(cell.cfg))
+    return replace(record, suite=cell.suite, cell=dict(cell.values), self_ensemble=bool(cell.cfg.self_ensemble))
 
 
 def module_of(candidate: Candidate, cell: Cell) -> RestorationModule:
@@ -176,9 +179,9 @@ def module_of(candidate: Candidate, cell: Cell) -> RestorationModule:
     return module
 
 
-def known_records(job: tuple[Candidate, Cell], device: torch.device) -> list[Record]:
+def known_records(job: tuple[Candidate, Cell], device: torch.device) -> list[EvaluationRecord]:
     candidate, cell = job
-    if cell.cfg.pictures != "none" and not pictured(candidate.subject, data(cell), conditions(cell)):
+    record = record_of(candidate, cell, device)
+    if cell.cfg.pictures != "none" and not pictured(candidate.folder, record, data(cell)):
         return []  # measured again, for its pictures
-    known = facts(candidate.subject, data(cell), conditions(cell), device)
-    return finished(module_of(candidate, cell), data(cell), candidate.subject, known)
+    return finished(module_of(candidate, cell), data(cell), candidate.folder, record)

@@ -19,14 +19,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from experiments.results.records import METRICS, cell_folder, short_keys
+from experiments.results.records import BASELINE, METRICS, EvaluationRecord
+from experiments.results.tables import cell_folder, short_keys
 from experiments.runtime.run_folder import named_overrides
 from lightning_modules.loggers.wandb import agent_trial, finish, keep_best, rank_zero, where_line
 from lightning_modules.restoration import RestorationModule
 
 log = logging.getLogger(__name__)
 
-Record = Mapping[str, Any]
 RESULTS = ("results.json", "config.yaml", "meta.json", "metrics.csv")  # of a run folder; what `compare` reads of it
 PICTURES = 64  # at most in a table of images
 WIDTH = 1024  # pixels of a picture there
@@ -52,7 +52,9 @@ def training_loggers(cfg: DictConfig, run_dir: Path, meta: Mapping[str, Any], mo
     return made
 
 
-def log_training(loggers: Sequence[Any], run_dir: Path, found: Sequence[Record], best: Mapping[str, float]) -> None:
+def log_training(
+    loggers: Sequence[Any], run_dir: Path, found: Sequence[EvaluationRecord], best: Mapping[str, float]
+) -> None:
     """The final test of a training: means in the summary, a table of images, the results as an artifact.
 
     Args:
@@ -68,7 +70,7 @@ def log_training(loggers: Sequence[Any], run_dir: Path, found: Sequence[Record],
             _log_results(run, run_dir, found)
 
 
-def log_evaluation(cfg: DictConfig, run_dir: Path, found: Sequence[Record]) -> None:
+def log_evaluation(cfg: DictConfig, run_dir: Path, found: Sequence[EvaluationRecord]) -> None:
     """An evaluation as a W&B run of its own, if `logger=` is on the command line: tables of images and cells, results.
 
     Args:
@@ -77,9 +79,9 @@ def log_evaluation(cfg: DictConfig, run_dir: Path, found: Sequence[Record]) -> N
     """
     if not found:
         return
-    sets = list(dict.fromkeys(r["dataset"] for r in found))
-    models = [m for m in dict.fromkeys(r["model"] for r in found) if m != "bicubic"] or ["bicubic"]
-    group = cfg.group or found[0].get("suite") or "+".join(sets)
+    sets = list(dict.fromkeys(r.dataset for r in found))
+    models = [m for m in dict.fromkeys(r.model for r in found) if m != BASELINE] or [BASELINE]
+    group = cfg.group or found[0].suite or "+".join(sets)
     tags = [*(f"model:{m}" for m in models), *(f"data:{s}" for s in sets)]
     _job(cfg, run_dir, "evaluate", f"{run_dir.name} on {group}", group, tags, lambda r: _log_results(r, run_dir, found))
 
@@ -102,36 +104,36 @@ def log_comparison(cfg: DictConfig, folder: Path, rows: Sequence[Mapping[str, An
     _job(cfg, folder, "compare", folder.name, cfg.group, [], log_it)
 
 
-def summary(found: Sequence[Record]) -> dict[str, float]:
+def summary(found: Sequence[EvaluationRecord]) -> dict[str, float]:
     """test/DATASET/METRIC/PROTOCOL/MODEL -> the mean; over the cells too, if there is a grid."""
     values: dict[str, list[float]] = {}
     for record in found:
         for metric in METRICS:
-            if metric in record:
-                name = f"test/{record['dataset']}/{metric}/{record['protocol']['name']}/{record['model']}"
-                values.setdefault(name, []).append(record[metric])
+            if metric in record.means:
+                name = f"test/{record.dataset}/{metric}/{record.protocol_name}/{record.model}"
+                values.setdefault(name, []).append(record.means[metric])
     return {name: sum(means) / len(means) for name, means in values.items()}
 
 
-def image_table(found: Sequence[Record], run_dir: Path) -> tuple[list[str], list[list[Any]]]:
+def image_table(found: Sequence[EvaluationRecord], run_dir: Path) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows of the images of one data set: scores by protocol, gain over bicubic, picture.
 
     Args:
         found: records of one data set. Bicubic has no rows of its own beside a network.
         run_dir: the run folder. A picture is the path of its sheet, or of the bare result, or None.
     """
-    models = [m for m in dict.fromkeys(r["model"] for r in found) if m != "bicubic"] or ["bicubic"]
-    shown = [r for r in found if r["model"] in models]
-    cells = short_keys(list(dict.fromkeys(key for r in shown for key in r.get("cell", {}))))
-    bicubic = {_place(r): r["images"] for r in found if r["model"] == "bicubic"}
+    models = [m for m in dict.fromkeys(r.model for r in found) if m != BASELINE] or [BASELINE]
+    shown = [r for r in found if r.model in models]
+    cells = short_keys(list(dict.fromkeys(key for r in shown for key in r.cell)))
+    bicubic = {_place(r): r.images for r in found if r.model == BASELINE}
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for record in shown:
-        protocol, baseline = record["protocol"]["name"], bicubic.get(_place(record), {})
-        for name, values in record["images"].items():
-            key = (record["model"], *(record.get("cell", {}).get(cell) for cell in cells), name)
+        protocol, baseline = record.protocol_name, bicubic.get(_place(record), {})
+        for name, values in record.images.items():
+            key = (record.model, *(record.cell.get(cell) for cell in cells), name)
             row = rows.setdefault(key, {})
             row |= {f"{metric} {protocol}": values[metric] for metric in METRICS if metric in values}
-            if record["model"] != "bicubic" and name in baseline:
+            if record.model != BASELINE and name in baseline:
                 row[f"gain {protocol}"] = values["psnr"] - baseline[name]["psnr"]
             if "seconds" in values:
                 row["seconds"] = values["seconds"]
@@ -142,27 +144,27 @@ def image_table(found: Sequence[Record], run_dir: Path) -> tuple[list[str], list
     return ["model", *cells.values(), "image", *columns], table
 
 
-def cell_table(found: Sequence[Record]) -> tuple[list[str], list[list[Any]]]:
+def cell_table(found: Sequence[EvaluationRecord]) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows of a grid: one row for each model, data set, cell and protocol, with the means."""
-    cells = short_keys(list(dict.fromkeys(key for r in found for key in r.get("cell", {}))))
-    metrics = [metric for metric in METRICS if any(metric in r for r in found)]
+    cells = short_keys(list(dict.fromkeys(key for r in found for key in r.cell)))
+    metrics = [metric for metric in METRICS if any(metric in r.means for r in found)]
     rows = [
         [
-            *(r["model"], r["dataset"], r["protocol"]["name"]),
-            *(r.get("cell", {}).get(key) for key in cells),
-            *(r.get(metric) for metric in metrics),
+            *(r.model, r.dataset, r.protocol_name),
+            *(r.cell.get(key) for key in cells),
+            *(r.means.get(metric) for metric in metrics),
         ]
         for r in found
     ]
     return ["model", "dataset", "protocol", *cells.values(), *metrics], rows
 
 
-def _place(record: Record) -> tuple[Any, ...]:
-    return record["dataset"], record["protocol"]["name"], tuple(sorted(record.get("cell", {}).items()))
+def _place(record: EvaluationRecord) -> tuple[Any, ...]:
+    return record.dataset, record.protocol_name, tuple(sorted(record.cell.items()))
 
 
-def _picture(run_dir: Path, record: Record, name: str) -> Path | None:
-    folder = run_dir / "images" / record["dataset"] / cell_folder(record.get("cell", {}))
+def _picture(run_dir: Path, record: EvaluationRecord, name: str) -> Path | None:
+    folder = run_dir / "images" / record.dataset / cell_folder(record.cell)
     stem = name.replace("/", "_")
     return next((path for path in (folder / f"{stem}.png", folder / f"{stem}_sr.png") if path.is_file()), None)
 
@@ -230,11 +232,11 @@ def _server_may_be_lost(run: Any) -> Iterator[None]:
         )
 
 
-def _log_results(run: Any, run_dir: Path, found: Sequence[Record]) -> None:
+def _log_results(run: Any, run_dir: Path, found: Sequence[EvaluationRecord]) -> None:
     run.summary.update(summary(found))
-    for dataset in dict.fromkeys(r["dataset"] for r in found):
-        _log_table(run, f"test/images/{dataset}", *image_table([r for r in found if r["dataset"] == dataset], run_dir))
-    if any(r.get("cell") for r in found):
+    for dataset in dict.fromkeys(r.dataset for r in found):
+        _log_table(run, f"test/images/{dataset}", *image_table([r for r in found if r.dataset == dataset], run_dir))
+    if any(r.cell for r in found):
         _log_table(run, "test/cells", *cell_table(found))
     _log_artifact(run, "results", run.id, {name: run_dir / name for name in RESULTS if (run_dir / name).is_file()})
 

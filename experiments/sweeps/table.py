@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from datamodules.errors import InputError
-from experiments.results.records import METRICS, read_records
+from experiments.results.records import METRICS, EvaluationRecord, read_records
 from experiments.runtime.run_folder import write_text
 
 # Where and how a run works: may differ from the finished one all the same.
@@ -55,7 +55,7 @@ def score_of_finished(cfg: Mapping[str, Any]) -> float | None:
     return float(meta["finished"]["score"])
 
 
-def _records(folder: Path) -> list[dict[str, Any]]:
+def _records(folder: Path) -> list[EvaluationRecord]:
     """The test results of a run; none if the file is missing or damaged, which the job itself names."""
     try:
         return read_records(folder / "results.json")
@@ -102,8 +102,8 @@ def read_row(
     if state == "done":
         sha = _mapping(folder / "meta.json")["finished"].get("checkpoint_sha256")
         for record in _records(folder):
-            if record["checkpoint_sha256"] == sha and not record["suite"] and not record["self_ensemble"]:
-                row.test[record["protocol"]["name"]] = {m: record[m] for m in METRICS if m in record}
+            if record.checkpoint_sha256 == sha and not record.suite and not record.self_ensemble:
+                row.test[record.protocol_name] = dict(record.means)
     return row
 
 

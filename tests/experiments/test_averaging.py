@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from experiments.results.records import read_records
 from lightning_modules.checkpoints.checkpoint import load_network
 from tests.conftest import Outcome
+from tests.helpers.results import read_records
 
 Cli = Callable[..., Outcome]
 

@@ -17,11 +17,11 @@ from datamodules.batch import as_float
 from datamodules.degradations.pipelines import EDDSRNDegradation
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.sources.folder import Folder
-from experiments.results.records import read_records
 from lightning_modules.checkpoints.checkpoint import load_network
 from lightning_modules.metrics.protocol import Protocol
 from lightning_modules.metrics.psnr_ssim import psnr
 from tests.conftest import Outcome
+from tests.helpers.results import read_records
 
 Cli = Callable[..., Outcome]
 

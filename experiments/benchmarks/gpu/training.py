@@ -95,7 +95,7 @@ def clock(seconds: float) -> str:
 def figures(run: Path, label: str) -> list[Value]:
     """What the files of the run say of the best checkpoint, of bicubic enlargement and of the training."""
     records = read_records(run / "results.json")
-    of = {record["model"]: record for record in records if record["protocol"]["name"] == "y_shave4"}
+    of = {record.model: record.means for record in records if record.protocol_name == "y_shave4"}
     network, bicubic = of[label], of["bicubic"]
     with (run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))

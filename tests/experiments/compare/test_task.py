@@ -118,7 +118,7 @@ def test_runs_from_wandb(monkeypatch: pytest.MonkeyPatch, runs: Path, tmp_path: 
     found = read_wandb("me/project", [])
     assert asked == ["me/project"]
     assert [source.run.name for source in found] == ["srn", "ed_dsrn-seed=1"]
-    assert found[0].records[1]["psnr"] == pytest.approx(22.2 + 0.6)
+    assert found[0].records[1].means["psnr"] == pytest.approx(22.2 + 0.6)
     assert found[0].run.folder is None
     assert found[0].run.curves["train/loss"] == [(0, 0.5), (10, 0.25)]
     assert found[0].parameters

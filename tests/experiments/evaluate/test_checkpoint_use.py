@@ -9,9 +9,9 @@ import yaml
 from safetensors.torch import load_file
 
 from experiments.restore import Restorer
-from experiments.results.records import read_records
 from tests.conftest import Outcome
 from tests.experiments.conftest import Trained
+from tests.helpers.results import read_records
 
 Cli = Callable[..., Outcome]
 

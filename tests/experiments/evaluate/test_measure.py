@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,16 @@ from datamodules.batch import Batch
 from datamodules.degradations.pipelines import EDDSRNDegradation
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.sources.folder import Folder
-from experiments.evaluate.measure import Conditions, Progress, Subject, baselines, facts, finished, measure
-from experiments.results.records import cell_folder, read_records
+from experiments.evaluate.measure import Progress, baselines, finished, measure, on_data
+from experiments.results.records import EvaluationRecord
+from experiments.results.tables import cell_folder
 from lightning_modules.callbacks import sheets
 from lightning_modules.metrics.protocol import Protocol
 from lightning_modules.metrics.psnr_ssim import psnr, ssim
 from lightning_modules.restoration import RestorationModule
 from networks.ops.resize import bicubic_resize
 from networks.restored import Restored
+from tests.helpers.results import read_records
 
 PROTOCOLS = [Protocol("y_shave4", "y", 4), Protocol("rgb_shave_s", "rgb", "s")]
 CPU = torch.device("cpu")
@@ -52,17 +54,21 @@ def data(make_photographs: Callable[..., Path], tmp_path: Path) -> ImageDataModu
     return made
 
 
-def subject(folder: Path, **changes: Any) -> Subject:
-    return Subject(**{"label": "brighter", "folder": folder, "checkpoint": "c.ckpt", "sha256": "0", **changes})
+def record(data: ImageDataModule, **changes: Any) -> EvaluationRecord:
+    known = {"model": "brighter", "run": "run", "checkpoint": "c.ckpt", "checkpoint_sha256": "0", **changes}
+    return on_data(EvaluationRecord(**known), data, {"_target_": "x.Y"}, CPU, {})
 
 
-def call(module: RestorationModule, data: ImageDataModule, who: Subject, **options: Any) -> list[dict[str, Any]]:
-    return measure(module, data, who, Conditions({"_target_": "x.Y"}), device=CPU, **{"pictures": "none", **options})
+def call(
+    module: RestorationModule, data: ImageDataModule, folder: Path, about: Mapping[str, Any] = {}, **options: Any
+) -> list[dict[str, Any]]:
+    found = measure(module, data, folder, record(data, **about), device=CPU, **{"pictures": "none", **options})
+    return [one.to_json() for one in found]
 
 
 def test_records_of_the_network_and_of_bicubic(data: ImageDataModule, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    found = call(RestorationModule(Brighter(), PROTOCOLS), data, subject(run, seed=3), pictures="sheets")
+    found = call(RestorationModule(Brighter(), PROTOCOLS), data, run, {"seed": 3}, pictures="sheets")
     assert read_records(run / "results.json") == found
     assert [(r["model"], r["protocol"]["name"]) for r in found] == [
         (m, p.name) for m in ("bicubic", "brighter") for p in PROTOCOLS
@@ -93,20 +99,13 @@ def test_records_of_the_network_and_of_bicubic(data: ImageDataModule, tmp_path: 
 @pytest.mark.parametrize(("pictures", "count"), [("results", 5), ("none", 0)])
 def test_pictures_are_a_choice(data: ImageDataModule, tmp_path: Path, pictures: str, count: int) -> None:
     run = tmp_path / "run"
-    cell = Conditions({"_target_": "x.Y"}, "s", {"degradation.scale": 4, "a.noise": 0.0, "b.sigma": [1.5, 2.0]})
-    measure(
-        RestorationModule(Brighter(), PROTOCOLS),
-        data,
-        subject(run),
-        cell,
-        device=CPU,
-        pictures=pictures,  # type: ignore[arg-type]  # one of the words
-    )
-    assert cell_folder(cell.cell) == "scale=4,noise=0,sigma=[1.5,2.0]"
+    cell = {"degradation.scale": 4, "a.noise": 0.0, "b.sigma": [1.5, 2.0]}
+    call(RestorationModule(Brighter(), PROTOCOLS), data, run, {"suite": "s", "cell": cell}, pictures=pictures)
+    assert cell_folder(cell) == "scale=4,noise=0,sigma=[1.5,2.0]"
     found = sorted((run / "images").rglob("*.png"))
     assert [file.name for file in found if file.stem.endswith("_sr")] == [f"image{i}_sr.png" for i in range(count)]
     assert not [file.name for file in found if "_" not in file.stem]  # no sheets
-    assert all(file.parent == run / "images" / "photographs" / cell_folder(cell.cell) for file in found)
+    assert all(file.parent == run / "images" / "photographs" / cell_folder(cell) for file in found)
 
 
 def test_everything_is_measured_once(data: ImageDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +122,7 @@ def test_everything_is_measured_once(data: ImageDataModule, tmp_path: Path, monk
 
     for name in ("psnr", "ssim", "bicubic_resize"):
         monkeypatch.setattr(sheets, name, counted(name))
-    call(RestorationModule(Brighter(), PROTOCOLS), data, subject(tmp_path / "run"), pictures="sheets")
+    call(RestorationModule(Brighter(), PROTOCOLS), data, tmp_path / "run", pictures="sheets")
     # For each of five images the baseline by both protocols, the result by none: the module has measured it.
     assert calls == {"psnr": 10, "ssim": 10, "bicubic_resize": 5}
 
@@ -137,17 +136,17 @@ def test_without_a_baseline_only_the_network_is_recorded() -> None:
 def test_further_metrics_are_measured_of_both(data: ImageDataModule, tmp_path: Path) -> None:
     module = RestorationModule(Brighter(), PROTOCOLS)
     module.metrics = {"niqe": lambda images, truth: images.mean((1, 2, 3))}
-    found = call(module, data, subject(tmp_path / "run"))
+    found = call(module, data, tmp_path / "run")
     bicubic, network = found[0], found[2]
     assert network["niqe"] == pytest.approx(bicubic["niqe"] + 0.02, abs=1e-6)
 
 
 def test_killed_in_the_middle_goes_on_with_the_next_image(data: ImageDataModule, tmp_path: Path) -> None:
-    whole = call(RestorationModule(Brighter(), PROTOCOLS), data, subject(tmp_path / "whole"))
+    whole = call(RestorationModule(Brighter(), PROTOCOLS), data, tmp_path / "whole")
     run, network = tmp_path / "run", Brighter()
     network.fails_at = 4
     with pytest.raises(RuntimeError, match="killed"):
-        call(RestorationModule(network, PROTOCOLS), data, subject(run))
+        call(RestorationModule(network, PROTOCOLS), data, run)
     assert not (run / "results.json").exists()
     (partial_results,) = run.glob(".unfinished-*.jsonl")
     assert len(partial_results.read_text().splitlines()) == 3
@@ -155,12 +154,12 @@ def test_killed_in_the_middle_goes_on_with_the_next_image(data: ImageDataModule,
 
     # Other weights, or other image files, do not go on with these.
     other = Brighter()
-    call(RestorationModule(other, PROTOCOLS), data, subject(tmp_path / "run", sha256="1"))
+    call(RestorationModule(other, PROTOCOLS), data, tmp_path / "run", {"checkpoint_sha256": "1"})
     assert other.calls == 5
 
     network = Brighter()
     progress = Progress(5, show=False)
-    found = call(RestorationModule(network, PROTOCOLS), data, subject(run), progress=progress)
+    found = call(RestorationModule(network, PROTOCOLS), data, run, progress=progress)
     assert network.calls == 3
     assert strip(found) == strip(whole)
     assert not list(run.glob(".unfinished-*"))
@@ -176,11 +175,11 @@ def test_changed_files_are_measured_again(data: ImageDataModule, tmp_path: Path)
     run, network = tmp_path / "run", Brighter()
     network.fails_at = 4
     with pytest.raises(RuntimeError, match="killed"):
-        call(RestorationModule(network, PROTOCOLS), data, subject(run))
+        call(RestorationModule(network, PROTOCOLS), data, run)
     file = data.caches["test"].files[0]
     file.write_bytes(file.read_bytes() + b" ")
     network.calls, network.fails_at = 0, 0
-    call(RestorationModule(network, PROTOCOLS), data, subject(run))
+    call(RestorationModule(network, PROTOCOLS), data, run)
     assert network.calls == 5
 
 
@@ -193,12 +192,12 @@ def test_images_are_divided_over_the_processes(
             patch.setattr(distributed, name, lambda value=value: value)
         patch.setattr(distributed, "broadcast", lambda value: value)
         patch.setattr(distributed, "gather", lambda value: [value])
-        assert call(RestorationModule(second, PROTOCOLS), data, subject(run)) == []
+        assert call(RestorationModule(second, PROTOCOLS), data, run) == []
     assert second.calls == 2
     (partial_results,) = run.glob(".unfinished-*.1.jsonl")
     assert [json.loads(line)["image"] for line in partial_results.read_text().splitlines()] == ["image1", "image3"]
     # What it has measured counts, though the other one never came.
-    found = call(RestorationModule(alone, PROTOCOLS), data, subject(run))
+    found = call(RestorationModule(alone, PROTOCOLS), data, run)
     assert alone.calls == 3
     assert list(found[0]["images"]) == [f"image{i}" for i in range(5)]
 
@@ -206,17 +205,17 @@ def test_images_are_divided_over_the_processes(
 def test_finished_cells_are_known_by_weights_images_and_metrics(data: ImageDataModule, tmp_path: Path) -> None:
     run, module = tmp_path / "run", RestorationModule(Brighter(), PROTOCOLS)
 
-    def known(who: Subject, what: RestorationModule = module) -> int:
-        return len(finished(what, data, who, facts(who, data, Conditions({"_target_": "x.Y"}), CPU)))
+    def known(what: RestorationModule = module, **about: Any) -> int:
+        return len(finished(what, data, run, record(data, **about)))
 
-    assert known(subject(run)) == 0
-    call(module, data, subject(run))
-    assert known(subject(run)) == 4
-    assert known(subject(run, sha256="1")) == 0
-    assert known(subject(run, checkpoint="other.ckpt")) == 0
-    assert known(subject(run), RestorationModule(Brighter(), PROTOCOLS[:1])) == 2
+    assert known() == 0
+    call(module, data, run)
+    assert known() == 4
+    assert known(checkpoint_sha256="1") == 0
+    assert known(checkpoint="other.ckpt") == 0
+    assert known(RestorationModule(Brighter(), PROTOCOLS[:1])) == 2
     more = RestorationModule(Brighter(), PROTOCOLS)
     more.metrics = {"niqe": lambda images, truth: images.mean((1, 2, 3))}
-    assert known(subject(run), more) == 0
+    assert known(more) == 0
     data.numbers["test"] = data.numbers["test"][1:]
-    assert known(subject(run)) == 0
+    assert known() == 0

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from datamodules.errors import InputError
-from experiments.results.records import add_records, grid_table, read_records, records, report, short_keys, table
+from experiments.results.records import EvaluationRecord, add_records, read_records
+from experiments.results.tables import grid_table, report, short_keys, table
 from lightning_modules.metrics.protocol import Protocol
 
 Y, RGB = Protocol("y_shave4", "y", 4), Protocol("rgb_shave4", "rgb", 4)
@@ -36,25 +37,29 @@ FACTS: dict[str, Any] = {
 }
 
 
-def make(scores: Any = SCORES, protocols: Any = (Y, RGB), **facts: Any) -> list[dict[str, Any]]:
-    return records(scores, protocols, **{**FACTS, **facts})
+def make(scores: Any = SCORES, protocols: Any = (Y, RGB), **facts: Any) -> list[EvaluationRecord]:
+    return [
+        EvaluationRecord(**{**FACTS, **facts}).scored(protocol, scores[protocol.name])
+        for protocol in protocols
+        if protocol.name in scores
+    ]
 
 
 def test_means_are_over_images() -> None:
     first, second = make()
-    assert first["psnr"] == 25.0
-    assert first["ssim"] == pytest.approx(0.6)
-    assert first["images"]["b"] == {"psnr": 30.0, "ssim": 0.7}
-    assert first["protocol"] == {"name": "y_shave4", "colour": "y", "shave": 4, "rounding": "round", "ssim": "channels"}
-    assert second["psnr"] == math.inf
+    assert first.means["psnr"] == 25.0
+    assert first.means["ssim"] == pytest.approx(0.6)
+    assert first.images["b"] == {"psnr": 30.0, "ssim": 0.7}
+    assert first.protocol == {"name": "y_shave4", "colour": "y", "shave": 4, "rounding": "round", "ssim": "channels"}
+    assert second.means["psnr"] == math.inf
 
 
 def test_further_metrics_and_times() -> None:
     images = {"a": {"psnr": 1.0, "lpips": 0.5, "seconds": 2.0}, "b": {"psnr": 2.0, "lpips": 0.25, "seconds": 4.0}}
     (record,) = make({"y_shave4": images}, [Y])
-    assert record["lpips"] == 0.375
-    assert "seconds" not in record
-    assert record["images"] == images
+    assert record.means["lpips"] == 0.375
+    assert "seconds" not in record.means
+    assert record.images == images
     lines = [line.split() for line in table([record]).splitlines()]
     assert lines[1] == ["model", "PSNR", "dB", "LPIPS"]
     assert lines[-1] == ["m", "1.50", "0.3750"]
@@ -64,10 +69,10 @@ def test_file_merges_and_replaces(tmp_path: Path) -> None:
     path = tmp_path / "run" / "results.json"
     add_records(path, make())
     assert json.loads(path.read_text())["format"] == 2
-    assert read_records(path)[1]["psnr"] == math.inf
+    assert read_records(path)[1].means["psnr"] == math.inf
     add_records(path, make({"y_shave4": scored((21.0, 0.5))}, [Y]))
     add_records(path, make(protocols=[Y], dataset="e"))
-    assert [(r["dataset"], r["protocol"]["name"], r["psnr"]) for r in read_records(path)] == [
+    assert [(r.dataset, r.protocol_name, r.means["psnr"]) for r in read_records(path)] == [
         ("d", "rgb_shave4", math.inf),
         ("d", "y_shave4", 21.0),
         ("e", "y_shave4", 25.0),
@@ -156,7 +161,7 @@ def test_runs_of_one_model_are_told_apart() -> None:
     assert names == ["bicubic", "one", "two", "two (x8)"]
 
 
-def grid(values: dict[tuple[int, float], float], **facts: Any) -> list[dict[str, Any]]:
+def grid(values: dict[tuple[int, float], float], **facts: Any) -> list[EvaluationRecord]:
     return [
         record
         for (scale, noise), psnr in values.items()
@@ -221,12 +226,22 @@ def test_short_keys() -> None:
 
 def test_optional_metrics_stay_while_files_and_weights_do(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    facts = {"model": "bicubic", "checkpoint_sha256": None}
-    rich = {**facts, "psnr": 1.0, "niqe": 5.0, "files": {"sharp": "a", "niqe": "m"}, "images": {"i": {"niqe": 5.0}}}
-    poor = {**facts, "psnr": 1.0, "files": {"sharp": "a"}, "images": {"i": {"psnr": 1.0}}}
-    add_records(path, [rich])
-    add_records(path, [poor])
+
+    def record(files: dict[str, str], **values: float) -> EvaluationRecord:
+        return EvaluationRecord("bicubic", files=files).scored(Y, {"i": values})
+
+    add_records(path, [record({"sharp": "a", "niqe": "m"}, psnr=1.0, niqe=5.0)])
+    add_records(path, [record({"sharp": "a"}, psnr=2.0)])
     (kept,) = read_records(path)
-    assert (kept["niqe"], kept["images"], kept["files"]) == (5.0, {"i": {"psnr": 1.0, "niqe": 5.0}}, rich["files"])
-    add_records(path, [{**poor, "files": {"sharp": "b"}}])
-    assert "niqe" not in read_records(path)[0]
+    assert (kept.means, kept.images) == ({"psnr": 2.0, "niqe": 5.0}, {"i": {"psnr": 2.0, "niqe": 5.0}})
+    assert kept.files == {"sharp": "a", "niqe": "m"}
+    add_records(path, [record({"sharp": "b"}, psnr=1.0)])
+    assert "niqe" not in read_records(path)[0].means
+
+
+@pytest.mark.parametrize("record", ["text", {"model": "m"}])
+def test_a_damaged_record(tmp_path: Path, record: Any) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({"format": 2, "records": [record]}))
+    with pytest.raises(InputError, match=r"results\.json: a record has no '(model|dataset)'"):
+        read_records(path)

@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from experiments.results.records import EvaluationRecord
 from experiments.results.wandb import cell_table, image_table, summary
+from lightning_modules.metrics.protocol import Protocol
 from tests.conftest import photograph
 from tests.helpers.wandb_backend import KEY, REPOSITORY, Backend, Run, environment
 
@@ -120,11 +122,9 @@ def test_uploads_wait_in_the_folder_of_the_run(sweep: Server) -> None:
     assert len(list((sweep.folder / "runs").glob("*/wandb/artifacts"))) == 2
 
 
-def record(model: str, dataset: str, psnr: dict[str, float], **more: Any) -> dict[str, Any]:
+def record(model: str, dataset: str, psnr: dict[str, float], **more: Any) -> EvaluationRecord:
     images = {name: {"psnr": value, "ssim": 0.5, "seconds": 2.0} for name, value in psnr.items()}
-    mean = sum(psnr.values()) / len(psnr)
-    known = {"model": model, "dataset": dataset, "protocol": {"name": "y"}, "psnr": mean, "ssim": 0.5, "images": images}
-    return known | more
+    return EvaluationRecord(model, dataset=dataset, **more).scored(Protocol("y", "y", 4), images)
 
 
 def test_tables_of_a_grid(tmp_path: Path) -> None:
@@ -173,9 +173,11 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         import run  # registers the resolvers of the config
         from pathlib import Path
         from hydra.core.hydra_config import HydraConfig
+        from experiments.results.records import EvaluationRecord
         from experiments.results.wandb import log_comparison, log_evaluation
 
-        found = json.loads({json.dumps(found)!r})
+        records = json.loads({json.dumps([one.to_json() for one in found])!r})
+        found = [EvaluationRecord.from_json(record, "") for record in records]
         for overrides in ([], ["logger=wandb", "logger.wandb.project=eval"]):
             with hydra.initialize_config_dir({str(REPOSITORY / "conf")!r}, version_base="1.3"):
                 cfg = hydra.compose("config", ["task=evaluate", *overrides], return_hydra_config=True)

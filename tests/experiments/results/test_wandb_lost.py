@@ -8,8 +8,8 @@ import sys
 import threading
 from pathlib import Path
 
-from experiments.results.records import read_records
 from tests.experiments.runtime.test_kill import PATIENCE, Launch
+from tests.helpers.results import read_records
 from tests.helpers.wandb_backend import KEY, REPOSITORY, Backend, environment
 
 

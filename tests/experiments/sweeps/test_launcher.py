@@ -16,10 +16,10 @@ import pytorch_lightning as pl
 import torch
 import yaml
 
-from experiments.results.records import read_records
 from experiments.sweeps.table import Row, cells, read_row, score_of_finished
 from tests.conftest import Outcome
 from tests.experiments.conftest import Trained
+from tests.helpers.results import read_records
 
 Cli = Callable[..., Outcome]
 HERE = "tests.experiments.sweeps.test_launcher"

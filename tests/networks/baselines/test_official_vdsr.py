@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from experiments.results.records import read_records
+from tests.helpers.results import read_records
 
 WEIGHTS, SET5 = os.environ.get("DEBLUR_SR_VDSR"), os.environ.get("DEBLUR_SR_SET5")
 pytestmark = pytest.mark.skipif(
