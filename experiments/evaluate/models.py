@@ -14,6 +14,7 @@ from experiments.config.training import construct
 from experiments.evaluate.measure import checksum
 from experiments.evaluate.suites import compose, overridden_keys
 from experiments.results.records import EvaluationRecord
+from experiments.runtime.saved_config import renamed
 from lightning_modules.checkpoints.checkpoint import load_network, read_weights
 
 
@@ -148,7 +149,7 @@ def _config(folder: Path) -> DictConfig:
     saved = OmegaConf.load(folder / "config.yaml")
     if not isinstance(saved, DictConfig) or "label" not in saved:
         raise InputError(f"{folder / 'config.yaml'}: not the config of a run of this suite")
-    return saved
+    return OmegaConf.create(renamed(OmegaConf.to_container(saved)))
 
 
 def _checkpoint(file: Path, folder: Path, cfg: DictConfig, saved: DictConfig | None = None) -> Candidate:

@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from datamodules.errors import InputError
 from experiments.runtime.run_folder import write_text
+from experiments.runtime.saved_config import renamed
 from lightning_modules.metrics.protocol import Protocol
 
 FORMAT = 2
@@ -134,7 +135,8 @@ class EvaluationRecord:
                 raise InputError(f"{where}: a record has no {name!r}: the file is damaged, evaluate the run again")
         known = {one.name for one in fields(cls)} - {"means"}
         means = {metric: found[metric] for metric in METRICS if metric in found}
-        return cls(**{name: value for name, value in found.items() if name in known}, means=means)
+        values = {name: value for name, value in found.items() if name in known}
+        return cls(**{**values, "degradation": renamed(found["degradation"])}, means=means)
 
 
 def read_records(path: Path) -> list[EvaluationRecord]:

@@ -18,6 +18,7 @@ import yaml
 
 from datamodules import distributed
 from datamodules.errors import InputError
+from experiments.runtime.saved_config import renamed
 from lightning_modules.loggers.wandb import agent_trial
 
 # Overrides that change how or where an experiment runs, not what it computes, are no part of its name.
@@ -29,7 +30,8 @@ _UNNAMED = re.compile(
 # Sections that have to be equal when a run is continued, and the keys in them that may differ all the same.
 _IDENTITY = ("model", "procedure", "loss", "optimizer", "scheduler", "degradation", "data", "seed", "callbacks.ema")
 _FREE_DATA_KEYS = {"num_workers", "timeout_minutes", "cache_dir", "root", "source"}
-_NEW_DATA_KEYS = {"val_points"}  # runs that are older than these do not have them
+# Keys that an older run may lack, though a training that is continued does not depend on them.
+_NEW_KEYS = {"data": {"val_points"}, "procedure": {"continues"}}
 _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "kornia", "albumentations", "torchmetrics", "wandb", "numpy")
 
 
@@ -115,11 +117,11 @@ def close_run(run_dir: Path, **outcome: Any) -> None:
 
 
 def _check_same(run_dir: Path, config: Mapping[str, Any]) -> None:
-    before = _read_mapping(run_dir / "config.yaml")
+    before = renamed(_read_mapping(run_dir / "config.yaml"))
     for section in _IDENTITY:
         old, new = _at(before, section), _at(config, section)
-        if section == "data" and isinstance(old, dict) and isinstance(new, dict):
-            free = _FREE_DATA_KEYS | (_NEW_DATA_KEYS - old.keys())
+        if isinstance(old, dict) and isinstance(new, dict):
+            free = _NEW_KEYS.get(section, set()) - old.keys() | (_FREE_DATA_KEYS if section == "data" else set())
             old, new = ({k: v for k, v in d.items() if k not in free} for d in (old, new))
         if old != new:
             key, was, now = _first_difference(section, old, new)

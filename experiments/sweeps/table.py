@@ -13,6 +13,7 @@ import yaml
 from datamodules.errors import InputError
 from experiments.results.records import METRICS, EvaluationRecord, read_records
 from experiments.runtime.run_folder import write_text
+from experiments.runtime.saved_config import renamed
 
 # Where and how a run works: may differ from the finished one all the same.
 _FREE = {
@@ -50,7 +51,7 @@ def score_of_finished(cfg: Mapping[str, Any]) -> float | None:
     """The best validation PSNR of a run that has trained and tested with this configuration; None if it has not."""
     folder = Path(cfg["run_dir"])
     meta, before = _mapping(folder / "meta.json"), _mapping(folder / "config.yaml")
-    if "finished" not in meta or not _records(folder) or _identity(before) != _identity(cfg):
+    if "finished" not in meta or not _records(folder) or _identity(renamed(before)) != _identity(cfg):
         return None
     return float(meta["finished"]["score"])
 

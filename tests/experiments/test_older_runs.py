@@ -1,0 +1,89 @@
+"""Runs that were made before modules, classes and keys got their present names: tests/data/older.
+
+Both were trained on six images of `photograph` by the code of 22 November 2026: `ed_dsrn`, with its export, and
+`usrnet`, which was measured on four cells of a suite.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from experiments.restore import Restorer
+from experiments.runtime.saved_config import MOVED, renamed
+from tests.conftest import Outcome, photograph
+from tests.helpers.results import read_records
+
+OLDER = Path(__file__).resolve().parents[1] / "data" / "older"
+DATA = ["data=folder", "data.root=photographs", "data.num_workers=0", "trainer.accelerator=cpu", "pictures=none"]
+Cli = Callable[..., Outcome]
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    (tmp_path / "photographs").mkdir()
+    for i in range(6):
+        Image.fromarray(photograph(80, 96, i)).save(tmp_path / "photographs" / f"image{i}.png")
+    return Path(shutil.copytree(OLDER, tmp_path / "runs"))
+
+
+def test_a_training_goes_on(cli: Cli, runs: Path) -> None:
+    training = ["data.patch=32", "data.batch_size=2", "data.samples_per_epoch=4", "trainer.log_every_n_steps=1"]
+    model = ["model=ed_dsrn", "model.widths=[4,4,4,4]", "model.n_units=1", "scheduler=multistep"]
+    schedule = ["scheduler.milestones=[3]", "scheduler.warmup=1", "trainer.max_epochs=3"]
+    found = cli(*DATA, *training, *model, *schedule, "logger=none", "name=ed_dsrn", "resume=auto")
+    assert found.status == 0, found.err
+    checkpoint = torch.load(runs / "ed_dsrn" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 6
+    assert "continuing" in found.err + found.out
+
+
+def test_what_was_measured_is_known(cli: Cli, runs: Path) -> None:
+    """The cells are measured anew, as the images lie elsewhere, and take the places of the older records."""
+    path = runs / "usrnet" / "results.json"
+    before = {str((r["model"], r["cell"])): r["psnr"] for r in read_records(path)}
+    grid = ["kernels.number=[0,7]", "noise=[0.01]", "scale=[2,4]"]
+    cells = [f"suite.grid.degradation.{axis}" for axis in grid]
+    found = cli("task=evaluate", "run=runs/usrnet", "suite=usrnet_table1", *DATA, *cells)
+    assert found.status == 0, found.err
+    records = read_records(path)
+    assert {r["degradation"]["kernels"]["suite"]["_target_"] for r in records} == {
+        "datamodules.degradations.kernel_files.twelve"
+    }
+    after = {str((r["model"], r["cell"])): r["psnr"] for r in records}
+    assert len(records) == len(after) == 8
+    assert after == pytest.approx(before, abs=1e-3)
+
+
+def test_it_is_compared_with_what_is_measured_today(cli: Cli, runs: Path) -> None:
+    found = cli("task=evaluate", "model=bicubic", "name=today", *DATA)
+    assert found.status == 0, found.err
+    found = cli("task=compare", "runs=[runs/ed_dsrn,runs/today]", "name=both")
+    assert found.status == 0, found.err
+    assert (runs / "both" / "index.html").is_file()
+
+
+def test_it_restores_and_is_exported(cli: Cli, runs: Path) -> None:
+    image = torch.rand(3, 21, 34)
+    results = [Restorer.load(runs / "ed_dsrn"), Restorer.load(runs / "ed_dsrn/export/ed_dsrn.safetensors")]
+    first, second = (restorer.restore(image).sr for restorer in results)
+    assert torch.equal(first, second)
+    shutil.rmtree(runs / "ed_dsrn" / "export")
+    assert cli("task=export", "run=runs/ed_dsrn", "task.formats=[safetensors]").status == 0
+    again = Restorer.load(runs / "ed_dsrn/export/ed_dsrn.safetensors").restore(image).sr
+    assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize("module", MOVED)
+def test_moved_names(module: str) -> None:
+    import importlib
+
+    importlib.import_module(MOVED[module])
+    saved: dict[str, Any] = {"loss": [{"_target_": f"{module}.Name", "x": 1}], "label": f"{module}.Name"}
+    assert renamed(saved) == {"loss": [{"_target_": f"{MOVED[module]}.Name", "x": 1}], "label": f"{module}.Name"}
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module(module)
