@@ -11,9 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.config.errors import ConfigError, did_you_mean, locate
 from experiments.config.processes import check_processes
-from experiments.config.signatures import HYDRA_KEYS, check_root, check_targets, group_files
+from experiments.config.signatures import check_root, check_targets, group_files
 from experiments.config.slurm import check_launcher
-from experiments.config.tasks import refuse_foreign, refuse_moved
+from experiments.config.tasks import refuse_foreign
 
 # The root keys of conf/config.yaml with their types; groups are mappings. Each task adds its own, the KEYS of its room.
 ROOT: dict[str, Any] = {
@@ -62,7 +62,7 @@ _LEAST = {
 
 
 def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
-    """Verify the whole config: the keys that all tasks share, then by its `KEYS` and its `check(cfg)` those of the task.
+    """Verify the whole config: the keys that all tasks share, and by its `KEYS` and `check(cfg)` those of the task.
 
     Raises:
         ConfigError: one line that names the file or key, what was found, what is allowed and what to do.
@@ -70,15 +70,15 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     check_launcher(choices)
     room = _room(cfg)
     keys: Mapping[str, Any] = getattr(room, "KEYS", {})  # a task of somebody's own need not have any
+    for key in cfg:
+        if key not in {*ROOT, *keys} and (line := refuse_foreign(str(key), cfg.task._target_)):
+            raise ConfigError(line)
     # Hydra records no choice for groups of which several options are taken.
     files = group_files(choices)
     sources = {"protocol": "conf/protocol/", **dict.fromkeys(keys, files.get("task", "conf/task/")), **files}
     _check_variant(cfg)
     if not cfg.get("protocol"):
         raise ConfigError("protocol: empty, expected at least one option of conf/protocol/: protocol=[y_shave4]")
-    for key in cfg:
-        if key not in {*ROOT, *keys} and (line := refuse_foreign(str(key), cfg.task._target_)):
-            raise ConfigError(line)
     check_root(cfg, {**ROOT, **keys}, sources)
     checked = cfg
     if cfg.trainer.get("precision") == "auto":  # settled before Lightning hears of it
@@ -98,9 +98,6 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
 def _room(cfg: DictConfig) -> ModuleType | None:
     """The module of the task, beside whose `run` its `KEYS` and its `check` are."""
     target = OmegaConf.select(cfg, "task._target_", default="experiments.train.run")
-    for key in (str(key) for key in cfg.task or {}):
-        if key not in HYDRA_KEYS and (line := refuse_moved(key)):
-            raise ConfigError(line)
     try:
         locate(str(target))
     except ConfigError as error:

@@ -190,8 +190,8 @@ def _explain_key(error: ConfigAttributeError | ConfigKeyError, conf_dir: Path) -
     path, node = str(error.full_key), error.parent_node
     parent, _, key = path.rpartition(".")
     names = [str(name) for name in node] if isinstance(node, DictConfig) else []
-    if parent == "task" and (moved := refuse_moved(key, conf_dir)):
-        return moved
+    if parent == "task":
+        return refuse_moved(key, conf_dir)
     if not parent:
         target = OmegaConf.select(node, "task._target_") if isinstance(node, DictConfig) else None
         if foreign := refuse_foreign(key, target, conf_dir):

@@ -29,10 +29,12 @@ def refuse_foreign(key: str, target: object, conf_dir: Path = CONF) -> str | Non
     return f"{key}: unknown key in task={name}: known to {', '.join(having)}" if having else None
 
 
-def refuse_moved(key: str, conf_dir: Path = CONF) -> str | None:
-    """The line about a key below `task.` that stands at the root now; None if it never was one."""
+def refuse_moved(key: str, conf_dir: Path) -> str:
+    """The line about a key below `task.`, where there is none."""
     now = _RENAMED.get(key, key)
-    return f"task.{key}: is now {now}=" if any(now in keys for keys in task_keys(conf_dir).values()) else None
+    if any(now in keys for keys in task_keys(conf_dir).values()):
+        return f"task.{key}: is now {now}="
+    return f"task.{key}: unknown key: a task has its keys at the top, which task=NAME --help shows"
 
 
 def keys_of_task(name: str) -> str:
@@ -42,4 +44,4 @@ def keys_of_task(name: str) -> str:
     shown = [f"  {key:<26} {comment}".rstrip() for key, _, comment in keys] or ["  none of its own"]
     about = [line.removeprefix("# ") for line in lines if line.startswith("#")]
     title = f"Keys of task={name} (set with KEY=VALUE; those of all tasks are in conf/config.yaml):"
-    return "\n".join([f"task={name}: {about[0]}", *about[1:], "", title, "", *shown]).replace("$", "$$")
+    return "\n".join([*about, "", title, "", *shown]).replace("$", "$$")
