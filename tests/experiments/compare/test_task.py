@@ -70,12 +70,12 @@ def test_parameters_of_another_network_are_not_shown(runs: Path, change: dict[st
 @pytest.mark.parametrize(
     ("overrides", "status", "message"),
     [
-        ([], 1, "runs: empty, expected run folders: task=compare runs=[runs/A,runs/B]"),
+        ([], 2, "runs: empty, expected run folders: task=compare runs=[runs/A,runs/B]"),
         (["runs=[runs/srn,runs/gone]"], 1, "runs/gone: no such run folder"),
         (["runs=runs/x*"], 1, "runs=runs/x*: fits no folder with results.json"),
         (["runs=[runs/srn]", "name=srn"], 1, "runs/srn: a run of this name exists"),
         (["runs=[runs/srn]", "suites=x"], 1, "suites=x: no such record in these runs, there is none"),
-        (["runs=[runs/srn]", "suits=x"], 2, "suits: unknown key"),
+        (["runs=[runs/srn]", "suits=x"], 2, "did you mean suites?"),
         (["runs=[runs/srn]", "wandb=me/there"], 1, "W&B is offline by WANDB_MODE"),
         (["wandb=there"], 1, "wandb=there: expected ENTITY/PROJECT"),
     ],

@@ -100,7 +100,7 @@ def test_filters(tmp_path: Path) -> None:
     (table,) = compared(*folders, protocols=["rgb_shave4"]).tables
     assert table.protocol["name"] == "rgb_shave4"
     assert "datasets=set9: no such record in these runs, there is set14, set5" in refusal(folders, datasets=["set9"])
-    assert "suites=s: no such record in these runs, there is none" in refusal(folders, suite="s")
+    assert "suites=s: no such record in these runs, there is none" in refusal(folders, suites=["s"])
 
 
 def test_equal_and_infinite_values(tmp_path: Path) -> None:

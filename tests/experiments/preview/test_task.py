@@ -83,7 +83,7 @@ def test_sheet_goes_to_wandb(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
         (["degradation=gopro"], "degradation: gopro starts from degraded images"),
         (["data.patch=30"], "data.patch=30: expected a multiple of 4 (degradation=ed_dsrn)"),
         (["data.patch=128"], "image is 96x80"),
-        (["images=0"], "images=0"),
+        (["images=0"], "images: found 0 (conf/task/preview.yaml)"),
     ],
 )
 def test_mistakes_are_one_line(cli: Cli, tiny: list[str], tmp_path: Path, overrides: list[str], message: str) -> None:

@@ -289,7 +289,11 @@ def test_formats(cli: Cli, tmp_path: Path, form: str, names: set[str]) -> None:
         (["input=in", "output=out", "scale=2", "tile=1"], 2, "tile: found 1"),
         (["input=in", "output=in/a.png/out", "scale=2"], 1, "output=in/a.png/out: cannot be used"),
         (["input=in", "output=out", "scale=1", "deblurred=true"], 2, "deblurred: found true, but bicubic"),
-        (["input=in", "output=out", "scale=1", "format=gif"], 2, "task.format"),
+        (
+            ["input=in", "output=out", "scale=1", "format=gif"],
+            2,
+            "format: found 'gif' (conf/task/restore.yaml), expected 'lossless'",
+        ),
         (["model=wiener", "input=in", "output=out", "scale=2"], 2, "kernel: wiener has to be told the blur of the"),
         (["model=wiener", "input=in", "output=out", "scale=2", "kernel=x"], 1, "kernel=x: no such file, nor a formula"),
         (
