@@ -5,15 +5,18 @@ import sys
 from pathlib import Path
 
 import hydra
+from omegaconf import OmegaConf
 
 from datamodules.errors import InputError
 from experiments.config.arguments import quoted
 from experiments.config.errors import ConfigError, causes, explain_hydra_error
+from experiments.config.tasks import keys_of_task
 from experiments.job import JobFailed, job  # prepares the environment
 
 HERE = Path(__file__).resolve().parent
 CONF = HERE / "conf"
 
+OmegaConf.register_new_resolver("keys_of_task", keys_of_task, replace=True)  # of the help
 start = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
 
 

@@ -13,6 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from datamodules.degradations.keyed_random import make_key
 from datamodules.distributed import on_rank_zero, rank, rank_zero_first
 from datamodules.errors import InputError
+from experiments.config.slurm import check_tasks
+from experiments.config.training import check_training
 from experiments.evaluate.measure import Progress, checksum, measure, metric_files, on_data, test_names
 from experiments.results.records import EvaluationRecord
 from experiments.results.tables import report
@@ -40,6 +42,18 @@ from lightning_modules.metrics.build import build_metrics
 from lightning_modules.restoration import RestorationModule
 
 log = logging.getLogger(__name__)
+
+KEYS: dict[str, Any] = {"compile": bool, "keep_memory": bool, "nonfinite": dict}
+
+
+def check(cfg: DictConfig) -> None:
+    """Verify that the recipe fits together, and the tasks of a job of SLURM.
+
+    Raises:
+        ConfigError: one line with the key, what was found and what to do.
+    """
+    check_tasks(cfg.trainer)
+    check_training(cfg)
 
 
 def run(cfg: DictConfig) -> float:

@@ -28,7 +28,7 @@ def compare(
     sources: Sequence[ComparedRun],
     name: str,
     *,
-    suite: str | None = None,
+    suites: Sequence[str] = (),
     datasets: Sequence[str] = (),
     protocols: Sequence[str] = (),
     reference: str | None = None,
@@ -39,14 +39,14 @@ def compare(
     Args:
         sources: the runs; the seeds of one setting become one method.
         name: of the comparison.
-        suite, datasets, protocols: keep records of these alone.
+        suites, datasets, protocols: keep records of these only; the suite of those outside of any is "none".
         reference: label of the method against which gains are given; None: bicubic, or the first run without it.
         mixed_ensemble: compare results with self-ensemble and results without it.
 
     Raises:
         InputError: the runs were not measured alike, or the reference is none of the methods.
     """
-    groups, notes = match(sources, suite, datasets, protocols, mixed_ensemble)
+    groups, notes = match(sources, suites, datasets, protocols, mixed_ensemble)
     methods = _methods(groups)
     chosen = _reference(list(methods.values()), reference)
     tables = []
@@ -114,7 +114,7 @@ def _reference(methods: Sequence[Method], wanted: str | None) -> str:
         runs = {run.name for run in method.runs} if not method.baseline else set()
         if wanted in {method.label, method.setting, setting_name(wanted) if wanted in runs else method.label} | runs:
             return method.label
-    raise InputError(f"task.reference={wanted}: no such method, there is {', '.join(m.label for m in methods)}")
+    raise InputError(f"reference={wanted}: no such method, there is {', '.join(m.label for m in methods)}")
 
 
 def _table(groups: Sequence[Group], methods: Mapping[Setting, Method], reference: str) -> Table:

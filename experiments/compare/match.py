@@ -21,20 +21,24 @@ MOST_SHOWN = 6  # places that a message lists
 
 
 def match(
-    sources: Sequence[ComparedRun], suite: str | None, datasets: Sequence[str], protocols: Sequence[str], mixed: bool
+    sources: Sequence[ComparedRun],
+    suites: Sequence[str],
+    datasets: Sequence[str],
+    protocols: Sequence[str],
+    mixed: bool,
 ) -> tuple[list[Group], list[str]]:
     """The benchmarks on which the runs can be compared, in the order of the records, and notes about the others.
 
     Args:
         sources: the runs.
-        suite, datasets, protocols: keep records of these alone; None and empty keep all.
+        suites, datasets, protocols: keep records of these only; empty keeps all.
         mixed: compare results with self-ensemble and results without it.
 
     Raises:
         InputError: the runs were measured on different things: the message names the first difference.
     """
     notes: list[str] = []
-    groups = group_records(_chosen(sources, suite, datasets, protocols))
+    groups = group_records(_chosen(sources, suites, datasets, protocols))
     _one_kind_of_ensemble(groups, mixed, notes)
     conflicts = [text for place in _places(groups).values() if (text := _conflict(place))]
     inside = [group for group in groups if group.about.suite is not None]
@@ -65,18 +69,18 @@ def match(
 
 
 def _chosen(
-    sources: Sequence[ComparedRun], suite: str | None, datasets: Sequence[str], protocols: Sequence[str]
+    sources: Sequence[ComparedRun], suites: Sequence[str], datasets: Sequence[str], protocols: Sequence[str]
 ) -> list[tuple[ComparedRun, EvaluationRecord]]:
     found = [(source, record) for source in sources for record in source.records]
     for key, wanted, value in (
-        ("suite", [suite] if suite else [], lambda r: r.suite),
+        ("suites", suites, lambda r: r.suite or "none"),
         ("datasets", datasets, lambda r: r.dataset),
         ("protocols", protocols, lambda r: r.protocol_name),
     ):
-        there = sorted({str(value(record) or "none") for _, record in found})
+        there = sorted({str(value(record)) for _, record in found})
         for item in wanted:
             if item not in there:
-                raise InputError(f"task.{key}={item}: no such record in these runs, there is {', '.join(there)}")
+                raise InputError(f"{key}={item}: no such record in these runs, there is {', '.join(there)}")
         found = [(s, r) for s, r in found if not wanted or value(r) in wanted]
     return found
 
@@ -95,7 +99,7 @@ def _one_kind_of_ensemble(groups: list[Group], mixed: bool, notes: list[str]) ->
         without = next(source for key, source in kinds[False].items() if key not in kinds[True])
         raise InputError(
             f"self_ensemble is true in {with_it.where} and false in {without.where}: evaluate both the same way, or "
-            "compare them all the same with task.mixed_ensemble=true"
+            "compare them all the same with mixed_ensemble=true"
         )
     before = {source.where: source for group in groups for source in group.sources}
     for group in groups:
@@ -104,9 +108,9 @@ def _one_kind_of_ensemble(groups: list[Group], mixed: bool, notes: list[str]) ->
     if lost := [where for where in before if where not in after]:
         raise InputError(
             f"{lost[0]}: has records with self_ensemble={str(not keep).lower()} alone, unlike the others: evaluate all "
-            "the same way, or compare them all the same with task.mixed_ensemble=true"
+            "the same way, or compare them all the same with mixed_ensemble=true"
         )
-    notes.append(f"left out: records with self_ensemble={str(not keep).lower()} (task.mixed_ensemble=true shows both)")
+    notes.append(f"left out: records with self_ensemble={str(not keep).lower()} (mixed_ensemble=true shows both)")
 
 
 def _places(groups: Iterable[Group]) -> dict[str, list[Group]]:

@@ -27,8 +27,8 @@ def read_wandb(project: str, names: Sequence[str]) -> list[ComparedRun]:
         InputError: without a connection, for an unknown project, without results, or for a name that is not there.
     """
     if not re.fullmatch(r"[^/\s]+/[^/\s]+", project):
-        raise InputError(f"task.wandb={project}: expected ENTITY/PROJECT, as in the address of the project's page")
-    api = api_or_refuse("task=compare task.wandb=")
+        raise InputError(f"wandb={project}: expected ENTITY/PROJECT, as in the address of the project's page")
+    api = api_or_refuse("task=compare wandb=")
     newest: dict[str, tuple[str, ComparedRun]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for number, artifact in enumerate(_results(api, project)):
@@ -40,9 +40,7 @@ def read_wandb(project: str, names: Sequence[str]) -> list[ComparedRun]:
             if name not in newest or str(artifact.created_at) >= newest[name][0]:
                 newest[name] = (str(artifact.created_at), replace(source, run=run))
     if not newest:
-        raise InputError(
-            f"task.wandb={project}: no run there has logged results: train with logger=wandb, or give runs="
-        )
+        raise InputError(f"wandb={project}: no run there has logged results: train with logger=wandb, or give runs=")
     absent = [name for name in names if name not in newest]
     if absent:
         raise InputError(f"runs={absent[0]}: no such run in {project}, there is {', '.join(newest)}")
@@ -59,4 +57,4 @@ def _results(api: Any, project: str) -> list[Any]:
         ]
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"task.wandb={project}: cannot be read ({reason}): check the name and your access") from error
+        raise InputError(f"wandb={project}: cannot be read ({reason}): check the name and your access") from error

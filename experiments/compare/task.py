@@ -5,64 +5,66 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from pydantic import NonNegativeInt
 
 from datamodules.errors import InputError
 from experiments.compare.build import compare
 from experiments.compare.read_runs import read_runs
 from experiments.compare.types import Comparison, to_json
 from experiments.compare.writers import csv_text, latex, markdown, rows
+from experiments.config.errors import ConfigError
 from experiments.runtime.run_folder import write_text
 
+KEYS: dict[str, Any] = {
+    **dict.fromkeys(("runs", "suites", "datasets", "protocols"), str | list[str] | None),
+    "reference": str | None,
+    "mixed_ensemble": bool,
+    "wandb": str | None,
+    "shown": NonNegativeInt,
+}
 
-def run(
-    cfg: DictConfig,
-    suite: str | None = None,
-    datasets: list[str] | None = None,
-    protocols: list[str] | None = None,
-    reference: str | None = None,
-    mixed_ensemble: bool = False,
-    wandb: str | None = None,
-    pictures: int = 8,
-) -> None:
+
+def check(cfg: DictConfig) -> None:
+    """Verify that there is something to compare.
+
+    Raises:
+        ConfigError: if there is not.
+    """
+    if not cfg.runs and not cfg.wandb:
+        raise ConfigError("runs: empty, expected run folders: task=compare runs=[runs/A,runs/B]")
+
+
+def run(cfg: DictConfig) -> None:
     """Compare the folders of `runs=` (patterns too), or the runs of a W&B project, and write everything into `run_dir`.
-
-    Args:
-        suite, datasets, protocols: compare records of these alone.
-        reference: method or run against which gains are given; null: bicubic.
-        mixed_ensemble: compare results with self-ensemble and results without it.
-        wandb: read the runs from W&B; `runs=` then names some of them.
-        pictures: most images that the page shows side by side.
 
     Raises:
         InputError: for runs that are missing, were not measured, or were not measured alike.
     """
     names: list[str] = _list(cfg.runs)
-    if wandb:
+    if cfg.wandb:
         from experiments.compare.read_wandb import read_wandb
 
-        sources = read_wandb(wandb, names)
-    elif names:
-        sources = read_runs([folder for name in names for folder in _folders(name)])
+        sources = read_wandb(cfg.wandb, names)
     else:
-        raise InputError("runs: empty, expected run folders: task=compare runs=[runs/A,runs/B]")
+        sources = read_runs([folder for name in names for folder in _folders(name)])
     comparison = compare(
         sources,
         cfg.name,
-        suite=suite,
-        datasets=_list(datasets),
-        protocols=_list(protocols),
-        reference=reference,
-        mixed_ensemble=mixed_ensemble,
+        suites=_list(cfg.suites),
+        datasets=_list(cfg.datasets),
+        protocols=_list(cfg.protocols),
+        reference=cfg.reference,
+        mixed_ensemble=cfg.mixed_ensemble,
     )
     folder = Path(cfg.run_dir)
-    write(comparison, folder, pictures)
+    write(comparison, folder, cfg.shown)
     print(f"\n{markdown(comparison)}\ncomparison: {folder}\npage: {folder / 'index.html'}", flush=True)
     from experiments.results.wandb import log_comparison
 
     log_comparison(cfg, folder, rows(comparison))
 
 
-def write(comparison: Comparison, folder: Path, pictures: int = 8) -> None:
+def write(comparison: Comparison, folder: Path, shown: int = 8) -> None:
     """Write comparison.{md,tex,csv,json} and index.html; what an earlier comparison left under these names is replaced.
 
     Raises:
@@ -76,7 +78,7 @@ def write(comparison: Comparison, folder: Path, pictures: int = 8) -> None:
     write_text(folder / "comparison.tex", latex(comparison))
     write_text(folder / "comparison.csv", csv_text(comparison))
     write_text(folder / "comparison.json", to_json(comparison))
-    write_page(comparison, folder / "index.html", pictures)
+    write_page(comparison, folder / "index.html", shown)
 
 
 def _folders(name: str) -> list[Path]:

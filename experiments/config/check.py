@@ -1,8 +1,10 @@
 """The check of a composed config before any data is read: every node by itself, then the rules between nodes."""
 
 import copy
+import sys
 import typing
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
@@ -10,10 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.config.errors import ConfigError, did_you_mean, locate
 from experiments.config.processes import check_processes
 from experiments.config.signatures import check_root, check_targets, group_files
-from experiments.config.slurm import check_launcher, check_tasks
-from experiments.config.training import check_training, construct
+from experiments.config.slurm import check_launcher
+from experiments.config.tasks import refuse_foreign
 
-# The root keys of conf/config.yaml with their types; groups are mappings.
+# The root keys of conf/config.yaml with their types; groups are mappings. Each task adds its own, the KEYS of its room.
 ROOT: dict[str, Any] = {
     **dict.fromkeys(
         ("task", "model", "data", "degradation", "procedure", "loss", "optimizer", "trainer", "protocol"),
@@ -28,28 +30,12 @@ ROOT: dict[str, Any] = {
     "data_dir": str,
     "resume": Literal["never", "auto"],
     "channels_last": bool | Literal["auto"],
-    "keep_memory": bool,
-    "compile": bool,
     "checkpoint": dict,
-    "nonfinite": dict,
     "validation_sheets": dict,
     "metrics": list[str],
     "lpips_weights": str | None,
     "niqe_model": str | None,
-    "self_ensemble": bool,
     "weights": str | None,
-    "run": str | list[str] | None,
-    "ckpt": str | None,
-    "cascade": list[str] | None,
-    "runs": str | list[str] | None,
-    "input": str | list[str] | None,
-    "output": str | None,
-    "kernel": str | None,
-    "noise_level": float | None,
-    "scale": int | None,
-    "tile": int | None,
-    "overlap": int | None,
-    "suite": dict | None,
     "pictures": Literal["sheets", "results", "none"],
     "label": str,
     "choices": dict,
@@ -76,47 +62,47 @@ _LEAST = {
 
 
 def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
-    """Verify the whole config.
+    """Verify the whole config: the keys that all tasks share, and by its `KEYS` and `check(cfg)` those of the task.
 
     Raises:
         ConfigError: one line that names the file or key, what was found, what is allowed and what to do.
     """
     check_launcher(choices)
+    room = _room(cfg)
+    keys: Mapping[str, Any] = getattr(room, "KEYS", {})  # a task of somebody's own need not have any
+    for key in cfg:
+        if key not in {*ROOT, *keys} and (line := refuse_foreign(str(key), cfg.task._target_)):
+            raise ConfigError(line)
     # Hydra records no choice for groups of which several options are taken.
-    sources = {"protocol": "conf/protocol/", **group_files(choices)}
+    files = group_files(choices)
+    sources = {"protocol": "conf/protocol/", **dict.fromkeys(keys, files.get("task", "conf/task/")), **files}
     _check_variant(cfg)
     if not cfg.get("protocol"):
         raise ConfigError("protocol: empty, expected at least one option of conf/protocol/: protocol=[y_shave4]")
-    check_root(cfg, ROOT, sources)
+    check_root(cfg, {**ROOT, **keys}, sources)
     checked = cfg
     if cfg.trainer.get("precision") == "auto":  # settled before Lightning hears of it
         checked = copy.deepcopy(cfg)
         checked.trainer.precision = "32-true"
     check_targets(checked, sources)
-    extra = OmegaConf.create({k: {"_target_": t, "_partial_": True, **cfg[k]} for k, t in _KEYWORDS.items()})
-    check_targets(extra, dict.fromkeys(_KEYWORDS, "conf/config.yaml"))
+    nodes = {k: {"_target_": t, "_partial_": True, **cfg[k]} for k, t in _KEYWORDS.items() if k in cfg}
+    check_targets(OmegaConf.create(nodes), sources | dict.fromkeys({*nodes} - {*keys}, "conf/config.yaml"))
     _check_least(cfg)
     _check_accelerator(cfg)
-    if cfg.task._target_.endswith("train.run"):
-        check_tasks(cfg.trainer)
     check_processes(cfg)
     _check_metrics(cfg)
-    degradation = construct(cfg, "degradation")
-    # The images of a profile are random, those of a restoration have no data set, and a run is measured on its own data
-    # unless others are given.
-    of_run = cfg.run and not cfg.suite and cfg.task._target_.endswith("evaluate.run")
-    if not of_run and not cfg.task._target_.endswith(("profile.run", "restore.run", "serve.run")):
-        check_inputs(cfg, degradation)
-    if cfg.suite and not cfg.task._target_.endswith("evaluate.run"):
-        raise ConfigError(f"suite={cfg.suite.name}: a suite is measured by task=evaluate: omit it otherwise")
-    if cfg.task._target_.endswith("train.run"):
-        check_training(cfg, degradation)
-        _check_protocols(cfg, degradation)
-        if cfg.self_ensemble:
-            raise ConfigError(
-                "self_ensemble: found true, which the test at the end of a training does not do: train without, and "
-                "measure by task=evaluate run=RUN self_ensemble=true"
-            )
+    if check_task := getattr(room, "check", None):
+        check_task(cfg)
+
+
+def _room(cfg: DictConfig) -> ModuleType | None:
+    """The module of the task, beside whose `run` its `KEYS` and its `check` are."""
+    target = OmegaConf.select(cfg, "task._target_", default="experiments.train.run")
+    try:
+        locate(str(target))
+    except ConfigError as error:
+        raise ConfigError(f"task._target_: {error}") from None
+    return sys.modules.get(str(target).rpartition(".")[0])
 
 
 def _check_least(cfg: DictConfig) -> None:
@@ -144,18 +130,6 @@ def _check_metrics(cfg: DictConfig) -> None:
     build_metrics(cfg.metrics, cfg.lpips_weights, cfg.niqe_model)  # reads the files, which are kept for the measurement
 
 
-def _check_protocols(cfg: DictConfig, degradation: Any) -> None:
-    """Borders that depend on the scale have to be whole pixels."""
-    import hydra
-
-    for protocol in hydra.utils.instantiate(cfg.protocol, _convert_="all").values():
-        for scale in getattr(degradation, "scales", [degradation.scale]):
-            try:
-                protocol.at(scale)
-            except ValueError as error:
-                raise ConfigError(str(error)) from error
-
-
 def _check_accelerator(cfg: DictConfig) -> None:
     from pytorch_lightning.accelerators import AcceleratorRegistry
 
@@ -178,24 +152,3 @@ def _check_variant(cfg: DictConfig) -> None:
         found = typing.get_args(typing.get_type_hints(locate(cfg.data.source._target_).__init__)["variant"])
         shown = " or ".join(f"data.variant={word}" for word in found)
         raise ConfigError(f"data.variant: a value is required (conf/data/{cfg.choices.data}.yaml): set {shown}")
-
-
-def check_inputs(cfg: DictConfig, degradation: Any) -> None:
-    """Inputs come from the degradation, or with the data: then it has to start from them, not to replace them.
-
-    Raises:
-        ConfigError: if they come from both or from neither.
-    """
-    paired = "lr" in getattr(locate(cfg.data._target_), "provides", ())
-    starts_from_files = "lr" in getattr(degradation, "inputs", ("hr",))
-    if paired and not starts_from_files:
-        raise ConfigError(
-            f"degradation: {cfg.choices.degradation} makes its inputs from the sharp images and would ignore the "
-            f"degraded ones of data={cfg.choices.data}: choose degradation=none, or one that starts from them"
-        )
-    if starts_from_files and not paired:
-        raise ConfigError(
-            f"degradation: {cfg.choices.degradation} starts from degraded images, data={cfg.choices.data} has sharp "
-            "ones only: choose a degradation that makes them, such as degradation=ed_dsrn, or data with both, such as "
-            "data=paired_folder"
-        )

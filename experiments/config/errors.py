@@ -21,6 +21,8 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
+from experiments.config.tasks import refuse_foreign, refuse_moved, task_keys
+
 LISTED_NAMES = 20
 
 
@@ -188,12 +190,18 @@ def _explain_key(error: ConfigAttributeError | ConfigKeyError, conf_dir: Path) -
     path, node = str(error.full_key), error.parent_node
     parent, _, key = path.rpartition(".")
     names = [str(name) for name in node] if isinstance(node, DictConfig) else []
+    if parent == "task":
+        return refuse_moved(key, conf_dir)
     if not parent:
+        target = OmegaConf.select(node, "task._target_") if isinstance(node, DictConfig) else None
+        if foreign := refuse_foreign(key, target, conf_dir):
+            return foreign
         below: Any = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else {}
         holders = [name for name, child in below.items() if isinstance(child, dict) and key in child]
         names = list(dict.fromkeys([name for name in names if name != "hydra"] + _group_names(conf_dir)))
         deeper = " or ".join(f"{name}.{key}" for name in holders)
-        near = f"; did you mean {deeper}?" if deeper else did_you_mean(key, names)
+        others = [name for keys in task_keys(conf_dir).values() for name in keys]
+        near = f"; did you mean {deeper}?" if deeper else did_you_mean(key, [*names, *others])
         return f"{path}: no such key or group ({conf_dir.name}/): known: {listing(names)}{near}"
     where = _folder(path.split(".")[0], conf_dir)
     if not names:

@@ -279,4 +279,4 @@ def check_root(cfg: DictConfig, known: Mapping[str, Any], sources: Mapping[str, 
         if key not in cfg and _type_mistake(None, None, annotation) is not None:
             advice = f"set it on the command line: +{key}=..."
             raise ConfigError(f"{key}: a value is required, expected {_spell(annotation)}: {advice}")
-        _check_type(key, value, annotation)
+        _check_type(key, value, annotation, _where(key, sources or {}))

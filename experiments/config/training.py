@@ -56,12 +56,47 @@ def _check_patch(cfg: DictConfig, degradation: Any) -> None:
         )
 
 
-def check_training(cfg: DictConfig, degradation: Any) -> None:
-    """A data set, a network, its inputs, its loss and the degradation have to fit each other.
+def check_inputs(cfg: DictConfig, degradation: Any) -> None:
+    """Inputs come from the degradation, or with the data: then it has to start from them, not to replace them.
+
+    Raises:
+        ConfigError: if they come from both or from neither.
+    """
+    paired = "lr" in getattr(locate(cfg.data._target_), "provides", ())
+    starts_from_files = "lr" in getattr(degradation, "inputs", ("hr",))
+    if paired and not starts_from_files:
+        raise ConfigError(
+            f"degradation: {cfg.choices.degradation} makes its inputs from the sharp images and would ignore the "
+            f"degraded ones of data={cfg.choices.data}: choose degradation=none, or one that starts from them"
+        )
+    if starts_from_files and not paired:
+        raise ConfigError(
+            f"degradation: {cfg.choices.degradation} starts from degraded images, data={cfg.choices.data} has sharp "
+            "ones only: choose a degradation that makes them, such as degradation=ed_dsrn, or data with both, such as "
+            "data=paired_folder"
+        )
+
+
+def _check_protocols(cfg: DictConfig, degradation: Any) -> None:
+    """Borders that depend on the scale have to be whole pixels."""
+    import hydra
+
+    for protocol in hydra.utils.instantiate(cfg.protocol, _convert_="all").values():
+        for scale in getattr(degradation, "scales", [degradation.scale]):
+            try:
+                protocol.at(scale)
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
+
+
+def check_training(cfg: DictConfig) -> None:
+    """A data set, a network, its inputs, its loss, its protocols and the degradation have to fit each other.
 
     Raises:
         ConfigError: one line, as in `experiments.config.check.check`.
     """
+    degradation = construct(cfg, "degradation")
+    check_inputs(cfg, degradation)
     _check_splits(cfg)
     network = construct(cfg, "model", meta=True)
     if not any(True for _ in network.parameters()):
@@ -115,6 +150,7 @@ def check_training(cfg: DictConfig, degradation: Any) -> None:
             f"data.patch: {cfg.data.patch} gives crops of {lr_patch}, {name} works on multiples of "
             f"{network.size_multiple}: the nearest is data.patch={near}"
         )
+    _check_protocols(cfg, degradation)
 
 
 def _procedure(cfg: DictConfig, network: Any) -> Any:

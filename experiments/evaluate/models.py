@@ -42,7 +42,6 @@ def find(cfg: DictConfig) -> list[Candidate]:
         InputError: if a run or checkpoint is missing, damaged or of another model.
         ConfigError: for a combination that says two things.
     """
-    refuse_several(cfg, "each says what is measured")
     if cfg.run:
         return _runs(cfg)
     own = Path(cfg.run_dir)
@@ -65,10 +64,12 @@ def find(cfg: DictConfig) -> list[Candidate]:
 def refuse_several(cfg: DictConfig, why: str) -> None:
     """The network of a task is named once; only `run=` of one folder goes with `ckpt=`, one of its checkpoints.
 
+    Not every task has all of these keys.
+
     Raises:
         ConfigError: if several of them are given; `why` is said.
     """
-    given = [name for name in ("run", "cascade", "weights") if cfg[name]]
+    given = [name for name in ("run", "cascade", "weights") if cfg.get(name)]
     given += ["ckpt"] if cfg.ckpt and not (isinstance(cfg.run, str) and given == ["run"]) else []
     if len(given) > 1:
         raise ConfigError(f"{' and '.join(f'{name}=' for name in given)}: {why}: give one of them")

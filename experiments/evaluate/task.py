@@ -14,9 +14,8 @@ from torch import nn
 
 from datamodules.distributed import broadcast, rank, rank_zero_first
 from datamodules.errors import InputError
-from experiments.config.check import check_inputs
 from experiments.config.signatures import check_targets
-from experiments.config.training import construct, input_mistake, scale_mistake
+from experiments.config.training import check_inputs, construct, input_mistake, scale_mistake
 from experiments.evaluate import suites
 from experiments.evaluate.measure import (
     Progress,
@@ -27,7 +26,7 @@ from experiments.evaluate.measure import (
     pictured,
     test_names,
 )
-from experiments.evaluate.models import Candidate, find
+from experiments.evaluate.models import Candidate, find, refuse_several
 from experiments.evaluate.suites import Cell
 from experiments.results.records import EvaluationRecord, read_records
 from experiments.results.tables import cell_line, report
@@ -39,6 +38,28 @@ from lightning_modules.restoration import RestorationModule
 from networks.ensemble import SelfEnsemble
 
 log = logging.getLogger(__name__)
+
+
+KEYS: dict[str, Any] = {
+    "run": str | list[str] | None,
+    "ckpt": str | None,
+    "cascade": list[str] | None,
+    "self_ensemble": bool,
+    "suite": dict | None,
+}
+
+
+def check(cfg: DictConfig) -> None:
+    """Verify that the network is named once, and that data and degradation fit.
+
+    A run is measured on its own data unless a suite is given: those are checked when they are read.
+
+    Raises:
+        ConfigError: one line with the key, what was found and what to do.
+    """
+    refuse_several(cfg, "each says what is measured")
+    if cfg.suite or not cfg.run:
+        check_inputs(cfg, construct(cfg, "degradation"))
 
 
 def run(cfg: DictConfig) -> None:

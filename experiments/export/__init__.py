@@ -1,5 +1,5 @@
 """task=export: networks as files that other programs can use."""
 
-from experiments.export.task import run
+from experiments.export.task import KEYS, check, run
 
-__all__ = ["run"]
+__all__ = ["KEYS", "check", "run"]

@@ -57,38 +57,48 @@ class ExportedModel:
         return self.recording
 
 
-def run(
-    cfg: DictConfig, formats: Sequence[str] | None = None, output: str | None = None, scale: int | None = None
-) -> None:
-    """Export `run=FOLDER`, `ckpt=FILE`, or `model=NAME` with `weights=FILE` or without any.
+KEYS: dict[str, Any] = {
+    "run": str | None,
+    "ckpt": str | None,
+    "formats": Format | list[Format] | None,
+    "output": str | None,
+    "scale": int | None,
+}
 
-    Args:
-        formats: of "safetensors", "onnx", "program"; `None`: all that the network can be written in.
-        output: folder; `None`: `export/` in the run folder, or in RUNS_DIR.
-        scale: of a network for several scales, which a file holds one of (weights are good for all).
+
+def check(cfg: DictConfig) -> None:
+    """Verify that a single network is named.
 
     Raises:
-        ConfigError: for another format, a scale that the network does not have, or a subject said twice or not at all.
+        ConfigError: if several are.
+    """
+    refuse_several(cfg, "a single network is exported")
+
+
+def run(cfg: DictConfig) -> None:
+    """Export `run=FOLDER`, `ckpt=FILE`, or `model=NAME` with `weights=FILE` or without any.
+
+    Raises:
+        ConfigError: for a scale that the network does not have, or that has to be said.
         InputError: if a file is missing or damaged, or a format that was asked for is refused; the others are written.
     """
-    asked = list(ENDINGS if formats is None else formats)
-    for name in asked:
-        if name not in ENDINGS:
-            raise ConfigError(f"task.formats: found {name!r}, expected of {', '.join(ENDINGS)}")
+    asked: list[Format] = list(ENDINGS if cfg.formats is None else cfg.formats)
+    if isinstance(cfg.formats, str):
+        asked = [cfg.formats]  # type: ignore[list-item]  # checked
     subject = find(cfg)
-    settle_scale(subject, scale, asked)
-    folder = Path(output) if output else subject.folder
+    settle_scale(subject, cfg.scale, asked)
+    folder = Path(cfg.output) if cfg.output else subject.folder
     rows, refusals = [], []
     for name in dict.fromkeys(asked):
         try:
-            path, differences = write(subject, name, folder)  # type: ignore[arg-type]  # checked above
+            path, differences = write(subject, name, folder)
         except ExportError as error:
             refusals.append(f"{name}: {subject.about['label']} {error}")
         else:
             rows.append((name, path, differences))
     if rows:
         print(table(rows), flush=True)
-    if refusals and formats is not None:
+    if refusals and cfg.formats is not None:
         raise InputError("not written: " + "; ".join(refusals))
     for line in refusals:
         print(f"not written: {line}", flush=True)
@@ -100,11 +110,6 @@ def find(cfg: DictConfig) -> ExportedModel:
     Raises:
         ConfigError, InputError: as `run`.
     """
-    refuse_several(cfg, "a single network is exported")
-    if cfg.cascade:
-        raise ConfigError(f"cascade={cfg.cascade}: a single network is exported: give one of them")
-    if not isinstance(cfg.run, str | None):
-        raise ConfigError(f"run={list(cfg.run)}: a single network is exported: give one folder")
     elsewhere = Path(cfg.runs_dir) / "export"
     if cfg.run or cfg.ckpt:
         folder = Path(cfg.run) if cfg.run else None
@@ -153,11 +158,11 @@ def settle_scale(subject: ExportedModel, scale: int | None, asked: Sequence[str]
     scales = subject.about["scales"]
     listed = ", ".join(map(str, scales))
     if scale is not None and scale not in scales:
-        raise ConfigError(f"task.scale: found {scale}, {subject.about['label']} enlarges by {listed}")
+        raise ConfigError(f"scale: found {scale}, {subject.about['label']} enlarges by {listed}")
     if scale is None and len(scales) > 1 and set(asked) != {"safetensors"}:
         raise ConfigError(
-            f"task.scale: {subject.about['label']} enlarges by {listed}, and a file holds one of them: "
-            f"set task.scale={scales[-1]}, or task.formats=[safetensors] for the weights alone"
+            f"scale: {subject.about['label']} enlarges by {listed}, and a file holds one of them: "
+            f"set scale={scales[-1]}, or formats=[safetensors] for the weights alone"
         )
     # Weights alone can be compared at any scale.
     subject.about["scale"] = scale or scales[0]
@@ -189,9 +194,7 @@ def write(subject: ExportedModel, name: Format, folder: Path) -> tuple[Path, dic
             for file in sorted(Path(place).iterdir()):
                 file.replace(folder / file.name)
     except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be written: {error.strerror or error}: choose another task.output="
-        ) from error
+        raise InputError(f"{folder}: cannot be written: {error.strerror or error}: choose another output=") from error
     return folder / path.name, differences
 
 

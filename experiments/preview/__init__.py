@@ -1,5 +1,5 @@
 """task=preview: what a training would see, on one sheet."""
 
-from experiments.preview.task import run
+from experiments.preview.task import KEYS, check, run
 
-__all__ = ["run"]
+__all__ = ["KEYS", "check", "run"]

@@ -7,6 +7,7 @@ from typing import Any
 import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
+from pydantic import PositiveInt
 
 from datamodules.batch import Batch
 from datamodules.datasets import TrainingCrops, collate
@@ -15,6 +16,7 @@ from datamodules.errors import InputError
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.paired_datamodule import PairedDataModule
 from datamodules.sources import Split, splits_of
+from experiments.config.training import check_inputs, construct
 from experiments.preview.sheet import preview_sheet
 from experiments.preview.statistics import Statistics
 from lightning_modules.loggers import wandb
@@ -24,7 +26,19 @@ STATISTICS_BATCH = 4  # samples that share a random scale: few, for many scales
 SMALLEST = 16  # kernels and noise levels do not depend on the image: a small one will do
 
 
-def run(cfg: DictConfig, images: int = 6, samples: int = 300) -> None:
+KEYS: dict[str, Any] = {"images": PositiveInt, "samples": PositiveInt}
+
+
+def check(cfg: DictConfig) -> None:
+    """Verify that data and degradation fit.
+
+    Raises:
+        ConfigError: if they do not.
+    """
+    check_inputs(cfg, construct(cfg, "degradation"))
+
+
+def run(cfg: DictConfig) -> None:
     """Draw the first crops of the first epoch and statistics of `samples` samples into RUN_DIR/preview.png.
 
     Every crop is a batch of its own, so that a degradation with several scales shows several. Crops come from the
@@ -33,8 +47,6 @@ def run(cfg: DictConfig, images: int = 6, samples: int = 300) -> None:
     Raises:
         InputError: for unreadable data, a patch that does not fit the images or the degradation, no crops.
     """
-    if images < 1 or samples < 1:
-        raise InputError(f"task.images={images} and task.samples={samples}: expected at least 1 each")
     datamodule: ImageDataModule = hydra.utils.instantiate(cfg.data, _convert_="all")
     if datamodule.patch < 1 or datamodule.patch % datamodule.multiple:
         fits = max(1, round(datamodule.patch / datamodule.multiple)) * datamodule.multiple
@@ -45,14 +57,14 @@ def run(cfg: DictConfig, images: int = 6, samples: int = 300) -> None:
     split: Split = "train" if "train" in splits_of(datamodule.source) else "test"
     datamodule.prepare_data()
     datamodule.setup("fit" if split == "train" else "test")
-    crops = draw_crops(datamodule, split, images)
+    crops = draw_crops(datamodule, split, cfg.images)
     scales = "/".join(f"{scale}" for scale in getattr(datamodule.degradation, "scales", [datamodule.scale]))
     title = (
         f"{datamodule.source.name}, {split} split: degradation={cfg.choices.degradation}, scale {scales}, "
         f"patch {datamodule.patch}, seed {datamodule.seed}"
     )
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # a mapping
-    sheet = preview_sheet(title, describe(config["degradation"]), crops, statistics(datamodule, samples))
+    sheet = preview_sheet(title, describe(config["degradation"]), crops, statistics(datamodule, cfg.samples))
     path = Path(cfg.run_dir) / "preview.png"
     save_png(sheet, path)
     for make in (hydra.utils.instantiate(cfg.logger, _convert_="all") or {}).values():

@@ -1,5 +1,5 @@
 """task=profile: what networks cost."""
 
-from experiments.profile.task import run
+from experiments.profile.task import KEYS, check, run
 
-__all__ = ["run"]
+__all__ = ["KEYS", "check", "run"]

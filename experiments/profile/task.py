@@ -19,6 +19,7 @@ import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from pydantic import NonNegativeInt, PositiveInt
 from torch import nn
 
 from datamodules.errors import InputError
@@ -48,41 +49,41 @@ class ProfiledModel:
     stage: str | None
 
 
-def run(
-    cfg: DictConfig,
-    models: Sequence[str] | Literal["all"] | None = None,
-    target: Sequence[int] = (720, 1280),
-    scale: int = 4,
-    batch: int = 1,
-    warmup: int = 3,
-    repeats: int = 10,
-    train: bool = True,
-) -> None:
+KEYS: dict[str, Any] = {
+    "models": str | list[str] | None,
+    "target": tuple[PositiveInt, PositiveInt],
+    "scale": PositiveInt,
+    "batch": PositiveInt,
+    "warmup": NonNegativeInt,
+    "repeats": PositiveInt,
+    "train": bool,
+    "compile": bool,
+}
+
+
+def check(cfg: DictConfig) -> None:
+    """Verify that the models exist.
+
+    Raises:
+        ConfigError: if one does not, or if `experiment=` says something else.
+    """
+    if cfg.models is not None:
+        wanted(cfg.models)
+
+
+def run(cfg: DictConfig) -> None:
     """Measure every model in a process of its own; print the table, write RUNS_DIR/profile/NAME.csv and .json.
 
     A model that fails, for lack of memory for example, has a row that says so.
 
-    Args:
-        models: options of conf/model/, or "all" of them; `None` measures the experiment as it is composed.
-        target: height and width of the restored image.
-        scale: of networks that work at several.
-        batch: images restored at once.
-        warmup: repetitions that are not counted.
-        repeats: repetitions that are.
-        train: measure a training step of networks that have parameters.
-
     Raises:
-        ConfigError: for a model that does not exist or does not fit `target`, or a device or precision of another kind.
+        ConfigError: for a model that does not fit `target`, or a device or precision of another kind.
         InputError: if not a single model could be measured, or the folder cannot be written.
     """
-    for key, value, least in (("scale", scale, 1), ("batch", batch, 1), ("warmup", warmup, 0), ("repeats", repeats, 1)):
-        if value < least:
-            raise ConfigError(f"task.{key}: found {value}, expected at least {least}")
-    if len(target) != 2 or min(target) < 1:
-        raise ConfigError(f"task.target: found {list(target)}, expected height and width in pixels: [720, 1280]")
-    options = {"input": list(target), "scale": scale, "batch": batch, "warmup": warmup, "repeats": repeats}
-    configs = [cfg] if models is None else [compose_model(name) for name in wanted(models)]
-    subjects = [subject(one, options, train) for one in configs]
+    options: dict[str, Any] = {key: cfg[key] for key in ("scale", "batch", "warmup", "repeats")}
+    options["input"] = list(cfg.target)
+    configs = [cfg] if cfg.models is None else [compose_model(name) for name in wanted(cfg.models)]
+    subjects = [subject(one, options, cfg.train) for one in configs]
 
     path = Path(cfg.runs_dir) / "profile" / f"{file_name(cfg)}.csv"
     about = {**describe(), **conditions(subjects[0].spec)}
@@ -104,13 +105,13 @@ def wanted(models: Sequence[str] | str) -> list[str]:
         return known
     names = [models] if isinstance(models, str) else list(models)
     if not names:
-        raise ConfigError("task.models: empty, expected options of conf/model/, all, or null")
+        raise ConfigError("models: empty, expected options of conf/model/, all, or null")
     for name in names:
         if name not in known:
             near = did_you_mean(name, known)
-            raise ConfigError(f"task.models: {name}: no such option (conf/model/): available: {listing(known)}{near}")
+            raise ConfigError(f"models: {name}: no such option (conf/model/): available: {listing(known)}{near}")
     if "experiment" in overridden_keys():
-        raise ConfigError("task.models: each model has its own recipe: omit experiment= or task.models")
+        raise ConfigError("models: each model has its own recipe: omit experiment= or models=")
     return names
 
 
@@ -136,8 +137,8 @@ def subject(cfg: DictConfig, options: dict[str, Any], train: bool) -> ProfiledMo
     if any(side % scale for side in target):
         near = [max(scale, round(side / scale) * scale) for side in target]
         raise ConfigError(
-            f"task.target: found {target}, expected multiples of {scale}, by which {cfg.label} enlarges: "
-            f"the nearest is task.target={near}"
+            f"target: found {target}, expected multiples of {scale}, by which {cfg.label} enlarges: "
+            f"the nearest is target={near}"
         )
     made = OmegaConf.select(cfg, "degradation.scale")
     if OmegaConf.is_list(made):  # a training that draws the scale of every batch is measured at one of them
@@ -180,7 +181,7 @@ def scale_for(label: str, network: nn.Module, scale: int) -> int:
     if len(known) == 1:
         return known[0]
     if scale not in known:
-        raise ConfigError(f"task.scale: found {scale}, expected one of {listing(map(str, known))}, which {label} knows")
+        raise ConfigError(f"scale: found {scale}, expected one of {listing(map(str, known))}, which {label} knows")
     return scale
 
 

@@ -96,9 +96,7 @@ class Manifest:
         if others and not replace:
             path, why = others[0]
             more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
-            raise InputError(
-                f"{path}: exists{more} and {why}: give another output=, or make it anew with task.replace=true"
-            )
+            raise InputError(f"{path}: exists{more} and {why}: give another output=, or make it anew with replace=true")
         return done
 
     def _name(self, path: Path) -> str:

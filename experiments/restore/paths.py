@@ -154,6 +154,6 @@ def _refuse_collisions(items: Sequence[Item], sources: set[Path]) -> None:
             if target in taken:
                 raise InputError(
                     f"{target}: is the result of {taken[target].source} and of {item.source}: restore them into "
-                    "different folders, or keep their suffixes with task.format=same"
+                    "different folders, or keep their suffixes with format=same"
                 )
             taken[target] = item

@@ -134,7 +134,7 @@ def _naming(item: Item) -> Iterator[None]:
         reason = shortage(error)
         if reason is None:
             raise
-        raise InputError(f"{item.source}: out of memory ({reason}): set a smaller tile= or task.batch=") from error
+        raise InputError(f"{item.source}: out of memory ({reason}): set a smaller tile= or batch=") from error
     except OSError as error:
         raise InputError(f"{item.source}: cannot be restored into {item.target}: {error.strerror or error}") from error
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+from pydantic import PositiveInt
 from torch import Tensor
 
 from datamodules.degradations.kernel_spec import given_kernel
@@ -36,47 +37,55 @@ _HOW = (
 )
 
 
-def run(
-    cfg: DictConfig,
-    batch: int = 1,
-    format: Format = "lossless",
-    replace: bool = False,
-    deblurred: bool = False,
-    max_pixels: int = 500_000_000,
-) -> None:
+KEYS: dict[str, Any] = {
+    "input": str | list[str] | None,
+    "run": str | None,
+    "cascade": list[str] | None,
+    **dict.fromkeys(("output", "ckpt", "kernel"), str | None),
+    "noise_level": float | None,
+    **dict.fromkeys(("scale", "tile", "overlap"), int | None),
+    "format": Format,
+    **dict.fromkeys(("self_ensemble", "replace", "deblurred"), bool),
+    **dict.fromkeys(("batch", "max_pixels"), PositiveInt),
+}
+
+
+def check(cfg: DictConfig) -> None:
+    """Verify that photographs, results and one network are named.
+
+    Raises:
+        ConfigError: if they are not.
+    """
+    if cfg.input is None or cfg.output is None:
+        raise ConfigError("task=restore: needs input= (a photograph, a folder or a pattern) and output= (a folder)")
+    refuse_several(cfg, "each says what restores")
+
+
+def run(cfg: DictConfig) -> None:
     """Restore the photographs of `input=` into `output=` with `run=`, `ckpt=`, `weights=`, `cascade=` or `model=`.
 
     Results that are there already are left as they are, if they were made of the same file with the same settings.
-
-    Args:
-        batch: tiles that are restored at once.
-        format: of the results; `lossless`: PNG and TIFF stay what they are, others become PNG.
-        replace: make existing results of other settings, or files in their place, anew.
-        deblurred: save the deblurred photograph of the input's size too, where the network makes one.
-        max_pixels: larger files are refused.
 
     Raises:
         ConfigError: for a combination that cannot be.
         InputError: if a network or a folder cannot be used; at the end, if photographs could not be restored.
     """
-    if cfg.input is None or cfg.output is None:
-        raise ConfigError("task=restore: needs input= (a photograph, a folder or a pattern) and output= (a folder)")
     restorer, identity = load(cfg)
-    arguments = check(cfg, restorer)
-    if deblurred and not restorer.deblurs:
-        raise ConfigError(f"task.deblurred: found true, but {restorer.name} makes no deblurred photograph")
+    arguments = restoration_arguments(cfg, restorer)
+    if cfg.deblurred and not restorer.deblurs:
+        raise ConfigError(f"deblurred: found true, but {restorer.name} makes no deblurred photograph")
     endings = ["_kernel.png", "_kernel.npy"] if restorer.estimates_kernel else []
     given = cfg.input if isinstance(cfg.input, str) else [str(part) for part in cfg.input]
-    folder, items = plan(given, cfg.output, format, [*endings, *(["_deblurred"] if deblurred else [])])
-    settings = {**identity, **_settings(cfg, arguments), "format": format}
+    folder, items = plan(given, cfg.output, cfg.format, [*endings, *(["_deblurred"] if cfg.deblurred else [])])
+    settings = {**identity, **_settings(cfg, arguments), "format": cfg.format}
     kept = items[0].target != Path(cfg.output).expanduser()  # a folder of somebody's gets no hidden file
     with _stopping(), Manifest(folder, settings, kept) as manifest:
-        done = manifest.finished(items, replace)
+        done = manifest.finished(items, cfg.replace)
         if done:
             log.info("%d of %d photographs are restored already and stay as they are", len(done), len(items))
         todo = [item for item in items if item not in done]
-        work = FileRestorer(restorer, {**arguments, "batch": batch}, manifest, max_pixels)
-        failed = _go_through(work, todo, Progress(todo, bool(cfg.trainer.enable_progress_bar), max_pixels))
+        work = FileRestorer(restorer, {**arguments, "batch": cfg.batch}, manifest, cfg.max_pixels)
+        failed = _go_through(work, todo, Progress(todo, bool(cfg.trainer.enable_progress_bar), cfg.max_pixels))
     if failed:
         rest = "the others are" if failed < len(items) else "nothing is"
         raise InputError(f"{failed} of {len(items)} photographs could not be restored, see above; {rest} in {folder}")
@@ -110,9 +119,6 @@ def _go_through(work: FileRestorer, items: Sequence[Item], progress: Progress) -
 
 def load(cfg: DictConfig) -> tuple[Restorer, dict[str, Any]]:
     """The network that the config asks for, and what identifies it in the records of results."""
-    refuse_several(cfg, "each says what restores")
-    if cfg.run and not isinstance(cfg.run, str):
-        raise ConfigError(f"run: found {list(cfg.run)}, task=restore takes one run: run={cfg.run[0]}")
     settle(cfg)
     precision = _PRECISIONS.get(str(cfg.trainer.precision))
     if precision is None:
@@ -144,7 +150,7 @@ def load(cfg: DictConfig) -> tuple[Restorer, dict[str, Any]]:
     return restorer, identity
 
 
-def check(cfg: DictConfig, restorer: Restorer) -> dict[str, Any]:
+def restoration_arguments(cfg: DictConfig, restorer: Restorer) -> dict[str, Any]:
     """The arguments of every restoration, checked before a photograph is read."""
     name, scales = restorer.name, ", ".join(map(str, restorer.scales))
     if cfg.scale is None and len(restorer.scales) > 1:

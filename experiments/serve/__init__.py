@@ -1,5 +1,5 @@
 """task=serve: restoring in a browser."""
 
-from experiments.serve.task import run
+from experiments.serve.task import KEYS, run
 
-__all__ = ["run"]
+__all__ = ["KEYS", "run"]

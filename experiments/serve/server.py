@@ -95,8 +95,7 @@ def free_port(host: str, port: int) -> int:
     except (OSError, OverflowError) as error:  # the latter: above 65535
         reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"task.host={host} task.port={port}: cannot listen there ({reason}): "
-            "give another task.port=, or 0 for any that is free"
+            f"host={host} port={port}: cannot listen there ({reason}): give another port=, or 0 for any that is free"
         ) from error
 
 

@@ -4,39 +4,35 @@ import importlib.metadata
 import logging
 import os
 import threading
+from typing import Any
 
 from omegaconf import DictConfig
+from pydantic import PositiveFloat, PositiveInt
 
 from datamodules.errors import InputError
 
+KEYS: dict[str, Any] = {
+    "run": str | list[str] | None,
+    "ckpt": str | None,
+    "self_ensemble": bool,
+    "tile": int | None,
+    "overlap": int | None,
+    "host": str,
+    "port": int,
+    "max_upload_mb": PositiveFloat,
+    "max_pixels": PositiveInt,
+    "max_queue": PositiveInt,
+    "keep_minutes": PositiveFloat,
+    "max_disk_gb": PositiveFloat,
+}
 
-def run(
-    cfg: DictConfig,
-    host: str = "127.0.0.1",
-    port: int = 7860,
-    max_upload_mb: float = 64,
-    max_pixels: int = 16_000_000,
-    max_queue: int = 16,
-    keep_minutes: float = 60,
-    max_disk_gb: float = 8,
-) -> None:
+
+def run(cfg: DictConfig) -> None:
     """Serve the networks that `run=`, `ckpt=` or `model= weights=` name until a signal ends it.
-
-    Args:
-        host, port: where to listen; port 0: any that is free.
-        max_upload_mb: size of an upload, all its files together, in mebibytes.
-        max_pixels: of a photograph.
-        max_queue: requests that may wait; the next one is refused.
-        keep_minutes: how long files of visitors are kept.
-        max_disk_gb: of all those files in gibibytes; the oldest are deleted earlier.
 
     Raises:
         InputError: if gradio is not installed or is an old one, a network cannot be loaded, or the port is taken.
     """
-    limits = {"max_upload_mb": max_upload_mb, "max_pixels": max_pixels, "max_queue": max_queue}
-    for name, value in {**limits, "keep_minutes": keep_minutes, "max_disk_gb": max_disk_gb}.items():
-        if value <= 0:
-            raise InputError(f"task.{name}: found {value}, expected more than 0")
     _expect_gradio()
     # Before gradio is imported: it says nothing to anybody, and asks nobody for a newer version.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -45,8 +41,8 @@ def run(
     from experiments.serve.server import free_port
     from experiments.serve.temp_files import Folder
 
-    port = free_port(host, port)
-    folder = Folder(keep_minutes, max_disk_gb * 2**30)
+    port = free_port(cfg.host, cfg.port)
+    folder = Folder(cfg.keep_minutes, cfg.max_disk_gb * 2**30)
     try:
         import gradio as gr
 
@@ -57,10 +53,11 @@ def run(
         from experiments.serve.service import Service
 
         models = models_of(cfg)
-        service = Service(folder, max_pixels, cfg.tile, cfg.overlap)
+        service = Service(folder, cfg.max_pixels, cfg.tile, cfg.overlap)
         gr.set_static_paths([str(folder.lasting)])
-        page = build(models, service, write_examples(folder.lasting), keep_minutes)
-        with opened(page, host, port, int(max_upload_mb * 2**20), max_queue) as address:
+        page = build(models, service, write_examples(folder.lasting), cfg.keep_minutes)
+        upload = int(cfg.max_upload_mb * 2**20)
+        with opened(page, cfg.host, port, upload, cfg.max_queue) as address:
             print(f"serving {', '.join(models.names)} at {address} (Ctrl-C ends it)", flush=True)
             try:
                 threading.Event().wait()

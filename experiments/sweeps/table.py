@@ -51,6 +51,7 @@ def score_of_finished(cfg: Mapping[str, Any]) -> float | None:
     """The best validation PSNR of a run that has trained and tested with this configuration; None if it has not."""
     folder = Path(cfg["run_dir"])
     meta, before = _mapping(folder / "meta.json"), _mapping(folder / "config.yaml")
+    before = {key: value for key, value in before.items() if key in cfg}  # older runs have keys of other tasks too
     if "finished" not in meta or not _records(folder) or _identity(renamed(before)) != _identity(cfg):
         return None
     return float(meta["finished"]["score"])

@@ -56,7 +56,7 @@ def test_network(cli: Cli, beside: str, make_photographs: Callable[..., Path]) -
     network, checkpoint = load_network(Path("runs/extended/checkpoints/last.ckpt"))
     assert checkpoint["global_step"] == 2
     assert network(lr=torch.rand(1, 3, 9, 7)).sr.shape == (1, 3, 36, 28)
-    outcome = cli(beside, "task=export", "run=runs/extended", "task.formats=[safetensors]")
+    outcome = cli(beside, "task=export", "run=runs/extended", "formats=[safetensors]")
     assert outcome.status == 0, outcome.err
 
 

@@ -73,7 +73,7 @@ def test_it_restores_and_is_exported(cli: Cli, runs: Path) -> None:
     first, second = (restorer.restore(image).sr for restorer in results)
     assert torch.equal(first, second)
     shutil.rmtree(runs / "ed_dsrn" / "export")
-    assert cli("task=export", "run=runs/ed_dsrn", "task.formats=[safetensors]").status == 0
+    assert cli("task=export", "run=runs/ed_dsrn", "formats=[safetensors]").status == 0
     again = Restorer.load(runs / "ed_dsrn/export/ed_dsrn.safetensors").restore(image).sr
     assert torch.equal(first, again)
 

@@ -71,7 +71,7 @@ def serve(folder: Path, overrides: Sequence[str]) -> Served:
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "torch"),  # made empty by the mere import of parts of torch
         "http_proxy": "http://127.0.0.1:9",  # on clusters there is one, which knows nothing of this machine
     }
-    command = [sys.executable, str(ROOT / "run.py"), "task=serve", "task.port=0", "trainer.accelerator=cpu", *overrides]
+    command = [sys.executable, str(ROOT / "run.py"), "task=serve", "port=0", "trainer.accelerator=cpu", *overrides]
     out = (folder / "out").open("w+")
     process = subprocess.Popen(
         command, cwd=folder / "work", env=environment, stdout=out, stderr=(folder / "err").open("w"), text=True

@@ -13,7 +13,7 @@ BY_TASK = {
     "train": [CPU, *SMALL_STEP, "trainer.max_epochs=1", "data.samples_per_epoch=4", "data.num_workers=0"],
     "evaluate": [CPU, "data.num_workers=0"],
     "preview": ["data.patch=96", "data.num_workers=0"],
-    "profile": [CPU, *SMALL_STEP, "task.target=[96,96]", "task.warmup=0", "task.repeats=1"],
+    "profile": [CPU, *SMALL_STEP, "target=[96,96]", "warmup=0", "repeats=1"],
 }
 # What is appended where one of these words is on the command line.
 BY_WORD = {
@@ -66,7 +66,7 @@ def appended(words: list[str]) -> list[str]:
 
 def serve(command: list[str]) -> int:
     """Start the server on any port, look at its page, end it."""
-    with subprocess.Popen([*command, "task.port=0"], stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen([*command, "port=0"], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
         for line in server.stdout:
             print(line, end="")

@@ -53,7 +53,7 @@ def test_folder_of_a_comparison(cli: Cli, runs: Path, tmp_path: Path) -> None:
     assert 1_000 < other["parameters"] < 100_000
     assert found["newest"] == "2026-11-01T10:00:00+00:00"
     before = (folder / "comparison.json").read_text()
-    assert cli("task=compare", "runs=[runs/ed*,runs/srn]", "name=both", "task.pictures=1").status == 0
+    assert cli("task=compare", "runs=[runs/ed*,runs/srn]", "name=both", "shown=1").status == 0
     assert (folder / "comparison.json").read_text() == before
 
 
@@ -70,14 +70,14 @@ def test_parameters_of_another_network_are_not_shown(runs: Path, change: dict[st
 @pytest.mark.parametrize(
     ("overrides", "status", "message"),
     [
-        ([], 1, "runs: empty, expected run folders: task=compare runs=[runs/A,runs/B]"),
+        ([], 2, "runs: empty, expected run folders: task=compare runs=[runs/A,runs/B]"),
         (["runs=[runs/srn,runs/gone]"], 1, "runs/gone: no such run folder"),
         (["runs=runs/x*"], 1, "runs=runs/x*: fits no folder with results.json"),
         (["runs=[runs/srn]", "name=srn"], 1, "runs/srn: a run of this name exists"),
-        (["runs=[runs/srn]", "task.suite=x"], 1, "task.suite=x: no such record in these runs, there is none"),
-        (["runs=[runs/srn]", "task.suits=x"], 2, "task.suits: unknown key"),
-        (["runs=[runs/srn]", "task.wandb=me/there"], 1, "W&B is offline by WANDB_MODE"),
-        (["task.wandb=there"], 1, "task.wandb=there: expected ENTITY/PROJECT"),
+        (["runs=[runs/srn]", "suites=x"], 1, "suites=x: no such record in these runs, there is none"),
+        (["runs=[runs/srn]", "suits=x"], 2, "did you mean suites?"),
+        (["runs=[runs/srn]", "wandb=me/there"], 1, "W&B is offline by WANDB_MODE"),
+        (["wandb=there"], 1, "wandb=there: expected ENTITY/PROJECT"),
     ],
 )
 def test_bad_input(cli: Cli, runs: Path, overrides: list[str], status: int, message: str) -> None:

@@ -99,10 +99,8 @@ def test_filters(tmp_path: Path) -> None:
     assert [b.dataset for b in table.benchmarks] == ["set14"]
     (table,) = compared(*folders, protocols=["rgb_shave4"]).tables
     assert table.protocol["name"] == "rgb_shave4"
-    assert "task.datasets=set9: no such record in these runs, there is set14, set5" in refusal(
-        folders, datasets=["set9"]
-    )
-    assert "task.suite=s: no such record in these runs, there is none" in refusal(folders, suite="s")
+    assert "datasets=set9: no such record in these runs, there is set14, set5" in refusal(folders, datasets=["set9"])
+    assert "suites=s: no such record in these runs, there is none" in refusal(folders, suites=["s"])
 
 
 def test_equal_and_infinite_values(tmp_path: Path) -> None:

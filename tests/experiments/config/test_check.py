@@ -69,7 +69,6 @@ JOINT = "procedure.stages.joint"
         ),
         (["metrics=[niqe]"], ["metrics: niqe needs a file: set niqe_model=FILE to the authors' modelparameters.mat"]),
         (["metrics=[lpips]"], ["metrics: lpips needs a file: set lpips_weights=FILE to torchvision's AlexNet"]),
-        (["self_ensemble=true"], ["self_ensemble: found true", "task=evaluate run=RUN self_ensemble=true"]),
         # Inputs and scales.
         (
             ["model=usrnet", "degradation=ed_dsrn"],

@@ -54,7 +54,7 @@ def test_every_task_takes_the_checkpoint_that_the_run_or_the_command_line_says(
     assert cli("task=evaluate", "run=runs/tiny", "data.num_workers=0", *asked).status == 0
     records = [record for record in read_records(run / "results.json") if record["model"] == "ed_dsrn"]
     assert {record["checkpoint"] for record in records} >= {f"checkpoints/{expected}.ckpt"}
-    assert cli("task=export", "run=runs/tiny", "task.formats=[safetensors]", *asked).status == 0
+    assert cli("task=export", "run=runs/tiny", "formats=[safetensors]", *asked).status == 0
     exported = load_file(run / "export" / "ed_dsrn.safetensors")
     wanted = first_weight(run, expected)
     assert any(value.shape == wanted.shape and torch.equal(value, wanted) for value in exported.values())

@@ -185,7 +185,11 @@ def test_one_root_for_several_sets(cli: Cli, sets: Path) -> None:
             2,
             ["degradation, data=bsd68 degradation.scale=2", "kernels.number=12", "number is 12"],
         ),
-        (["suite=usrnet_table1", "task=train", "model=ed_dsrn"], 2, ["suite=usrnet_table1: a suite is measured by"]),
+        (
+            ["suite=usrnet_table1", "task=train", "model=ed_dsrn"],
+            2,
+            ["suite: unknown key in task=train: known to task=evaluate"],
+        ),
         (
             [
                 *("suite=usrnet_table1", "+degradation.kernels.suite.path=none/kernels_12.mat"),

@@ -238,26 +238,28 @@ def test_run_is_exported(cli: Cli, run_folder: Path, tmp_path: Path) -> None:
     ("overrides", "status", "message"),
     [
         (
-            ["model=bicubic", "task.formats=[onx]"],
+            ["model=bicubic", "formats=[onx]"],
             2,
-            "task.formats: found 'onx', expected of safetensors, onnx, program",
+            "formats: found ['onx'] (conf/task/export.yaml), expected 'safetensors' |",
         ),
+        (["model=bicubic", "formats=onx"], 2, "did you mean onnx?"),
+        (["cascade=[a,b]"], 2, "cascade: unknown key in task=export: known to task=evaluate, task=restore"),
         (["model=ed_dsrn"], 1, "model=ed_dsrn has weights to load: give run=FOLDER, ckpt=FILE or weights=FILE"),
         (["run=nowhere"], 1, "run=nowhere: no run folder"),
         (["run=nowhere", "weights=a.pth"], 2, "run= and weights=: a single network is exported: give one of them"),
-        (["run=[a,b]"], 2, "a single network is exported: give one folder"),
-        (["model=bicubic", "task.scale=2", "degradation.scale=4"], 2, "task.scale: found 2, bicubic enlarges by 4"),
+        (["run=[a,b]"], 2, "run: found ['a', 'b'] (conf/task/export.yaml), expected str | None"),
+        (["model=bicubic", "scale=2", "degradation.scale=4"], 2, "scale: found 2, bicubic enlarges by 4"),
         (
             ["model=wiener"],
             2,
-            "task.scale: wiener enlarges by 1, 2, 3, 4, and a file holds one of them: set task.scale=4",
+            "scale: wiener enlarges by 1, 2, 3, 4, and a file holds one of them: set scale=4",
         ),
         (
-            ["model=wiener", "task.scale=2", "task.formats=[onnx]"],
+            ["model=wiener", "scale=2", "formats=[onnx]"],
             1,
             "not written: onnx: wiener computes Fourier transforms",
         ),
-        (["model=bicubic", "task.output=a.txt/b", "task.formats=[safetensors]"], 1, "a.txt/b: cannot be written: "),
+        (["model=bicubic", "output=a.txt/b", "formats=[safetensors]"], 1, "a.txt/b: cannot be written: "),
     ],
 )
 def test_one_line_says_what_is_wrong(cli: Cli, tmp_path: Path, overrides: list[str], status: int, message: str) -> None:
@@ -271,7 +273,7 @@ def test_one_line_says_what_is_wrong(cli: Cli, tmp_path: Path, overrides: list[s
 
 def test_refusals_are_no_failure_unless_asked_for(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recording, "SIZES", recording.SIZES[:1])
-    outcome = cli("task=export", "model=richardson_lucy", "task.scale=2", "task.output=out")
+    outcome = cli("task=export", "model=richardson_lucy", "scale=2", "output=out")
     assert outcome.status == 0
     assert sorted(file.name for file in Path("out").iterdir()) == [
         "richardson_lucy.json",
@@ -283,7 +285,7 @@ def test_refusals_are_no_failure_unless_asked_for(cli: Cli, monkeypatch: pytest.
 
 def test_missing_package_says_how_to_install_it(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    outcome = cli("task=export", "model=bicubic", "task.formats=[onnx,safetensors]", "task.output=out")
+    outcome = cli("task=export", "model=bicubic", "formats=[onnx,safetensors]", "output=out")
     assert outcome.status == 1
     assert outcome.err == (
         "not written: onnx: bicubic needs onnxscript, which is not installed: pip install -c constraints.txt -e "

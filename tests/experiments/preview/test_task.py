@@ -17,7 +17,7 @@ from lightning_modules.plots.sheet import ACCENT
 from tests.conftest import Outcome, photograph
 
 Cli = Callable[..., Outcome]
-PREVIEW = ["task=preview", "logger=none", "name=seen", "task.samples=12", "task.images=3"]
+PREVIEW = ["task=preview", "logger=none", "name=seen", "samples=12", "images=3"]
 
 
 def open_sheet(outcome: Outcome, folder: Path) -> np.ndarray:
@@ -83,7 +83,7 @@ def test_sheet_goes_to_wandb(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
         (["degradation=gopro"], "degradation: gopro starts from degraded images"),
         (["data.patch=30"], "data.patch=30: expected a multiple of 4 (degradation=ed_dsrn)"),
         (["data.patch=128"], "image is 96x80"),
-        (["task.images=0"], "task.images=0"),
+        (["images=0"], "images: found 0 (conf/task/preview.yaml)"),
     ],
 )
 def test_mistakes_are_one_line(cli: Cli, tiny: list[str], tmp_path: Path, overrides: list[str], message: str) -> None:

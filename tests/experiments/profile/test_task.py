@@ -22,7 +22,7 @@ from tests.conftest import Outcome
 
 Cli = Callable[..., Outcome]
 QUICK = [
-    *("task=profile", "task.target=[16,24]", "task.repeats=2", "task.warmup=0"),
+    *("task=profile", "target=[16,24]", "repeats=2", "warmup=0"),
     *("data.patch=32", "data.batch_size=2", "trainer.accelerator=cpu", "logger=none"),
 ]
 TINY = ["model=ed_dsrn", "model.widths=[4,4,4,4]", "model.n_units=1"]
@@ -102,7 +102,7 @@ def test_experiment_as_composed(cli: Cli, tmp_path: Path, same_process: list[Spe
     ],
 )
 def test_every_procedure(cli: Cli, tmp_path: Path, same_process: list[Spec], overrides: list[str], stage: str) -> None:
-    outcome = cli(*QUICK, *overrides, "name=one", "task.repeats=1")
+    outcome = cli(*QUICK, *overrides, "name=one", "repeats=1")
     assert outcome.status == 0, outcome.err
     (row,) = json.loads((tmp_path / "runs" / "profile" / "one.json").read_text())["rows"]
     assert (row["forward_error"], row["train_error"], row["train_stage"]) == (None, None, stage)
@@ -124,7 +124,7 @@ def test_list_of_models(cli: Cli, tmp_path: Path, same_process: list[Spec], monk
         return Phase(1.0, 1.0, 2.0, 3 * 2**20, 5_000_000_000)
 
     monkeypatch.setitem(worker.MEASURE, "forward", fail)
-    outcome = cli(*QUICK, "task.models=[scgan,bicubic,srn]", "task.train=false", "model=usrnet")
+    outcome = cli(*QUICK, "models=[scgan,bicubic,srn]", "train=false", "model=usrnet")
     assert outcome.status == 0, outcome.err
     (file,) = (tmp_path / "runs" / "profile").glob("*.json")
     rows = json.loads(file.read_text())["rows"]
@@ -136,7 +136,7 @@ def test_list_of_models(cli: Cli, tmp_path: Path, same_process: list[Spec], monk
     assert "scgan_standin, forward pass: out of memory" in outcome.out
     assert "1000 (1000-2000)" in outcome.out
     monkeypatch.setitem(worker.MEASURE, "forward", lambda spec: 1 / 0)
-    outcome = cli(*QUICK, "task.models=[bicubic]")
+    outcome = cli(*QUICK, "models=[bicubic]")
     assert outcome.status == 1
     assert outcome.err.splitlines()[-1].startswith("no model could be measured; bicubic: ZeroDivisionError")
 
@@ -244,17 +244,17 @@ def test_text() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["task.models=[edd_srn]"], "task.models: edd_srn: no such option (conf/model/): available: "),
-        (["task.models=[edd_srn]"], "did you mean ed_srn?"),
-        (["task.models=[]"], "task.models: empty, expected"),
-        (["task.models=[bicubic]", "experiment=quick_srn"], "omit experiment= or task.models"),
-        (["task.models=[bicubic]", "task.target=[18,24]"], "expected multiples of 4, by which bicubic enlarges: the n"),
-        (["task.models=[bicubic]", "task.target=[18,24]"], "the nearest is task.target=[16, 24]"),
-        (["task.target=[24]"], "task.target: found [24], expected height and width"),
-        (["model=usrnet_tiny", "task.scale=5"], "task.scale: found 5, expected one of 1, 2, 3, 4, which usrnet_tiny"),
-        (["task.batch=0"], "task.batch: found 0, expected at least 1"),
-        (["task.repeats=0"], "task.repeats: found 0, expected at least 1"),
-        (["task.model=[a]"], "task.model"),
+        (["models=[edd_srn]"], "models: edd_srn: no such option (conf/model/): available: "),
+        (["models=[edd_srn]"], "did you mean ed_srn?"),
+        (["models=[]"], "models: empty, expected"),
+        (["models=[bicubic]", "experiment=quick_srn"], "omit experiment= or models="),
+        (["models=[bicubic]", "target=[18,24]"], "expected multiples of 4, by which bicubic enlarges: the n"),
+        (["models=[bicubic]", "target=[18,24]"], "the nearest is target=[16, 24]"),
+        (["target=[24]"], "target: found [24] (conf/task/profile.yaml), expected tuple[int, int]"),
+        (["model=usrnet_tiny", "scale=5"], "scale: found 5, expected one of 1, 2, 3, 4, which usrnet_tiny"),
+        (["batch=0"], "batch: found 0 (conf/task/profile.yaml), expected int (Input should be greater than 0)"),
+        (["repeats=0"], "repeats: found 0 (conf/task/profile.yaml), expected int"),
+        (["task.model=[a]"], "task.model: unknown key"),
         (["trainer.precision=16-mixed"], "trainer.precision: found '16-mixed', expected 32-true or bf16-mixed"),
         (["trainer.accelerator=mps"], "trainer.accelerator: found 'mps'"),
         (["model.widths=[1,2]"], "widths is [1, 2], expected four"),

@@ -19,7 +19,7 @@ from tests.datamodules.io.test_photographs import chunk, png16
 
 Cli = Callable[..., Outcome]
 BICUBIC = ["task=restore", "model=bicubic", "trainer.accelerator=cpu", "scale=1"]
-DEBLURRED = ["task=restore", "run=runs/tiny", "trainer.accelerator=cpu", "task.deblurred=true"]
+DEBLURRED = ["task=restore", "run=runs/tiny", "trainer.accelerator=cpu", "deblurred=true"]
 
 
 def save(*paths: Path) -> None:
@@ -37,7 +37,7 @@ def test_photographs_of_one_name_are_not_mistaken(cli: Cli, tmp_path: Path) -> N
     where = tmp_path.resolve()
     assert f"exists and was made of {where}/mon/a.png, this is of {where}/tue/a.png: give another" in outcome.err
     assert (tmp_path / "out" / "a.png").read_bytes() == first
-    assert cli(*BICUBIC, "input=tue", "output=out", "task.replace=true").status == 0
+    assert cli(*BICUBIC, "input=tue", "output=out", "replace=true").status == 0
     assert (tmp_path / "out" / "a.png").read_bytes() != first
 
 
@@ -56,7 +56,7 @@ def test_single_result_leaves_nothing_beside_it(cli: Cli, tmp_path: Path) -> Non
     outcome = cli(*BICUBIC, "input=in/a.png", "output=home/b.png")
     assert outcome.status == 1
     assert outcome.err.startswith("home/b.png: exists and has no record of what made it: give another output=, or")
-    assert cli(*BICUBIC, "input=in/a.png", "output=home/b.png", "task.replace=true").status == 0
+    assert cli(*BICUBIC, "input=in/a.png", "output=home/b.png", "replace=true").status == 0
 
 
 def test_records_that_cannot_be_opened_leave_no_lock(cli: Cli, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_files_beside_a_result_are_results_too(cli: Cli, tmp_path: Path) -> None
     assert outcome.err.startswith("s/a_deblurred.png: the result would replace a photograph of input=")
     outcome = cli(*DEBLURRED, "input=in", "output=own")
     assert outcome.err.startswith("own/a_deblurred.png: exists and was not made by task=restore: ")
-    assert cli(*DEBLURRED, "input=in", "output=out", "task.deblurred=false").status == 0
+    assert cli(*DEBLURRED, "input=in", "output=out", "deblurred=false").status == 0
     for _ in range(2):  # not made yet; removed
         outcome = cli(*DEBLURRED, "input=in", "output=out")
         assert outcome.status == 0, outcome.err
@@ -88,7 +88,7 @@ def test_deblurred_photograph_of_eight_bits(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     deep = np.random.default_rng(0).integers(0, 65536, (12, 14, 4)).astype(np.uint16)
     cv2.imwrite(str(tmp_path / "in" / "a.png"), deep)
-    outcome = cli(*DEBLURRED, "input=in", "output=out", "task.format=webp")
+    outcome = cli(*DEBLURRED, "input=in", "output=out", "format=webp")
     assert outcome.status == 0, outcome.err
     alpha = read_photograph(tmp_path / "out" / "a_deblurred.webp").alpha
     assert np.array_equal(alpha, np.round(deep[:, :, 3] / 257))
@@ -97,9 +97,9 @@ def test_deblurred_photograph_of_eight_bits(cli: Cli, tmp_path: Path) -> None:
 def test_no_deblurred_photograph_is_said_first(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_text("broken")
-    outcome = cli(*BICUBIC, "input=in", "output=out", "task.deblurred=true")
+    outcome = cli(*BICUBIC, "input=in", "output=out", "deblurred=true")
     assert outcome.status == 2
-    assert outcome.err.startswith("task.deblurred: found true, but bicubic makes no deblurred photograph")
+    assert outcome.err.startswith("deblurred: found true, but bicubic makes no deblurred photograph")
 
 
 def test_estimated_kernel_does_not_replace_another_file(cli: Cli, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_result_stays_until_the_new_one_is_complete(cli: Cli, tmp_path: Path, mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("datamodules.io.write_photo._write_png", full)
-    outcome = cli(*BICUBIC, "input=in", "output=out", "scale=2", "task.replace=true")
+    outcome = cli(*BICUBIC, "input=in", "output=out", "scale=2", "replace=true")
     assert outcome.err.startswith("out/a.png: cannot be written: No space left on device")
     assert (tmp_path / "out" / "a.png").read_bytes() == before
 
@@ -139,7 +139,7 @@ def test_what_is_in_the_way_is_named_and_the_others_go_on(cli: Cli, tmp_path: Pa
     save(tmp_path / "out" / "gone.png")
     (tmp_path / "out" / "deep").write_text("a file")
     (tmp_path / "out" / "folder.png").mkdir()
-    outcome = cli(*BICUBIC, "input=in", "output=out", "task.replace=true")
+    outcome = cli(*BICUBIC, "input=in", "output=out", "replace=true")
     assert outcome.status == 1
     assert "Traceback" not in outcome.err
     assert [line.split(": ")[0] for line in outcome.err.splitlines() if " -> " not in line] == [
@@ -184,6 +184,6 @@ def test_colours_that_a_format_cannot_describe_are_said(cli: Cli, tmp_path: Path
     gamma = chunk(b"gAMA", struct.pack(">I", 100_000))
     (tmp_path / "in" / "a.png").write_bytes(png16(np.zeros((12, 14, 3), np.uint16), 2, gamma))
     assert "gAMA" not in cli(*BICUBIC, "input=in", "output=out").err
-    outcome = cli(*BICUBIC, "input=in", "output=out", "task.format=tif")
+    outcome = cli(*BICUBIC, "input=in", "output=out", "format=tif")
     assert outcome.status == 0, outcome.err
     assert "in/a.png: its gAMA left out, which only PNG holds: colours may look different\n" in outcome.err

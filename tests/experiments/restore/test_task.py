@@ -30,7 +30,7 @@ from tests.helpers.photo_folder import write_mixed
 
 Cli = Callable[..., Outcome]
 BICUBIC = ["task=restore", "model=bicubic", "trainer.accelerator=cpu"]
-SMALL = ["tile=32", "task.max_pixels=1_000_000"]
+SMALL = ["tile=32", "max_pixels=1_000_000"]
 
 
 def result_name(name: str) -> str:
@@ -130,10 +130,10 @@ def test_results_of_other_settings_are_not_mistaken(cli: Cli, tmp_path: Path) ->
     assert outcome.status == 1
     assert outcome.err == (
         "out/a.png: exists (and 1 more) and was made with scale=2, this is 3: give another output=, or make it anew "
-        "with task.replace=true\n"
+        "with replace=true\n"
     )
     assert (tmp_path / "out" / "a.png").read_bytes() == first
-    assert cli(*BICUBIC, "input=in", "output=out", "scale=3", "task.replace=true").status == 0
+    assert cli(*BICUBIC, "input=in", "output=out", "scale=3", "replace=true").status == 0
     with Image.open(tmp_path / "out" / "b.png") as image:
         assert image.size == (42, 36)
     save(tmp_path / "other", "a.png")
@@ -146,7 +146,7 @@ def test_tiles_are_no_setting(cli: Cli, tmp_path: Path) -> None:
     """Who runs out of memory continues with smaller ones."""
     save(tmp_path / "in", "a.png", size=(50, 60))
     assert cli(*BICUBIC, "input=in", "output=out", "scale=2").status == 0
-    outcome = cli(*BICUBIC, "input=in", "output=out", "scale=2", "tile=32", "task.batch=2")
+    outcome = cli(*BICUBIC, "input=in", "output=out", "scale=2", "tile=32", "batch=2")
     assert "1 of 1 photographs are restored already" in outcome.err
 
 
@@ -256,7 +256,7 @@ def test_formats(cli: Cli, tmp_path: Path, form: str, names: set[str]) -> None:
     save(tmp_path, "in/a.jpg", "in/c.webp", "in/d.bmp", "in/e.png")
     deep = photograph(12, 14, 5).astype(np.uint16) * 257
     tifffile.imwrite(tmp_path / "in" / "b.tif", deep, photometric="rgb")
-    outcome = cli(*BICUBIC, "input=in", "output=out", "scale=1", f"task.format={form}")
+    outcome = cli(*BICUBIC, "input=in", "output=out", "scale=1", f"format={form}")
     assert outcome.status == 0, outcome.err
     assert files(tmp_path / "out") == {*names, ".restored.jsonl"}
     found = read_photograph(tmp_path / "out" / ("b.jpg" if form == "jpg" else "b.tif"))
@@ -288,8 +288,12 @@ def test_formats(cli: Cli, tmp_path: Path, form: str, names: set[str]) -> None:
         (["input=in", "output=out", "scale=2", "tile=wide"], 2, "tile: "),
         (["input=in", "output=out", "scale=2", "tile=1"], 2, "tile: found 1"),
         (["input=in", "output=in/a.png/out", "scale=2"], 1, "output=in/a.png/out: cannot be used"),
-        (["input=in", "output=out", "scale=1", "task.deblurred=true"], 2, "task.deblurred: found true, but bicubic"),
-        (["input=in", "output=out", "scale=1", "task.format=gif"], 2, "task.format"),
+        (["input=in", "output=out", "scale=1", "deblurred=true"], 2, "deblurred: found true, but bicubic"),
+        (
+            ["input=in", "output=out", "scale=1", "format=gif"],
+            2,
+            "format: found 'gif' (conf/task/restore.yaml), expected 'lossless'",
+        ),
         (["model=wiener", "input=in", "output=out", "scale=2"], 2, "kernel: wiener has to be told the blur of the"),
         (["model=wiener", "input=in", "output=out", "scale=2", "kernel=x"], 1, "kernel=x: no such file, nor a formula"),
         (
@@ -321,7 +325,7 @@ def test_nothing_says_which_network(cli: Cli, tmp_path: Path) -> None:
 def test_run_and_its_checkpoint(cli: Cli, tmp_path: Path) -> None:
     save(tmp_path, "in/a.png", size=(40, 44))
     common = ["task=restore", "input=in", "trainer.accelerator=cpu"]
-    assert cli(*common, "run=runs/tiny", "output=out", "task.deblurred=true").status == 0
+    assert cli(*common, "run=runs/tiny", "output=out", "deblurred=true").status == 0
     assert cli(*common, "ckpt=runs/tiny/checkpoints/best.ckpt", "output=same").status == 0
     pixels = read_photograph(tmp_path / "in" / "a.png").pixels
     expected = Restorer.load(tmp_path / "runs" / "tiny", device="cpu").restore(pixels)
@@ -413,7 +417,7 @@ def test_shortage_of_memory_names_the_tile(cli: Cli, tmp_path: Path, monkeypatch
     outcome = cli(*BICUBIC, "input=in", "output=out", "scale=1")
     assert outcome.status == 1
     assert outcome.err.startswith("in/a.png: out of memory (")
-    assert "set a smaller tile= or task.batch=" in outcome.err
+    assert "set a smaller tile= or batch=" in outcome.err
     assert files(tmp_path / "out") == {"b.png", ".restored.jsonl"}
 
 

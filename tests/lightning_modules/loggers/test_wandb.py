@@ -42,7 +42,7 @@ def program(body: str) -> str:
 
         def ask():
             try:
-                print("API:", api_or_refuse("task.wandb=team/deblur").viewer.username, file=sys.stderr)
+                print("API:", api_or_refuse("wandb=team/deblur").viewer.username, file=sys.stderr)
             except Exception as error:
                 print(f"API: {type(error).__name__}: {error}", file=sys.stderr)
 
@@ -257,7 +257,7 @@ def test_finish_never_raises_and_frees_the_process_for_the_next_run(offline: Res
 def test_reading_back_needs_a_server_and_says_so_in_one_line(offline: Result, online: Online) -> None:
     no_key, dead, mode = (line for line in offline.errors.splitlines() if line.startswith("API:"))
     for line in (no_key, dead, mode):
-        assert line.startswith("API: InputError: task.wandb=team/deblur: W&B ")
+        assert line.startswith("API: InputError: wandb=team/deblur: W&B ")
         assert line.endswith("or give run folders of this machine instead")
     assert "W&B is offline: there is no API key for http://127.0.0.1:" in no_key
     assert re.search(r"W&B server http://127\.0\.0\.1:\d+ is not usable \(.+\)", dead)

@@ -1,0 +1,47 @@
+"""The tasks of conf/task/ and the keys that each brings, read from its file: for help, and for keys of another task."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+# Before, the keys of a task stood below `task.`; these have another name now.
+_RENAMED = {"suite": "suites", "pictures": "shown"}
+
+
+def task_keys(conf_dir: Path = CONF) -> dict[str, list[str]]:
+    """The keys that each task brings, by the option of the group; of a file that cannot be read none."""
+    found = {}
+    for file in sorted((conf_dir / "task").glob("*.yaml")):
+        try:
+            node: Any = yaml.safe_load(file.read_text("utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):  # who reads on is about to report another mistake
+            node = None
+        found[file.stem] = [str(key) for key in node or {} if key not in ("task", "defaults")]
+    return found
+
+
+def refuse_foreign(key: str, target: object, conf_dir: Path = CONF) -> str | None:
+    """The line about a root key that other tasks than that of `target`, its `_target_`, have; None if none has it."""
+    having = [f"task={name}" for name, keys in task_keys(conf_dir).items() if key in keys]
+    name = str(target).removesuffix(".run").rpartition(".")[2]
+    return f"{key}: unknown key in task={name}: known to {', '.join(having)}" if having else None
+
+
+def refuse_moved(key: str, conf_dir: Path) -> str:
+    """The line about a key below `task.`, where there is none."""
+    now = _RENAMED.get(key, key)
+    if any(now in keys for keys in task_keys(conf_dir).values()):
+        return f"task.{key}: is now {now}="
+    return f"task.{key}: unknown key: a task has its keys at the top, which task=NAME --help shows"
+
+
+def keys_of_task(name: str) -> str:
+    """The file of a task as a part of the help, which is a template: no `$` alone."""
+    lines = (CONF / "task" / f"{name}.yaml").read_text("utf-8").splitlines()[1:]
+    keys = [line.partition(" # ") for line in lines if line and not line.startswith(("#", "task:", "  _"))]
+    shown = [f"  {key:<26} {comment}".rstrip() for key, _, comment in keys] or ["  none of its own"]
+    about = [line.removeprefix("# ") for line in lines if line.startswith("#")]
+    title = f"Keys of task={name} (set with KEY=VALUE; those of all tasks are in conf/config.yaml):"
+    return "\n".join([*about, "", title, "", *shown]).replace("$", "$$")

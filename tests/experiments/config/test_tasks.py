@@ -1,0 +1,126 @@
+"""Each task has the keys that it reads, and no others."""
+
+import importlib
+import logging
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from experiments.config.check import ROOT
+from experiments.config.tasks import CONF, keys_of_task, task_keys
+from tests.conftest import Outcome
+from tests.experiments.config.test_bad_input import assert_refused
+from tests.experiments.conftest import Trained
+
+Cli = Callable[..., Outcome]
+
+# What stood below `task.` once, by the task.
+ONCE = {
+    "restore": "batch format replace deblurred max_pixels",
+    "export": "formats output scale",
+    "serve": "host port max_upload_mb max_pixels max_queue keep_minutes max_disk_gb",
+    "profile": "models target scale batch warmup repeats train",
+    "preview": "images samples",
+    "compare": "suite datasets protocols reference mixed_ensemble wandb pictures",
+}
+TASKS = task_keys()
+
+
+@pytest.fixture
+def enabled_loggers() -> Iterator[None]:
+    """Hydra switches all loggers off before it prints the help."""
+    yield
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.disabled = False
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_keys_of_the_file_are_those_of_the_room(task: str) -> None:
+    room = importlib.import_module(f"experiments.{task}")
+    assert set(TASKS[task]) == set(getattr(room, "KEYS", {}))
+    assert not set(TASKS[task]) & ({*ROOT} | {*yaml.safe_load((CONF / "config.yaml").read_text())})
+    lines = [line for line in (CONF / "task" / f"{task}.yaml").read_text().splitlines() if line[:1].isalpha()]
+    assert all(" # " in line for line in lines if line != "task:"), "a key without a comment"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("input=photo.jpg", "input: unknown key in task=train: known to task=restore"),
+        (
+            "experiment=quickstart ckpt=best.ckpt",
+            "ckpt: unknown key in task=train: known to task=evaluate, task=export",
+        ),
+        ("run=runs/a", "run: unknown key in task=train: known to task=evaluate, task=export, task=restore, task=serve"),
+        ("+kernel=disk:2", "kernel: unknown key in task=train: known to task=restore"),
+        ("scale=2", "scale: unknown key in task=train: known to task=export, task=profile, task=restore"),
+        ("self_ensemble=true", "self_ensemble: unknown key in task=train: known to task=evaluate"),
+        ("task=restore keep_memory=false", "keep_memory: unknown key in task=restore: known to task=train"),
+        ("task=evaluate nonfinite.max_skips=1", "nonfinite: unknown key in task=evaluate: known to task=train"),
+        ("suite=gopro", "suite: unknown key in task=train: known to task=evaluate"),
+        ("suite=gopro task=compare", "suite: unknown key in task=compare: known to task=evaluate"),
+        ("inptu=photo.jpg", "did you mean input?"),
+        ("task.x=1", "task.x: unknown key: a task has its keys at the top, which task=NAME --help shows"),
+        ("task=restore scale=x", "scale: found 'x' (conf/task/restore.yaml), expected int | None"),
+        ("task=restore tile=1.5", "tile: found 1.5 (conf/task/restore.yaml), expected int | None"),
+        ("task=restore batch=0", "batch: found 0 (conf/task/restore.yaml), expected int (Input should be greater than"),
+        ("task=evaluate run=3", "run: found 3 (conf/task/evaluate.yaml), expected str | list[str] | None"),
+        ("task=restore run=[a,b]", "run: found ['a', 'b'] (conf/task/restore.yaml), expected str | None"),
+        ("task=compare shown=-1", "shown: found -1 (conf/task/compare.yaml), expected int"),
+        ("compile=yes", "compile: found 'yes' (conf/task/train.yaml), expected bool"),
+        ("nonfinite.max_skip=1", "nonfinite.max_skip: unknown key"),
+        ("nonfinite.max_skips=x", "nonfinite.max_skips: found 'x' (conf/task/train.yaml), expected int"),
+    ],
+)
+def test_a_key_of_another_task_or_type(cli: Cli, tmp_path: Path, words: str, message: str) -> None:
+    assert_refused(cli(*shlex.split(words)), 2, message)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("task", ONCE)
+def test_spellings_below_task_are_refused_with_the_new_one(cli: Cli, task: str) -> None:
+    for key in ONCE[task].split():
+        now = {"suite": "suites", "pictures": "shown"}.get(key, key)
+        assert now in TASKS[task]
+        assert_refused(cli(f"task={task}", f"task.{key}=1"), 2, f"task.{key}: is now {now}=")
+
+
+@pytest.mark.usefixtures("enabled_loggers")
+def test_help_shows_the_keys_of_the_task(cli: Cli) -> None:
+    outcome = cli("task=restore", "--help")
+    assert outcome.status == 0
+    assert "Keys of task=restore" in outcome.out
+    assert "\n  noise_level: null          standard deviation of the noise on the [0, 1] scale" in outcome.out
+    plain = cli("--help").out
+    assert "model=NAME BRINGS THE WHOLE RECIPE" in plain
+    assert "noise_level" not in plain
+    assert "\n    max_skips: 20" in plain
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_help_of_every_task_names_every_key(task: str) -> None:
+    assert all(f"  {key}:" in keys_of_task(task) for key in TASKS[task])
+    assert "_target_" not in keys_of_task(task)
+
+
+def test_a_run_with_the_keys_of_all_tasks(cli: Cli, runs: Path, trained: Trained) -> None:
+    """Runs of before have saved them all: they are measured and continued like others."""
+    file = runs / "tiny" / "config.yaml"
+    saved = OmegaConf.load(file)
+    older = {
+        "run": None,
+        "ckpt": None,
+        "input": None,
+        "scale": None,
+        "runs": None,
+        "suite": None,
+        "self_ensemble": False,
+    }
+    file.write_text(OmegaConf.to_yaml(OmegaConf.merge(saved, older)))
+    assert cli("task=evaluate", "run=runs/tiny", "trainer.accelerator=cpu", "logger=none").status == 0
+    assert cli(*trained.overrides, "trainer.max_epochs=3", "resume=auto").status == 0
