@@ -149,7 +149,7 @@ def _check_protocols(cfg: DictConfig, degradation: Any) -> None:
     import hydra
 
     for protocol in hydra.utils.instantiate(cfg.protocol, _convert_="all").values():
-        for scale in getattr(degradation, "scales", [degradation.scale]):
+        for scale in degradation.scales:
             try:
                 protocol.at(scale)
             except ValueError as error:
@@ -186,8 +186,9 @@ def check_inputs(cfg: DictConfig, degradation: Any) -> None:
     Raises:
         ConfigError: if they come from both or from neither.
     """
-    paired = "lr" in getattr(locate(cfg.data._target_), "provides", ())
-    starts_from_files = "lr" in getattr(degradation, "inputs", ("hr",))
+    datamodule: Any = locate(cfg.data._target_)
+    paired = "lr" in datamodule.provides
+    starts_from_files = "lr" in degradation.inputs
     if paired and not starts_from_files:
         raise ConfigError(
             f"degradation: {cfg.choices.degradation} makes its inputs from the sharp images and would ignore the "

@@ -94,7 +94,7 @@ def facts(
     subject: Subject, datamodule: ImageDataModule, conditions: Conditions, device: torch.device
 ) -> dict[str, Any]:
     """What the records of a network say beside protocol and scores."""
-    scales = getattr(datamodule.degradation, "scales", [datamodule.scale])
+    scales = datamodule.degradation.scales
     return {
         "model": subject.label,
         "run": subject.folder.name,
