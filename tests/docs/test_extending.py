@@ -1,9 +1,14 @@
-"""The network, the kernel and the data set of docs/extending.md, as they stand there, each trained for two steps."""
+"""The network, the kernel and the data set of docs/extending.md, as they stand there, each trained for two steps.
+
+Beside them two networks of other kinds, which lie in `added/`: no other file knows them, and they work in every command.
+"""
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -12,6 +17,12 @@ from PIL import Image
 import datamodules.degradations
 import datamodules.sources
 import networks
+from datamodules.degradations.kernel_spec import given_kernel
+from experiments.restore import Restorer
+from experiments.restore.adapt import Continued, place_kernel
+from experiments.serve.models import models_of
+from experiments.serve.service import Service, Settings
+from experiments.serve.temp_files import Folder
 from lightning_modules.checkpoints.checkpoint import load_network
 from tests.conftest import Outcome, photograph
 
@@ -33,6 +44,7 @@ def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         target = tmp_path / "added" / file
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
+    shutil.copytree(Path(__file__).parent / "added", tmp_path / "added", dirs_exist_ok=True)
     for package in (networks, datamodules.degradations, datamodules.sources):
         own = tmp_path / "added" / package.__name__.replace(".", "/")
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(own)])
@@ -58,6 +70,69 @@ def test_network(cli: Cli, beside: str, make_photographs: Callable[..., Path]) -
     assert network(lr=torch.rand(1, 3, 9, 7)).sr.shape == (1, 3, 36, 28)
     outcome = cli(beside, "task=export", "run=runs/extended", "task.formats=[safetensors]")
     assert outcome.status == 0, outcome.err
+
+
+KERNEL = given_kernel("gaussian:1.2")
+
+
+@pytest.mark.parametrize(("name", "given"), [("periodic", KERNEL), ("blind", None)])
+def test_networks_of_other_kinds(
+    name: str,
+    given: torch.Tensor | None,
+    cli: Cli,
+    beside: str,
+    make_photographs: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that is told the kernel, and one that estimates it; both assume that blur wraps around."""
+    run, data = f"runs/{name}", ["data=folder", f"data.root={make_photographs()}"]
+    steps = [item for item in STEPS if not item.startswith("name=")]
+    outcome = cli(beside, f"model={name}", *data, *steps, "degradation.scale=2", f"name={name}")
+    assert outcome.status == 0, outcome.err
+
+    # A photograph: the image is continued, and the kernel moved to the middle of the blocks.
+    image = photograph(24, 30, 3)
+    restorer = Restorer.load(run, device="cpu")
+    found = restorer.restore(image, kernel=given)
+    network, _ = load_network(Path(run) / "checkpoints" / "last.ckpt")
+    assert found.sr.shape == (48, 60, 3)
+    lr = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+    kernel = found.kernel if given is None else given
+    assert kernel is not None
+    if given is None:
+        assert kernel.shape == (5, 5)
+        torch.testing.assert_close(kernel, Continued(network)(lr=lr).kernel[0, 0])
+    told = network if given is not None else network.restorer
+    expected = Continued(told)(lr=lr, kernel=place_kernel(kernel, 2)[None, None]).sr
+    written = (expected[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    assert abs(written.astype(int) - found.sr.astype(int)).max() <= 1
+    tiled = restorer.restore(photograph(40, 90, 3), kernel=given, tile=40)
+    assert any("looks further" in note for note in tiled.notes)
+    assert any("kernel was estimated on the middle" in note for note in tiled.notes) == (given is None)
+
+    Image.fromarray(image).save("photo.png")
+    command = ["task=restore", f"run={run}", "input=photo.png", "output=out"]
+    assert cli(beside, *command, *(["kernel=gaussian:1.2"] if given is not None else [])).status == 0
+    assert (np.asarray(Image.open("out/photo.png")) == found.sr).all()
+
+    assert cli(beside, "task=export", f"run={run}", "task.formats=[safetensors,program]").status == 0
+    exported = Restorer.load(f"{run}/export/{name}.safetensors", device="cpu")
+    assert (exported.restore(image, kernel=given).sr == found.sr).all()
+
+    monkeypatch.setattr("experiments.serve.models._named", lambda cfg: [])
+    models = models_of(OmegaConf.load(f"{run}/config.yaml"))
+    with Folder() as folder:
+        upload = folder.make("photo.png")
+        Image.fromarray(image).save(upload)
+        served = models.restorer(name, models.checkpoints(name)[0])
+        done = Service(folder, 10_000).restore(upload, served, Settings(2, given), lambda *_: None)
+        assert (np.asarray(Image.open(done.file)) == found.sr).all()
+
+    assert cli(beside, "task=evaluate", f"run={run}", *data, "logger=none", "pictures=none").status == 0
+    outcome = cli(beside, "task=compare", f"runs=[{run}]", "name=compared")
+    assert outcome.status == 0, outcome.err
+    assert name in outcome.out
 
 
 def test_kernel(cli: Cli, beside: str, make_photographs: Callable[..., Path]) -> None:

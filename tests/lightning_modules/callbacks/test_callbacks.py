@@ -34,6 +34,7 @@ class Module(pl.LightningModule):
     """One weight, which counts the steps. The validation of epoch e scores `scores[e]`; losses come from `losses`."""
 
     stage: str | None = None
+    in_last_stage = True
 
     def __init__(self, scores: list[float], losses: Callable[[int], float] = float) -> None:
         super().__init__()
