@@ -5,7 +5,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from datamodules import distributed
 from datamodules.batch import Batch, to_gray
 from datamodules.cache import ImageCache
 from datamodules.datasets import Inputs, TrainingCrops, WholeImages, collate
+from datamodules.degradations.base import Degradation
 from datamodules.errors import InputError
 from datamodules.loaders import EpochOrder, Loader, ResumableLoader
 from datamodules.sources import Source, Split
@@ -30,7 +31,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     Args:
         source: where the images come from; see `datamodules.sources`.
-        degradation: pipeline that completes a `Batch`; see `datamodules.degradations.pipelines`.
+        degradation: pipeline that completes a `Batch`; see `datamodules.degradations.base`.
         seed: run seed; training crops and degradations are a function of (seed, epoch, sample index).
         root: folder of the images; the configs hand it on to the source, the data module does not read it.
         patch: side of the sharp training crop in pixels, a multiple of the degradation's scale.
@@ -53,10 +54,12 @@ class ImageDataModule(pl.LightningDataModule):
         InputError: from `setup`, for images that are missing, unreadable or too small.
     """
 
+    provides: tuple[str, ...] = ("hr",)  # before any degradation; read by the config check
+
     def __init__(
         self,
         source: Source,
-        degradation: Callable[[Batch], Batch],
+        degradation: Degradation,
         seed: int,
         root: str | None = None,
         patch: int = 256,
@@ -83,13 +86,11 @@ class ImageDataModule(pl.LightningDataModule):
         self.cache_dir = Path(cache_dir).expanduser()
         if not all(0 <= point <= 1 for point in val_points):
             raise ValueError(f"val_points is {list(val_points)}, expected fractions from 0 to 1")
-        self.val_points = list(val_points) if getattr(degradation, "has_points", False) else []
+        self.val_points = list(val_points) if degradation.has_points else []
         self.suite_seed, self.flip, self.rotate = suite_seed, flip, rotate
         self.on_corrupt, self.on_small, self.gray = on_corrupt, on_small, gray
         self.permute_channels = permute_channels
-        self.scale: int = getattr(degradation, "scale", 1)
-        # What the sides of sharp images have to be divisible by; more than the scale where images shrink in between.
-        self.multiple: int = getattr(degradation, "multiple", self.scale)
+        self.scale, self.multiple = degradation.scale, degradation.multiple
         self.caches: dict[Split, ImageCache] = {}
         self.inputs: dict[Split, Inputs] = {}  # stays empty: the degradation makes the inputs
         self.numbers: dict[Split, list[int]] = {}

@@ -33,11 +33,11 @@ class PairedDataModule(ImageDataModule):
             that does not start from the degraded images.
     """
 
-    provides = ("hr", "lr", "scale")  # before any degradation; read by the config check
+    provides = ("hr", "lr", "scale")
     source: PairedSource
 
     def setup(self, stage: str) -> None:
-        if "lr" not in getattr(self.degradation, "inputs", ("hr",)):
+        if "lr" not in self.degradation.inputs:
             raise InputError(
                 f"{type(self.degradation).__name__} makes its inputs from sharp images, {self.source.name} brings"
                 " degraded ones, which would be ignored: choose degradation=none or one that starts from them"

@@ -179,8 +179,7 @@ def fit_basis(network: Any, datamodule: Any, seed: int, count: int = 30_000) -> 
     Args:
         count: kernels to draw from the degradation.
     """
-    basis = getattr(network, "basis", None)
-    if basis is None or basis.fitted:
+    if not network.has_basis or network.basis.fitted:
         return
     draw = datamodule.degradation.kernels
     keys = torch.tensor([make_key("kernel_basis", seed, i) for i in range(count)])

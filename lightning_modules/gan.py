@@ -19,6 +19,7 @@ from datamodules.batch import Batch
 from lightning_modules.losses.perceptual import PerceptualLoss
 from lightning_modules.optim.parameter_rules import clip_gradients
 from lightning_modules.restoration import RestorationModule
+from networks.base import RestorationNetwork
 
 
 def cross_entropy(logits: Tensor, target: float) -> Tensor:
@@ -63,7 +64,7 @@ class GANModule(RestorationModule):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: RestorationNetwork,
         *args: Any,
         discriminator: nn.Module,
         d_optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
@@ -120,7 +121,7 @@ class GANModule(RestorationModule):
 
         with self.toggled_optimizer(optimizer):  # the discriminator passes gradients on and keeps none
             restored = self(batch)
-            parts = self.loss(restored, batch, encode=getattr(self.network, "encode", None))
+            parts = self.loss(restored, batch, self.network.encode)
             total = parts.pop("total")
             self.log_dict({f"train/loss_{branch}": value for branch, value in parts.items()})
             if self.perceptual is not None:

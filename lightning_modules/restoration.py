@@ -7,7 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from datamodules import distributed
 from datamodules.batch import Batch
@@ -19,6 +19,7 @@ from lightning_modules.metrics.protocol import Protocol
 from lightning_modules.metrics.psnr_ssim import psnr, smallest_side, ssim
 from lightning_modules.optim.parameter_rules import clip_gradients, freeze, make_optimizer, read_rules
 from lightning_modules.optim.schedules import wants_length
+from networks.base import RestorationNetwork
 from networks.restored import Restored
 
 
@@ -70,7 +71,7 @@ def _wait_for(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def compile_network(network: nn.Module) -> None:
+def compile_network(network: RestorationNetwork) -> None:
     """Compile in place: a graph for each shape of the input, each scale and each stage of a training.
 
     One graph for all shapes takes far longer to compile, and of USRNet Inductor cannot make one at all. Parameters that
@@ -106,10 +107,11 @@ class RestorationModule(pl.LightningModule):
     """
 
     continues = False  # whether it takes a network that is trained already
+    stage: str | None = None  # the one that it is in, of a training in stages; scores of different ones do not compare
 
     def __init__(
         self,
-        network: nn.Module,
+        network: RestorationNetwork,
         protocols: Sequence[Protocol],
         loss: MultiBranchLoss | None = None,
         optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
@@ -141,15 +143,19 @@ class RestorationModule(pl.LightningModule):
         return f"val/psnr/{self.protocols[0].name}"
 
     @property
+    def in_last_stage(self) -> bool:
+        return True
+
+    @property
     def leaves_parameters_out(self) -> bool:
         """Whether a step may have no gradient for some of the parameters that train: several processes have to know."""
         supervised = set(self.loss.terms if self.loss else ())
         if supervised & {"sr", "pyramid"}:  # one comes out of the other
             supervised |= {"sr", "pyramid"}
-        return not set(self.network.outputs) <= supervised  # type: ignore[arg-type]  # a tuple of str
+        return not set(self.network.outputs) <= supervised
 
     def forward(self, batch: Batch) -> Restored:
-        fields = {name: getattr(batch, name) for name in self.network.inputs}  # type: ignore[union-attr]  # a tuple of str
+        fields = {name: getattr(batch, name) for name in self.network.inputs}
         if self.channels_last:
             fields = {
                 name: value.contiguous(memory_format=torch.channels_last)
@@ -189,12 +195,12 @@ class RestorationModule(pl.LightningModule):
     def requirements(self) -> list[Requirement]:
         """What training asks of the data, stage by stage."""
         terms = tuple(self.loss.terms) if self.loss else ()
-        return [Requirement("loss.terms", tuple(self.network.inputs), tuple(self.network.outputs), terms)]  # type: ignore[arg-type]  # tuples of str
+        return [Requirement("loss.terms", self.network.inputs, self.network.outputs, terms)]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if self.loss is None:
             raise ValueError("this module was made for evaluation: it has no loss")
-        parts = self.loss(self(batch), batch, encode=getattr(self.network, "encode", None))
+        parts = self.loss(self(batch), batch, self.network.encode)
         total = parts.pop("total")
         self.log("train/loss", total, prog_bar=True)
         self.log_dict({f"train/loss_{branch}": value for branch, value in parts.items()})

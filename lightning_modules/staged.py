@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules.batch import Batch
@@ -14,6 +14,7 @@ from datamodules.errors import InputError
 from lightning_modules.losses.multi_branch import MultiBranchLoss
 from lightning_modules.optim.parameter_rules import is_number, make_optimizer, select
 from lightning_modules.restoration import Requirement, RestorationModule
+from networks.base import RestorationNetwork
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Stage:
     terms: dict[str, dict[str, Any]] | None = None
 
 
-def read_stages(network: nn.Module, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Stage]:
+def read_stages(network: RestorationNetwork, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Stage]:
     """Stages of a config, in their order, checked against the network.
 
     Raises:
@@ -53,7 +54,7 @@ def read_stages(network: nn.Module, stages: Mapping[str, Mapping[str, Any]]) -> 
     return {name: _read_stage(network, f"stages.{name}", values) for name, values in stages.items()}
 
 
-def _read_stage(network: nn.Module, where: str, values: Mapping[str, Any]) -> Stage:
+def _read_stage(network: RestorationNetwork, where: str, values: Mapping[str, Any]) -> Stage:
     known = [f.name for f in fields(Stage)]
     if not isinstance(values, Mapping):
         raise ValueError(f"{where}: found {values!r}, expected {', '.join(known)}")
@@ -85,12 +86,12 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _try_options(network: nn.Module, where: str, stage: Stage) -> None:
+def _try_options(network: RestorationNetwork, where: str, stage: Stage) -> None:
     """Set the options of a stage, look at the inputs that the network then has, and set them back."""
     name = type(network).__name__
     # What the constructor takes and keeps under that name; a part of the network may have the name of its options.
-    kept = [option for option in inspect.signature(type(network).__init__).parameters if hasattr(network, option)]
-    known = [option for option in kept if not isinstance(getattr(network, option), nn.Module)]
+    kept = {*vars(network), *dir(type(network))}
+    known = [option for option in inspect.signature(type(network).__init__).parameters if option in kept]
     for option in stage.network:
         if option not in known:
             raise ValueError(
@@ -99,7 +100,7 @@ def _try_options(network: nn.Module, where: str, stage: Stage) -> None:
     before = {option: getattr(network, option) for option in stage.network}
     try:
         set_options(network, stage.network)
-        inputs: Any = network.inputs
+        inputs = network.inputs
     except ValueError as error:
         raise ValueError(f"{where}.network: {error}") from error
     finally:
@@ -108,7 +109,7 @@ def _try_options(network: nn.Module, where: str, stage: Stage) -> None:
         raise ValueError(f"{where}.inputs.{min(unknown)}: {name} has no such input; it has {', '.join(inputs)}")
 
 
-def set_options(network: nn.Module, options: Mapping[str, Any]) -> None:
+def set_options(network: RestorationNetwork, options: Mapping[str, Any]) -> None:
     for option, value in options.items():
         setattr(network, option, value)
 
@@ -131,7 +132,9 @@ class StagedModule(RestorationModule):
 
     leaves_parameters_out = True
 
-    def __init__(self, network: nn.Module, *args: Any, stages: Mapping[str, Mapping[str, Any]], **options: Any) -> None:
+    def __init__(
+        self, network: RestorationNetwork, *args: Any, stages: Mapping[str, Mapping[str, Any]], **options: Any
+    ) -> None:
         super().__init__(network, *args, **options)
         if self.make_scheduler is not None:
             raise ValueError("stages bring their own learning rates: set scheduler=none")
@@ -142,7 +145,6 @@ class StagedModule(RestorationModule):
             if not select(network, stage.train).keys() - self.resting:
                 raise ValueError(f"stages.{name}.train: the rules of parameters= freeze all of it, nothing is left")
         self.initial = {option: getattr(network, option) for s in self.stages.values() for option in s.network}
-        self.stage: str | None = None
 
     def _loss(self, name: str, stage: Stage) -> MultiBranchLoss | None:
         if stage.terms is None:
@@ -156,6 +158,10 @@ class StagedModule(RestorationModule):
     def epochs(self) -> int:
         """Length of the whole training."""
         return sum(stage.epochs for stage in self.stages.values())
+
+    @property
+    def in_last_stage(self) -> bool:
+        return self.stage == list(self.stages)[-1]
 
     def at(self, epoch: int) -> tuple[str, int]:
         """The stage of an epoch, and which of its epochs that is; what comes after the last stage prolongs it."""
@@ -180,8 +186,8 @@ class StagedModule(RestorationModule):
             found.append(
                 Requirement(
                     where=f"procedure.stages.{name}.terms" if stage.terms is not None else "loss.terms",
-                    inputs=tuple(stage.inputs.get(i, i) for i in self.network.inputs),  # type: ignore[union-attr]
-                    outputs=tuple(self.network.outputs),  # type: ignore[arg-type]
+                    inputs=tuple(stage.inputs.get(i, i) for i in self.network.inputs),
+                    outputs=self.network.outputs,
                     terms=tuple(loss.terms) if loss else (),
                     stage=name,
                 )

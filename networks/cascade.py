@@ -6,21 +6,16 @@ here, as an image file between two programs is; the papers do not say.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from networks.base import RestorationNetwork
 from networks.restored import Restored
 
 
-def scales_of(network: nn.Module) -> tuple[int, ...]:
-    """What a network enlarges by; several for one that takes the scale as an input."""
-    named: Any = network
-    return tuple(named.scales) if "scale" in named.inputs else (named.scale,)
-
-
-class Cascade(nn.Module):
+class Cascade(RestorationNetwork):
     """The second network restores what the first one made.
 
     Which image goes on depends on what the networks are:
@@ -32,7 +27,7 @@ class Cascade(nn.Module):
       does not, both.
 
     Inputs are the batch fields that either network takes, as they are; of `lr`, the second one sees what the first one
-    made of it. Attributes `scale` or `scales`, `inputs`, `outputs` and `size_multiple` follow from the two.
+    made of it. Attributes `scales`, `inputs`, `outputs` and `size_multiple` follow from the two.
 
     Args:
         first: sees the input.
@@ -43,46 +38,50 @@ class Cascade(nn.Module):
         ValueError: if both networks enlarge and the first one has no deblurred image at the input's size.
     """
 
-    def __init__(self, first: nn.Module, second: nn.Module, rounding: bool = True) -> None:
+    def __init__(self, first: RestorationNetwork, second: RestorationNetwork, rounding: bool = True) -> None:
         super().__init__()
         self.first, self.second, self.rounding = first, second, rounding
-        first_scales, second_scales = scales_of(first), scales_of(second)
         names = [type(network).__name__ for network in (first, second)]
-        first_outputs: Any = first.outputs
-        self.enlarges_first = second_scales == (1,) and first_scales != (1,)
-        if not self.enlarges_first and "deblurred" not in first_outputs and 1 not in first_scales:
+        self.enlarges_first = second.scales == (1,) and first.scales != (1,)
+        if not self.enlarges_first and "deblurred" not in first.outputs and 1 not in first.scales:
             raise ValueError(
-                f"cascade: {names[0]} enlarges x{first_scales[0]} and returns no deblurred image, {names[1]} enlarges "
-                f"x{', x'.join(map(str, second_scales))} as well: put a network first that deblurs at the input's "
+                f"cascade: {names[0]} enlarges x{first.scales[0]} and returns no deblurred image, {names[1]} enlarges "
+                f"x{', x'.join(map(str, second.scales))} as well: put a network first that deblurs at the input's "
                 "size, or one second that works at scale 1"
             )
-        scales = first_scales if self.enlarges_first else second_scales
-        if "kernel" in first.inputs and not self.enlarges_first and scales != (1,):  # type: ignore[operator]
+        # Only a network that has the choice takes the scale: the first one's is settled when it deblurs.
+        chooses = first if self.enlarges_first else second
+        self._scales = chooses.scales
+        if "kernel" in first.inputs and not self.enlarges_first and self.scales != (1,):
             raise ValueError(
                 f"cascade: {names[0]} takes the kernel, which is one of sharp pixels, and would work on the "
                 f"low resolution: put a network first that does not, or measure {names[0]} alone"
             )
-        # Only a network that has the choice takes the scale: the first one's is settled when it deblurs.
-        chooses = first if self.enlarges_first else second
-        self.takes_scale = "scale" in chooses.inputs  # type: ignore[operator]  # a tuple of str
-        fields = dict.fromkeys([*first.inputs, *second.inputs])  # type: ignore[misc]  # tuples of str
+        self.takes_scale = "scale" in chooses.inputs
+        fields = dict.fromkeys([*first.inputs, *second.inputs])
         self.inputs = tuple(name for name in fields if name != "scale" or self.takes_scale)
-        if self.takes_scale:
-            self.scales = scales
-        else:
-            self.scale = scales[0]
         self.outputs = ("sr",) if self.enlarges_first else ("sr", "deblurred")
-        if lr_sampling := getattr(chooses, "lr_sampling", None):
-            self.lr_sampling = lr_sampling
-        self.size_multiple = self._size_multiple(scales)
+        self.lr_sampling = chooses.lr_sampling
+        self.size_multiple = self._size_multiple()
 
-    def _size_multiple(self, scales: tuple[int, ...]) -> int:
+    @property
+    def scales(self) -> tuple[int, ...]:
+        return self._scales
+
+    @property
+    def takes_gray(self) -> bool:
+        return self.first.takes_gray and self.second.takes_gray
+
+    def converted(self, convert: Callable[[RestorationNetwork], RestorationNetwork]) -> "Cascade":
+        return Cascade(self.first.converted(convert), self.second.converted(convert), self.rounding)
+
+    def _size_multiple(self) -> int:
         """Of the input's sides; of the result's where the scale is an input, as for any network for several scales."""
-        first, second = int(self.first.size_multiple), int(self.second.size_multiple)  # type: ignore[arg-type]  # integers
+        first, second = self.first.size_multiple, self.second.size_multiple
         if self.enlarges_first and not self.takes_scale:
-            return math.lcm(first, second // math.gcd(second, scales[0]))
+            return math.lcm(first, second // math.gcd(second, self.scales[0]))
         if self.takes_scale and not self.enlarges_first:
-            return math.lcm(first * math.lcm(*scales), second)
+            return math.lcm(first * math.lcm(*self.scales), second)
         return math.lcm(first, second)
 
     def forward(self, lr: Tensor, **others: Any) -> Restored:
@@ -97,6 +96,5 @@ class Cascade(nn.Module):
         return Restored(sr=result.sr, deblurred=None if self.enlarges_first else handed_over)
 
 
-def taken(network: nn.Module, fields: Mapping[str, Any]) -> dict[str, Any]:
-    names: Any = network.inputs
-    return {name: fields[name] for name in names}
+def taken(network: RestorationNetwork, fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: fields[name] for name in network.inputs}

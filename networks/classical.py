@@ -7,8 +7,9 @@ scale x scale block, so that they stand beside it in the same tables. Nothing to
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from networks.base import RestorationNetwork
 from networks.ops.fourier import good_size, otf, work_dtype
 from networks.ops.wraparound import wrap_extend
 from networks.restored import Restored
@@ -81,7 +82,7 @@ def spectrum_level(power: Tensor, shape: Tensor, noise: Tensor, iterations: int 
     return level
 
 
-class _Classical(nn.Module):
+class _Classical(RestorationNetwork):
     """Checks, number format and boundary, common to both methods."""
 
     inputs = ("lr", "kernel", "scale", "noise_level")
@@ -89,11 +90,13 @@ class _Classical(nn.Module):
     scales = SCALES
     size_multiple = 1
     lr_sampling = "corner"  # of each scale x scale block the model keeps the upper-left pixel
+    whole_image = True
 
     def __init__(self, boundary: Boundary) -> None:
         super().__init__()
         _check(boundary)
         self.boundary = boundary
+        self.periodic = boundary == "circular"
 
     def forward(self, lr: Tensor, kernel: Tensor, scale: int, noise_level: Tensor) -> Restored:
         if scale not in self.scales:

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from networks.base import RestorationNetwork
 from networks.ops.batch_norm import batch_norm
 from networks.ops.resize import pad_to_multiple
 from networks.restored import Restored
@@ -157,7 +158,7 @@ class ScaledUnit(nn.Module):
         return self.act(self.alpha * x + self.beta * self.body(x))
 
 
-class CooperativeNet(nn.Module):
+class CooperativeNet(RestorationNetwork):
     """Deblurring and super-resolving branch; the restored image is the input plus what both add.
 
     Input `lr` [B, 3, H, W], RGB about [0, 1], the low-resolution image enlarged bicubically to the target size; any

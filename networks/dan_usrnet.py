@@ -17,8 +17,9 @@ from math import gcd
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from networks.base import RestorationNetwork
 from networks.dan import DANEstimator, KernelBasis, check_positive
 from networks.restored import Restored
 from networks.usrnet import USRNet
@@ -28,7 +29,7 @@ RESTORER = {"n_iter": 6, "widths": (16, 32, 64, 64), "n_blocks": 2, "hyper_width
 ESTIMATOR = {"width": 32, "n_blocks": 5, "reduction": 16}
 
 
-class DANUSRNet(nn.Module):
+class DANUSRNet(RestorationNetwork):
     """USRNet with the kernel estimator of DAN, for one scale.
 
     Inputs `lr` [B, 3, h, w], about [0, 1], any size, and `noise_level` [B, 1, 1, 1], its standard deviation. Outputs
@@ -64,6 +65,7 @@ class DANUSRNet(nn.Module):
     """
 
     lr_sampling = USRNet.lr_sampling
+    periodic = whole_image = has_basis = True
 
     def __init__(
         self,
@@ -90,7 +92,7 @@ class DANUSRNet(nn.Module):
         )
         self.basis = KernelBasis(kernel_size, code_dim)
         self.restorer = USRNet(**merged("restorer", RESTORER, restorer))
-        self.scale, self.n_loops, self.kernel_size = scale, n_loops, kernel_size
+        self.scale, self.n_loops, self.kernel_size, self.kernel_side = scale, n_loops, kernel_size, kernel_size
         self.kernel_init, self.detach, self.supervise, self.head = kernel_init, detach, supervise, head
         self.size_multiple = 8 // gcd(8, scale)  # the restorer's network runs on the large image, in multiples of 8
         self.phase = phase
@@ -106,11 +108,11 @@ class DANUSRNet(nn.Module):
         self._phase = phase
 
     @property
-    def inputs(self) -> tuple[str, ...]:
+    def inputs(self) -> tuple[str, ...]:  # type: ignore[override]  # follows from the phase
         return ("lr", "noise_level") if self.phase == "joint" else ("lr", "noise_level", "kernel")
 
     @property
-    def outputs(self) -> tuple[str, ...]:
+    def outputs(self) -> tuple[str, ...]:  # type: ignore[override]
         if self.phase == "restorer":
             return ("sr",)
         estimates = ("sr", "kernel", "code") if self.head == "code" else ("sr", "kernel")
@@ -123,6 +125,9 @@ class DANUSRNet(nn.Module):
     def encode(self, kernels: Tensor) -> Tensor:
         """Codes [B, code_dim] of kernels [B, 1, k, k]: what the output `code` should be."""
         return self.basis.encode(kernels)
+
+    def with_known_kernel(self) -> USRNet:
+        return self.restorer
 
     def forward(self, lr: Tensor, noise_level: Tensor, kernel: Tensor | None = None) -> Restored:
         if self.phase == "joint":

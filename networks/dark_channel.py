@@ -16,8 +16,9 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from networks.base import RestorationNetwork
 from networks.ops.fourier import good_size, work_dtype
 from networks.ops.kernel_estimation import (
     clean_kernel,
@@ -150,7 +151,7 @@ def deconvolve(blurred: Tensor, kernel: Tensor, lambda_tv: float, lambda_l0: flo
     return restored
 
 
-class DarkChannel(nn.Module):
+class DarkChannel(RestorationNetwork):
     """Dark channel deblurring, then bicubic enlargement; image by image, no parameters.
 
     Input `lr` [B, C, h, w], C = 1 or 3, about [0, 1]. Outputs `kernel` [B, 1, k, k], the estimated kernel of `lr` (also
@@ -173,7 +174,7 @@ class DarkChannel(nn.Module):
 
     inputs = ("lr",)
     outputs = ("sr", "deblurred", "kernel")
-    size_multiple = 1
+    whole_image = True
 
     def __init__(
         self,
@@ -195,8 +196,12 @@ class DarkChannel(nn.Module):
             if not value >= 0:
                 raise ValueError(f"{name} is {value}, expected a weight of at least 0")
         self.scale, self.kernel_size = scale, kernel_size
+        self.kernel_side, self.smallest_side = kernel_size, 2 * kernel_size
         self.lambda_dark, self.lambda_grad = lambda_dark, lambda_grad
         self.lambda_tv, self.lambda_l0, self.weight_ring = lambda_tv, lambda_l0, weight_ring
+
+    def with_known_kernel(self) -> "DarkChannelDeconvolution":
+        return DarkChannelDeconvolution(self)
 
     @torch.no_grad()
     def forward(self, lr: Tensor) -> Restored:
@@ -216,3 +221,23 @@ class DarkChannel(nn.Module):
         )
         kernel = estimate_kernel(gray, self.kernel_size, self.lambda_dark, self.lambda_grad)
         return kernel, deconvolve(image, kernel, self.lambda_tv, self.lambda_l0, self.weight_ring)
+
+
+class DarkChannelDeconvolution(RestorationNetwork):
+    """The second half of `DarkChannel`: its deconvolution with a kernel [B, 1, k, k] that is known."""
+
+    inputs = ("lr", "kernel")
+    outputs = ("sr", "deblurred")
+    whole_image = True
+
+    def __init__(self, network: DarkChannel) -> None:
+        super().__init__()
+        self.scale = network.scale
+        self.options = (network.lambda_tv, network.lambda_l0, network.weight_ring)
+
+    def forward(self, lr: Tensor, kernel: Tensor) -> Restored:
+        with torch.autocast(lr.device.type, enabled=False):
+            pairs = zip(lr.to(work_dtype(lr)), kernel[:, 0], strict=True)
+            images = [deconvolve(image, of_image.cpu().double(), *self.options) for image, of_image in pairs]
+        deblurred = torch.stack(images).to(lr.dtype)
+        return Restored(sr=bicubic_resize(deblurred, self.scale), deblurred=deblurred)

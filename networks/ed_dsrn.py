@@ -16,18 +16,12 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from networks.base import RestorationNetwork
+from networks.ops.convolution import conv
 from networks.ops.resize import bicubic_resize, pad_to_multiple
 from networks.restored import Restored
 
 SLOPE = 0.2
-
-
-def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
-    """A convolution that divides the resolution by `stride`; weights N(0, 2/(k*k*C_out)) as in GFN's code."""
-    layer = nn.Conv2d(inputs, outputs, size, stride, size // 2)
-    nn.init.normal_(layer.weight, 0.0, (2 / (size * size * outputs)) ** 0.5)
-    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # bias is there: bias=True
-    return layer
 
 
 def act() -> nn.LeakyReLU:
@@ -64,7 +58,7 @@ def up_conv(inputs: int, outputs: int, size: int) -> nn.Sequential:
     return nn.Sequential(nn.ConvTranspose2d(inputs, outputs, size, 2, 1, output_padding=4 - size), act())
 
 
-class EDDSRN(nn.Module):
+class EDDSRN(RestorationNetwork):
     """ED-DSRN, and ED-SRN with `deblur_branch=False`.
 
     Input `lr` [B, 3, h, w] in [0, 1], any size (padded by repetition to a multiple of 8 inside). Output `sr`

@@ -12,14 +12,14 @@ exact if the blur is circular.
 """
 
 from itertools import product
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from networks.base import RestorationNetwork, Wrapped
 from networks.restored import Restored
 
-KEPT = ("inputs", "outputs", "size_multiple", "scale", "scales", "channels")
 NO_IMAGES = ("kernel", "scale", "noise_level")
 
 
@@ -66,7 +66,7 @@ def turn_kernel(kernel: Tensor, to: Orientation, offset: int = 0) -> Tensor:
     return F.pad(turned, [size for before in ahead for size in (before, 2 * offset - before)])
 
 
-class SelfEnsemble(nn.Module):
+class SelfEnsemble(Wrapped):
     """A network applied to the eight orientations of its input, the results turned back and averaged.
 
     Inputs and outputs as of `network`. `sr` and `deblurred` are means; other branches are those of the plain pass.
@@ -79,20 +79,14 @@ class SelfEnsemble(nn.Module):
             `kernel` only: nothing else tells them where the pixels lie.
     """
 
-    def __init__(self, network: nn.Module, decimated: bool = False) -> None:
-        super().__init__()
-        self.network = network
-        for name in KEPT:
-            if hasattr(network, name):
-                setattr(self, name, getattr(network, name))
-        self.kept: Literal["corner", "centre"] = "centre"
-        if getattr(network, "lr_sampling", None) == "corner" if "kernel" in network.inputs else decimated:  # type: ignore[operator]  # a tuple of str
-            self.kept = "corner"
+    def __init__(self, network: RestorationNetwork, decimated: bool = False) -> None:
+        super().__init__(network)
+        knows_kernel = "kernel" in network.inputs  # then it also knows where the pixels lie
+        self.corner = network.lr_sampling == "corner" if knows_kernel else decimated
 
     def forward(self, **fields: Any) -> Restored:
         result = self.network(**fields)
-        scale = fields.get("scale", getattr(self.network, "scale", 1))
-        offset = scale - 1 if self.kept == "corner" else 0
+        offset = fields.get("scale", self.scales[0]) - 1 if self.corner else 0
         for to in ORIENTATIONS[1:]:
             turned = {name: self._turned(name, value, to, offset) for name, value in fields.items()}
             found = self.network(**turned)

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.ed_dsrn import conv
+from networks.base import RestorationNetwork
+from networks.ops.convolution import conv
 from networks.ops.resize import bicubic_resize, pad_to_multiple
 from networks.restored import Restored
 
@@ -81,7 +82,7 @@ class SuperResolution(nn.Module):
         return self.conv2(self.blocks(first)) + first
 
 
-class GFN(nn.Module):
+class GFN(RestorationNetwork):
     """Gated fusion network.
 
     Input `lr` [B, 3, h, w] in [0, 1], any size. Output `sr` [B, 3, 4h, 4w] and `deblurred` [B, 3, h, w], both about
@@ -161,6 +162,10 @@ class GFN(nn.Module):
         if gate_init == "identity":
             nn.init.zeros_(last.weight)
             nn.init.constant_(last.bias, 1 / gate_recursions)  # type: ignore[arg-type]  # bias is there: bias=True
+
+    @property
+    def whole_image(self) -> bool:  # type: ignore[override]  # follows from `pad`
+        return self.pad == "official"  # it stretches images, by what depends on their size
 
     def fuse(self, x: Tensor, deblurring: Tensor, features: Tensor) -> Tensor:
         """The features the image is made of: `features` plus the `deblurring` ones, gated; both [B, width, h, w]."""

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from networks.base import RestorationNetwork
 from networks.ops.resize import bilinear_resize, bilinear_shrink, pad_to_multiple
 from networks.restored import Restored
 
@@ -70,7 +71,7 @@ class ConvLSTM(nn.Module):
         return cell, torch.tanh(cell) * torch.sigmoid(o)
 
 
-class SRN(nn.Module):
+class SRN(RestorationNetwork):
     """SRN-DeblurNet.
 
     Input `lr` [B, C, h, w] in [0, 1], any size: inside, it is continued by repetition at the bottom and right to a
@@ -132,7 +133,7 @@ class SRN(nn.Module):
         if resize not in ("half_pixel", "tf1"):
             raise ValueError(f"resize is {resize!r}, expected half_pixel or tf1")
         self.channels = channels
-        self.n_scales = n_scales
+        self.n_scales, self.coarse_to_fine = n_scales, n_scales > 1
         self.feedback = feedback
         self.resize = resize
         self.global_residual = global_residual

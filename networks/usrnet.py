@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from networks.base import RestorationNetwork
 from networks.ops.fourier import centre_at_origin, work_dtype
 from networks.ops.resize import pad_to_multiple
 from networks.restored import Restored
@@ -154,7 +155,7 @@ class Hyper(nn.Module):
         return F.softplus(raw) + 1e-6
 
 
-class USRNet(nn.Module):
+class USRNet(RestorationNetwork):
     """USRNet; the defaults have 17.016 M parameters, of which the prior shared by all iterations has all but 5,392.
 
     Inputs: `lr` [B, 3, h, w], about [0, 1], any size; `kernel` [B, 1, k, k] (or [B, 3, k, k]) of any size, sum 1;
@@ -179,6 +180,7 @@ class USRNet(nn.Module):
     scales = (1, 2, 3, 4)
     size_multiple = Prior.size_multiple
     lr_sampling = "corner"  # of each scale x scale block the model keeps the upper-left pixel
+    periodic = whole_image = True
 
     def __init__(
         self,

@@ -1,12 +1,10 @@
 """Degradation pipelines: callables that complete a `Batch` on its device.
 
-A pipeline states the `scale` between `hr` and `lr` and the batch fields it `provides`; the config check compares both
-with what the network and the loss ask for. One that starts from degraded files says `inputs = ("hr", "lr")`. Kernels
-come from a callable `keys -> [B, 1, k, k]` that the config chooses.
+A pipeline states what `datamodules.degradations.base` asks of it; the config check compares that with what the network
+and the loss ask for. Kernels come from a callable `keys -> [B, 1, k, k]` that the config chooses.
 """
 
 import inspect
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor
 
 from datamodules.batch import Batch, as_float
+from datamodules.degradations.base import Degradation, Kernels
 from datamodules.degradations.blur import Boundary, blur_decimate, convolve, convolve_separable
 from datamodules.degradations.kernels import gaussian_line
 from datamodules.degradations.keyed_random import uniform
@@ -26,8 +25,6 @@ from datamodules.degradations.noise import (
 )
 from datamodules.degradations.resample import bicubic_kernel, bicubic_resize
 
-Kernels = Callable[..., Tensor]  # [B] -> [B, 1, k, k]; with a parameter `point` they heed `Batch.point`
-
 
 def heeds_points(kernels: Kernels) -> bool:
     return "point" in inspect.signature(kernels).parameters
@@ -38,14 +35,7 @@ def draw(kernels: Kernels, batch: Batch) -> Tensor:
     return kernels(batch.key, point=batch.point) if heeds_points(kernels) else kernels(batch.key)
 
 
-def _scales(scale: int | Sequence[int]) -> list[int]:
-    scales = [scale] if isinstance(scale, int) else list(scale)
-    if not scales or min(scales) < 1:
-        raise ValueError(f"scale is {scale}, expected integers of at least 1")
-    return scales
-
-
-class EDDSRNDegradation:
+class EDDSRNDegradation(Degradation):
     """ED-DSRN's degradation: bicubic reduction first, then an isotropic Gaussian blur at low resolution.
 
     Fills `lr` = blur(lr_sharp), `lr_sharp` = bicubic(hr), `kernel`, `scale`. No noise, no clipping.
@@ -78,7 +68,7 @@ class EDDSRNDegradation:
             raise ValueError(f"sigma is {list(sigma)}, expected [low, high] with 0 < low <= high")
         if scale < 1 or kernel_size < 1:
             raise ValueError(f"scale is {scale} and kernel_size {kernel_size}, expected both at least 1")
-        self.scale = scale
+        super().__init__(scale)
         self.sigma = (float(sigma[0]), float(sigma[1]))
         self.kernel_size = kernel_size
         self.boundary: Boundary = boundary
@@ -98,7 +88,7 @@ class EDDSRNDegradation:
         return replace(batch, hr=hr, lr=lr, lr_sharp=lr_sharp, kernel=kernel, scale=self.scale)
 
 
-class ClassicalDegradation:
+class ClassicalDegradation(Degradation):
     """The classical model: blur, then reduction, then noise: y = (x * k) down + n.
 
     With the options of the configs it is the degradation of USRNet (circular blur, every s-th pixel), of DAN (reflected
@@ -119,8 +109,8 @@ class ClassicalDegradation:
         ValueError: for a scale or multiple below 1, a negative noise level, an unknown option.
     """
 
-    inputs = ("hr",)
     provides = ("hr", "lr", "kernel", "noise_level", "scale")
+    kernels: Kernels
 
     def __init__(
         self,
@@ -132,18 +122,13 @@ class ClassicalDegradation:
         storage: Literal["float", "eight_bit", "trunc8"] = "float",
         multiple: int = 1,
     ) -> None:
-        self.scales = _scales(scale)
+        super().__init__(scale, multiple)
         if noise != "usrnet" and not (isinstance(noise, int | float) and noise >= 0):
             raise ValueError(f"noise is {noise!r}, expected a standard deviation >= 0 on the [0, 1] scale, or usrnet")
         if reduction not in ("decimate", "bicubic"):
             raise ValueError(f"reduction is {reduction!r}, expected decimate or bicubic")
         if storage not in ("float", "eight_bit", "trunc8"):
             raise ValueError(f"storage is {storage!r}, expected float, eight_bit or trunc8")
-        # Sharp images have to be divisible by every scale that may be drawn.
-        self.scale = math.lcm(*self.scales)
-        if multiple < 1:
-            raise ValueError(f"multiple is {multiple}, expected at least 1")
-        self.multiple = math.lcm(self.scale, multiple)
         self.kernels, self.reduction, self.boundary = kernels, reduction, boundary
         self.has_points = heeds_points(kernels)
         self.noise, self.storage = noise, storage
@@ -168,7 +153,7 @@ class ClassicalDegradation:
         return replace(batch, hr=hr, lr=lr, kernel=kernel, noise_level=noise_level, scale=scale)
 
 
-class BicubicDegradation:
+class BicubicDegradation(Degradation):
     """Bicubic reduction alone, super-resolution without blur. Fills `lr`, `kernel`, `noise_level`, `scale`.
 
     `kernel` is the exact equivalent for blur and decimation (`resample.bicubic_kernel`), for non-blind methods.
@@ -182,12 +167,10 @@ class BicubicDegradation:
         ValueError: for a scale below 1, or a kernel size that does not hold the kernel of the largest.
     """
 
-    inputs = ("hr",)
     provides = ("hr", "lr", "kernel", "noise_level", "scale")
 
     def __init__(self, scale: int | Sequence[int] = 4, eight_bit: bool = False, kernel_size: int = 25) -> None:
-        self.scales = _scales(scale)
-        self.scale = math.lcm(*self.scales)
+        super().__init__(scale)
         self.eight_bit = eight_bit
         self.equivalents = {scale: bicubic_kernel(scale, kernel_size) for scale in self.scales}
 
@@ -204,7 +187,7 @@ class BicubicDegradation:
         return replace(batch, hr=hr, lr=lr, kernel=kernel, noise_level=noise_level, scale=scale)
 
 
-class CooperativeDegradation:
+class CooperativeDegradation(Degradation):
     """Cooperative-Learning Deblur-SR's inputs: reduced x1/4 and enlarged again, so that `lr` has the size of `hr`.
 
     With D the bicubic reduction, U the enlargement and B the blur, "old" is B(U(D(x))), "new" U(B(D(x))) with the
@@ -219,8 +202,8 @@ class CooperativeDegradation:
         boundary: of the blur.
     """
 
-    inputs = ("hr",)
     provides = ("hr", "lr", "lr_sharp", "kernel", "scale")
+    kernels: Kernels
 
     def __init__(
         self,
@@ -231,10 +214,9 @@ class CooperativeDegradation:
     ) -> None:
         if order not in ("old", "new", "released"):
             raise ValueError(f"order is {order!r}, expected old, new or released")
+        super().__init__(1, factor)
         self.kernels, self.order, self.factor, self.boundary = kernels, order, factor, boundary
         self.has_points = heeds_points(kernels)
-        self.scale = 1
-        self.multiple = factor
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Batch:
@@ -257,7 +239,7 @@ class CooperativeDegradation:
         return replace(batch, hr=hr, lr=lr, lr_sharp=lr_sharp, kernel=kernel, scale=1)
 
 
-class ReducedPairs:
+class ReducedPairs(Degradation):
     """Starts from pairs of sharp and blurred files of equal size, such as GOPRO, and reduces the blurred one.
 
     LR-GOPRO (`enlarge` off): `lr` = D(blurred), `lr_sharp` = D(sharp), both x1/`factor`; the published Cooperative data
@@ -273,9 +255,8 @@ class ReducedPairs:
     provides = ("hr", "lr", "lr_sharp", "scale")
 
     def __init__(self, factor: int = 4, enlarge: bool = False) -> None:
+        super().__init__(1 if enlarge else factor, factor)
         self.factor, self.enlarge = factor, enlarge
-        self.scale = 1 if enlarge else factor
-        self.multiple = factor
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Batch:

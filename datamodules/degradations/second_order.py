@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from datamodules.batch import Batch, as_float
+from datamodules.degradations.base import Degradation
 from datamodules.degradations.blur import convolve
 from datamodules.degradations.kernels import anisotropic_gaussian
 from datamodules.degradations.keyed_random import bits, integers, uniform
@@ -17,7 +18,7 @@ MODES = ("area", "bilinear", "bicubic")
 Range = Sequence[float]
 
 
-class SecondOrderDegradation:
+class SecondOrderDegradation(Degradation):
     """Real-ESRGAN's degradation, D(D(x)) with D(x) = JPEG(resize(x * k) + n), each round with parameters of its own.
 
     Kernels, noise levels and JPEG qualities are drawn for every sample. Factor and mode of the two resizes and the
@@ -52,7 +53,6 @@ class SecondOrderDegradation:
         ValueError: for a range that is empty or impossible, probabilities outside [0, 1] or that do not add up to 1.
     """
 
-    inputs = ("hr",)
     provides = ("hr", "lr", "scale")
 
     def __init__(
@@ -75,14 +75,13 @@ class SecondOrderDegradation:
         jpeg_quality2: Sequence[int] = (30, 95),
         jpeg_last_prob: float = 0.5,
     ) -> None:
-        if scale < 1:
-            raise ValueError(f"scale is {scale}, expected at least 1")
+        super().__init__(scale)
         if not (1 <= smallest_kernel <= kernel_size and smallest_kernel % 2 == 1 == kernel_size % 2):
             raise ValueError(
                 f"smallest_kernel is {smallest_kernel} and kernel_size {kernel_size}, expected odd numbers, "
                 "1 <= smallest_kernel <= kernel_size"
             )
-        self.scale, self.kernel_size, self.smallest_kernel = scale, kernel_size, smallest_kernel
+        self.kernel_size, self.smallest_kernel = kernel_size, smallest_kernel
         self.sigmas = [_range(name, value) for name, value in (("sigma", sigma), ("sigma2", sigma2))]
         self.noises = [_range(name, value, zero=True) for name, value in (("noise", noise), ("noise2", noise2))]
         self.resize_probs = [_shares("resize_prob", resize_prob), _shares("resize_prob2", resize_prob2)]
@@ -110,11 +109,11 @@ class SecondOrderDegradation:
         height, width = hr.shape[-2] // self.scale, hr.shape[-1] // self.scale
         # Every round has keys of its own, or both would draw the same noise.
         keys = bits(batch.key, "second_order/round", (2,))
-        x = convolve(hr, self.kernels(keys[:, 0], 0), "reflect")
+        x = convolve(hr, self.draw_blur(keys[:, 0], 0), "reflect")
         x = self._noisy(_resize(x, *self.resize(batch.group, 0, (hr.shape[-2], hr.shape[-1]))), keys[:, 0], 0)
         x = jpeg(x, sample_jpeg_quality(keys[:, 0], *self.qualities[0]))
 
-        x = convolve(x, self.kernels(keys[:, 1], 1), "reflect")
+        x = convolve(x, self.draw_blur(keys[:, 1], 1), "reflect")
         x = self._noisy(_resize(x, *self.resize(batch.group, 1, (height, width))), keys[:, 1], 1)
         quality = sample_jpeg_quality(keys[:, 1], *self.qualities[1])
         last = self.last_mode(batch.group)
@@ -124,7 +123,7 @@ class SecondOrderDegradation:
             x = to_eight_bit_levels(_resize(jpeg(x, quality), (height, width), last))
         return replace(batch, hr=hr, lr=x, scale=self.scale)
 
-    def kernels(self, keys: Tensor, turn: int) -> Tensor:
+    def draw_blur(self, keys: Tensor, turn: int) -> Tensor:
         """Kernels [B, 1, k, k] of round 0 or 1: Gaussians cut to their own odd side, or an impulse for no blur."""
         draws = uniform(keys, "second_order/blur", (5,))
         low, high = self.sigmas[turn]

@@ -1,10 +1,11 @@
 """The degradation of data that bring their own: none."""
 
 from datamodules.batch import Batch
+from datamodules.degradations.base import Degradation
 from datamodules.errors import InputError
 
 
-class AsStored:
+class AsStored(Degradation):
     """Leaves a batch of paired data as the files have it: `hr`, `lr` and `scale`, nothing else.
 
     Args:
@@ -15,7 +16,8 @@ class AsStored:
     provides = ("hr", "lr", "scale")
 
     def __init__(self, scale: int = 1) -> None:
-        self.scale = scale
+        super().__init__(scale)
+        self.file_scale = scale
 
     def __call__(self, batch: Batch) -> Batch:
         """Returns `batch`.

@@ -11,7 +11,6 @@ import tempfile
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from experiments.evaluate.suites import CONF
 from experiments.export.errors import ExportError
@@ -19,19 +18,20 @@ from experiments.export.exportable import Exportable, record
 from experiments.export.formats import write_onnx, write_program
 from experiments.restore.load import compose_model
 from lightning_modules.checkpoints.checkpoint import build_network
+from networks.base import RestorationNetwork
 
 
-def initial(model: str) -> nn.Module:
+def initial(model: str) -> RestorationNetwork:
     """A network as training would begin with it, in evaluation mode."""
     torch.manual_seed(0)
     network = build_network(compose_model(model, ["++degradation.scale=4"]), f"model={model}").eval()
     for name, buffer in network.named_buffers():
         if name.endswith(("running_mean", "running_var")):
             buffer.copy_(torch.rand_like(buffer) + 0.5)
-    if isinstance(basis := getattr(network, "basis", None), nn.Module):
-        side: int = basis.kernel_size  # type: ignore[assignment]  # no tensor
+    if network.has_basis:
+        side = network.kernel_side
         kernels = torch.rand(4 * side, side**2).softmax(1).view(-1, 1, side, side)
-        basis.fit(kernels, seed=0)  # type: ignore[operator]  # no tensor either
+        network.fit_basis(kernels, seed=0)
     return network
 
 

@@ -21,7 +21,6 @@ from experiments.restore import Restorer
 from experiments.restore.load import Loaded, compose_model
 from lightning_modules.checkpoints.checkpoint import build_network
 from lightning_modules.host_memory import resident
-from networks.cascade import scales_of
 
 GIB = 2**30
 
@@ -44,7 +43,7 @@ def main() -> None:
 
     torch.manual_seed(0)
     network = build_network(compose_model(args.model), args.model).eval()
-    restorer = Restorer(Loaded(args.model, lambda _: network, scales_of(network)), precision=args.precision)
+    restorer = Restorer(Loaded(args.model, lambda _: network, network.scales), precision=args.precision)
     scale = restorer.scales[-1]
     image = mirrored(*args.size)
     shape = (scale * image.shape[0], scale * image.shape[1], 3)

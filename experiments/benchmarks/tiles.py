@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from experiments.benchmarks.restore_memory import GIB, mirrored
 from experiments.restore import Restorer
@@ -26,10 +26,9 @@ from experiments.restore.receptive_field import alignment, up_to
 from experiments.restore.tiling import FEATHER, choose_tiling, spans
 from lightning_modules.checkpoints.checkpoint import build_network
 from lightning_modules.host_memory import resident
-from networks.cascade import scales_of, taken
-from networks.ensemble import KEPT
+from networks.base import RestorationNetwork, Wrapped
+from networks.cascade import taken
 from networks.restored import Restored
-from networks.srn import SRN
 
 # Name, overrides. EDSR enlarges by 2 here: by 4 one layer of it alone has 11.5 GB of activations.
 NETWORKS: dict[str, tuple[str, ...]] = {
@@ -47,15 +46,12 @@ NARROW: dict[str, tuple[str, ...]] = {
 VDSR_SCALE = 2
 
 
-class Scaled(nn.Module):
+class Scaled(Wrapped):
     """A network whose result is scaled to a mean of 0.5 and a standard deviation of 0.1."""
 
-    def __init__(self, network: nn.Module, mean: Tensor, gain: Tensor) -> None:
-        super().__init__()
-        self.network, self.mean, self.gain = network, mean, gain
-        for name in KEPT:
-            if hasattr(network, name):
-                setattr(self, name, getattr(network, name))
+    def __init__(self, network: RestorationNetwork, mean: Tensor, gain: Tensor) -> None:
+        super().__init__(network)
+        self.mean, self.gain = mean, gain
         self.outputs = ("sr",)
 
     def forward(self, **fields: Any) -> Restored:
@@ -64,24 +60,25 @@ class Scaled(nn.Module):
 
 
 @torch.no_grad()
-def scaled(network: nn.Module, scale: int, image: Tensor) -> nn.Module:
+def scaled(network: RestorationNetwork, scale: int, image: Tensor) -> RestorationNetwork:
     """The network with its result scaled by what it makes of the upper left of an image [3, H, W]."""
     fields = {"lr": image[None, :, :128, :128], "scale": scale}
-    if not isinstance(network, SRN):
+    if not network.coarse_to_fine:
         sr = network(**taken(network, fields)).sr
         return Scaled(network, sr.mean(), 0.1 / sr.std())
+    head: Any = network.head
     for _ in range(12):  # restored scale by scale, it cannot be wrapped; what is fed back depends on the scaling
         sr = network(fields["lr"]).sr
         gain = (0.1 / sr.std()).sqrt()
-        network.head.get_parameter("weight").mul_(gain)
-        network.head.get_parameter("bias").sub_(sr.mean()).mul_(gain).add_(0.5)
+        head.get_parameter("weight").mul_(gain)
+        head.get_parameter("bias").sub_(sr.mean()).mul_(gain).add_(0.5)
     return network
 
 
-def compare(network: nn.Module, image: Tensor, scale: int, tile: int, overlap: int | None) -> dict[str, Any]:
+def compare(network: RestorationNetwork, image: Tensor, scale: int, tile: int, overlap: int | None) -> dict[str, Any]:
     """Differences between the image [3, H, W] restored in tiles and as a whole; of both the result and the time."""
     height, width = image.shape[1:]
-    restorer = Restorer(Loaded("network", lambda _: network, scales_of(network)))
+    restorer = Restorer(Loaded("network", lambda _: network, network.scales))
     start = time.perf_counter()
     plain = restorer.restore(image, scale, tile=max(height, width)).sr
     middle = time.perf_counter()
@@ -116,7 +113,7 @@ def measure(name: str, size: tuple[int, int], narrow: bool) -> dict[str, Any]:
     torch.manual_seed(0)
     overrides = NARROW[name] if narrow else NETWORKS[name]
     network = build_network(compose_model(name, overrides), name).eval()
-    scale = VDSR_SCALE if name == "vdsr" else scales_of(network)[-1]
+    scale = VDSR_SCALE if name == "vdsr" else network.scales[-1]
     image = torch.from_numpy(mirrored(*size)).permute(2, 0, 1) / 255
     field = Restorer(Loaded(name, lambda _: network, (scale,))).field(scale)
     assert field is not None

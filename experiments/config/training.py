@@ -45,7 +45,7 @@ def _check_splits(cfg: DictConfig) -> None:
 
 
 def _check_patch(cfg: DictConfig, degradation: Any) -> None:
-    patch, scale = cfg.data.get("patch"), getattr(degradation, "multiple", getattr(degradation, "scale", 1))
+    patch, scale = cfg.data.get("patch"), degradation.multiple
     if patch is None:
         return
     if patch < 1 or patch % scale:
@@ -62,8 +62,9 @@ def check_inputs(cfg: DictConfig, degradation: Any) -> None:
     Raises:
         ConfigError: if they come from both or from neither.
     """
-    paired = "lr" in getattr(locate(cfg.data._target_), "provides", ())
-    starts_from_files = "lr" in getattr(degradation, "inputs", ("hr",))
+    datamodule: Any = locate(cfg.data._target_)
+    paired = "lr" in datamodule.provides
+    starts_from_files = "lr" in degradation.inputs
     if paired and not starts_from_files:
         raise ConfigError(
             f"degradation: {cfg.choices.degradation} makes its inputs from the sharp images and would ignore the "
@@ -82,7 +83,7 @@ def _check_protocols(cfg: DictConfig, degradation: Any) -> None:
     import hydra
 
     for protocol in hydra.utils.instantiate(cfg.protocol, _convert_="all").values():
-        for scale in getattr(degradation, "scales", [degradation.scale]):
+        for scale in degradation.scales:
             try:
                 protocol.at(scale)
             except ValueError as error:
@@ -108,9 +109,9 @@ def check_training(cfg: DictConfig) -> None:
     if mistake := scale_mistake(network, degradation):
         raise ConfigError(f"model: {mistake}")
     _check_patch(cfg, degradation)
-    if cfg.data.get("gray") and getattr(network, "channels", 3) != 1:
+    if cfg.data.get("gray") and network.channels != 1:
         raise ConfigError(f"data.gray: {name} as configured takes colour images: set data.gray=false")
-    if hasattr(network, "basis") and not hasattr(degradation, "kernels"):
+    if network.has_basis and degradation.kernels is None:
         raise ConfigError(
             f"model: {name} learns what kernels there are, degradation={cfg.choices.degradation} draws none: choose "
             "another degradation=, such as degradation=gaussian_21"
@@ -188,8 +189,8 @@ def _procedure(cfg: DictConfig, network: Any) -> Any:
 
 def scale_mistake(network: Any, degradation: Any) -> str | None:
     """What is wrong with the scales; a network that takes the scale as an input works at several."""
-    known = list(network.scales) if "scale" in network.inputs else [network.scale]
-    made = list(getattr(degradation, "scales", [degradation.scale]))
+    known = list(network.scales)
+    made = list(degradation.scales)
     if all(scale in known for scale in made) and ("scale" in network.inputs or len(made) == 1):
         return None
     return (

@@ -66,7 +66,7 @@ def on_data(
         degradation: the resolved config.
         metric_files: checksum of the file of each optional metric.
     """
-    scales = getattr(datamodule.degradation, "scales", [datamodule.scale])
+    scales = datamodule.degradation.scales
     return replace(
         record,
         dataset=datamodule.source.name,

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
 from datamodules.errors import InputError
 from experiments.config.errors import ConfigError
@@ -16,6 +15,7 @@ from experiments.evaluate.suites import compose, overridden_keys
 from experiments.results.records import EvaluationRecord
 from experiments.runtime.saved_config import renamed
 from lightning_modules.checkpoints.checkpoint import load_network, read_weights
+from networks.base import RestorationNetwork
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Candidate:
 
     folder: Path
     record: EvaluationRecord
-    network: Callable[[DictConfig], nn.Module]
+    network: Callable[[DictConfig], RestorationNetwork]
     saved: DictConfig | None = None
 
 
@@ -168,9 +168,9 @@ def _checkpoint(file: Path, folder: Path, cfg: DictConfig, saved: DictConfig | N
 
 
 def _weights(file: Path, label: str, folder: Path) -> Candidate:
-    built: dict[str, nn.Module] = {}
+    built: dict[str, RestorationNetwork] = {}
 
-    def network(cfg: DictConfig) -> nn.Module:
+    def network(cfg: DictConfig) -> RestorationNetwork:
         config = OmegaConf.to_yaml(cfg.model, resolve=True)
         if config not in built:
             built[config] = construct(cfg, "model").eval()
@@ -185,7 +185,7 @@ def _weights(file: Path, label: str, folder: Path) -> Candidate:
 def _without_weights(label: str, option: str, folder: Path, model: DictConfig | None = None) -> Candidate:
     """A model of conf/model/ that has nothing to load; `model` is its node where it is not that of the config."""
 
-    def network(cfg: DictConfig) -> nn.Module:
+    def network(cfg: DictConfig) -> RestorationNetwork:
         cfg = cfg.copy()
         if model is not None:
             cfg.model = model
@@ -193,7 +193,7 @@ def _without_weights(label: str, option: str, folder: Path, model: DictConfig | 
         follows = "scale" in cfg.model and OmegaConf.is_interpolation(cfg.model, "scale")
         if follows and "scale" not in cfg.degradation:
             cfg.model.scale = construct(cfg, "degradation").scale
-        found: nn.Module = construct(cfg, "model").eval()
+        found: RestorationNetwork = construct(cfg, "model").eval()
         if any(True for _ in found.parameters()):
             raise InputError(f"model={option} has weights to load: give run=FOLDER, ckpt=FILE or weights=FILE")
         return found
@@ -209,7 +209,7 @@ def _cascade(cfg: DictConfig, own: Path) -> Candidate:
         raise ConfigError(f"cascade: found {list(cfg.cascade)}, expected two: cascade=[FIRST,SECOND]")
     first, second = (_part(str(item), cfg, own) for item in cfg.cascade)
 
-    def network(cell: DictConfig) -> nn.Module:
+    def network(cell: DictConfig) -> RestorationNetwork:
         try:
             return Cascade(first.network(cell), second.network(cell)).eval()
         except ValueError as error:

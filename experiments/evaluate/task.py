@@ -10,7 +10,6 @@ from typing import Any
 import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
 from datamodules.distributed import broadcast, rank, rank_zero_first
 from datamodules.errors import InputError
@@ -190,9 +189,9 @@ def record_of(candidate: Candidate, cell: Cell, device: torch.device) -> Evaluat
 
 def module_of(candidate: Candidate, cell: Cell) -> RestorationModule:
     """The network of a cell with the protocols it is measured by."""
-    network: nn.Module = candidate.network(cell.cfg)
+    network = candidate.network(cell.cfg)
     if cell.cfg.self_ensemble:
-        reduction = getattr(data(cell).degradation, "reduction", None)
+        reduction = data(cell).degradation.reduction
         network = SelfEnsemble(network, decimated=reduction == "decimate")
     protocols = list(hydra.utils.instantiate(cell.cfg.protocol, _convert_="all").values())
     module = RestorationModule(network, protocols)

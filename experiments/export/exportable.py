@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from experiments.export.errors import ExportError
+from networks.base import RestorationNetwork
 
 TOLERANCE = 1e-4
 # Batch, height and width of the inputs of the check: odd; whole multiples of what the networks divide by; neither.
@@ -33,14 +34,12 @@ class Exportable(nn.Module):
         scale: of a network that takes it as an input; fixed from here on.
     """
 
-    def __init__(self, network: nn.Module, scale: int | None) -> None:
+    def __init__(self, network: RestorationNetwork, scale: int | None) -> None:
         super().__init__()
         self.network = network
-        all_inputs: Any = network.inputs
-        all_outputs: Any = network.outputs
-        self.settled = {"scale": scale} if "scale" in all_inputs else {}
-        self.inputs = tuple(name for name in all_inputs if name != "scale")
-        self.outputs = tuple(name for name in OUTPUTS if name in all_outputs)
+        self.settled = {"scale": scale} if "scale" in network.inputs else {}
+        self.inputs = tuple(name for name in network.inputs if name != "scale")
+        self.outputs = tuple(name for name in OUTPUTS if name in network.outputs)
         unknown = [name for name in self.inputs if name not in ("lr", "kernel", "noise_level")]
         if unknown:
             raise ExportError(f"takes {unknown[0]}, which is no property of a photograph")
@@ -63,10 +62,9 @@ class Exportable(nn.Module):
 
     def dimensions(self) -> dict[str, dict[int, Any]]:
         """The axes of the inputs that may have any length, by the names that they get."""
-        named: Any = self.network
         transforms = "kernel" in (*self.inputs, *self.outputs)
         # To torch an axis of length 1 is a case of its own.
-        least = max(SMALLEST_TRANSFORM, int(getattr(named, "kernel_size", 1))) if transforms else 2
+        least = max(SMALLEST_TRANSFORM, self.network.kernel_side) if transforms else 2
         batch, height, width = Dim("batch", min=1), Dim("height", min=least), Dim("width", min=least)
         found: dict[str, dict[int, Any]] = {
             "lr": {0: batch, 2: height, 3: width},

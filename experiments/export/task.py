@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 from torch.export import ExportedProgram
 
 from datamodules.errors import InputError
@@ -21,7 +20,7 @@ from experiments.export.errors import ExportError
 from experiments.export.exportable import Exportable, record
 from experiments.export.formats import VALUES, require_onnx, write_onnx, write_program, write_safetensors
 from lightning_modules.checkpoints.checkpoint import load_network, read_weights
-from networks.cascade import scales_of
+from networks.base import RestorationNetwork
 
 Format = Literal["safetensors", "onnx", "program"]
 ENDINGS: dict[Format, str] = {"safetensors": ".safetensors", "onnx": ".onnx", "program": ".pt2"}
@@ -37,7 +36,7 @@ class ExportedModel:
         recording: of the network, for any size; made once for all formats that need it.
     """
 
-    def __init__(self, network: nn.Module, about: dict[str, Any], folder: Path) -> None:
+    def __init__(self, network: RestorationNetwork, about: dict[str, Any], folder: Path) -> None:
         self.network, self.about, self.folder = network, about, folder
 
     @cached_property
@@ -141,13 +140,12 @@ def plain(label: str, file: Path) -> str:
     return label
 
 
-def described(network: nn.Module, about: dict[str, Any], file: Path | None) -> dict[str, Any]:
-    any_network: Any = network
+def described(network: RestorationNetwork, about: dict[str, Any], file: Path | None) -> dict[str, Any]:
     return {
         **about,
-        "scales": list(scales_of(network)),
-        "inputs": list(any_network.inputs),
-        "outputs": list(any_network.outputs),
+        "scales": list(network.scales),
+        "inputs": list(network.inputs),
+        "outputs": list(network.outputs),
         "values": VALUES,
         "source_sha256": checksum(file) if file else None,
     }

@@ -58,7 +58,7 @@ def run(cfg: DictConfig) -> None:
     datamodule.prepare_data()
     datamodule.setup("fit" if split == "train" else "test")
     crops = draw_crops(datamodule, split, cfg.images)
-    scales = "/".join(f"{scale}" for scale in getattr(datamodule.degradation, "scales", [datamodule.scale]))
+    scales = "/".join(f"{scale}" for scale in datamodule.degradation.scales)
     title = (
         f"{datamodule.source.name}, {split} split: degradation={cfg.choices.degradation}, scale {scales}, "
         f"patch {datamodule.patch}, seed {datamodule.seed}"

@@ -20,7 +20,6 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from pydantic import NonNegativeInt, PositiveInt
-from torch import nn
 
 from datamodules.errors import InputError
 from experiments.config.errors import ConfigError, did_you_mean, listing
@@ -30,7 +29,7 @@ from experiments.profile.table import NOTE, as_csv, heading, table
 from experiments.profile.worker import Phase, Spec
 from experiments.runtime.run_folder import describe, run_name, write_text
 from experiments.runtime.speed import settle
-from networks.cascade import scales_of
+from networks.base import RestorationNetwork
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +163,7 @@ def subject(cfg: DictConfig, options: dict[str, Any], train: bool) -> ProfiledMo
     return ProfiledModel(cfg.label, parameters, scale, spec, stages[-1] if stages else None)
 
 
-def on_meta(cfg: DictConfig) -> nn.Module:
+def on_meta(cfg: DictConfig) -> RestorationNetwork:
     """The network without memory for its parameters."""
     try:
         with torch.device("meta"):
@@ -176,8 +175,8 @@ def on_meta(cfg: DictConfig) -> nn.Module:
         raise
 
 
-def scale_for(label: str, network: nn.Module, scale: int) -> int:
-    known = scales_of(network)
+def scale_for(label: str, network: RestorationNetwork, scale: int) -> int:
+    known = network.scales
     if len(known) == 1:
         return known[0]
     if scale not in known:

@@ -24,9 +24,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from datamodules.batch import Batch, as_float, to_gray
 from datamodules.degradations.keyed_random import make_key
-from datamodules.degradations.stored import AsStored
 from lightning_modules.host_memory import resident
 from lightning_modules.restoration import RestorationModule
+from networks.base import RestorationNetwork
 
 KERNEL = 25  # side of a blur kernel where the recipe has none
 BASIS_KERNELS = 256  # enough for the shape of a kernel code, which is all that its cost depends on
@@ -123,8 +123,7 @@ def build(spec: Spec) -> tuple[RestorationModule, Any]:
         return hydra.utils.instantiate(spec.config[node], _convert_="all") if spec.config[node] else None
 
     network, degradation = made("model"), made("degradation")
-    basis = getattr(network, "basis", None)
-    if basis is not None and not basis.fitted:
+    if network.has_basis and not network.basis.fitted:
         network.fit_basis(degradation.kernels(_keys(spec.seed, BASIS_KERNELS)), spec.seed)
     module = hydra.utils.instantiate(procedure, _convert_="all")(
         network,
@@ -145,8 +144,8 @@ def training_batch(spec: Spec, degradation: Any, count: int) -> Batch:
     hr = torch.randint(256, (count, 3, spec.patch, spec.patch), dtype=torch.uint8)
     names = [str(i) for i in range(count)]
     batch = Batch(hr=hr, name=names, index=torch.arange(count), key=_keys(spec.seed, count))
-    if "lr" in getattr(degradation, "inputs", ("hr",)):  # it starts from pairs of files
-        step = degradation.scale if isinstance(degradation, AsStored) else 1
+    if "lr" in degradation.inputs:  # it starts from pairs of files
+        step = degradation.file_scale
         batch = replace(batch, hr=as_float(hr), lr=as_float(hr[..., ::step, ::step]), scale=step)
     moved: dict[str, Any] = {name: x.to(spec.device) for name, x in vars(batch).items() if isinstance(x, Tensor)}
     batch = degradation(replace(batch, **moved))
@@ -168,11 +167,10 @@ def forward_batch(spec: Spec, like: Batch) -> Batch:
     )
 
 
-def count_macs(network: nn.Module, batch: Batch) -> int:
+def count_macs(network: RestorationNetwork, batch: Batch) -> int:
     """Half the floating-point operations that torch counts: those of convolutions and matrix products."""
-    names: Any = network.inputs
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(**{name: getattr(batch, name) for name in names})
+        network(**{name: getattr(batch, name) for name in network.inputs})
     return counter.get_total_flops() // 2
 
 

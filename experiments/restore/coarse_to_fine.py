@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from experiments.restore.image_buffer import Image, Picture
 from experiments.restore.scratch_array import scratch_array
 from experiments.restore.tiling import Joined, Span, Tiling, in_batches, spans
+from networks.base import RestorationNetwork
 from networks.ops.resize import bilinear_shrink
 from networks.restored import Restored
 from networks.srn import SRN
@@ -56,11 +57,9 @@ class Step(nn.Module):
         return estimate.reshape(blurred.shape), handed_on.reshape(n_images, -1, h // 4, w // 4)
 
 
-class OneScale(nn.Module):
+class OneScale(RestorationNetwork):
     """A network for measuring how far one scale looks: what the coarser scale hands on lies where the image lies."""
 
-    inputs = ("lr",)
-    outputs = ("sr",)
     scale = 1
 
     def __init__(self, network: SRN) -> None:

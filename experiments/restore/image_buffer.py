@@ -1,5 +1,6 @@
 """Images as callers have them, integer arrays or float tensors, and their way to a network and back."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,27 @@ from datamodules.errors import InputError
 Image = Tensor | np.ndarray
 LINES = 128  # written at a time: of large images a row of tiles is large
 LARGEST = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
+GRAY = (0.299, 0.587, 0.114)  # BT.601; with sum 1, so that gray stays what it is
+
+
+@dataclass
+class Restoration:
+    """What was made of an image.
+
+    Attributes:
+        sr: the restored image, `scale` times as large; an array of the type of the image if that was an array, rounded,
+            else a float tensor [C, H, W] clamped to [0, 1].
+        deblurred: the deblurred image of the input's size, of the same kind, where the network returns one.
+        kernel: the kernel [k, k], sum 1, that was given or estimated.
+        scale: of the enlargement.
+        notes: what was assumed or approximated, a sentence each.
+    """
+
+    sr: Image
+    scale: int
+    deblurred: Image | None = None
+    kernel: Tensor | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 class Picture:
@@ -120,3 +142,18 @@ def write(target: Image, top: int, values: Tensor) -> None:
             continue
         levels = (lines * LARGEST[target.dtype]).round().numpy().astype(target.dtype)
         target[rows] = levels.transpose(1, 2, 0) if target.ndim == 3 else levels[0]
+
+
+def as_input(images: Tensor, device: torch.device, takes_gray: bool) -> Tensor:
+    """Images [B, C, h, w] as a network wants them, which takes gray ones or colour alone."""
+    images = images.to(device)
+    if images.shape[1] == 1 and not takes_gray:
+        images = images.expand(-1, 3, -1, -1)
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def with_channels(values: Tensor, channels: int) -> Tensor:
+    """The luma of a colour result [3, h, w] where the image was gray."""
+    if len(values) == channels:
+        return values
+    return torch.einsum("chw,c->hw", values.float(), values.new_tensor(GRAY, dtype=torch.float32))[None]

@@ -11,7 +11,6 @@ import hydra
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
-from torch import nn
 
 from datamodules.errors import InputError
 from experiments import job  # noqa: F401  # registers what the configs refer to
@@ -19,7 +18,8 @@ from experiments.config.errors import ConfigError, explain_hydra_error
 from experiments.evaluate.models import chosen_checkpoint
 from experiments.evaluate.suites import CONF
 from lightning_modules.checkpoints.checkpoint import build_network, load_network, read_weights
-from networks.cascade import Cascade, scales_of
+from networks.base import RestorationNetwork
+from networks.cascade import Cascade
 
 _lock = threading.Lock()  # Hydra's state is global
 SCALES = (1, 2, 3, 4)  # offered by models without weights that enlarge by any factor
@@ -36,7 +36,7 @@ class Loaded:
     """
 
     name: str
-    network: Callable[[int], nn.Module]
+    network: Callable[[int], RestorationNetwork]
     scales: tuple[int, ...]
 
 
@@ -81,27 +81,27 @@ def _loaded(file: Path, name: str | None = None) -> Loaded:
             ) from error
         raise
     label = str(checkpoint["config"].get("label", type(network).__name__))
-    return Loaded(name or label, lambda _: network, scales_of(network))
+    return Loaded(name or label, lambda _: network, network.scales)
 
 
 def _weights(file: Path, model: str | Mapping[str, Any], overrides: Sequence[str]) -> Loaded:
     name, config = _config(model, overrides)
     network = build_network(config, f"model={name}").eval()
     read_weights(network, file)
-    return Loaded(name, lambda _: network, scales_of(network))
+    return Loaded(name, lambda _: network, network.scales)
 
 
 def _without_weights(model: str | Mapping[str, Any], overrides: Sequence[str]) -> Loaded:
     name, config = _config(model, overrides)
 
-    def network(scale: int) -> nn.Module:
+    def network(scale: int) -> RestorationNetwork:
         of_scale = {**config, "scale": scale} if "scale" in config else config
         built = build_network(of_scale, f"model={name}").eval()
         if any(True for _ in built.parameters()):
             raise InputError(f"model={name} has weights to load: give a run folder, a checkpoint or a file of weights")
         return built
 
-    found = scales_of(network(1)) if "scale" not in config else SCALES
+    found = network(1).scales if "scale" not in config else SCALES
     network(found[0])
     return Loaded(name, network, found)
 
@@ -113,7 +113,7 @@ def _cascade(items: Sequence[str], use: str | None) -> Loaded:
     # The one that enlarges settles the scale; the other one works at scale 1.
     after = second.scales == (1,) and first.scales != (1,)
 
-    def network(scale: int) -> nn.Module:
+    def network(scale: int) -> RestorationNetwork:
         try:
             return Cascade(first.network(scale if after else 1), second.network(1 if after else scale)).eval()
         except ValueError as error:

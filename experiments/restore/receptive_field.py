@@ -5,11 +5,10 @@ it: the result is a property of the network's structure, whatever its weights.
 """
 
 import math
-from typing import Any
 
 import torch
-from torch import nn
 
+from networks.base import RestorationNetwork
 from networks.cascade import taken
 
 WIDTH = 8  # of the strip that is looked at, at least: the field along it does not depend on it
@@ -21,7 +20,7 @@ def up_to(value: float, align: int) -> int:
 
 
 @torch.inference_mode()
-def receptive_field(network: nn.Module, scale: int, limit: int = 512) -> int | None:
+def receptive_field(network: RestorationNetwork, scale: int, limit: int = 512) -> int | None:
     """How many pixels of the input around a pixel of the result, on every side, it depends on at most.
 
     The network is applied to a strip in which one block of `size_multiple` rows is NaN, along both axes. The answer is
@@ -36,27 +35,25 @@ def receptive_field(network: nn.Module, scale: int, limit: int = 512) -> int | N
     Returns:
         None if it is larger than `limit`, or the whole image.
     """
-    named: Any = network
     # A network for several scales counts its size_multiple in pixels of the result.
     align = alignment(network, scale)
     length = up_to(4 * limit + align, align)  # also seen is what lies beyond a gap
     reached = 0
     for axis in (-2, -1):
-        found = _reach(named, scale, axis, align, length)
+        found = _reach(network, scale, axis, align, length)
         if found is None:
             return None
         reached = max(reached, up_to(found, align))
     return reached if reached <= limit else None
 
 
-def alignment(network: nn.Module, scale: int) -> int:
+def alignment(network: RestorationNetwork, scale: int) -> int:
     """Tiles that begin at multiples of this see the image as the network does when it sees all of it."""
-    named: Any = network
-    size_multiple = int(named.size_multiple)
-    return size_multiple // math.gcd(size_multiple, scale) if "scale" in named.inputs else size_multiple
+    size_multiple = network.size_multiple
+    return size_multiple // math.gcd(size_multiple, scale) if "scale" in network.inputs else size_multiple
 
 
-def _reach(network: Any, scale: int, axis: int, align: int, length: int) -> int | None:
+def _reach(network: RestorationNetwork, scale: int, axis: int, align: int, length: int) -> int | None:
     """How far NaN got along a strip, in pixels of the input; None if it got to an end."""
     width = up_to(WIDTH, align)
     shape = (1, 3, length, width) if axis == -2 else (1, 3, width, length)

@@ -2,26 +2,24 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Literal, TypeGuard
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from datamodules.errors import InputError
 from experiments.restore.adapt import (
     estimated_side,
     for_photographs,
-    looks_at_all,
     place_kernel,
+    sees_whole_image,
     smallest_side,
-    takes_gray,
     with_given_kernel,
 )
 from experiments.restore.arguments import checked_fields, checked_scale, choose_device
 from experiments.restore.coarse_to_fine import OneScale, Step, restore_by_scales
-from experiments.restore.image_buffer import Image, Picture
+from experiments.restore.image_buffer import Image, Picture, Restoration, as_input, with_channels
 from experiments.restore.load import Loaded, Source, load
 from experiments.restore.receptive_field import alignment, receptive_field, up_to
 from experiments.restore.tiling import (
@@ -36,33 +34,13 @@ from experiments.restore.tiling import (
     whole,
 )
 from experiments.runtime.out_of_memory import shortage
+from networks.base import RestorationNetwork
 from networks.cascade import taken
 from networks.ensemble import SelfEnsemble
 from networks.restored import Restored
 from networks.srn import SRN
 
 Precision = Literal["32", "bf16"]
-GRAY = (0.299, 0.587, 0.114)  # BT.601; with sum 1, so that gray stays what it is
-
-
-@dataclass
-class Restoration:
-    """What was made of an image.
-
-    Attributes:
-        sr: the restored image, `scale` times as large; an array of the type of the image if that was an array, rounded,
-            else a float tensor [C, H, W] clamped to [0, 1].
-        deblurred: the deblurred image of the input's size, of the same kind, where the network returns one.
-        kernel: the kernel [k, k], sum 1, that was given or estimated.
-        scale: of the enlargement.
-        notes: what was assumed or approximated, a sentence each.
-    """
-
-    sr: Image
-    scale: int
-    deblurred: Image | None = None
-    kernel: Tensor | None = None
-    notes: list[str] = field(default_factory=list)
 
 
 class Restorer:
@@ -87,10 +65,10 @@ class Restorer:
         self.precision, self.self_ensemble = precision, self_ensemble
         self.name, self.scales = loaded.name, loaded.scales
         self._make = loaded.network
-        self._networks: dict[int, nn.Module] = {}
+        self._networks: dict[int, RestorationNetwork] = {}
         self._seen: dict[int, int | None] = {}
-        any_scale: Any = self._network(self.scales[0])
-        self.inputs: tuple[str, ...] = tuple(any_scale.inputs)
+        any_scale = self._network(self.scales[0])
+        self.inputs = any_scale.inputs
         self.needs_kernel = "kernel" in self.inputs
         self.estimates_kernel = "kernel" in any_scale.outputs and not self.needs_kernel
         self.deblurs = "deblurred" in any_scale.outputs
@@ -127,7 +105,7 @@ class Restorer:
         """
         return cls(load(source, model, overrides, use), device, precision, self_ensemble)
 
-    def _network(self, scale: int) -> nn.Module:
+    def _network(self, scale: int) -> RestorationNetwork:
         if scale not in self._networks:
             network = for_photographs(self._make(scale)).eval().to(self.device)
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a documented overload
@@ -175,7 +153,7 @@ class Restorer:
         network = self._network(scale)
         result = Restoration(out if out is not None else picture.like(scale), scale, notes=notes)
         result.kernel = fields.get("kernel")
-        if result.kernel is not None and getattr(network, "lr_sampling", None) == "corner":
+        if result.kernel is not None and network.lr_sampling == "corner":
             fields["kernel"] = place_kernel(result.kernel, scale)
         self._continue(picture, network, scale, notes)
 
@@ -183,7 +161,7 @@ class Restorer:
         tiling = choose_tiling(
             picture.size, scale, alignment(network, scale), lambda: self.field(scale), side, tile, overlap
         )
-        placed = self.estimates_kernel and getattr(network, "lr_sampling", None) == "corner"
+        placed = self.estimates_kernel and network.lr_sampling == "corner"
         later = with_given_kernel(network) if tiling or placed else None
         if later:
             size = max(tiling.tile if tiling else max(picture.size), smallest_side(network))
@@ -197,7 +175,7 @@ class Restorer:
             # Trained on kernels that lie about the upper-left pixel, the loop takes that for the middle of a block.
             moved = place_kernel(result.kernel, scale) if placed else result.kernel
             network, fields = later, {**fields, "kernel": moved, "scale": scale}
-        elif tiling and any(with_given_kernel(part) for part in network.modules()):  # of a cascade
+        elif tiling and any(part.with_known_kernel() for part in network.parts()):  # of a cascade
             notes.append("Every tile estimates a kernel of its own.")
         if tiling and not tiling.exact:
             notes.append(self._approximation(tiling, scale))
@@ -209,7 +187,7 @@ class Restorer:
             self._restore_parts(network, picture, fields, tiling, batch, progress, result)
         return result
 
-    def _continue(self, picture: Picture, network: nn.Module, scale: int, notes: list[str]) -> None:
+    def _continue(self, picture: Picture, network: RestorationNetwork, scale: int, notes: list[str]) -> None:
         """Repeat the last row and column of an image that is too small for the network."""
         align, least = alignment(network, scale), smallest_side(network)
         if min(picture.size) < least:
@@ -229,12 +207,12 @@ class Restorer:
             network = self._network(scale)
             if self._by_scales(network):
                 network = OneScale(network)
-            self._seen[scale] = None if looks_at_all(network) else receptive_field(network, scale, LARGEST_MARGIN)
+            self._seen[scale] = None if sees_whole_image(network) else receptive_field(network, scale, LARGEST_MARGIN)
         return self._seen[scale]
 
-    def _by_scales(self, network: nn.Module) -> TypeGuard[SRN]:
+    def _by_scales(self, network: RestorationNetwork) -> TypeGuard[SRN]:
         """Whether the network is restored scale by scale where the image is cut."""
-        return isinstance(network, SRN) and network.n_scales > 1 and not self.self_ensemble
+        return network.coarse_to_fine and not self.self_ensemble
 
     def _approximation(self, tiling: Tiling, scale: int) -> str:
         field = self.field(scale)
@@ -249,7 +227,7 @@ class Restorer:
 
     def _restore_parts(
         self,
-        network: nn.Module,
+        network: RestorationNetwork,
         picture: Picture,
         fields: Mapping[str, Any],
         tiling: Tiling | None,
@@ -261,7 +239,7 @@ class Restorer:
         rows = spans(picture.height, tiling) if tiling else [whole(picture.height)]
         columns = spans(picture.width, tiling) if tiling else [whole(picture.width)]
         joined = [Joined(result.sr, result.scale, picture.width, picture.channels)]
-        if "deblurred" in network.outputs:  # type: ignore[operator]  # a tuple of str
+        if "deblurred" in network.outputs:
             result.deblurred = picture.like(1)
             joined.append(Joined(result.deblurred, 1, picture.width, picture.channels))
         if self.self_ensemble:
@@ -277,7 +255,7 @@ class Restorer:
                 for one, images in zip(joined, (restored.sr, restored.deblurred), strict=False):
                     assert images is not None
                     for column, values in zip(group, images, strict=True):
-                        one.add(self._channels(values, picture.channels), row, column)
+                        one.add(with_channels(values, picture.channels), row, column)
                 done += len(group)
                 if progress:
                     progress(done, len(rows) * len(columns))
@@ -285,11 +263,11 @@ class Restorer:
                 one.finish_row(row)
 
     def _apply(
-        self, network: nn.Module, picture: Picture, row: Span, group: Sequence[Span], fields: Mapping[str, Any]
+        self, network: RestorationNetwork, picture: Picture, row: Span, group: Sequence[Span], fields: Mapping[str, Any]
     ) -> Restored:
         """The network's result of tiles of equal size, those of `group` in a row."""
         parts = [picture.part(slice(row.start, row.stop), slice(one.start, one.stop)) for one in group]
-        lr = self._input(torch.stack(parts), takes_gray(network))
+        lr = as_input(torch.stack(parts), self.device, network.takes_gray)
         given: dict[str, Any] = {"lr": lr, "scale": fields.get("scale")}
         if "kernel" in fields:
             given["kernel"] = fields["kernel"].to(lr).expand(len(lr), 1, -1, -1)
@@ -300,17 +278,10 @@ class Restorer:
 
     def _run_step(self, step: Step, blurred: Tensor, carried: Tensor | None) -> tuple[Tensor, Tensor]:
         """One scale of SRN for `restore_by_scales`."""
-        lr = self._input(blurred, step.network.channels == 1)
+        lr = as_input(blurred, self.device, step.network.takes_gray)
         with self._inference(lr):
             estimates, handed_on = step(lr, None if carried is None else carried.to(self.device))
-        return torch.stack([self._channels(values, blurred.shape[1]) for values in estimates]), handed_on
-
-    def _input(self, images: Tensor, takes_gray: bool) -> Tensor:
-        """Images [B, C, h, w] as the network wants them."""
-        images = images.to(self.device)
-        if images.shape[1] == 1 and not takes_gray:
-            images = images.expand(-1, 3, -1, -1)
-        return images.contiguous(memory_format=torch.channels_last)
+        return torch.stack([with_channels(values, blurred.shape[1]) for values in estimates]), handed_on
 
     @contextmanager
     def _inference(self, lr: Tensor) -> Iterator[None]:
@@ -326,10 +297,3 @@ class Restorer:
                 raise
             size = f"{len(lr)} of {lr.shape[3]}x{lr.shape[2]} pixels"
             raise InputError(f"out of memory ({reason}) on {size}: give a smaller tile= or batch=") from error
-
-    @staticmethod
-    def _channels(values: Tensor, channels: int) -> Tensor:
-        """The luma of a colour result [3, h, w] where the image was gray."""
-        if len(values) == channels:
-            return values
-        return torch.einsum("chw,c->hw", values.float(), values.new_tensor(GRAY, dtype=torch.float32))[None]

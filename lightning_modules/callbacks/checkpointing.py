@@ -74,10 +74,10 @@ class LastAndBest(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.validated = not trainer.sanity_checking
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if self.validated and self.monitor in trainer.callback_metrics:
             score = float(trainer.callback_metrics[self.monitor])
-            stage = getattr(pl_module, "stage", None)
+            stage = pl_module.stage
             if score > self.best_score or stage != self.stage:
                 self.best_score, self.stage = score, stage
                 trainer.save_checkpoint(self.best, weights_only=False)  # as last.ckpt

@@ -47,8 +47,7 @@ class StopEarly(EarlyStopping):
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        stages = getattr(pl_module, "stages", None)
-        if stages is None or pl_module.stage == list(stages)[-1]:
+        if pl_module.in_last_stage:
             super().on_validation_end(trainer, pl_module)
         if trainer.should_stop:
             rank_zero_only(log.info)("no better %s in %d validations: stopping", self.monitor, self.wait_count)

@@ -44,8 +44,8 @@ class EpochLog(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.validated = not trainer.sanity_checking
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._report(trainer, getattr(pl_module, "stage", None))
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._report(trainer, pl_module.stage)
         self._begin()
 
     @rank_zero_only

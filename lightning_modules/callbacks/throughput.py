@@ -117,7 +117,7 @@ class Throughput(pl.Callback):
         self.logged_step = -1
         self.training = False
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         if stage == "fit":
             self.trainer, self.module = trainer, pl_module
             self.device = trainer.strategy.root_device
@@ -176,7 +176,7 @@ class Throughput(pl.Callback):
 
     def _count(self, begins: bool) -> None:
         """Count the operations of the first step of each stage, of the real one: it is what it is at any resumption."""
-        stage = getattr(self.module, "stage", None)
+        stage = self.module.stage
         if begins and stage != self.counted_stage:
             self.counted_stage = stage
             torch.compiler.set_stance("force_eager")  # compiled code shows the counter nothing

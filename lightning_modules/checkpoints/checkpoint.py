@@ -19,6 +19,7 @@ from torch import nn
 from datamodules.errors import InputError, folder_vanished, worker_death
 from lightning_modules.checkpoints.matconvnet import read_parameters
 from lightning_modules.checkpoints.safetensors import SUFFIX, read_tensors
+from networks.base import RestorationNetwork
 
 PREFIX = "network."
 
@@ -101,7 +102,7 @@ def _read_exported(path: Path) -> dict[str, Any]:
     return {"state_dict": {PREFIX + name: value for name, value in tensors.items()}, "config": about}
 
 
-def build_network(model: dict[str, Any], where: str) -> nn.Module:
+def build_network(model: dict[str, Any], where: str) -> RestorationNetwork:
     """Instantiate a model config; all its targets lie in `networks`, for a checkpoint must not call anything else.
 
     Raises:
@@ -118,7 +119,7 @@ def build_network(model: dict[str, Any], where: str) -> nn.Module:
         cause = error.__cause__ or error
         reason = (str(cause).splitlines() or [type(cause).__name__])[0]
         raise InputError(f"{where}: cannot build {model.get('_target_')}: {reason}") from error
-    if not isinstance(network, nn.Module):
+    if not isinstance(network, RestorationNetwork):
         raise InputError(f"{where}: model config makes a {type(network).__name__}, expected a network")
     return network
 
@@ -229,7 +230,7 @@ def _read_file(path: Path) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+def load_network(path: Path) -> tuple[RestorationNetwork, dict[str, Any]]:
     """Rebuild the trained network of a checkpoint, in evaluation mode on the CPU, and return it with the checkpoint.
 
     Raises:

@@ -12,6 +12,7 @@ bicubically.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from networks.base import RestorationNetwork
 from networks.ops.resize import bicubic_resize
 from networks.restored import Restored
 
@@ -32,7 +33,7 @@ def caffe_xavier(layer: nn.Conv2d) -> nn.Conv2d:
     return layer
 
 
-class DeblurCNN(nn.Module):
+class DeblurCNN(RestorationNetwork):
     """DeblurCNN L15; 2,256,195 parameters, all in `layers`.
 
     Input `lr` [B, 3, h, w], RGB in [0, 1], any size. With `scale=1` the output `sr` [B, 3, h, w] is the deblurred

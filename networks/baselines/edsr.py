@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from networks.base import RestorationNetwork
 from networks.restored import Restored
 
 MEAN = (0.4488, 0.4371, 0.4040)  # R, G, B of DIV2K
@@ -39,7 +40,7 @@ class ResidualBlock(nn.Module):
         return x + self.body(x) * self.scaling
 
 
-class EDSR(nn.Module):
+class EDSR(RestorationNetwork):
     """EDSR; for x4 43,089,923 parameters. EDSR-baseline is width 64, n_blocks 16, residual_scaling 1: 1,517,571.
 
     Input `lr` [B, 3, h, w] in [0, 1], any size. Output `sr` [B, 3, scale*h, scale*w], about [0, 1].

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from networks.base import RestorationNetwork
 from networks.ops.luma import luma, replace_luma
 from networks.ops.resize import bicubic_resize
 from networks.restored import Restored
@@ -59,7 +60,7 @@ class Level(nn.Module):
         return x, y + self.residual(x)
 
 
-class LapSRN(nn.Module):
+class LapSRN(RestorationNetwork):
     """LapSRN; for x4 814,242 parameters, 870,112 in the form of the port.
 
     Input `lr` [B, C, h, w], about [0, 1], any size, C = 3 (RGB) or 1 (luma in studio range, see `networks.ops.luma`).

@@ -11,6 +11,7 @@ Figures measured with it are figures of this stand-in and must say so.
 
 from torch import Tensor, nn
 
+from networks.base import RestorationNetwork
 from networks.restored import Restored
 
 
@@ -18,7 +19,7 @@ def normalised(layer: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
     return [layer, nn.BatchNorm2d(layer.out_channels), nn.ReLU(inplace=True)]
 
 
-class SCGANStandIn(nn.Module):
+class SCGANStandIn(RestorationNetwork):
     """Stand-in for SCGAN's generator, x4; 1,139,651 parameters.
 
     Input `lr` [B, 3, h, w] in [0, 1], any size. Output `sr` [B, 3, 4h, 4w] in [0, 1].

@@ -11,6 +11,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from networks.base import RestorationNetwork
 from networks.ops.resize import bicubic_resize
 from networks.restored import Restored
 
@@ -48,7 +49,7 @@ class ResidualBlock(nn.Module):
         return x + self.body(x)
 
 
-class SRResNet(nn.Module):
+class SRResNet(RestorationNetwork):
     """SRResNet; 1,549,462 parameters, 1,546,752 in the form of the port.
 
     Input `lr` [B, 3, h, w] in [0, 1], any size. Output `sr` [B, 3, 4h, 4w], about [0, 1].

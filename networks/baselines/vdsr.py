@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from networks.base import RestorationNetwork
 from networks.ops.luma import luma, replace_luma
 from networks.ops.resize import bicubic_resize
 from networks.restored import Restored
@@ -25,7 +26,7 @@ def conv(inputs: int, outputs: int, bias: bool) -> nn.Conv2d:
     return layer
 
 
-class VDSR(nn.Module):
+class VDSR(RestorationNetwork):
     """VDSR; 664,704 parameters, 665,921 with biases.
 
     Inputs: `lr` [B, C, h, w], about [0, 1], any size, C = 3 (RGB) or 1 (luma in studio range, see `networks.ops.luma`);

@@ -4,11 +4,11 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import nn
 
 from experiments.evaluate.suites import CONF
 from experiments.restore.load import compose_model
 from lightning_modules.checkpoints.checkpoint import build_network
+from networks.base import RestorationNetwork
 
 # Options that make a network small, by its class.
 TINY: dict[str, dict[str, Any]] = {
@@ -42,11 +42,11 @@ def tiny_config(option: str) -> dict[str, Any]:
     return {**config, **TINY.get(config["_target_"].rpartition(".")[2], {})}
 
 
-def tiny(option: str) -> nn.Module:
+def tiny(option: str) -> RestorationNetwork:
     """Initial weights, the same in every call."""
     torch.manual_seed(0)
-    network: Any = build_network(tiny_config(option), option).eval()
-    if hasattr(network, "fit_basis"):
+    network = build_network(tiny_config(option), option).eval()
+    if network.has_basis:
         network.fit_basis(torch.rand(8, 1, 9, 9).softmax(-1) / 9, seed=0)
     return network
 

@@ -18,6 +18,7 @@ from lightning_modules.gan import GANModule, discriminator_loss, generator_loss
 from lightning_modules.losses.multi_branch import MultiBranchLoss
 from lightning_modules.metrics.protocol import Protocol
 from lightning_modules.optim.schedules import multistep
+from networks.base import RestorationNetwork
 from networks.discriminators import Discriminator96
 from networks.restored import Restored
 
@@ -25,7 +26,7 @@ BATCHES = 3
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
 
 
-class Enlarge(nn.Module):
+class Enlarge(RestorationNetwork):
     """The smallest network: one convolution behind a nearest enlargement by 4."""
 
     inputs = ("lr",)

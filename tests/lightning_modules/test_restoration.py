@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from datamodules.batch import Batch
 from datamodules.errors import InputError
@@ -16,6 +16,7 @@ from lightning_modules.metrics.kernel_error import kernel_error
 from lightning_modules.metrics.protocol import Protocol
 from lightning_modules.metrics.psnr_ssim import psnr, ssim
 from lightning_modules.restoration import RestorationModule, fitting
+from networks.base import RestorationNetwork
 from networks.bicubic import Bicubic
 from networks.ops.resize import bicubic_resize
 from networks.restored import Restored
@@ -38,7 +39,7 @@ def make(scale: int, side: int = 48, **fields: Any) -> Batch:
     return Batch(random(2, 3, side, side), ["a", "b"], numbers, numbers, lr=lr, scale=scale, **fields)
 
 
-class Estimates(nn.Module):
+class Estimates(RestorationNetwork):
     """Bicubic, with the same kernels every time."""
 
     inputs = ("lr",)

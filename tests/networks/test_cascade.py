@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from networks.base import RestorationNetwork
 from networks.baselines.deblurcnn import DeblurCNN
 from networks.bicubic import Bicubic
 from networks.cascade import Cascade
@@ -15,7 +16,7 @@ from networks.srn import SRN
 from networks.usrnet import USRNet
 
 
-class Brighten(nn.Module):
+class Brighten(RestorationNetwork):
     """Adds a constant at scale 1; or, at another scale, enlarges by repetition, and returns a deblurred image."""
 
     def __init__(self, add: float, scale: int = 1, size_multiple: int = 1, branch: bool = False) -> None:
@@ -29,7 +30,7 @@ class Brighten(nn.Module):
         return Restored(sr=large + 2 * self.add, deblurred=lr + self.add if self.branch else None)
 
 
-class Several(nn.Module):
+class Several(RestorationNetwork):
     """For scales 1 to 4, with a noise level; remembers what it was called with."""
 
     inputs = ("lr", "noise_level", "scale")
@@ -55,7 +56,7 @@ def test_deblurs_then_enlarges(channels: int) -> None:
     torch.testing.assert_close(restored.deblurred, handed_over)
     assert handed_over.max() == 1  # clipped
     torch.testing.assert_close(restored.sr, bicubic_resize(handed_over, 4))
-    assert (cascade.inputs, cascade.outputs, cascade.scale) == (("lr",), ("sr", "deblurred"), 4)
+    assert (cascade.inputs, cascade.outputs, cascade.scales) == (("lr",), ("sr", "deblurred"), (4,))
 
 
 def test_without_rounding_gradients_flow() -> None:
@@ -82,7 +83,7 @@ def test_enlarges_then_deblurs() -> None:
     restored = cascade(lr=lr)
     torch.testing.assert_close(restored.sr, eight_bit(bicubic_resize(lr, 4)) - 0.1)
     assert restored.deblurred is None
-    assert (cascade.outputs, cascade.scale) == (("sr",), 4)
+    assert (cascade.outputs, cascade.scales) == (("sr",), (4,))
 
 
 def test_two_that_deblur() -> None:
@@ -91,7 +92,7 @@ def test_two_that_deblur() -> None:
     restored = cascade(lr=lr)
     torch.testing.assert_close(restored.deblurred, eight_bit(lr + 0.2))
     torch.testing.assert_close(restored.sr, eight_bit(lr + 0.2) + 0.1)
-    assert cascade.scale == 1
+    assert cascade.scales == (1,)
 
 
 def test_network_for_several_scales_second() -> None:
@@ -110,7 +111,7 @@ def test_network_for_several_scales_first() -> None:
     lr, level = torch.rand(2, 3, 5, 7), torch.zeros(2, 1, 1, 1)
     first = Several()
     cascade = Cascade(first, Bicubic(4))
-    assert (cascade.inputs, cascade.scale, hasattr(cascade, "scales")) == (("lr", "noise_level"), 4, False)
+    assert (cascade.inputs, cascade.scales) == (("lr", "noise_level"), (4,))
     restored = cascade(lr=lr, noise_level=level)
     assert first.seen["scale"] == 1
     assert restored.sr.shape == (2, 3, 20, 28)

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from datamodules.degradations.blur import convolve
+from networks.base import RestorationNetwork
 from networks.bicubic import Bicubic
 from networks.classical import RichardsonLucy, Wiener
 from networks.ensemble import ORIENTATIONS, SelfEnsemble, turn, turn_back, turn_kernel
@@ -25,7 +26,7 @@ def kernels(count: int, size: int, seed: int = 1) -> Tensor:
     return values / values.sum((2, 3), keepdim=True)
 
 
-class ClosedForm(nn.Module):
+class ClosedForm(RestorationNetwork):
     """USRNet's data step alone: equivariant, because it solves the blur model. Remembers what it made."""
 
     inputs = ("lr", "kernel", "scale", "noise_level")
@@ -44,7 +45,7 @@ class ClosedForm(nn.Module):
         return Restored(self.made[-1])
 
 
-class Blind(nn.Module):
+class Blind(RestorationNetwork):
     """A method without the kernel that assumes one, off its centre by no more than symmetry allows: not at all."""
 
     inputs = ("lr",)
@@ -141,7 +142,7 @@ def test_symmetric_interpolation_is_its_own_ensemble(scale: int) -> None:
 def test_the_mean_of_eight() -> None:
     """A network that knows where it is: every pixel gets the mean over its eight places; the rest is as it was."""
 
-    class Ramp(nn.Module):
+    class Ramp(RestorationNetwork):
         inputs = ("lr",)
         outputs = ("sr", "deblurred", "pyramid")
         size_multiple = 4
@@ -160,9 +161,9 @@ def test_the_mean_of_eight() -> None:
     torch.testing.assert_close(result.sr, lr + 7.5)
     torch.testing.assert_close(result.deblurred, lr - 7.5)
     assert result.pyramid[0][0, 0, 0].tolist() == [0, 1, 2, 3]
-    names = ("inputs", "outputs", "size_multiple", "scale", "channels")
+    names = ("inputs", "outputs", "size_multiple", "channels")
     assert [getattr(ensemble, name) for name in names] == [getattr(Ramp, name) for name in names]
-    assert not hasattr(ensemble, "scales")
+    assert ensemble.scales == (1,)
 
 
 def test_usrnet_is_wrapped_by_its_own_word() -> None:

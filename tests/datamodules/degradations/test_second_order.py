@@ -165,7 +165,7 @@ def test_the_second_blur_is_left_out_at_times() -> None:
     keys = torch.tensor([make_key("blur", i) for i in range(1000)])
     pipeline = SecondOrderDegradation()
     for turn, share in ((0, 1.0), (1, 0.8)):
-        kernels = pipeline.kernels(keys, turn)
+        kernels = pipeline.draw_blur(keys, turn)
         assert (kernels.sum((1, 2, 3)) - 1).abs().max() < 1e-6
         # A Gaussian of 0.2 pixels leaves 4e-6 beside its centre.
         blurred = (kernels[:, 0, 10, 10] < 1).double().mean().item()
@@ -177,7 +177,7 @@ def test_the_second_blur_is_left_out_at_times() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"scale": 0}, "scale is 0, expected at least 1"),
+        ({"scale": 0}, "scale is 0, expected integers of at least 1"),
         ({"kernel_size": 20}, "smallest_kernel is 7 and kernel_size 20, expected odd numbers"),
         ({"smallest_kernel": 23}, "smallest_kernel <= kernel_size"),
         ({"sigma": (0, 1)}, r"sigma is \[0, 1\], expected \[low, high\] with 0 < low <= high"),

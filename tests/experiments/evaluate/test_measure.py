@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from datamodules import distributed
 from datamodules.batch import Batch
@@ -22,6 +22,7 @@ from lightning_modules.callbacks import sheets
 from lightning_modules.metrics.protocol import Protocol
 from lightning_modules.metrics.psnr_ssim import psnr, ssim
 from lightning_modules.restoration import RestorationModule
+from networks.base import RestorationNetwork
 from networks.ops.resize import bicubic_resize
 from networks.restored import Restored
 from tests.helpers.results import read_records
@@ -30,7 +31,7 @@ PROTOCOLS = [Protocol("y_shave4", "y", 4), Protocol("rgb_shave_s", "rgb", "s")]
 CPU = torch.device("cpu")
 
 
-class Brighter(nn.Module):
+class Brighter(RestorationNetwork):
     """Bicubic enlargement, a little too bright; counts what it restores, and fails when it is told to."""
 
     inputs, outputs, size_multiple, scale = ("lr",), ("sr",), 1, 4

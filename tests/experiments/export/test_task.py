@@ -16,7 +16,7 @@ import onnxruntime
 import pytest
 import torch
 from omegaconf import OmegaConf
-from torch import Tensor, nn
+from torch import Tensor
 
 from datamodules.errors import InputError
 from experiments.export import exportable as recording
@@ -25,6 +25,7 @@ from experiments.export.exportable import Exportable, record
 from experiments.export.formats import write_onnx, write_program
 from experiments.export.task import plain
 from lightning_modules.checkpoints.checkpoint import load_network
+from networks.base import RestorationNetwork
 from tests.conftest import Outcome, figures
 from tests.experiments.config.test_configs import MODELS, compose
 
@@ -70,16 +71,15 @@ def tiny(model: str) -> dict[str, Any]:
     return {**config, **TINY.get(config["_target_"].rpartition(".")[2], {}), **TINY.get(model, {})}
 
 
-def build(config: dict[str, Any]) -> nn.Module:
+def build(config: dict[str, Any]) -> RestorationNetwork:
     """A network whose running statistics are not those of a new one, which hide mistakes."""
     torch.manual_seed(0)
-    network: nn.Module = hydra.utils.instantiate(config, _convert_="all").eval()
+    network: RestorationNetwork = hydra.utils.instantiate(config, _convert_="all").eval()
     for name, buffer in network.named_buffers():
         if name.endswith(("running_mean", "running_var")):
             buffer.copy_(torch.rand_like(buffer) + 0.5)
-    if isinstance(basis := getattr(network, "basis", None), nn.Module):
-        kernels = torch.rand(30, basis.kernel_size**2).softmax(1)  # type: ignore[operator]  # an integer
-        basis.fit(kernels.view(30, 1, *[basis.kernel_size] * 2), seed=0)  # type: ignore[operator]
+    if side := network.kernel_side if network.has_basis else 0:
+        network.fit_basis(torch.rand(30, side**2).softmax(1).view(30, 1, side, side), seed=0)
     return network
 
 
@@ -172,7 +172,7 @@ def test_onnx_file_says_what_it_is(folders: Callable[[str], Path]) -> None:
     assert json.loads(extra["deblur_sr.json"]) == ABOUT
 
 
-class Crooked(nn.Module):
+class Crooked(RestorationNetwork):
     """Gives another result where a graph is recorded."""
 
     inputs, outputs, scale = ("lr",), ("sr",), 1

@@ -15,7 +15,8 @@ from experiments.restore.adapt import (
     with_given_kernel,
 )
 from experiments.restore.load import Loaded
-from networks.cascade import Cascade, scales_of
+from networks.base import RestorationNetwork
+from networks.cascade import Cascade
 from networks.classical import Wiener
 from networks.dan_usrnet import DANUSRNet
 from networks.ops.wraparound import wrap_extend
@@ -59,7 +60,7 @@ def test_results_lie_where_the_photograph_does(scale: int) -> None:
     assert min(moved, key=lambda at: moved[at]) == (0, 0)
 
 
-class Seen(torch.nn.Module):
+class Seen(RestorationNetwork):
     """Keeps what it was given."""
 
     inputs = ("lr", "kernel", "scale", "noise_level")
@@ -111,7 +112,7 @@ def test_circular_parts_are_found_in_cascades_and_others_left_alone() -> None:
 def test_all_tiles_share_one_estimated_kernel() -> None:
     network = tiny("dan_usrnet")
     assert isinstance(network, DANUSRNet)
-    restorer = Restorer(Loaded("dan", lambda _: network, scales_of(network)), device="cpu")
+    restorer = Restorer(Loaded("dan", lambda _: network, network.scales), device="cpu")
     image = torch.from_numpy(photograph(40, 120, 1)).permute(2, 0, 1) / 255
     found = restorer.restore(image, noise_level=0.02, tile=48)
     middle = restorer.restore(image[:, :, 36:84], noise_level=0.02)
@@ -133,7 +134,7 @@ def test_tiles_of_a_network_that_estimates_kernels_know_their_side() -> None:
 
 def test_dark_channel_is_tiled_with_the_kernel_of_the_middle() -> None:
     network = tiny("dark_channel")
-    restorer = Restorer(Loaded("dark_channel", lambda _: network, scales_of(network)), device="cpu")
+    restorer = Restorer(Loaded("dark_channel", lambda _: network, network.scales), device="cpu")
     image = photograph(30, 80, 1)[..., 0]
     found = restorer.restore(image, tile=40)
     middle = restorer.restore(np.ascontiguousarray(image[:, 20:60]))

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.restore.receptive_field import alignment, receptive_field
+from networks.base import RestorationNetwork
 from networks.baselines.deblurcnn import MARGIN, DeblurCNN
 from networks.baselines.edsr import EDSR
 from networks.baselines.srresnet import SRResNet
@@ -33,7 +34,7 @@ def test_by_hand(network: nn.Module, scale: int, expected: int) -> None:
     assert receptive_field(network.eval(), scale) == expected
 
 
-class Shifted(nn.Module):
+class Shifted(RestorationNetwork):
     """Looks `up` pixels up and `left` to the left, and nowhere in between, from blocks that share their maximum."""
 
     inputs = ("lr",)

@@ -13,7 +13,6 @@ from experiments.restore import Restorer
 from experiments.restore.load import Loaded
 from experiments.restore.receptive_field import alignment
 from networks.bicubic import Bicubic
-from networks.cascade import scales_of
 from networks.ensemble import SelfEnsemble
 from networks.ops.resize import bicubic_resize
 from tests.conftest import photograph
@@ -24,7 +23,7 @@ KERNEL = np.ones((3, 3)) / 9
 
 def restorer_of(option: str, **options: Any) -> Restorer:
     network = tiny(option)
-    return Restorer(Loaded(option, lambda _: network, scales_of(network)), device="cpu", **options)
+    return Restorer(Loaded(option, lambda _: network, network.scales), device="cpu", **options)
 
 
 def needed(restorer: Restorer) -> dict[str, Any]:

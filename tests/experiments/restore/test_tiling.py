@@ -9,11 +9,10 @@ from torch import nn
 from datamodules.errors import InputError
 from experiments.benchmarks.tiles import compare, scaled
 from experiments.restore import Restorer
-from experiments.restore.adapt import looks_at_all
+from experiments.restore.adapt import sees_whole_image
 from experiments.restore.load import Loaded
 from experiments.restore.receptive_field import alignment
 from experiments.restore.tiling import RESULT_SIDE, Tiling, choose_tiling, spans
-from networks.cascade import scales_of
 from networks.gfn import GFN
 from networks.srn import SRN
 from tests.conftest import photograph
@@ -24,12 +23,12 @@ def picture(height: int, width: int) -> torch.Tensor:
     return torch.from_numpy(photograph(height, width, 1)).permute(2, 0, 1) / 255
 
 
-CONVOLUTIONAL = [option for option in MODELS if not looks_at_all(tiny(option))]
+CONVOLUTIONAL = [option for option in MODELS if not sees_whole_image(tiny(option))]
 
 
 def odd_case(network: nn.Module) -> tuple[torch.Tensor, int, int]:
     """An image of odd sides, its scale, and the side of tiles of which it takes at least two times two."""
-    scale = scales_of(network)[-1]
+    scale = network.scales[-1]
     field, align = Restorer(Loaded("network", lambda _: network, (scale,))).field(scale), alignment(network, scale)
     assert field is not None
     tile = 2 * field + 8 + 5 * max(align, 8)

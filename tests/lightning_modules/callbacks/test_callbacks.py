@@ -33,6 +33,9 @@ MONITOR = "val/score"
 class Module(pl.LightningModule):
     """One weight, which counts the steps. The validation of epoch e scores `scores[e]`; losses come from `losses`."""
 
+    stage: str | None = None
+    in_last_stage = True
+
     def __init__(self, scores: list[float], losses: Callable[[int], float] = float) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(()))

@@ -65,6 +65,8 @@ class SlowSGD(torch.optim.SGD):
 class Module(pl.LightningModule):
     """Batches of two: 1 s of loading, 2 s of degradation, 8 s of network, 4 s and 1 s of optimiser."""
 
+    stage: str | None = None
+
     def __init__(self, clock: Fake) -> None:
         super().__init__()
         self.clock, self.layer = clock, nn.Linear(4, 3, bias=False)

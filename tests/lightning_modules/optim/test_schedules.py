@@ -16,6 +16,7 @@ from lightning_modules.losses.multi_branch import MultiBranchLoss
 from lightning_modules.metrics.protocol import Protocol
 from lightning_modules.optim.schedules import cosine, multistep, polynomial, wants_length
 from lightning_modules.restoration import RestorationModule
+from networks.base import RestorationNetwork
 from networks.restored import Restored
 from tests.lightning_modules.optim.test_parameter_rules import ADAM
 
@@ -97,7 +98,7 @@ def test_who_wants_the_length() -> None:
     assert not wants_length(partial(torch.optim.lr_scheduler.StepLR, step_size=1))
 
 
-class Shift(torch.nn.Module):
+class Shift(RestorationNetwork):
     inputs = ("lr",)
     outputs = ("sr",)
 

@@ -1,0 +1,53 @@
+"""The written contract: what the suite asks of a degradation."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from datamodules.batch import Batch
+
+Kernels = Callable[..., Tensor]  # [B] -> [B, 1, k, k]; with a parameter `point` they heed `Batch.point`
+
+
+class Degradation:
+    """Completes a `Batch` on its device; the same keys give the same result.
+
+    Attributes:
+        inputs: batch fields that it starts from; with `lr` among them, from degraded files.
+        provides: batch fields that are filled afterwards.
+        scales: all ratios of the sides of `hr` to those of `lr`, of which each batch has one.
+        scale: their least common multiple: the ratio, where there is one alone.
+        multiple: what the sides of sharp images have to be divisible by; more than `scale` where they shrink more in
+            between.
+        has_points: whether it heeds `Batch.point`.
+        kernels: draws the kernels of random keys; None: it draws none, or none that explain the result.
+        reduction: "decimate" where `lr` has every s-th pixel; None: it has no such choice.
+        file_scale: ratio of the sizes of the files, where it starts from degraded ones.
+
+    Args:
+        scale: one or several.
+        multiple: see there; of the scale as well.
+
+    Raises:
+        ValueError: for a scale or multiple below 1.
+    """
+
+    inputs: tuple[str, ...] = ("hr",)
+    provides: tuple[str, ...]
+    has_points: bool = False
+    kernels: Kernels | None = None
+    reduction: str | None = None
+    file_scale: int = 1
+
+    def __init__(self, scale: int | Sequence[int] = 1, multiple: int = 1) -> None:
+        self.scales = [scale] if isinstance(scale, int) else list(scale)
+        if not self.scales or min(self.scales) < 1:
+            raise ValueError(f"scale is {scale}, expected integers of at least 1")
+        if multiple < 1:
+            raise ValueError(f"multiple is {multiple}, expected at least 1")
+        self.scale = math.lcm(*self.scales)
+        self.multiple = math.lcm(self.scale, multiple)
+
+    def __call__(self, batch: Batch) -> Batch:
+        raise NotImplementedError

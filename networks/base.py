@@ -1,0 +1,87 @@
+"""The written contract: what the suite asks of a network. Defaults are those of a plain convolutional one."""
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+from torch import Tensor, nn
+
+
+class RestorationNetwork(nn.Module):
+    """Takes batch fields by name and returns a `networks.restored.Restored`.
+
+    Attributes:
+        inputs: batch fields that it takes by keyword: of `lr`, `kernel`, `scale`, `noise_level`.
+        outputs: fields of `Restored` that it returns, `sr` among them.
+        scale: what it enlarges by; a network with `scale` in its `inputs` sets `scales` instead.
+        scales: all that it enlarges by.
+        size_multiple: what the sides of its input are padded to a multiple of; those of the result with several scales.
+        channels: of the images it trains on; with 1 it restores every channel of an image by itself.
+        lr_sampling: whether a pixel of `lr` lies in the "centre" of its scale x scale block or at its upper-left
+            "corner"; photographs have it in the centre, and kernels are moved to fit.
+        periodic: whether it takes what leaves the image on one side to enter on the other. Photographs are continued
+            before, until opposite borders meet; `experiments.restore.adapt` does it.
+        whole_image: whether every pixel of its result depends on the whole image by its nature, as after a Fourier
+            transform; then its receptive field is not measured.
+        smallest_side: of an image that it takes, in pixels.
+        kernel_side: of the kernel that it estimates, in pixels of the result; 0: it estimates none.
+        coarse_to_fine: whether each scale can be finished before the next one begins, by the methods of
+            `networks.srn.SRN`, which tiles make use of.
+        has_basis: whether it codes kernels by a `basis` that `fit_basis` makes before a training begins.
+    """
+
+    inputs: tuple[str, ...] = ("lr",)
+    outputs: tuple[str, ...] = ("sr",)
+    scale: int
+    size_multiple: int = 1
+    channels: int = 3
+    lr_sampling: Literal["centre", "corner"] = "centre"
+    periodic: bool = False
+    whole_image: bool = False
+    smallest_side: int = 1
+    kernel_side: int = 0
+    coarse_to_fine: bool = False
+    has_basis: bool = False
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        return (self.scale,)
+
+    @property
+    def takes_gray(self) -> bool:
+        """Whether it restores images of any number of channels, channel by channel."""
+        return self.channels == 1 or not any(True for _ in self.parameters())
+
+    def parts(self) -> Iterator["RestorationNetwork"]:
+        """The network and those inside it."""
+        return (part for part in self.modules() if isinstance(part, RestorationNetwork))
+
+    def converted(self, convert: Callable[["RestorationNetwork"], "RestorationNetwork"]) -> "RestorationNetwork":
+        """`convert` of the network; of a cascade, a cascade of its two converted."""
+        return convert(self)
+
+    def with_known_kernel(self) -> "RestorationNetwork | None":
+        """What restores as a network that estimates kernels does, once the kernel is known; None for others."""
+        return None
+
+    def fit_basis(self, kernels: Tensor, seed: int) -> None:
+        """Make the basis of the codes from training kernels [N, 1, k, k], which were drawn with `seed`."""
+        raise ValueError(f"{type(self).__name__} has no basis of kernels to fit")
+
+    def encode(self, kernels: Tensor) -> Tensor:
+        """Codes [B, d] of kernels [B, 1, k, k]: what the output `code` should be."""
+        raise ValueError(f"{type(self).__name__} has no code for kernels")
+
+
+class Wrapped(RestorationNetwork):
+    """A network around another one, with its inputs, outputs and sizes."""
+
+    def __init__(self, network: RestorationNetwork) -> None:
+        super().__init__()
+        self.network = network
+        self.inputs, self.outputs = network.inputs, network.outputs
+        self.size_multiple, self.channels = network.size_multiple, network.channels
+        self.lr_sampling = network.lr_sampling
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        return self.network.scales

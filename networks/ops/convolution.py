@@ -1,0 +1,11 @@
+"""Convolutions with the initial weights that several systems share."""
+
+from torch import nn
+
+
+def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
+    """A convolution that divides the resolution by `stride`; weights N(0, 2/(k*k*C_out)) as in GFN's code."""
+    layer = nn.Conv2d(inputs, outputs, size, stride, size // 2)
+    nn.init.normal_(layer.weight, 0.0, (2 / (size * size * outputs)) ** 0.5)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # bias is there: bias=True
+    return layer
