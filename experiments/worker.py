@@ -18,8 +18,11 @@ def main() -> int:
     from omegaconf import OmegaConf
 
     import run
+    from experiments.environment import prepare_environment
+    from experiments.exit_status import status_of
     from experiments.runtime.child_processes import RankProcesses, Rendezvous
 
+    prepare_environment()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     RankProcesses.rendezvous = Rendezvous(told["rank"], told["port"])
     HydraConfig.instance().cfg = OmegaConf.create(  # type: ignore[assignment]  # not typed
@@ -30,8 +33,8 @@ def main() -> int:
     with hydra.initialize_config_dir(str(run.CONF), version_base="1.3"):
         try:
             run.job(cfg)
-        except KeyboardInterrupt:
-            return 130
+        except KeyboardInterrupt as error:
+            return status_of(error) or 1
     return 0
 
 

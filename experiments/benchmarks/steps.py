@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from datamodules.batch import Batch
 from datamodules.image_datamodule import ImageDataModule
+from experiments.environment import prepare_environment
 from lightning_modules.callbacks.epoch_log import EpochLog
 from lightning_modules.callbacks.finite import SkipNonFinite
 from lightning_modules.callbacks.throughput import Throughput
@@ -41,6 +42,7 @@ def now(device: str) -> float:
 
 def compose(model: str, *overrides: str) -> DictConfig:
     """The recipe of a model."""
+    prepare_environment()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose("config", [f"model={model}", f"label={model}", "name=benchmark", *overrides])
 

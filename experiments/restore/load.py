@@ -14,11 +14,11 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from datamodules.errors import InputError
-from experiments import job  # noqa: F401  # registers what the configs refer to
 from experiments.config.errors import ConfigError, explain_hydra_error
+from experiments.environment import prepare_environment
 from experiments.evaluate.models import chosen_checkpoint
 from experiments.evaluate.suites import CONF
-from lightning_modules.checkpoints.checkpoint import build_network, load_network, read_weights
+from lightning_modules.checkpoints.checkpoint import ForeignCheckpoint, build_network, load_network, read_weights
 from networks.cascade import Cascade, scales_of
 
 _lock = threading.Lock()  # Hydra's state is global
@@ -75,7 +75,7 @@ def _loaded(file: Path, name: str | None = None) -> Loaded:
     try:
         network, checkpoint = load_network(file)
     except InputError as error:
-        if (file.is_file() and "importers of their own" in str(error)) or file.suffix == ".mat":
+        if isinstance(error, ForeignCheckpoint) or file.suffix == ".mat":
             raise InputError(
                 f"{file}: no checkpoint of this suite: for published weights say of which model: model=NAME"
             ) from error
@@ -158,6 +158,7 @@ def compose_model(option: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         ConfigError: if there is no such option, or an override does not fit it.
     """
+    prepare_environment()
     try:
         with _lock, _own_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = hydra.compose("config", [f"model={option}", *overrides])

@@ -80,8 +80,8 @@ class FileRestorer:
                 except NotWritten:
                     raise
                 except InputError as error:
-                    if str(error).partition(":")[0] in self.arguments:  # no other photograph would do
-                        raise ConfigError(str(error)) from error
+                    if error.key in self.arguments:  # no other photograph would do
+                        raise ConfigError(str(error), key=error.key) from error
                     raise InputError(f"{item.source}: {error}") from error
                 transparency = None if photograph.alpha is None else self._enlarge(photograph.alpha, alpha)
 

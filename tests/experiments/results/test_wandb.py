@@ -170,11 +170,12 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     script = f"""
         import json
         import hydra
-        import run  # registers the resolvers of the config
         from pathlib import Path
         from hydra.core.hydra_config import HydraConfig
+        from experiments.environment import prepare_environment
         from experiments.results.wandb import log_comparison, log_evaluation
 
+        prepare_environment()
         found = json.loads({json.dumps(found)!r})
         for overrides in ([], ["logger=wandb", "logger.wandb.project=eval"]):
             with hydra.initialize_config_dir({str(REPOSITORY / "conf")!r}, version_base="1.3"):
