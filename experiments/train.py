@@ -15,7 +15,7 @@ from datamodules.degradations.keyed_random import make_key
 from datamodules.distributed import on_rank_zero, rank, rank_zero_first
 from datamodules.errors import InputError
 from experiments.evaluate.measure import Conditions, Progress, Subject, checksum, measure, metric_files, test_names
-from experiments.results.records import report
+from experiments.results.records import Record, report
 from experiments.results.wandb import log_training, training_loggers
 from experiments.runtime import distributed
 from experiments.runtime.run_folder import close_run, open_run
@@ -193,7 +193,7 @@ def fit(training: Training) -> None:
         )
 
 
-def test(training: Training) -> tuple[list[dict[str, Any]], Subject, int]:
+def test(training: Training) -> tuple[list[Record], Subject, int]:
     """Measure the chosen checkpoint: the records, what was measured, and the step that it is of."""
     cfg, chosen = training.cfg, training.checkpointing.chosen
     training.module.network, loaded = load_network(chosen)
@@ -214,7 +214,7 @@ def test(training: Training) -> tuple[list[dict[str, Any]], Subject, int]:
     return found, subject, loaded["global_step"]
 
 
-def publish(training: Training, found: list[dict[str, Any]], subject: Subject, step: int) -> None:
+def publish(training: Training, found: list[Record], subject: Subject, step: int) -> None:
     """Print the table of the test, close the run folder, and send the figures to the loggers."""
     checkpointing, run_dir = training.checkpointing, training.run_dir
     if found:
