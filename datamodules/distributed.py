@@ -11,11 +11,9 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 from torch import nn
 
+from datamodules.errors import StoppedElsewhere
+
 T = TypeVar("T")
-
-
-class StoppedElsewhere(Exception):
-    """Another rank has failed and says why; this one has nothing to add."""
 
 
 class _Talk:

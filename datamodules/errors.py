@@ -1,26 +1,88 @@
-"""The one exception that means: the input is at fault, and the message says all a user needs."""
+"""Errors whose line says all that a user needs, and what else ends a job in order.
 
-import os
+Code decides by their classes and fields, never by the text. Their exit statuses: `experiments.runtime.exit_status`.
+"""
+
 import signal
 from collections.abc import Mapping
 from pathlib import Path
 
 
-class InputError(Exception):
-    """A mistake outside the code: a file, a value, a download, a disk.
+class UserError(Exception):
+    """What a user can mend. `run.py` prints its line without a traceback and exits with a non-zero status.
 
-    The message is one line that names the file or key, the value found, what was expected and what to do.
-    `run.py` prints it without a traceback and exits with a non-zero status.
+    Args:
+        line: the finished line, which names the file or key, the value found, what was expected and what to do; without
+            it the line is made of the fields.
+        key: of the config, with its full path, or argument of a function.
+        file: that is at fault.
+        found: the value, as the line spells it.
+        expected: in its place.
+        hint: what to do.
     """
+
+    def __init__(
+        self,
+        line: str = "",
+        *,
+        key: str | None = None,
+        file: Path | str | None = None,
+        found: str | None = None,
+        expected: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(line)
+        self.line, self.key, self.file = line, key, file
+        self.found, self.expected, self.hint = found, expected, hint
+
+    def __str__(self) -> str:
+        if self.line:
+            return self.line
+        values = [f"found {self.found}"] if self.found is not None else []
+        values += [f"expected {self.expected}"] if self.expected is not None else []
+        parts = [self.file, self.key, ", ".join(values) or None, self.hint]
+        return ": ".join(str(part) for part in parts if part is not None)
+
+
+class ConfigError(UserError):
+    """A mistake in the config: the key, the value found, what is allowed. Its line may come from other libraries."""
+
+    def __str__(self) -> str:
+        return " ".join(super().__str__().split())
+
+
+class InputError(UserError):
+    """A mistake outside the code: a file, a value, a download, a disk."""
+
+
+class OptionError(UserError, ValueError):
+    """An option that a part of an experiment cannot be built with; `key` is its full path in the config."""
 
 
 class LoaderStuck(InputError):
     """No batch came for so long that none will: the data are on something that no longer answers.
 
-    Another attempt may well succeed, so the exit status is the one for that, and under SLURM the job is requeued.
+    Another attempt may well succeed: under SLURM the job is requeued.
     """
 
-    exit_status = getattr(os, "EX_TEMPFAIL", 75)
+
+class Interrupted(Exception):
+    """A signal asked the process to stop; `exit_status` is what a shell expects then (128 + signal).
+
+    `saved` says whether it was in a training, whose state is in `last.ckpt`.
+    """
+
+    def __init__(self, signum: int, saved: bool = False) -> None:
+        super().__init__(signum, saved)
+        self.signum, self.saved = signum, saved
+        self.exit_status = 128 + signum
+
+    def __str__(self) -> str:
+        return f"stopped by {signal.Signals(self.signum).name}"
+
+
+class StoppedElsewhere(Exception):
+    """Another rank has failed and says why; this one has nothing to add."""
 
 
 def folder_vanished(folder: Path) -> InputError:
@@ -42,6 +104,8 @@ def worker_death(error: BaseException, ended: Mapping[int, int] | None = None) -
 
     It has many forms: torch's own (in a signal handler, in the midst of whatever the process is doing, or when it next
     looks), and where the worker died while it sent a batch, that of a connection which is closed.
+
+    Torch's is a plain `RuntimeError`: its text is all that tells it from others.
 
     Args:
         error: raised while a batch was waited for; elsewhere only torch's own form is known for certain.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 _ROOT = Path(__file__).resolve().parents[1]
-_PRELOADED = ["torch", "datamodules.datasets", "datamodules.workers"]  # what a worker needs, imported once for all
+_PRELOADED = ["torch", "datamodules.loaders", "datamodules.workers"]  # what a worker needs, imported once for all
 _FROM_OUTSIDE = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 

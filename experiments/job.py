@@ -12,26 +12,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-# Before any library reads them: tracebacks are ours to print, and no library looks anything up on the network.
-os.environ["HYDRA_FULL_ERROR"] = "1"
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-# In a job of SLURM that is just starting: it has nothing to save, and by default would die of this and fail.
-if "SLURM_JOB_ID" in os.environ and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-
-# Hydra takes plugins from the namespace `hydra_plugins` alone, and looks for them once; ours stand beside the sweeps.
-sys.path.append(str(Path(__file__).resolve().parent / "sweeps"))
-
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
-from experiments.config.errors import ConfigError
+from datamodules.errors import InputError, Interrupted, StoppedElsewhere, worker_death
+from experiments.runtime.child_processes import RankProcesses
+from experiments.runtime.environment import STOP_FILE, prepare_environment
+from experiments.runtime.exit_status import status_of
 
 log = logging.getLogger(__name__)
-STOP_FILE = "DEBLUR_SR_STOP_FILE"  # environment variable: jobs in processes beside the sweep end when this file appears
 
 
 class JobFailed(Exception):
@@ -53,14 +44,6 @@ _stopped: JobStopped | None = None  # what the other jobs of this process are an
 _busy = False
 
 
-def bar_wanted() -> bool:
-    """Whether a progress bar has a terminal to itself."""
-    return sys.stderr.isatty() and STOP_FILE not in os.environ
-
-
-OmegaConf.register_new_resolver("stderr_is_terminal", bar_wanted, replace=True)
-
-
 def begin_sweep() -> None:
     """Forget what happened to earlier sweeps of this process."""
     global _stopped
@@ -74,6 +57,7 @@ def job(cfg: DictConfig) -> float | None:
         JobFailed: in a sweep, whose other jobs go on. A single job prints its line and leaves with its status.
     """
     global _stopped, _busy
+    prepare_environment()  # a process of joblib's begins here
     sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
     if sweeping and _stopped is not None:
         raise _stopped
@@ -105,20 +89,17 @@ def job(cfg: DictConfig) -> float | None:
 
 def _one_of_several() -> bool:
     """Whether other processes work on the same job, which must not wait for this one in the next job of a sweep."""
-    from experiments.runtime.child_processes import RankProcesses
     from experiments.runtime.launchers import launched
 
     return launched() is not None or RankProcesses.rendezvous is not None
 
 
 def _perform(cfg: DictConfig) -> float | None:
-    from datamodules.distributed import StoppedElsewhere
-    from datamodules.errors import InputError, LoaderStuck, worker_death
+    # These take seconds, which --help and what Hydra refuses do not wait for.
     from experiments.config.check import check
     from experiments.runtime import distributed
     from experiments.runtime.out_of_memory import explained
     from experiments.runtime.slurm_requeue import listen
-    from lightning_modules.callbacks.interrupt import Interrupted
 
     leave = listen()
     try:
@@ -127,30 +108,23 @@ def _perform(cfg: DictConfig) -> float | None:
         check(cfg, HydraConfig.get().runtime.choices)
         with distributed.together(), explained(cfg):
             return hydra.utils.instantiate(cfg.task)(cfg)
-    except ConfigError as error:
-        raise JobFailed(str(error), 2) from error
-    except LoaderStuck as error:
-        raise JobFailed(str(error), leave(error)) from error
-    except InputError as error:
-        raise JobFailed(str(error), 1) from error
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        known = _of_the_system(error, cfg) or error
+        if status_of(known) is None:
             raise
+        status = leave(known)
+        interrupted = isinstance(known, Interrupted)
+        if isinstance(known, StoppedElsewhere) or (interrupted and status == 0):  # another process speaks for this one
+            sys.exit(status)
+        raise (JobStopped if interrupted else JobFailed)(str(known), status) from error
+
+
+def _of_the_system(error: Exception, cfg: DictConfig) -> InputError | None:
+    """What to say where a disk is full or a worker of a loader was killed."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         place = error.filename or cfg.run_dir
-        line = f"{place}: {error.strerror}: free disk space, then continue with resume=auto"
-        raise JobFailed(line, 1) from error
-    except Interrupted as error:
-        if not (status := leave(error)):
-            sys.exit(0)
-        raise JobStopped(str(error), status) from error
-    except distributed.LostRank as error:
-        raise JobFailed(str(error), leave(error)) from error
-    except StoppedElsewhere:
-        sys.exit(1)
-    except RuntimeError as error:
-        if death := worker_death(error):
-            raise JobFailed(str(death), 1) from error
-        raise
+        return InputError(f"{place}: {error.strerror}: free disk space, then continue with resume=auto", file=place)
+    return worker_death(error) if isinstance(error, RuntimeError) else None
 
 
 def _announce(cfg: DictConfig) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +57,50 @@ def check(cfg: DictConfig) -> None:
     check_training(cfg)
 
 
+@dataclass
+class Training:
+    """What is made before the first step.
+
+    Attributes:
+        config: `cfg` as plain values, as the run folder and the checkpoints keep it.
+        device: of this process.
+        loggers: beside `metrics.csv`.
+        resume_from: checkpoint to continue from, None for a new run.
+    """
+
+    cfg: DictConfig
+    config: dict[str, Any]
+    run_dir: Path
+    device: torch.device
+    module: RestorationModule
+    datamodule: Any
+    checkpointing: LastAndBest
+    loggers: list[Any]
+    trainer: pl.Trainer
+    resume_from: Path | None
+
+
 def run(cfg: DictConfig) -> float:
     """Train, then test the checkpoint of `checkpoint.use` against bicubic; returns the best validation PSNR.
 
     Raises:
         InputError: for a taken name, unreadable data, a damaged checkpoint, a full disk, a loss that is not a number.
     """
+    training = set_up(cfg)
+    status = 1
+    try:
+        fit(training)
+        publish(training, *test(training))
+        status = 0
+    finally:
+        distributed.leaving()
+        for logger in training.loggers:
+            finish(logger, status)
+    return training.checkpointing.best_score
+
+
+def set_up(cfg: DictConfig) -> Training:
+    """Join the processes, build network and data, open the run folder, and put the trainer around them."""
     if restarted_in(Path(cfg.run_dir)):
         cfg.resume = "auto"
     device = distributed.start(cfg)
@@ -71,12 +110,28 @@ def run(cfg: DictConfig) -> float:
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # a mapping
     run_dir = Path(cfg.run_dir)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    module = _build_module(cfg, config)
+    datamodule = hydra.utils.instantiate(cfg.data, _convert_="all")
+    # Images are found and decoded before the folder is made: a mistake in the data leaves nothing behind.
+    with rank_zero_first():
+        datamodule.prepare_data()
+        datamodule.setup("fit")
+        datamodule.setup("test")
+    last = run_dir / "checkpoints" / "last.ckpt"
+    resume_from = last if cfg.resume == "auto" and last.exists() else None
+    csv, meta = _open_folder(cfg, config, module, datamodule, resume_from)
+    loggers = training_loggers(cfg, run_dir, meta, module)
+    checkpointing = LastAndBest(str(last.parent), module.monitor, **config["checkpoint"])
+    trainer = _build_trainer(cfg, config, module, [csv, *loggers], checkpointing)
+    return Training(cfg, config, run_dir, device, module, datamodule, checkpointing, loggers, trainer, resume_from)
 
+
+def _build_module(cfg: DictConfig, config: dict[str, Any]) -> RestorationModule:
+    """The training procedure around a new network."""
     network = hydra.utils.instantiate(cfg.model, _convert_="all")
-    protocols = list(hydra.utils.instantiate(cfg.protocol, _convert_="all").values())
     module: RestorationModule = hydra.utils.instantiate(cfg.procedure, _convert_="all")(
         network,
-        protocols,
+        list(hydra.utils.instantiate(cfg.protocol, _convert_="all").values()),
         loss=hydra.utils.instantiate(cfg.loss, _convert_="all"),
         optimizer=hydra.utils.instantiate(cfg.optimizer, _convert_="all"),
         scheduler=hydra.utils.instantiate(cfg.scheduler, _convert_="all") if cfg.scheduler else None,
@@ -85,92 +140,108 @@ def run(cfg: DictConfig) -> float:
         compile=cfg.compile,
     )
     module.metrics = build_metrics(cfg.metrics, cfg.lpips_weights, cfg.niqe_model)
-    datamodule = hydra.utils.instantiate(cfg.data, _convert_="all")
-    # Images are found and decoded before the folder is made: a mistake in the data leaves nothing behind.
-    with rank_zero_first():
-        datamodule.prepare_data()
-        datamodule.setup("fit")
-        datamodule.setup("test")
+    return module
 
-    last = run_dir / "checkpoints" / "last.ckpt"
-    resume_from = last if cfg.resume == "auto" and last.exists() else None
+
+def _open_folder(
+    cfg: DictConfig, config: dict[str, Any], module: RestorationModule, datamodule: Any, resume_from: Path | None
+) -> tuple[MetricsCSV, dict[str, Any]]:
+    """Give the network its weights and make the run folder, or continue in it; returns its `metrics.csv` and meta."""
+    run_dir = Path(cfg.run_dir)
     # Read before the folder is touched: a damaged file changes nothing.
     checkpoint = read_checkpoint(resume_from) if resume_from else {}
     if cfg.weights and resume_from is None:
-        read_weights(network, Path(cfg.weights))
+        read_weights(module.network, Path(cfg.weights))
     meta = on_rank_zero(lambda: open_run(run_dir, config, cfg.resume))
     distributed.log_into(run_dir)
     if resume_from is not None:
-        load_weights(network, checkpoint, str(resume_from))  # names the difference better than a failing restore
+        load_weights(module.network, checkpoint, str(resume_from))  # names the difference better than a failing restore
         log.info("continuing %s after step %d", run_dir, checkpoint["global_step"])
     elif rank() == 0:
-        fit_basis(network, datamodule, cfg.seed)  # the others get it with the weights when training starts
-
+        fit_basis(module.network, datamodule, cfg.seed)  # the others get it with the weights when training starts
     csv = MetricsCSV(run_dir)
     # Lightning numbers the first step 0: what is kept are the rows of the steps the checkpoint has seen.
     csv.rewind(checkpoint["global_step"] - 1 if resume_from else -1)
-    active = [csv, *training_loggers(cfg, run_dir, meta, module)]
+    return csv, meta
 
-    checkpointing = LastAndBest(str(last.parent), module.monitor, **config["checkpoint"])
+
+def _build_trainer(
+    cfg: DictConfig, config: dict[str, Any], module: RestorationModule, loggers: list[Any], checkpointing: LastAndBest
+) -> pl.Trainer:
     if cfg.trainer.max_epochs is None:
         cfg.trainer.max_epochs = module.epochs  # of a schedule in stages
     processes = distributed.for_lightning(cfg.trainer, module)
     processes["plugins"].append(AtomicCheckpointIO())
     log.info("%s", distributed.batch_line(cfg))
     throughput = Throughput()
-    trainer = hydra.utils.instantiate(
+    trainer: pl.Trainer = hydra.utils.instantiate(
         cfg.trainer,
         _convert_="all",
-        logger=active,
+        logger=loggers,
         **processes,
         callbacks=[
             throughput,
             SkipNonFinite(**config["nonfinite"]),
             EpochLog(module.monitor, throughput),
-            ValidationSheets(protocols[0], cfg.label, **config["validation_sheets"]),
+            ValidationSheets(module.protocols[0], cfg.label, **config["validation_sheets"]),
             checkpointing,
             StopOnSignal(checkpointing),
             *hydra.utils.instantiate(cfg.callbacks, _convert_="all").values(),
         ],
     )
-    status = 1
-    try:
-        trainer.fit(module, datamodule=datamodule, ckpt_path=resume_from, weights_only=True)
-        if not checkpointing.best.exists():
-            raise InputError(
-                f"{checkpointing.best} was never written: trainer.max_epochs or trainer.limit_val_batches left no "
-                "validation"
-            )
-        chosen = checkpointing.chosen
-        module.network, loaded = load_network(chosen)
-        record = EvaluationRecord(cfg.label, run_dir.name, cfg.seed, str(chosen.relative_to(run_dir)), checksum(chosen))
-        progress = Progress(len(test_names(datamodule)), sys.stderr.isatty())
-        found = measure(
-            module,
-            datamodule,
-            run_dir,
-            on_data(record, datamodule, config["degradation"], device, metric_files(cfg)),
-            device=device,
-            pictures=cfg.pictures,
-            progress=progress,
+    return trainer
+
+
+def fit(training: Training) -> None:
+    """Train, from the start or from the last checkpoint.
+
+    Raises:
+        InputError: if no validation has written a best checkpoint.
+    """
+    training.trainer.fit(
+        training.module, datamodule=training.datamodule, ckpt_path=training.resume_from, weights_only=True
+    )
+    best = training.checkpointing.best
+    if not best.exists():
+        raise InputError(
+            f"{best} was never written: trainer.max_epochs or trainer.limit_val_batches left no validation", file=best
         )
-        progress.close()
-        if found:
-            print(report(found, [run_dir]), flush=True)
-        close_run(
-            run_dir,
-            score=checkpointing.best_score,
-            val_points=datamodule.val_points,
-            checkpoint_sha256=record.checkpoint_sha256,
-        )
-        steps = {"tested_step": loaded["global_step"], module.monitor: checkpointing.best_score}
-        log_training(active[1:], run_dir, found, steps)
-        status = 0
-    finally:
-        distributed.leaving()
-        for logger in active[1:]:
-            finish(logger, status)
-    return checkpointing.best_score
+
+
+def test(training: Training) -> tuple[list[EvaluationRecord], EvaluationRecord, int]:
+    """Measure the chosen checkpoint: the records, what was measured, and the step that it is of."""
+    cfg, chosen = training.cfg, training.checkpointing.chosen
+    training.module.network, loaded = load_network(chosen)
+    run_dir, datamodule = training.run_dir, training.datamodule
+    record = EvaluationRecord(cfg.label, run_dir.name, cfg.seed, str(chosen.relative_to(run_dir)), checksum(chosen))
+    record = on_data(record, datamodule, training.config["degradation"], training.device, metric_files(cfg))
+    progress = Progress(len(test_names(datamodule)), sys.stderr.isatty())
+    found = measure(
+        training.module,
+        datamodule,
+        run_dir,
+        record,
+        device=training.device,
+        pictures=cfg.pictures,
+        progress=progress,
+    )
+    progress.close()
+    return found, record, loaded["global_step"]
+
+
+def publish(training: Training, found: list[EvaluationRecord], record: EvaluationRecord, step: int) -> None:
+    """Print the table of the test, close the run folder, and send the figures to the loggers."""
+    checkpointing, run_dir = training.checkpointing, training.run_dir
+    if found:
+        print(report(found, [run_dir]), flush=True)
+    close_run(
+        run_dir,
+        score=checkpointing.best_score,
+        val_points=training.datamodule.val_points,
+        checkpoint_sha256=record.checkpoint_sha256,
+    )
+    steps = {"tested_step": step, training.module.monitor: checkpointing.best_score}
+    log_training(training.loggers, run_dir, found, steps)
 
 
 def fit_basis(network: Any, datamodule: Any, seed: int, count: int = 30_000) -> None:

@@ -17,9 +17,13 @@ def main() -> int:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    import run
+    from experiments.config import CONF
+    from experiments.job import job
     from experiments.runtime.child_processes import RankProcesses, Rendezvous
+    from experiments.runtime.environment import prepare_environment
+    from experiments.runtime.exit_status import status_of
 
+    prepare_environment()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     RankProcesses.rendezvous = Rendezvous(told["rank"], told["port"])
     HydraConfig.instance().cfg = OmegaConf.create(  # type: ignore[assignment]  # not typed
@@ -27,11 +31,11 @@ def main() -> int:
     )
     cfg = OmegaConf.create(told["cfg"])
     OmegaConf.set_struct(cfg, True)
-    with hydra.initialize_config_dir(str(run.CONF), version_base="1.3"):
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         try:
-            run.job(cfg)
-        except KeyboardInterrupt:
-            return 130
+            job(cfg)
+        except KeyboardInterrupt as error:
+            return status_of(error) or 1
     return 0
 
 

@@ -2,22 +2,25 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import field, replace
+from typing import Annotated, Any
 
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules.batch import Batch
-from datamodules.errors import InputError
-from lightning_modules.losses.multi_branch import MultiBranchLoss
-from lightning_modules.optim.parameter_rules import is_number, make_optimizer, select
+from datamodules.errors import InputError, OptionError
+from lightning_modules.losses.multi_branch import MultiBranchLoss, read_terms
+from lightning_modules.optim.parameter_rules import make_optimizer, select
+from lightning_modules.options import read_options
 from lightning_modules.restoration import Requirement, RestorationModule
 from networks.base import RestorationNetwork
 
 
-@dataclass
+@dataclass(config=ConfigDict(strict=True))
 class Stage:
     """One stage of a schedule.
 
@@ -32,58 +35,40 @@ class Stage:
         terms: terms of the loss (`losses.MultiBranchLoss`); `None` is the loss of the config.
     """
 
-    epochs: int
-    lr: float | None = None
-    step: int = 0
-    decay: float = 1.0
-    train: str | Sequence[str] = "*"
-    network: dict[str, Any] = field(default_factory=dict)
-    inputs: dict[str, str] = field(default_factory=dict)
-    terms: dict[str, dict[str, Any]] | None = None
+    epochs: Annotated[int, Field(ge=1, description="at least 1")]
+    lr: Annotated[float | None, Field(gt=0, description="a learning rate > 0 or null")] = None
+    step: Annotated[int, Field(ge=0, description="a number of epochs, or 0")] = 0
+    decay: Annotated[float, Field(gt=0, le=1, description="a factor in (0, 1]")] = 1.0
+    train: Annotated[str | Sequence[str], Field(description="a pattern of parameter names, or several")] = "*"
+    network: Annotated[dict[str, Any], Field(description="options of the network")] = field(default_factory=dict)
+    inputs: Annotated[dict[str, str], Field(description="batch fields by input of the network")] = field(
+        default_factory=dict
+    )
+    terms: Annotated[dict[str, Any] | None, Field(description="terms of a loss or null")] = None
 
 
 def read_stages(network: RestorationNetwork, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Stage]:
     """Stages of a config, in their order, checked against the network.
 
     Raises:
-        ValueError: for no stage, an unknown key, a value of another type or out of range, a part, an option or an input
-            that the network has not.
+        OptionError: for no stage, an unknown key, a value of another type or out of range, a part, an option or an
+            input that the network has not.
     """
     if not stages:
-        raise ValueError("stages is empty, expected at least one stage")
-    return {name: _read_stage(network, f"stages.{name}", values) for name, values in stages.items()}
+        raise OptionError("procedure.stages is empty, expected at least one stage", key="procedure.stages")
+    return {name: _read_stage(network, f"procedure.stages.{name}", values) for name, values in stages.items()}
 
 
 def _read_stage(network: RestorationNetwork, where: str, values: Mapping[str, Any]) -> Stage:
-    known = [f.name for f in fields(Stage)]
-    if not isinstance(values, Mapping):
-        raise ValueError(f"{where}: found {values!r}, expected {', '.join(known)}")
-    if unknown := set(values) - set(known):
-        raise ValueError(f"{where}: unknown key {min(unknown)}, expected {', '.join(known)}")
-    if "epochs" not in values:
-        raise ValueError(f"{where}: has no epochs, expected how long it lasts")
-    stage = Stage(**values)
-    for key, fits, expected in (
-        ("epochs", _is_count(stage.epochs) and stage.epochs >= 1, "at least 1"),
-        ("lr", stage.lr is None or (is_number(stage.lr) and stage.lr > 0), "a learning rate > 0 or null"),
-        ("step", _is_count(stage.step), "a number of epochs, or 0"),
-        ("decay", is_number(stage.decay) and 0 < stage.decay <= 1, "a factor in (0, 1]"),
-        ("network", isinstance(stage.network, Mapping), "options of the network"),
-        ("inputs", isinstance(stage.inputs, Mapping), "batch fields by input of the network"),
-        ("terms", stage.terms is None or isinstance(stage.terms, Mapping), "terms of a loss or null"),
-    ):
-        if not fits:
-            raise ValueError(f"{where}.{key}: found {getattr(stage, key)!r}, expected {expected}")
+    stage = read_options(Stage, where, values)
     try:
         select(network, stage.train)
     except ValueError as error:
-        raise ValueError(f"{where}.train: {error}") from error
+        raise OptionError(f"{where}.train: {error}", key=f"{where}.train") from error
+    if stage.terms is not None:
+        read_terms(stage.terms, f"{where}.terms")
     _try_options(network, where, stage)
     return stage
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _try_options(network: RestorationNetwork, where: str, stage: Stage) -> None:
@@ -94,19 +79,21 @@ def _try_options(network: RestorationNetwork, where: str, stage: Stage) -> None:
     known = [option for option in inspect.signature(type(network).__init__).parameters if option in kept]
     for option in stage.network:
         if option not in known:
-            raise ValueError(
-                f"{where}.network.{option}: {name} has no such option that a stage can set; it has {', '.join(known)}"
+            key = f"{where}.network.{option}"
+            raise OptionError(
+                f"{key}: {name} has no such option that a stage can set; it has {', '.join(known)}", key=key
             )
     before = {option: getattr(network, option) for option in stage.network}
     try:
         set_options(network, stage.network)
         inputs = network.inputs
     except ValueError as error:
-        raise ValueError(f"{where}.network: {error}") from error
+        raise OptionError(f"{where}.network: {error}", key=f"{where}.network") from error
     finally:
         set_options(network, before)
     if unknown := set(stage.inputs) - set(inputs):
-        raise ValueError(f"{where}.inputs.{min(unknown)}: {name} has no such input; it has {', '.join(inputs)}")
+        key = f"{where}.inputs.{min(unknown)}"
+        raise OptionError(f"{key}: {name} has no such input; it has {', '.join(inputs)}", key=key)
 
 
 def set_options(network: RestorationNetwork, options: Mapping[str, Any]) -> None:
@@ -127,7 +114,8 @@ class StagedModule(RestorationModule):
             rules of `parameters` freeze rests in every stage.
 
     Raises:
-        ValueError: for stages that do not fit the network.
+        OptionError: for stages that do not fit the network.
+        ValueError: for a scheduler beside them.
     """
 
     leaves_parameters_out = True
@@ -139,20 +127,16 @@ class StagedModule(RestorationModule):
         if self.make_scheduler is not None:
             raise ValueError("stages bring their own learning rates: set scheduler=none")
         self.stages = read_stages(network, stages)
-        self.losses = {name: self._loss(name, stage) for name, stage in self.stages.items()}
+        self.losses = {
+            name: self.loss if stage.terms is None else MultiBranchLoss(stage.terms)
+            for name, stage in self.stages.items()
+        }
         self.resting = {name for name, p in network.named_parameters() if not p.requires_grad}
         for name, stage in self.stages.items():
             if not select(network, stage.train).keys() - self.resting:
-                raise ValueError(f"stages.{name}.train: the rules of parameters= freeze all of it, nothing is left")
+                key = f"procedure.stages.{name}.train"
+                raise OptionError(f"{key}: the rules of parameters= freeze all of it, nothing is left", key=key)
         self.initial = {option: getattr(network, option) for s in self.stages.values() for option in s.network}
-
-    def _loss(self, name: str, stage: Stage) -> MultiBranchLoss | None:
-        if stage.terms is None:
-            return self.loss
-        try:
-            return MultiBranchLoss(stage.terms)
-        except ValueError as error:
-            raise ValueError(str(error).replace("loss.terms", f"stages.{name}.terms", 1)) from error
 
     @property
     def epochs(self) -> int:

@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.runtime.environment import prepare_environment
+
 # No test may reach a network service: W&B stays offline and asks nobody.
 os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_ERROR_REPORTING"] = "false"
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+prepare_environment()  # for tests that compose a config without the command line
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

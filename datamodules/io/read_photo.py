@@ -225,14 +225,11 @@ def _planes(stream: BinaryIO, page: Any, turned: Any) -> Planes:
     colours = {0: 1, 1: 1, 2: 3}.get(kind)
     if colours is None:
         raise InputError(f"16-bit TIFF is {page.photometric.name}: save it as gray or RGB")
-    try:
+    if page.compression in tifffile.TIFF.DECOMPRESSORS:  # of those that exist: most need a package, imagecodecs
         stored = page.asarray()
-    except ValueError as error:
-        if "imagecodecs" not in str(error):
-            raise
-        stored = _packed_tiff(stream, page, turned)
-    else:
         stored = np.moveaxis(stored, 0, -1) if page.axes.startswith("S") else stored
+    else:
+        stored = _packed_tiff(stream, page, turned)
     stored = stored.reshape(page.imagelength, page.imagewidth, -1)
     pixels, alpha = stored[:, :, :colours], None
     if kind == 0:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
-from experiments.evaluate.suites import CONF
+from experiments.config import CONF
+from experiments.config.compose import compose_model
 from experiments.export.errors import ExportError
 from experiments.export.exportable import Exportable, record
 from experiments.export.formats import write_onnx, write_program
-from experiments.restore.load import compose_model
 from lightning_modules.checkpoints.checkpoint import build_network
 from networks.base import RestorationNetwork
 
@@ -45,18 +45,19 @@ def main() -> None:
     )
     for model in args.models:
         exportable = Exportable(initial(model), args.scale)
+        try:
+            program = record(exportable)
+        except ExportError as error:
+            print(f"| {model} | - | refused: {error} | | | |", flush=True)
+            continue
         about = {"label": model, "scale": args.scale}
         with tempfile.TemporaryDirectory() as folder:
-            for name, writer in (("onnx", write_onnx), ("program", write_program)):
-                path = Path(folder) / f"a{'.onnx' if name == 'onnx' else '.pt2'}"
+            for name, suffix, writer in (("onnx", ".onnx", write_onnx), ("program", ".pt2", write_program)):
+                path = Path(folder) / f"a{suffix}"
                 try:
-                    if name == "onnx":
-                        program = record(exportable)
                     found = writer(exportable, path, about, program)
                 except ExportError as error:
                     print(f"| {model} | {name} | refused: {error} | | | |", flush=True)
-                    if not path.exists() and "Fourier" not in str(error):
-                        break
                     continue
                 cells = " | ".join(f"{value:.1e}" for value in found.values())
                 print(f"| {model} | {name} | {path.stat().st_size / 1e6:.1f} | {cells} |", flush=True)

@@ -11,14 +11,17 @@ import argparse
 import gc
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
+from PIL import Image
 
-from tests.helpers.kills import make_photographs
+from experiments.config import CONF
 
 OVERRIDES = (
     "data=folder data.root=photographs data.cache_dir=cache data.patch=32 data.batch_size=2 data.num_workers=1 "
@@ -59,13 +62,14 @@ def main() -> None:
     here = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        make_photographs(Path("photographs"))
+        Path("photographs").mkdir()
+        for i in range(5):
+            pixels = np.random.default_rng(i).integers(0, 256, (40, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(f"photographs/{i}.png")
         length = [f"trainer.max_epochs={options.epochs}", f"data.samples_per_epoch={2 * options.steps}"]
         watch = "+callbacks.resident={_target_: experiments.benchmarks.memory.Resident, path: rss}"
-        import run
-
-        sys.argv = ["run.py", *OVERRIDES.split(), *length, watch, *more]
-        status = run.main()
+        command = [sys.executable, str(CONF.with_name("run.py")), *OVERRIDES.split(), *length, watch, *more]
+        status = subprocess.run(command).returncode
         os.chdir(here)
         if status:
             sys.exit(status)

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from skimage import data
 
+from experiments.config.compose import compose_model
 from experiments.restore import Restorer
-from experiments.restore.load import Loaded, compose_model
+from experiments.restore.load import Loaded
 from lightning_modules.checkpoints.checkpoint import build_network
 from lightning_modules.host_memory import resident
 

@@ -16,12 +16,13 @@ from omegaconf import DictConfig
 
 from datamodules.batch import Batch
 from datamodules.image_datamodule import ImageDataModule
+from experiments.config import CONF
+from experiments.runtime.environment import prepare_environment
 from lightning_modules.callbacks.epoch_log import EpochLog
 from lightning_modules.callbacks.finite import SkipNonFinite
 from lightning_modules.callbacks.throughput import Throughput
 from lightning_modules.loggers.csv import MetricsCSV
 from lightning_modules.restoration import RestorationModule
-from run import CONF
 
 WARM_UP = 3  # steps
 MODES: dict[str, dict[str, bool]] = {
@@ -41,6 +42,7 @@ def now(device: str) -> float:
 
 def compose(model: str, *overrides: str) -> DictConfig:
     """The recipe of a model."""
+    prepare_environment()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose("config", [f"model={model}", f"label={model}", "name=benchmark", *overrides])
 

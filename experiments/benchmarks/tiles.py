@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from experiments.benchmarks.restore_memory import GIB, mirrored
+from experiments.config.compose import compose_model
 from experiments.restore import Restorer
-from experiments.restore.load import Loaded, compose_model
+from experiments.restore.load import Loaded
 from experiments.restore.receptive_field import alignment, up_to
 from experiments.restore.tiling import FEATHER, choose_tiling, spans
 from lightning_modules.checkpoints.checkpoint import build_network

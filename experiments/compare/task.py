@@ -7,12 +7,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from pydantic import NonNegativeInt
 
-from datamodules.errors import InputError
+from datamodules.errors import ConfigError, InputError
 from experiments.compare.build import compare
 from experiments.compare.read_runs import read_runs
 from experiments.compare.types import Comparison, to_json
 from experiments.compare.writers import csv_text, latex, markdown, rows
-from experiments.config.errors import ConfigError
 from experiments.runtime.run_folder import write_text
 
 KEYS: dict[str, Any] = {

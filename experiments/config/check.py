@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.config.errors import ConfigError, did_you_mean, locate
+from datamodules.errors import ConfigError
+from experiments.config.errors import did_you_mean, locate
 from experiments.config.processes import check_processes
 from experiments.config.signatures import check_root, check_targets, group_files
 from experiments.config.slurm import check_launcher

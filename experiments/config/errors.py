@@ -21,6 +21,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
+from datamodules.errors import ConfigError
 from experiments.config.tasks import refuse_foreign, refuse_moved, task_keys
 
 LISTED_NAMES = 20
@@ -225,16 +226,21 @@ def _parameter_names(target: Any) -> list[str]:
 def _explain_omegaconf(error: OmegaConfBaseException, outer: BaseException, conf_dir: Path) -> str:
     if isinstance(error, (ConfigAttributeError, ConfigKeyError)) and error.full_key:
         return _explain_key(error, conf_dir)
-    file = re.match(r"In '([^']+)'", str(outer))
-    place = [f"{conf_dir.name}/{file[1]}.yaml"] if file else []
+    file, _ = _split_file(str(outer), conf_dir)
     message = str(error.msg or error).splitlines() or [type(error).__name__]
-    return one_line(": ".join([*place, *([str(error.full_key)] if error.full_key else []), message[0]]))
+    return one_line(": ".join(filter(None, [file, str(error.full_key or ""), message[0]])))
 
 
-def _explain_composition(text: str, conf_dir: Path) -> str:
+def _split_file(text: str, conf_dir: Path) -> tuple[str, str]:
+    """The file that Hydra names at the beginning of some of its messages, "" without one, and the rest."""
+    named = re.match(r"In '([^']+)'(?:: )?", text)
+    return (f"{conf_dir.name}/{named[1]}.yaml", text[named.end() :]) if named else ("", text)
+
+
+def _read_hydra_text(text: str, conf_dir: Path) -> str:
     """Hydra's own complaints about groups carry no attributes: the name can only be read off the message."""
-    file = re.match(r"In '([^']+)': ", text)
-    place = f"{conf_dir.name}/{file[1]}.yaml: " if file else ""
+    file, body = _split_file(text, conf_dir)
+    place = f"{file}: " if file else ""
     groups = _group_names(conf_dir)
     unknown = re.search(r"Could not override '([^']+)'|config group '([^']+)' does not exist", text)
     if unknown:
@@ -249,7 +255,6 @@ def _explain_composition(text: str, conf_dir: Path) -> str:
         origin = _files_that_choose(group, option, conf_dir, entry=r"(?!\s*override\b)")
         advice = f"in a file write 'override /{group}: {option or '...'}', on the command line {group}=... without +"
         return f"{place}{group}: chosen more than once{origin}: {advice}"
-    body = text[file.end() :] if file else text
     return one_line(place + re.split(r"\n(?:Config search path|Search path|See https://)", body)[0])
 
 
@@ -269,7 +274,7 @@ def explain_hydra_error(error: BaseException, conf_dir: Path) -> str | None:
         place = f"{_shown(Path(mark.name), conf_dir)}, line {mark.line + 1}, column {mark.column + 1}"
         return one_line(f"{place}: not valid YAML: {getattr(error, 'problem', '')}")
     if isinstance(error, (ConfigCompositionException, SearchPathException)):
-        return _explain_composition(str(error), conf_dir)
+        return _read_hydra_text(str(error), conf_dir)
     file = _hydra_local(error, "config_path", str)
     if file is not None:
         return one_line(f"{conf_dir.name}/{file.removesuffix('.yaml')}.yaml: {error}")
@@ -278,10 +283,3 @@ def explain_hydra_error(error: BaseException, conf_dir: Path) -> str | None:
         options = _option_names(conf_dir / override.key_or_group) if override.key_or_group else []
         return one_line(f"{override.input_line}: {error}" + (f": available: {listing(options)}" if options else ""))
     return one_line(str(error))
-
-
-class ConfigError(Exception):
-    """A mistake in the config. The message is one line: the key, the value found, what is allowed."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))

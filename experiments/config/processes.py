@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 
-from experiments.config.errors import ConfigError
+from datamodules.errors import ConfigError
 
 
 def check_processes(cfg: DictConfig) -> None:

@@ -15,7 +15,8 @@ from typing import Any, Literal
 from omegaconf import Container, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.config.errors import ConfigError, did_you_mean, explain_hydra_error, group_files, listing, locate
+from datamodules.errors import ConfigError
+from experiments.config.errors import did_you_mean, explain_hydra_error, group_files, listing, locate
 
 __all__ = ["ConfigError", "check_root", "check_targets", "explain_hydra_error", "group_files"]
 

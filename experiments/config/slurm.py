@@ -10,7 +10,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments.config.errors import ConfigError, did_you_mean, listing
+from datamodules.errors import ConfigError
+from experiments.config.errors import did_you_mean, listing
 
 
 def check_tasks(trainer: DictConfig) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import yaml
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+from experiments.config import CONF
+
 # Before, the keys of a task stood below `task.`; these have another name now.
 _RENAMED = {"suite": "suites", "pictures": "shown"}
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from datamodules.errors import InputError
+from datamodules.errors import ConfigError, InputError, OptionError
 from datamodules.sources import splits_of
-from experiments.config.errors import ConfigError, locate
+from experiments.config.errors import locate
 
 
 def construct(cfg: DictConfig, node: str, *, meta: bool = False) -> Any:
@@ -26,9 +26,10 @@ def construct(cfg: DictConfig, node: str, *, meta: bool = False) -> Any:
             return hydra.utils.instantiate(cfg[node], _convert_="all")
     except Exception as error:
         cause = error.__cause__ or error
+        if isinstance(cause, OptionError):
+            raise ConfigError(str(cause), key=cause.key) from error
         if isinstance(cause, ValueError):
-            text = str(cause).splitlines()[0]
-            raise ConfigError(text if text.startswith(f"{node}.") else f"{node}: {text}") from error
+            raise ConfigError(f"{node}: {str(cause).splitlines()[0]}", key=node) from error
         if isinstance(cause, InputError):  # a file that it reads, such as weights
             raise cause from error
         raise
@@ -170,10 +171,10 @@ def _procedure(cfg: DictConfig, network: Any) -> Any:
             optimizer=hydra.utils.instantiate(cfg.optimizer, _convert_="all"),
             scheduler=hydra.utils.instantiate(cfg.scheduler, _convert_="all") if cfg.scheduler else None,
         )
+    except OptionError as error:
+        raise ConfigError(str(error), key=error.key) from error
     except ValueError as error:
-        # Rules and stages are named by their key below procedure.
-        text = str(error)
-        raise ConfigError(f"procedure{'.' if text.startswith(('parameters', 'stages.')) else ': '}{text}") from error
+        raise ConfigError(f"procedure: {error}", key="procedure") from error
     if not module.automatic_optimization:
         for key, neutral, instead in (
             ("gradient_clip_val", None, "procedure.clip"),

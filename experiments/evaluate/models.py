@@ -7,11 +7,10 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from datamodules.errors import InputError
-from experiments.config.errors import ConfigError
+from datamodules.errors import ConfigError, InputError
+from experiments.config.compose import compose, overridden_keys
 from experiments.config.training import construct
 from experiments.evaluate.measure import checksum
-from experiments.evaluate.suites import compose, overridden_keys
 from experiments.results.records import EvaluationRecord
 from experiments.runtime.saved_config import renamed
 from lightning_modules.checkpoints.checkpoint import load_network, read_weights

@@ -6,21 +6,18 @@ out like the config keys that they are for.
 
 import copy
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from datamodules.errors import InputError
+from datamodules.errors import ConfigError, InputError
 from datamodules.image_datamodule import ImageDataModule
 from experiments.config.check import check
-from experiments.config.errors import ConfigError, did_you_mean, explain_hydra_error, listing
-
-CONF = Path(__file__).resolve().parents[2] / "conf"
+from experiments.config.compose import compose, overridden_keys
+from experiments.config.errors import did_you_mean, listing
 
 
 @dataclass
@@ -44,34 +41,6 @@ class Cell:
     def __str__(self) -> str:
         values = "".join(f" {key}={value}" for key, value in self.values.items())
         return f"data={self.cfg.choices.data}{values}"
-
-
-def overridden_keys() -> list[str]:
-    """Config keys and groups that the command line sets."""
-    return [item.lstrip("+~").split("=", 1)[0] for item in HydraConfig.get().overrides.task]
-
-
-def compose(*more: str) -> tuple[DictConfig, Mapping[str, Any]]:
-    """The config of this command line with more overrides, and the options that were chosen for its groups.
-
-    Raises:
-        ConfigError: for an option that does not exist, or keys that one of the options does not have.
-    """
-    hydra_config = HydraConfig.get()
-    name, overrides = hydra_config.job.config_name or "config", [*hydra_config.overrides.task, *more]
-    try:
-        cfg = hydra.compose(name, overrides, return_hydra_config=True)
-    except Exception as error:
-        line = explain_hydra_error(error, CONF)
-        if line is None:
-            raise
-        raise ConfigError(line) from error
-    choices = OmegaConf.to_container(cfg.hydra.runtime.choices)
-    with open_dict(cfg):
-        del cfg["hydra"]
-        for group in ("data", "degradation", "experiment"):  # the resolver knows the choices of the command line alone
-            cfg.choices[group] = choices[group]  # type: ignore[index,call-overload]  # a mapping
-    return cfg, choices  # type: ignore[return-value]  # a mapping
 
 
 def plan(cfg: DictConfig) -> list[Cell]:

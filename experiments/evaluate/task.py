@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamodules.distributed import broadcast, rank, rank_zero_first
 from datamodules.errors import InputError
+from experiments.config.compose import overridden_keys
 from experiments.config.signatures import check_targets
 from experiments.config.training import check_inputs, construct, input_mistake, scale_mistake
 from experiments.evaluate import suites
@@ -129,7 +130,7 @@ def single(cfg: DictConfig, candidate: Candidate) -> Cell:
     cfg = copy.deepcopy(cfg)
     saved = candidate.saved
     if saved is not None:
-        overridden = suites.overridden_keys()
+        overridden = overridden_keys()
         for name in ("data", "degradation", "protocol"):
             if name not in overridden:
                 _take_over(cfg, saved, name, overridden)

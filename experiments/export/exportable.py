@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from experiments.export.errors import ExportError
 from networks.base import RestorationNetwork
@@ -95,7 +96,7 @@ def record(exportable: Exportable) -> ExportedProgram:
                 prefer_deferred_runtime_asserts_over_guards=True,
             )
     except Exception as error:  # of many types, most of them internal
-        if type(error).__name__ == "GuardOnDataDependentSymNode":
+        if isinstance(error, GuardOnDataDependentSymNode):
             raise ExportError("takes steps that depend on the values of the image, which a graph cannot") from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split("! For more", 1)[0]
         raise ExportError(f"torch.export does not get through it: {reason}") from error

@@ -11,8 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch.export import ExportedProgram
 
-from datamodules.errors import InputError
-from experiments.config.errors import ConfigError
+from datamodules.errors import ConfigError, InputError
 from experiments.config.training import construct
 from experiments.evaluate.measure import checksum
 from experiments.evaluate.models import asked_use, chosen_checkpoint, refuse_several

@@ -21,10 +21,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from pydantic import NonNegativeInt, PositiveInt
 
-from datamodules.errors import InputError
-from experiments.config.errors import ConfigError, did_you_mean, listing
+from datamodules.errors import ConfigError, InputError
+from experiments.config.compose import compose, overridden_keys
+from experiments.config.errors import did_you_mean, listing
 from experiments.config.signatures import check_targets, group_files
-from experiments.evaluate.suites import compose, overridden_keys
 from experiments.profile.table import NOTE, as_csv, heading, table
 from experiments.profile.worker import Phase, Spec
 from experiments.runtime.run_folder import describe, run_name, write_text

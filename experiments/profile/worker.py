@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from datamodules.batch import Batch, as_float, to_gray
 from datamodules.degradations.keyed_random import make_key
+from experiments.runtime.out_of_memory import shortage
 from lightning_modules.host_memory import resident
 from lightning_modules.restoration import RestorationModule
 from networks.base import RestorationNetwork
@@ -246,11 +247,9 @@ MEASURE: dict[str, Callable[[Spec], Phase]] = {"forward": measure_forward, "trai
 def measure(spec: Spec, phase: str) -> Phase:
     try:
         return MEASURE[phase](spec)
-    except torch.OutOfMemoryError:
-        return Phase(error="out of memory")
     except Exception as error:  # whatever a network does must not take the other rows along
         cause = error.__cause__ or error
-        if "can't allocate memory" in str(cause):  # the CPU's allocator raises a plain RuntimeError
+        if shortage(cause):
             return Phase(error="out of memory")
         return Phase(error=f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}")
 

@@ -28,7 +28,7 @@ def choose_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
         reason = (str(error).splitlines() or [""])[0]
-        raise InputError(f"device: found {name!r}, which cannot be used: {reason}") from error
+        raise InputError(f"device: found {name!r}, which cannot be used: {reason}", key="device") from error
     return device
 
 
@@ -41,10 +41,10 @@ def checked_kernel(kernel: Tensor | np.ndarray) -> Tensor:
     given = kernel if isinstance(kernel, Tensor) else torch.from_numpy(np.array(kernel, np.float64))
     found = given.detach().cpu().double()
     if found.dim() != 2 or 0 in found.shape:
-        raise InputError(f"kernel: of shape {list(found.shape)}, expected [k, k]")
+        raise InputError(f"kernel: of shape {list(found.shape)}, expected [k, k]", key="kernel")
     total = found.sum().item()
     if not found.isfinite().all() or not total > 0:
-        raise InputError(f"kernel: its sum is {total:g}, expected finite values with a positive sum")
+        raise InputError(f"kernel: its sum is {total:g}, expected finite values with a positive sum", key="kernel")
     return (found / total).float()
 
 
@@ -57,10 +57,10 @@ def checked_scale(scale: int | None, scales: Sequence[int], name: str) -> int:
     listed = ", ".join(map(str, scales))
     if scale is None:
         if len(scales) > 1:
-            raise InputError(f"scale: not given: {name} enlarges by {listed}: say by which")
+            raise InputError(f"scale: not given: {name} enlarges by {listed}: say by which", key="scale")
         return scales[0]
     if scale not in scales:
-        raise InputError(f"scale: found {scale}, {name} enlarges by {listed}")
+        raise InputError(f"scale: found {scale}, {name} enlarges by {listed}", key="scale")
     return int(scale)
 
 
@@ -79,20 +79,20 @@ def checked_fields(
     name, found = restorer.name, dict[str, Any]()
     if restorer.needs_kernel:
         if kernel is None:
-            raise InputError(f"kernel: {name} needs the blur kernel of the image: give one")
+            raise InputError(f"kernel: {name} needs the blur kernel of the image: give one", key="kernel")
         found["kernel"] = checked_kernel(kernel)
     elif kernel is not None:
         why = "estimates the kernel itself" if restorer.estimates_kernel else "knows no kernel"
-        raise InputError(f"kernel: given, but {name} {why}: omit it")
+        raise InputError(f"kernel: given, but {name} {why}: omit it", key="kernel")
     if "noise_level" in restorer.inputs:
         if noise_level is None:
             notes.append(f"The noise level was not given: {255 * NOISE_LEVEL:g}/255 is assumed.")
             noise_level = NOISE_LEVEL
         if not 0 <= noise_level <= 1:
-            raise InputError(f"noise_level: found {noise_level}, expected a number from 0 to 1")
+            raise InputError(f"noise_level: found {noise_level}, expected a number from 0 to 1", key="noise_level")
         found["noise_level"] = float(noise_level)
     elif noise_level is not None:
-        raise InputError(f"noise_level: given, but {name} takes none: omit it")
+        raise InputError(f"noise_level: given, but {name} takes none: omit it", key="noise_level")
     if "scale" in restorer.inputs:
         found["scale"] = scale
     return found

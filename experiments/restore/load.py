@@ -1,27 +1,17 @@
 """What a `Restorer` restores with: runs, checkpoints, exported or published weights, models without any, a cascade."""
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hydra
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
-
 from datamodules.errors import InputError
-from experiments import job  # noqa: F401  # registers what the configs refer to
-from experiments.config.errors import ConfigError, explain_hydra_error
+from experiments.config.compose import compose_model
 from experiments.evaluate.models import chosen_checkpoint
-from experiments.evaluate.suites import CONF
-from lightning_modules.checkpoints.checkpoint import build_network, load_network, read_weights
+from lightning_modules.checkpoints.checkpoint import ForeignCheckpoint, build_network, load_network, read_weights
 from networks.base import RestorationNetwork
 from networks.cascade import Cascade
 
-_lock = threading.Lock()  # Hydra's state is global
 SCALES = (1, 2, 3, 4)  # offered by models without weights that enlarge by any factor
 
 
@@ -75,7 +65,7 @@ def _loaded(file: Path, name: str | None = None) -> Loaded:
     try:
         network, checkpoint = load_network(file)
     except InputError as error:
-        if (file.is_file() and "importers of their own" in str(error)) or file.suffix == ".mat":
+        if isinstance(error, ForeignCheckpoint) or file.suffix == ".mat":
             raise InputError(
                 f"{file}: no checkpoint of this suite: for published weights say of which model: model=NAME"
             ) from error
@@ -136,36 +126,3 @@ def _config(model: str | Mapping[str, Any], overrides: Sequence[str]) -> tuple[s
     if not isinstance(model, str):
         return str(model.get("_target_", "model")).rpartition(".")[2], dict(model)
     return model, compose_model(model, overrides)
-
-
-@contextmanager
-def _own_hydra() -> Iterator[None]:
-    """Puts aside what `run.py` has initialised, which Hydra has one of in a process."""
-    before, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
-    try:
-        yield
-    finally:
-        GlobalHydra.instance().hydra = before  # Hydra has put a copy in the place of the instance
-
-
-def compose_model(option: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The config of an option of conf/model/, as plain values; works inside and outside of `run.py`.
-
-    Args:
-        option: name of a file in conf/model/.
-        overrides: as on the command line, such as "model.scale=2".
-
-    Raises:
-        ConfigError: if there is no such option, or an override does not fit it.
-    """
-    try:
-        with _lock, _own_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = hydra.compose("config", [f"model={option}", *overrides])
-            config = OmegaConf.to_container(cfg.model, resolve=True)
-    except Exception as error:
-        line = explain_hydra_error(error, CONF)
-        if line is None:
-            raise
-        raise ConfigError(line) from error
-    assert isinstance(config, dict)
-    return {str(key): value for key, value in config.items()}

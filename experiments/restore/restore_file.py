@@ -13,12 +13,11 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from datamodules.errors import InputError
+from datamodules.errors import ConfigError, InputError
 from datamodules.io.decode import open_image
 from datamodules.io.photo import Photograph
 from datamodules.io.read_photo import read_photograph
 from datamodules.io.write_photo import NotWritten, refuse_unwritable, replacing, write_photograph
-from experiments.config.errors import ConfigError
 from experiments.restore import Restorer
 from experiments.restore.manifest import Manifest, state
 from experiments.restore.paths import Item
@@ -80,8 +79,8 @@ class FileRestorer:
                 except NotWritten:
                     raise
                 except InputError as error:
-                    if str(error).partition(":")[0] in self.arguments:  # no other photograph would do
-                        raise ConfigError(str(error)) from error
+                    if error.key in self.arguments:  # no other photograph would do
+                        raise ConfigError(str(error), key=error.key) from error
                     raise InputError(f"{item.source}: {error}") from error
                 transparency = None if photograph.alpha is None else self._enlarge(photograph.alpha, alpha)
 

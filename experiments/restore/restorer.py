@@ -60,7 +60,7 @@ class Restorer:
         self, loaded: Loaded, device: str = "auto", precision: Precision = "32", self_ensemble: bool = False
     ) -> None:
         if precision not in ("32", "bf16"):
-            raise InputError(f"precision: found {precision!r}, expected 32 or bf16")
+            raise InputError(f"precision: found {precision!r}, expected 32 or bf16", key="precision")
         self.device = choose_device(device)
         self.precision, self.self_ensemble = precision, self_ensemble
         self.name, self.scales = loaded.name, loaded.scales
@@ -143,7 +143,7 @@ class Restorer:
             InputError: for an image, a scale, a kernel or another value that the network cannot work with.
         """
         if batch < 1:
-            raise InputError(f"batch: found {batch}, expected at least 1 tile")
+            raise InputError(f"batch: found {batch}, expected at least 1 tile", key="batch")
         picture = Picture(image)
         scale = checked_scale(scale, self.scales, self.name)
         if out is not None:

@@ -15,12 +15,11 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from datamodules.degradations.kernel_spec import given_kernel
-from datamodules.errors import InputError
+from datamodules.errors import ConfigError, InputError
 from datamodules.io.write_photo import NotWritten
-from experiments.config.errors import ConfigError
+from experiments.config.compose import overridden_keys
 from experiments.evaluate.measure import checksum
 from experiments.evaluate.models import asked_use, chosen_checkpoint, refuse_several
-from experiments.evaluate.suites import overridden_keys
 from experiments.restore import Restorer
 from experiments.restore.load import Source
 from experiments.restore.manifest import Manifest

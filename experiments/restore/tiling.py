@@ -101,9 +101,9 @@ def choose_tiling(
         InputError: for a tile that is not larger than what it has to overlap by.
     """
     if tile is not None and tile < 1:
-        raise InputError(f"tile: found {tile}, expected at least 1 pixel, or none to choose it")
+        raise InputError(f"tile: found {tile}, expected at least 1 pixel, or none to choose it", key="tile")
     if overlap is not None and overlap < 0:
-        raise InputError(f"overlap: found {overlap}, expected 0 or more pixels, or none to choose it")
+        raise InputError(f"overlap: found {overlap}, expected 0 or more pixels, or none to choose it", key="overlap")
     whole = size[0] * size[1] * scale**2 <= RESULT_SIDE**2 if tile is None else max(size) <= tile
     if whole:
         return None
@@ -126,7 +126,8 @@ def choose_tiling(
     elif up_to(tile, align) < least_tile:
         raise InputError(
             f"tile: found {tile}, but tiles that overlap by {overlap} pixels have a side of at least {least_tile}: "
-            "give a larger tile, or a smaller overlap for an approximation"
+            "give a larger tile, or a smaller overlap for an approximation",
+            key="tile",
         )
     return Tiling(up_to(tile, align), overlap, margin, exact)
 

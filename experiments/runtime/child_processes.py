@@ -28,7 +28,7 @@ class LostRank(Exception):
     """Another process of the job is gone; the text says which and why, as far as is known."""
 
     def __init__(self, text: str, exit_status: int = LOST) -> None:
-        super().__init__(text)
+        super().__init__(text)  # its status travels with the attributes, where it is pickled
         self.exit_status = exit_status
 
 

@@ -26,9 +26,9 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from datamodules.distributed import barrier, broadcast, use
+from datamodules.errors import Interrupted
 from experiments.runtime.child_processes import LostRank, RankProcesses
 from experiments.runtime.launchers import count_devices, launched
-from lightning_modules.callbacks.interrupt import Interrupted
 from lightning_modules.restoration import RestorationModule
 from lightning_modules.strategy import DDP, LaunchedEnvironment
 from lightning_modules.sync_batchnorm import SyncBatchNorm
@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 
 # Longer than anything one process may do while the others wait for its word, such as downloading or decoding.
 _PATIENCE = timedelta(days=2)
-_LOST = re.compile(r"connection (closed|reset|refused)|broken pipe|timed out|socket|nccl|gloo", re.IGNORECASE)
 
 
 @dataclass
@@ -251,7 +250,7 @@ def _part(job: _Job, error: BaseException | None) -> LostRank | None:
         except RuntimeError as gone:
             error = gone
     found = None
-    if isinstance(error, RuntimeError) and _LOST.search(str(error)):
+    if isinstance(error, dist.DistError) or _lost_by_its_text(error):
         found = LostRank(
             f"rank {job.here.rank} has lost another process of the job, which says why, or was killed: "
             "the same command with resume=auto continues at the last checkpoint"
@@ -264,6 +263,12 @@ def _part(job: _Job, error: BaseException | None) -> LostRank | None:
         if error is None or found:
             found = blamed or found
     return found
+
+
+def _lost_by_its_text(error: BaseException | None) -> bool:
+    """Whether another process is gone, of errors of gloo and of DDP: they are plain `RuntimeError`s."""
+    said = r"connection (closed|reset|refused)|broken pipe|timed out|socket|nccl|gloo"
+    return isinstance(error, RuntimeError) and re.search(said, str(error), re.IGNORECASE) is not None
 
 
 def _destroy(abort: bool = False) -> None:

@@ -31,12 +31,15 @@ def explained(cfg: DictConfig) -> Iterator[None]:
 
 def shortage(error: BaseException) -> str | None:
     """The first sentence of an error that is about memory, None for others."""
-    text = (str(error).splitlines() or [""])[0]
-    # PyTorch has a class of its own for accelerators, and mere words for the processor's memory.
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in text.lower() for word in words):
-        return text.split(". ")[0] or type(error).__name__
-    return None
+    if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _short_by_its_text(error):
+        return None
+    return (str(error).splitlines() or [""])[0].split(". ")[0] or type(error).__name__
+
+
+def _short_by_its_text(error: BaseException) -> bool:
+    """PyTorch has a class for the memory of CUDA; for that of the processor and of others a plain `RuntimeError`."""
+    first = (str(error).splitlines() or [""])[0].lower()
+    return any(words in first for words in ("out of memory", "can't allocate memory", "not enough memory"))
 
 
 def _smaller_step(cfg: DictConfig) -> str:

@@ -10,19 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from datamodules.errors import LoaderStuck
-from experiments.runtime.child_processes import LostRank, RankProcesses
-from lightning_modules.callbacks.interrupt import SIGNALS, Interrupted, raise_interrupted
+from datamodules.errors import Interrupted
+from experiments.runtime.child_processes import RankProcesses
+from experiments.runtime.exit_status import AGAIN, status_of
+from lightning_modules.callbacks.interrupt import SIGNALS, raise_interrupted
 
 log = logging.getLogger(__name__)
 _RESTARTS = 20  # after so many, a job that again could not save anything is not requeued: it may go on so for ever
 _AGAIN = "the same command with resume=auto continues"
 
 
-Ending = Interrupted | LoaderStuck | LostRank
-
-
-def listen() -> Callable[[Ending], int]:
+def listen() -> Callable[[BaseException], int]:
     """From now on the signals of `SIGNALS` raise `Interrupted`; the result is what to do with that in the end.
 
     It returns the exit status, after it has handed the job back to SLURM where that is due: for every signal but
@@ -34,15 +32,15 @@ def listen() -> Callable[[Ending], int]:
     return lambda error: _leave(error, submitit)
 
 
-def _leave(error: Ending, submitit: Any) -> int:
-    told = error if isinstance(error, Interrupted) else None
-    due = told.signum != signal.SIGINT if told else error.exit_status == LoaderStuck.exit_status
+def _leave(error: BaseException, submitit: Any) -> int:
+    told, status = error if isinstance(error, Interrupted) else None, status_of(error) or 1
+    due = told.signum != signal.SIGINT if told else status == AGAIN
     if not due or "SLURM_JOB_ID" not in os.environ:
-        return error.exit_status
+        return status
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # SLURM ends the processes of a job that it takes back with SIGTERM
     if RankProcesses.rendezvous is not None:
-        return error.exit_status  # the process that has started this one speaks for it
+        return status  # the process that has started this one speaks for it
     if told and int(os.environ.get("SLURM_PROCID", 0)) > 0:
         return 0  # the first process speaks for all; with another status srun may end it before it has spoken
     job = os.environ["SLURM_JOB_ID"]
@@ -50,13 +48,13 @@ def _leave(error: Ending, submitit: Any) -> int:
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     if refusal := _why_not_to_requeue(job, told is not None and told.saved):
         log.warning("job %s is not requeued: %s", job, refusal)
-        return error.exit_status
+        return status
     log.warning("job %s goes back into the queue", job)
     if callable(submitit):
         submitit(signal.SIGUSR2, None)  # counts the time-outs, requeues and leaves without a result
     elif reason := _failure(_scontrol("requeue", job)):
         log.error("job %s could not be requeued (%s): %s", job, reason, _AGAIN)
-    return error.exit_status
+    return status
 
 
 def _why_not_to_requeue(job: str, saved: bool) -> str | None:

@@ -11,10 +11,9 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from datamodules.errors import InputError
-from experiments.config.errors import ConfigError
+from datamodules.errors import ConfigError, InputError
+from experiments.config.compose import overridden_keys
 from experiments.evaluate.models import asked_use, used
-from experiments.evaluate.suites import overridden_keys
 from experiments.restore import Restorer
 from experiments.runtime.speed import settle
 

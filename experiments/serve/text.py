@@ -10,8 +10,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from datamodules.errors import InputError
-from experiments.config.errors import ConfigError
+from datamodules.errors import ConfigError, InputError
 from experiments.restore import Restorer
 from experiments.runtime.out_of_memory import shortage
 from experiments.serve.service import Cancelled, Done

@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,9 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from experiments.config.errors import ConfigError
-from experiments.job import STOP_FILE, JobFailed, JobStopped, begin_sweep, complete
+from datamodules.errors import ConfigError
+from experiments.job import JobFailed, JobStopped, begin_sweep, complete
+from experiments.runtime.environment import STOP_FILE
 from experiments.runtime.run_folder import named_overrides, run_name
 from experiments.sweeps.table import Row, read_row, score_of_finished, write_tables
 
@@ -59,8 +61,11 @@ class Stopped(Exception):
     """A signal has stopped a sweep; `status` is what it exits with."""
 
     def __init__(self, reason: str, status: int) -> None:
-        super().__init__(reason)
-        self.status = status
+        super().__init__(reason, status)  # both, so that it survives pickling
+        self.reason, self.status = reason, status
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class ResumableLauncher(Launcher):
@@ -110,7 +115,7 @@ class ResumableLauncher(Launcher):
                 returned = self.launcher.launch(launched, initial_job_idx) if launched else []
             except Exception as error:
                 check()
-                if type(error).__name__ not in ("TerminatedWorkerError", "BrokenProcessPool"):
+                if not isinstance(error, BrokenProcessPool):  # joblib's is one too
                     raise
                 raise _said(
                     JobFailed(

@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from datamodules.errors import Interrupted
 from lightning_modules.callbacks.checkpointing import LastAndBest, between_updates
 from lightning_modules.loggers.wandb import mark_preempting
 
@@ -17,18 +18,6 @@ log = logging.getLogger(__name__)
 
 # A person at the keyboard; a machine that wants its place back, or says how long there is to go.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-
-
-class Interrupted(Exception):
-    """A signal asked the process to stop; `exit_status` is what a shell expects then (128 + signal).
-
-    `saved` says whether it was in a training, whose state is in `last.ckpt`.
-    """
-
-    def __init__(self, signum: int, saved: bool = False) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
-        self.signum, self.saved = signum, saved
-        self.exit_status = 128 + signum
 
 
 def raise_interrupted(signum: int, frame: FrameType | None) -> None:

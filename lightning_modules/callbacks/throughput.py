@@ -1,58 +1,18 @@
 """Where the time of a training step goes, how fast it is, and how that compares with what the device can do."""
 
-import functools
-import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.profilers import Profiler
 from torch.utils.flop_counter import FlopCounterMode
 
-from lightning_modules.host_memory import resident
+from lightning_modules.callbacks.device_speed import Clock, CudaClock, HostClock, ceiling, peak_memory
 
 PARTS = ("wait", "degradation", "network", "optimizer", "other")
 _MOST_PENDING = 1000  # intervals that wait for the device
-
-
-class Clock(Protocol):
-    """`now` is the time of the host in seconds; a mark is a moment in the work of the device."""
-
-    def now(self) -> float: ...
-    def mark(self) -> Any: ...
-    def seconds(self, start: Any, end: Any) -> float: ...
-    def catch_up(self) -> None:
-        """Wait for the device."""
-
-
-class HostClock:
-    """For devices that work while Python waits."""
-
-    now = mark = staticmethod(time.perf_counter)
-
-    def seconds(self, start: float, end: float) -> float:
-        return end - start
-
-    def catch_up(self) -> None: ...
-
-
-class CudaClock:
-    """Marks are events among the kernels: setting one waits for nothing."""
-
-    now = staticmethod(time.perf_counter)
-
-    def mark(self) -> torch.cuda.Event:
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-    def seconds(self, start: torch.cuda.Event, end: torch.cuda.Event) -> float:
-        return start.elapsed_time(end) / 1e3
-
-    def catch_up(self) -> None:
-        torch.cuda.synchronize()
 
 
 class _Listener(Profiler):
@@ -271,42 +231,3 @@ class Throughput(pl.Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.minutes_before = state["minutes"]
-
-
-def peak_memory(device: torch.device) -> int | None:
-    """Bytes at the peak, of the device or (Linux alone; None elsewhere) resident in this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resident("VmHWM")
-
-
-@functools.cache
-def ceiling(device: str, threads: int, precision: str) -> float:
-    """Floating-point operations a second of the better of a large matrix product and a convolution, as measured.
-
-    In the precision that is in force around the call; the arguments only tell measurements apart.
-    """
-    large = device.startswith("cuda")
-    side, batch, channels, image = (4096, 8, 256, 64) if large else (512, 2, 64, 64)
-    generator = torch.Generator().manual_seed(0)  # of its own: that of the training stays as it was
-    matrix = torch.rand(side, side, generator=generator).to(device)
-    images = torch.rand(batch, channels, image, image, generator=generator).to(device)
-    weight = torch.rand(channels, channels, 3, 3, generator=generator).to(device)
-    works: list[tuple[Callable[[], Any], float]] = [
-        (lambda: matrix @ matrix, 2.0 * side**3),
-        (lambda: torch.conv2d(images, weight, padding=1), 2.0 * 9 * batch * (channels * image) ** 2),
-    ]
-    clock: Clock = CudaClock() if large else HostClock()
-    best = 0.0
-    with torch.no_grad():
-        for work, flops in works:
-            work()
-            end = time.perf_counter() + 0.1
-            while time.perf_counter() < end:
-                start = clock.mark()
-                for _ in range(10 if large else 1):
-                    work()
-                stop = clock.mark()
-                clock.catch_up()
-                best = max(best, (10 if large else 1) * flops / clock.seconds(start, stop))
-    return best

@@ -24,6 +24,10 @@ from networks.base import RestorationNetwork
 PREFIX = "network."
 
 
+class ForeignCheckpoint(InputError):
+    """A file that torch can read, of another program: published weights, say."""
+
+
 class AtomicCheckpointIO(CheckpointIO):
     """Writes beside the target and renames, so that a checkpoint is complete or absent whenever the process dies."""
 
@@ -87,8 +91,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     config = checkpoint.get("config") if isinstance(checkpoint, dict) else None
     model = config.get("model") if isinstance(config, dict) else None
     if not isinstance(model, dict) or not isinstance(checkpoint.get("state_dict"), dict):
-        raise InputError(
-            f"{path}: holds no 'config' and 'state_dict' of this suite; published weights have importers of their own"
+        raise ForeignCheckpoint(
+            f"{path}: holds no 'config' and 'state_dict' of this suite; published weights have importers of their own",
+            file=path,
         )
     return checkpoint
 

@@ -3,13 +3,17 @@
 Every function takes (restored, target) of equal shape [B, C, H, W] and returns a scalar.
 """
 
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from datamodules.batch import Batch
+from datamodules.errors import OptionError
+from lightning_modules.options import read_options
 from networks.dan import to_support
 from networks.ops.luma import luma
 from networks.ops.resize import bicubic_resize, bilinear_shrink
@@ -43,17 +47,42 @@ def charbonnier(restored: Tensor, target: Tensor, reduction: Reduction = "mean",
     return distance.mean() if reduction == "mean" else distance.sum(1).mean()
 
 
-# The optional keys of a term: the branches that have them, the words that they take, the default first.
-OPTIONS: dict[str, tuple[Collection[str], tuple[str, ...]]] = {
-    "reduction": (TARGETS, ("mean", "literal", "sum")),
-    "colour": (("sr", "pyramid"), ("rgb", "y")),
-    "resize": (("pyramid",), ("half_pixel", "tf1", "bicubic")),
-}
 FUNCTIONS: dict[str, Callable[[Tensor, Tensor, Reduction], Tensor]] = {
     "mse": mse,
     "l1": l1,
     "charbonnier": charbonnier,
 }
+
+
+@dataclass(frozen=True, config=ConfigDict(strict=True))
+class Term:
+    """One term of a `MultiBranchLoss`; see there."""
+
+    fn: Annotated[Literal["mse", "l1", "charbonnier"], Field(description=f"one of {', '.join(FUNCTIONS)}")]
+    weight: Annotated[float, Field(ge=0, description="a number >= 0")] = 1.0
+    reduction: Annotated[Reduction, Field(description="mean, literal or sum")] = "mean"
+    colour: Annotated[Literal["rgb", "y"], Field(description="rgb or y")] = "rgb"
+    resize: Annotated[Literal["half_pixel", "tf1", "bicubic"], Field(description="half_pixel, tf1 or bicubic")] = (
+        "half_pixel"
+    )
+
+
+KEYS = ("fn", "weight", "reduction")  # of a term of any branch; these have more:
+MORE_KEYS = {"sr": ("colour",), "pyramid": ("colour", "resize")}
+
+
+def read_terms(terms: Mapping[str, Mapping[str, Any]], where: str = "loss.terms") -> dict[str, Term]:
+    """The terms of a config by branch; `where` is their path in it. Raises what `MultiBranchLoss` does."""
+    if not terms:
+        raise OptionError(f"{where} is empty, expected at least one branch", key=where)
+    for branch in terms:
+        if branch not in TARGETS:
+            key = f"{where}.{branch}"
+            raise OptionError(f"{key}: unknown branch, expected one of {', '.join(TARGETS)}", key=key)
+    return {
+        branch: read_options(Term, f"{where}.{branch}", term, KEYS + MORE_KEYS.get(branch, ()))
+        for branch, term in terms.items()
+    }
 
 
 class MultiBranchLoss(nn.Module):
@@ -68,34 +97,12 @@ class MultiBranchLoss(nn.Module):
             `networks.ops.resize.bilinear_resize`. The pyramid's term is the sum over its scales.
 
     Raises:
-        ValueError: for an unknown branch, function, key, or word for one, a weight that is none, or no term at all.
+        OptionError: for an unknown branch, function, key, or word for one, a weight that is none, or no term at all.
     """
 
     def __init__(self, terms: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__()
-        if not terms:
-            raise ValueError("loss.terms is empty, expected at least one branch")
-        for branch, term in terms.items():
-            if branch not in TARGETS:
-                raise ValueError(f"loss.terms.{branch}: unknown branch, expected one of {', '.join(TARGETS)}")
-            if not isinstance(term, Mapping):
-                raise ValueError(f"loss.terms.{branch}: found {term!r}, expected fn, weight and reduction")
-            options = {key: words for key, (branches, words) in OPTIONS.items() if branch in branches}
-            keys = ("fn", "weight", *options)
-            if unknown := set(term) - set(keys):
-                raise ValueError(f"loss.terms.{branch}: unknown key {min(unknown)}, expected {', '.join(keys)}")
-            if term.get("fn") not in FUNCTIONS:
-                raise ValueError(
-                    f"loss.terms.{branch}.fn: found {term.get('fn')!r}, expected one of {', '.join(FUNCTIONS)}"
-                )
-            weight = term.get("weight", 1.0)
-            if not isinstance(weight, int | float) or not weight >= 0:
-                raise ValueError(f"loss.terms.{branch}.weight: found {weight!r}, expected a number >= 0")
-            for key, words in options.items():
-                if term.get(key, words[0]) not in words:
-                    expected = f"{', '.join(words[:-1])} or {words[-1]}"
-                    raise ValueError(f"loss.terms.{branch}.{key}: found {term[key]!r}, expected {expected}")
-        self.terms = {branch: dict(term) for branch, term in terms.items()}
+        self.terms = read_terms(terms)
 
     def forward(
         self, restored: Restored, batch: Batch, encode: Callable[[Tensor], Tensor] | None = None
@@ -125,25 +132,23 @@ class MultiBranchLoss(nn.Module):
                 target = to_support(target, restored.kernel.shape[-1])  # type: ignore[union-attr]  # it is there
             values = [_compare(getattr(estimate, branch), target, term) for estimate in estimates]
             parts[branch] = torch.stack(values).mean()
-            total = total + float(term.get("weight", 1.0)) * parts[branch]
+            total = total + term.weight * parts[branch]
         return {"total": total, **parts}
 
 
-def _compare(value: Tensor | list[Tensor], target: Tensor, term: Mapping[str, Any]) -> Tensor:
+def _compare(value: Tensor | list[Tensor], target: Tensor, term: Term) -> Tensor:
     """One term of one estimate. In float32 under autocast: squares of small differences vanish in half precision."""
-    fn = FUNCTIONS[term["fn"]]
-    reduction = term.get("reduction", "mean")
+    fn = FUNCTIONS[term.fn]
     target = target.float() if target.dtype in (torch.float16, torch.bfloat16) else target
 
     def compared(images: Tensor) -> Tensor:
-        return luma(images.to(target.dtype)) if term.get("colour") == "y" else images.to(target.dtype)
+        return luma(images.to(target.dtype)) if term.colour == "y" else images.to(target.dtype)
 
     if isinstance(value, Tensor):
-        return fn(compared(value), compared(target), reduction)
-    resize = term.get("resize", "half_pixel")
+        return fn(compared(value), compared(target), term.reduction)
     finer = range(len(value) - 1, -1, -1)  # coarsest first: reduced by 2^(n-1), ..., 2, 1
     scales = [
-        fn(compared(estimate), compared(_shrink(target, 2**k, resize)), reduction)
+        fn(compared(estimate), compared(_shrink(target, 2**k, term.resize)), term.reduction)
         for k, estimate in zip(finer, value, strict=True)
     ]
     return torch.stack(scales).sum()

@@ -1,15 +1,19 @@
 """Rules for parts of a network, chosen by parameter name: learning rate, freezing, gradient clipping."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from datamodules.errors import OptionError
+from lightning_modules.options import read_options
 
-@dataclass
+
+@dataclass(config=ConfigDict(strict=True))
 class Rule:
     """What holds for the parameters whose names match.
 
@@ -20,15 +24,10 @@ class Rule:
         clip: largest global norm of the matching gradients, computed over them alone.
     """
 
-    match: str | Sequence[str]
-    lr: float | None = None
-    freeze: bool = False
-    clip: float | None = None
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value of a config is a number; bool, though an int, is none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    match: Annotated[str | Sequence[str], Field(description="a pattern of parameter names, or several")]
+    lr: Annotated[float | None, Field(ge=0, description="a factor >= 0 or null")] = None
+    freeze: Annotated[bool, Field(description="true or false")] = False
+    clip: Annotated[float | None, Field(gt=0, description="a norm > 0 or null")] = None
 
 
 def select(network: nn.Module, match: str | Sequence[str]) -> dict[str, nn.Parameter]:
@@ -55,30 +54,17 @@ def read_rules(network: nn.Module, rules: Mapping[str, Mapping[str, Any]] | None
     """Rules of a config, checked against the network.
 
     Raises:
-        ValueError: for an unknown key, a value of another type or out of range, or a pattern that matches nothing.
+        OptionError: for an unknown key, a value of another type or out of range, or a pattern that matches nothing.
     """
-    return [_read_rule(network, f"parameters.{name}", values) for name, values in (rules or {}).items()]
+    return [_read_rule(network, f"procedure.parameters.{name}", values) for name, values in (rules or {}).items()]
 
 
 def _read_rule(network: nn.Module, where: str, values: Mapping[str, Any]) -> Rule:
-    if not isinstance(values, Mapping):
-        raise ValueError(f"{where}: found {values!r}, expected match, and lr, freeze or clip")
-    if unknown := set(values) - {"match", "lr", "freeze", "clip"}:
-        raise ValueError(f"{where}: unknown key {min(unknown)}, expected match, lr, freeze, clip")
-    if "match" not in values:
-        raise ValueError(f"{where}: has no match, expected a pattern of parameter names")
-    rule = Rule(**values)
-    for key, fits, expected in (
-        ("lr", rule.lr is None or (is_number(rule.lr) and rule.lr >= 0), "a factor >= 0 or null"),
-        ("freeze", isinstance(rule.freeze, bool), "true or false"),
-        ("clip", rule.clip is None or (is_number(rule.clip) and rule.clip > 0), "a norm > 0 or null"),
-    ):
-        if not fits:
-            raise ValueError(f"{where}.{key}: found {values[key]!r}, expected {expected}")
+    rule = read_options(Rule, where, values)
     try:
         select(network, rule.match)
     except ValueError as error:
-        raise ValueError(f"{where}.match: {error}") from error
+        raise OptionError(f"{where}.match: {error}", key=f"{where}.match") from error
     return rule
 
 
@@ -86,14 +72,15 @@ def freeze(network: nn.Module, rules: Iterable[Rule]) -> None:
     """Take the parameters of all freezing rules out of training.
 
     Raises:
-        ValueError: if none is left.
+        OptionError: if none is left.
     """
     freezing = [rule for rule in rules if rule.freeze]
     for rule in freezing:
         for parameter in select(network, rule.match).values():
             parameter.requires_grad_(False)
     if freezing and not any(parameter.requires_grad for parameter in network.parameters()):
-        raise ValueError("parameters: the rules freeze the whole network, nothing is left to train")
+        key = "procedure.parameters"
+        raise OptionError(f"{key}: the rules freeze the whole network, nothing is left to train", key=key)
 
 
 def make_optimizer(

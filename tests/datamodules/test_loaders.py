@@ -41,10 +41,11 @@ class Failing(Dataset[Any]):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_input_error_stays_one_line(workers: int) -> None:
+def test_an_input_error_of_a_worker_keeps_its_fields(workers: int) -> None:
     with pytest.raises(InputError) as found:
-        list(Loader(Failing(InputError("a.png: is gone: put it back")), num_workers=workers))
-    assert str(found.value) == "a.png: is gone: put it back"
+        list(Loader(Failing(InputError(file="a.png", hint="put it back")), num_workers=workers))
+    assert str(found.value) == "a.png: put it back"
+    assert (found.value.file, found.value.hint) == ("a.png", "put it back")
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from experiments.evaluate.suites import CONF
-from experiments.restore.load import compose_model
+from experiments.config import CONF
+from experiments.config.compose import compose_model
 from lightning_modules.checkpoints.checkpoint import build_network
 from networks.base import RestorationNetwork
 

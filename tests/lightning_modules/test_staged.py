@@ -266,18 +266,18 @@ def test_a_stage_whose_loss_misses_its_parameters() -> None:
 )
 def test_mistakes_in_stages(stage: Any, message: str) -> None:
     network = make_network()
-    with pytest.raises(ValueError, match=f"^{message}"):
+    with pytest.raises(ValueError, match=rf"^procedure\.{message}"):
         make_module(network, {"a": stage})
     assert network.branch == "both"
 
 
 def test_mistakes_of_the_whole_schedule() -> None:
-    with pytest.raises(ValueError, match=r"^stages is empty"):
+    with pytest.raises(ValueError, match=r"^procedure\.stages is empty"):
         make_module(stages={})
     with pytest.raises(ValueError, match=r"set scheduler=none$"):
         make_module(scheduler=partial(torch.optim.lr_scheduler.StepLR, step_size=1))
     rules = {"rest": {"match": "deblur.*", "freeze": True}}
-    with pytest.raises(ValueError, match=r"^stages\.deblur\.train: the rules of parameters= freeze all of it"):
+    with pytest.raises(ValueError, match=r"^procedure\.stages\.deblur\.train: the rules of parameters= freeze all"):
         make_module(parameters=rules)
 
 

@@ -15,7 +15,8 @@ from PIL import Image
 
 from datamodules.errors import InputError
 from experiments.compare.page.cells import number
-from experiments.compare.types import Benchmark, Comparison, Method, Table, input_picture, picture, truth_picture
+from experiments.compare.pictures import input_picture, picture, truth_picture
+from experiments.compare.types import Benchmark, Comparison, Method, Table
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom; right and bottom excluded
 LONGEST = 640  # side of an embedded region in pixels

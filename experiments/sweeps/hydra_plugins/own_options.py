@@ -1,13 +1,13 @@
 """Lets the files in conf/hydra/ stand for themselves where Hydra or a plugin brings an option of the same name."""
 
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-CONF = Path(__file__).resolve().parents[3] / "conf"
+from experiments.config import CONF
+
 OWN = {"sweeper": ("basic", "optuna"), "launcher": ("joblib",)}
 _set_aside: dict[tuple[str, str], Any] = {}
 

@@ -36,7 +36,7 @@ class SlurmJobs(Launcher):
         }
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from experiments.config.errors import ConfigError
+        from datamodules.errors import ConfigError
         from experiments.config.slurm import check_request
 
         try:
@@ -58,7 +58,7 @@ class SlurmJobs(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         import submitit
 
-        from experiments.config.errors import ConfigError
+        from datamodules.errors import ConfigError
 
         state = Singleton.get_state()
         numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from experiments.compare.pictures import input_picture, picture, truth_picture
 from experiments.compare.read_runs import MOST_POINTS, curves
-from experiments.compare.types import input_picture, picture, to_json, truth_picture
+from experiments.compare.types import to_json
 from experiments.results.records import MADE_OF
 from tests.helpers.comparison_runs import (
     DEGRADATION,

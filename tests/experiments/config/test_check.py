@@ -48,7 +48,7 @@ JOINT = "procedure.stages.joint"
         ),
         ([*COOPERATIVE, f"+{JOINT}.terms={{sr: {{fn: l2}}}}"], [f"{JOINT}.terms.sr.fn: found 'l2', expected one of"]),
         ([*COOPERATIVE, "scheduler=halving"], ["procedure: stages bring their own learning rates: set scheduler=none"]),
-        (["procedure=staged", "scheduler=none"], ["procedure: stages is empty, expected at least one stage"]),
+        (["procedure=staged", "scheduler=none"], ["procedure.stages is empty, expected at least one stage"]),
         (["model=ed_dsrn", "trainer.max_epochs=null"], ["trainer.max_epochs: found null, expected the number of epo"]),
         # Losses.
         (

@@ -169,7 +169,8 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 
-from experiments.config.signatures import ConfigError, check_targets, explain_hydra_error, group_files
+from datamodules.errors import ConfigError
+from experiments.config.signatures import check_targets, explain_hydra_error, group_files
 
 
 class Model:

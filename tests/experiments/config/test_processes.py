@@ -7,7 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from experiments.config.errors import ConfigError
+from datamodules.errors import ConfigError
 from experiments.config.processes import check_processes
 from experiments.runtime import launchers
 

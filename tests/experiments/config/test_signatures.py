@@ -15,7 +15,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from experiments.config.signatures import ConfigError, check_root, check_targets, group_files
+from datamodules.errors import ConfigError
+from experiments.config.signatures import check_root, check_targets, group_files
 
 if TYPE_CHECKING:
     from nowhere import Unknown  # type: ignore[import-not-found]

@@ -12,11 +12,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from datamodules.errors import InputError
-from experiments.config.errors import ConfigError
-from experiments.evaluate.suites import CONF
+from datamodules.errors import ConfigError, InputError
+from experiments.config import CONF
+from experiments.config.compose import compose_model
 from experiments.restore import Restorer
-from experiments.restore.load import compose_model
 from lightning_modules.checkpoints.checkpoint import load_network
 from networks.cascade import Cascade
 from networks.classical import Wiener

@@ -170,12 +170,13 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     script = f"""
         import json
         import hydra
-        import run  # registers the resolvers of the config
         from pathlib import Path
         from hydra.core.hydra_config import HydraConfig
+        from experiments.runtime.environment import prepare_environment
         from experiments.results.records import EvaluationRecord
         from experiments.results.wandb import log_comparison, log_evaluation
 
+        prepare_environment()
         records = json.loads({json.dumps([one.to_json() for one in found])!r})
         found = [EvaluationRecord.from_json(record, "") for record in records]
         for overrides in ([], ["logger=wandb", "logger.wandb.project=eval"]):

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from datamodules.errors import LoaderStuck
-from experiments.config.errors import ConfigError
+from datamodules.errors import ConfigError, Interrupted, LoaderStuck
 from experiments.config.slurm import check_request, check_tasks
 from experiments.runtime.child_processes import LostRank
 from experiments.runtime.slurm_requeue import listen, restarted_in
-from lightning_modules.callbacks.interrupt import SIGNALS, Interrupted
+from lightning_modules.callbacks.interrupt import SIGNALS
 
 RUNNING = "JobId=7 JobState=RUNNING Reason=None Requeue=1 BatchFlag=1"  # of `scontrol show job --oneliner`
 

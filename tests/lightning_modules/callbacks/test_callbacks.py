@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.batch import Batch
+from datamodules.errors import Interrupted
 from lightning_modules.callbacks import interrupt, sheets
 from lightning_modules.callbacks.checkpointing import LastAndBest
 from lightning_modules.callbacks.epoch_log import EpochLog
-from lightning_modules.callbacks.interrupt import SIGNALS, Interrupted, StopOnSignal
+from lightning_modules.callbacks.interrupt import SIGNALS, StopOnSignal
 from lightning_modules.callbacks.sheets import ValidationSheets
 from lightning_modules.callbacks.sheets import panels as make_panels
 from lightning_modules.loggers.csv import MetricsCSV

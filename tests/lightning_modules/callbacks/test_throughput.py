@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_modules.callbacks import throughput as module
+from lightning_modules.callbacks.device_speed import HostClock, ceiling, peak_memory
 from lightning_modules.callbacks.epoch_log import EpochLog
-from lightning_modules.callbacks.throughput import PARTS, HostClock, Throughput, ceiling, peak_memory
+from lightning_modules.callbacks.throughput import PARTS, Throughput
 
 
 class Fake:

@@ -1,0 +1,81 @@
+"""Configs: where they are, and how they are composed beside that of the command line."""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import hydra
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from datamodules.errors import ConfigError
+from experiments.config import CONF
+from experiments.config.errors import explain_hydra_error
+from experiments.runtime.environment import prepare_environment
+
+_lock = threading.Lock()  # Hydra's state is global
+
+
+def overridden_keys() -> list[str]:
+    """Config keys and groups that the command line sets."""
+    return [item.lstrip("+~").split("=", 1)[0] for item in HydraConfig.get().overrides.task]
+
+
+def compose(*more: str) -> tuple[DictConfig, Mapping[str, Any]]:
+    """The config of this command line with more overrides, and the options that were chosen for its groups.
+
+    Raises:
+        ConfigError: for an option that does not exist, or keys that one of the options does not have.
+    """
+    hydra_config = HydraConfig.get()
+    name, overrides = hydra_config.job.config_name or "config", [*hydra_config.overrides.task, *more]
+    try:
+        cfg = hydra.compose(name, overrides, return_hydra_config=True)
+    except Exception as error:
+        line = explain_hydra_error(error, CONF)
+        if line is None:
+            raise
+        raise ConfigError(line) from error
+    choices = OmegaConf.to_container(cfg.hydra.runtime.choices)
+    with open_dict(cfg):
+        del cfg["hydra"]
+        for group in ("data", "degradation", "experiment"):  # the resolver knows the choices of the command line alone
+            cfg.choices[group] = choices[group]  # type: ignore[index,call-overload]  # a mapping
+    return cfg, choices  # type: ignore[return-value]  # a mapping
+
+
+@contextmanager
+def _own_hydra() -> Iterator[None]:
+    """Puts aside what `run.py` has initialised, which Hydra has one of in a process."""
+    before, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = before  # Hydra has put a copy in the place of the instance
+
+
+def compose_model(option: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The config of an option of conf/model/, as plain values; works inside and outside of `run.py`.
+
+    Args:
+        option: name of a file in conf/model/.
+        overrides: as on the command line, such as "model.scale=2".
+
+    Raises:
+        ConfigError: if there is no such option, or an override does not fit it.
+    """
+    prepare_environment()
+    try:
+        with _lock, _own_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = hydra.compose("config", [f"model={option}", *overrides])
+            config = OmegaConf.to_container(cfg.model, resolve=True)
+    except Exception as error:
+        line = explain_hydra_error(error, CONF)
+        if line is None:
+            raise
+        raise ConfigError(line) from error
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}

@@ -1,0 +1,31 @@
+"""What holds for every process of a job, before Hydra composes a config and before the libraries are imported."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+STOP_FILE = "DEBLUR_SR_STOP_FILE"  # environment variable: jobs in processes beside the sweep end when this file appears
+_PLUGINS = str(Path(__file__).resolve().parents[1] / "sweeps")
+
+
+def prepare_environment() -> None:
+    """Set variables, signal, path and resolver. Whatever enters calls it first; a second call changes nothing."""
+    # Before any library reads them: tracebacks are ours to print, and no library looks anything up on the network.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    # In a job of SLURM that is just starting: it has nothing to save, and by default would die of this and fail.
+    if "SLURM_JOB_ID" in os.environ and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    # Hydra takes plugins from the namespace `hydra_plugins` alone, and looks for them once; ours stand with the sweeps.
+    if _PLUGINS not in sys.path:
+        sys.path.append(_PLUGINS)
+    OmegaConf.register_new_resolver("stderr_is_terminal", bar_wanted, replace=True)
+
+
+def bar_wanted() -> bool:
+    """Whether a progress bar has a terminal to itself."""
+    return sys.stderr.isatty() and STOP_FILE not in os.environ
