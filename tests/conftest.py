@@ -21,12 +21,20 @@ os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_ERROR_REPORTING"] = "false"
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, and small ones gain nothing by more
 prepare_environment()  # for tests that compose a config without the command line
 
 
+SLOW = {"slow", "browser", "slurm"}
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What takes minutes is left to those who ask for it: it runs only if `-m` names its marker."""
-    left_out = {"slow", "docs_slow"} - set(re.findall(r"\w+", config.option.markexpr))
+    """What takes long is left to those who ask for it: it runs only if `-m` names one of the markers.
+
+    A browser and a cluster are slow: `-m "slow or not slow"` takes them too. `docs_slow` has to be named itself.
+    """
+    named = set(re.findall(r"\w+", config.option.markexpr))
+    left_out = {"docs_slow"} - named | (set() if named & SLOW else SLOW)
     deselected = [item for item in items if any(item.get_closest_marker(name) for name in left_out)]
     config.hook.pytest_deselected(items=deselected)
     items[:] = [item for item in items if item not in deselected]

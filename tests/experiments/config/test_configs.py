@@ -16,6 +16,7 @@ from PIL import Image
 import run
 from datamodules.sources import div2k, sample
 from tests.conftest import Outcome, photograph
+from tests.helpers.marks import quick
 
 Cli = Callable[..., Outcome]
 
@@ -137,6 +138,13 @@ MODELS = [option for group, option in OPTIONS if group == "model"]
 # Comparing takes runs that are there: test_compare.py. Serving goes on until it is stopped: test_serve.py.
 LEFT_OUT = {("task", "compare"), ("task", "serve"), *(("data", name) for name in ABSENT)}
 OTHERS = [(g, o) for g, o in OPTIONS if g not in ("model", "experiment") and (g, o) not in LEFT_OUT]
+# What every run has anyway, which takes one run for all, and a few more.
+QUICK_OTHERS = [
+    *(("data", "folder"), ("degradation", "ed_dsrn"), ("loss", "ed_dsrn"), ("optimizer", "adam")),
+    *(("procedure", "supervised"), ("protocol", "y_shave4"), ("protocol", "rgb_shave4"), ("scheduler", "halving")),
+    *(("trainer", "default"), ("task", "train"), ("logger", "none"), ("callbacks", "none")),
+    *(("callbacks", "ema"), ("data", "paired_folder"), ("optimizer", "sgd"), ("task", "restore")),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -174,7 +182,7 @@ def assert_one_step(outcome: Outcome, group: str, option: str) -> None:
     assert outcome.status == 0, f"{group}={option}: {outcome.err}\n{advice}"
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", quick(MODELS, "bicubic", "ed_dsrn", "usrnet_tiny"))
 def test_model_trains_by_its_recipe(cli: Cli, tmp_path: Path, model: str) -> None:
     """The loss, the optimiser and the schedule are those that the model's file brings."""
     needs = NEEDS.get(("model", model), [])
@@ -209,7 +217,7 @@ def done() -> dict[tuple[str, ...], Outcome]:
     return {}
 
 
-@pytest.mark.parametrize(("group", "option"), OTHERS)
+@pytest.mark.parametrize(("group", "option"), quick(OTHERS, *QUICK_OTHERS))
 def test_option_works(cli: Cli, done: dict[tuple[str, ...], Outcome], group: str, option: str) -> None:
     needs = NEEDS.get((group, option), [])
     own = [f"{group}=[{option}]" if group == "protocol" else f"{group}={option}", *needs]
@@ -225,7 +233,10 @@ def test_option_works(cli: Cli, done: dict[tuple[str, ...], Outcome], group: str
 
 
 # Ablations are many experiments each: tests of their own look at all of them.
-@pytest.mark.parametrize("experiment", [o for g, o in OPTIONS if g == "experiment" and not o.startswith("ablation_")])
+EXPERIMENTS = [o for g, o in OPTIONS if g == "experiment" and not o.startswith("ablation_")]
+
+
+@pytest.mark.parametrize("experiment", quick(EXPERIMENTS, "quickstart"))
 def test_experiment_trains_one_step(cli: Cli, experiment: str) -> None:
     needs = NEEDS.get(("experiment", experiment), [])
     data = [] if set(PAIRS) <= set(needs) else FOLDER

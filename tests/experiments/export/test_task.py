@@ -28,6 +28,7 @@ from lightning_modules.checkpoints.checkpoint import load_network
 from networks.base import RestorationNetwork
 from tests.conftest import Outcome, figures
 from tests.experiments.config.test_configs import MODELS, compose
+from tests.helpers.marks import quick
 
 Cli = Callable[..., Outcome]
 
@@ -128,7 +129,7 @@ def assert_same(exportable: Exportable, size: tuple[int, int, int], found: dict[
 SIZES = [(1, 25, 39), (1, 32, 48), (3, 22, 18)]
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", quick(MODELS, "bicubic", "dark_channel", "vdsr"))
 def test_model_is_the_same_elsewhere_or_refused(model: str, folders: Callable[[str], Path]) -> None:
     config = json.dumps(tiny(model))
     folder = folders(config)
