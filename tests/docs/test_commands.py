@@ -30,7 +30,7 @@ NOT_RUN = {
     r"pip install ": ".ci/run begins with these in a fresh environment",
     r"pytest": "is what runs this test",
     r"sbatch |.*hydra/launcher=slurm": "needs a cluster: tests/slurm starts one and submits both",
-    r"wandb (sync|sweep|agent) |.*task\.wandb=": "needs the server of W&B: its tests answer in its place",
+    r"wandb (sync|sweep|agent) |.* wandb=": "needs the server of W&B: its tests answer in its place",
 }
 NOT_RUN_PYTHON = {"gradio_client": "needs a server: the tests of task=serve start one"}
 SHELL, PYTHON = ("bash", "sh"), ("python",)

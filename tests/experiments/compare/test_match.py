@@ -41,7 +41,7 @@ OTHER_SHAVE = {"protocol": {**PROTOCOL, "shave": 0}}
         ({}, {"degradation": {**DEGRADATION, "noise": 0.1}}, r"degradation\.noise is absent in .* and 0\.1 in"),
         ({}, {"split": "val"}, r'split is "test" in .* and "val" in'),
         ({}, OTHER_NAMES, r"b: no image woman in no suite, set5, y_shave4 \(5 images\)"),
-        ({}, {"self_ensemble": True}, r"self_ensemble is true in .*b and false in .*a.*task\.mixed_ensemble=true"),
+        ({}, {"self_ensemble": True}, r"self_ensemble is true in .*b and false in .*a.* mixed_ensemble=true"),
     ],
 )  # fmt: skip
 def test_refused(tmp_path: Path, first: dict[str, Any], second: dict[str, Any], message: str) -> None:

@@ -129,7 +129,7 @@ def test_runs_from_wandb(monkeypatch: pytest.MonkeyPatch, runs: Path, tmp_path: 
 
 def test_wandb_without_results(monkeypatch: pytest.MonkeyPatch) -> None:
     serve(monkeypatch)
-    with pytest.raises(InputError, match=r"task\.wandb=me/project: no run there has logged results"):
+    with pytest.raises(InputError, match=r"^wandb=me/project: no run there has logged results"):
         read_wandb("me/project", [])
     with pytest.raises(InputError, match=r"me/nothing: cannot be read \(Could not find project\)"):
         read_wandb("me/nothing", [])
