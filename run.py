@@ -9,9 +9,9 @@ import hydra
 from datamodules.errors import UserError
 from experiments.config.arguments import quoted
 from experiments.config.errors import causes, explain_hydra_error
-from experiments.environment import prepare_environment
 from experiments.exit_status import status_of
 from experiments.job import JobFailed, job
+from experiments.runtime.environment import prepare_environment
 
 HERE = Path(__file__).resolve().parent
 CONF = HERE / "conf"

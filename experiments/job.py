@@ -18,9 +18,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
 from datamodules.errors import InputError, Interrupted, StoppedElsewhere, worker_death
-from experiments.environment import STOP_FILE, prepare_environment
 from experiments.exit_status import status_of
 from experiments.runtime.child_processes import RankProcesses
+from experiments.runtime.environment import STOP_FILE, prepare_environment
 
 log = logging.getLogger(__name__)
 
@@ -110,9 +110,10 @@ def _perform(cfg: DictConfig) -> float | None:
             return hydra.utils.instantiate(cfg.task)(cfg)
     except Exception as error:
         known = _of_the_system(error, cfg) or error
-        if status_of(known) is None:
+        status = status_of(known)
+        if status is None or isinstance(known, BrokenPipeError):  # nobody is there to be told of that
             raise
-        status = leave(known)
+        status = leave(known, status)
         interrupted = isinstance(known, Interrupted)
         if isinstance(known, StoppedElsewhere) or (interrupted and status == 0):  # another process speaks for this one
             sys.exit(status)

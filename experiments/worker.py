@@ -18,9 +18,9 @@ def main() -> int:
     from omegaconf import OmegaConf
 
     import run
-    from experiments.environment import prepare_environment
     from experiments.exit_status import status_of
     from experiments.runtime.child_processes import RankProcesses, Rendezvous
+    from experiments.runtime.environment import prepare_environment
 
     prepare_environment()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

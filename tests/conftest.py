@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.environment import prepare_environment
+from experiments.runtime.environment import prepare_environment
 
 # No test may reach a network service: W&B stays offline and asks nobody.
 os.environ["WANDB_MODE"] = "offline"

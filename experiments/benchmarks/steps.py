@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from datamodules.batch import Batch
 from datamodules.image_datamodule import ImageDataModule
-from experiments.environment import prepare_environment
+from experiments.runtime.environment import prepare_environment
 from lightning_modules.callbacks.epoch_log import EpochLog
 from lightning_modules.callbacks.finite import SkipNonFinite
 from lightning_modules.callbacks.throughput import Throughput

@@ -15,9 +15,9 @@ from torch import nn
 
 from datamodules.errors import InputError
 from experiments.config.errors import ConfigError, explain_hydra_error
-from experiments.environment import prepare_environment
 from experiments.evaluate.models import chosen_checkpoint
 from experiments.evaluate.suites import CONF
+from experiments.runtime.environment import prepare_environment
 from lightning_modules.checkpoints.checkpoint import ForeignCheckpoint, build_network, load_network, read_weights
 from networks.cascade import Cascade, scales_of
 

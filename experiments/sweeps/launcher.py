@@ -23,8 +23,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiments.config.errors import ConfigError
-from experiments.environment import STOP_FILE
 from experiments.job import JobFailed, JobStopped, begin_sweep, complete
+from experiments.runtime.environment import STOP_FILE
 from experiments.runtime.run_folder import named_overrides, run_name
 from experiments.sweeps.table import Row, read_row, score_of_finished, write_tables
 

@@ -2,9 +2,9 @@
 
 from omegaconf import DictConfig
 
-from experiments.environment import prepare_environment
 from experiments.job import JobFailed, JobStopped
 from experiments.job import job as perform
+from experiments.runtime.environment import prepare_environment
 
 prepare_environment()  # on the node, where unpickling the job imports this module before it looks for Hydra's plugins
 

@@ -172,7 +172,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         import hydra
         from pathlib import Path
         from hydra.core.hydra_config import HydraConfig
-        from experiments.environment import prepare_environment
+        from experiments.runtime.environment import prepare_environment
         from experiments.results.wandb import log_comparison, log_evaluation
 
         prepare_environment()

@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 STOP_FILE = "DEBLUR_SR_STOP_FILE"  # environment variable: jobs in processes beside the sweep end when this file appears
-_PLUGINS = str(Path(__file__).resolve().parent / "sweeps")
+_PLUGINS = str(Path(__file__).resolve().parents[1] / "sweeps")
 
 
 def prepare_environment() -> None:
