@@ -110,9 +110,10 @@ def _perform(cfg: DictConfig) -> float | None:
             return hydra.utils.instantiate(cfg.task)(cfg)
     except Exception as error:
         known = _of_the_system(error, cfg) or error
-        if status_of(known) is None:
+        status = status_of(known)
+        if status is None or isinstance(known, BrokenPipeError):  # nobody is there to be told of that
             raise
-        status = leave(known)
+        status = leave(known, status)
         interrupted = isinstance(known, Interrupted)
         if isinstance(known, StoppedElsewhere) or (interrupted and status == 0):  # another process speaks for this one
             sys.exit(status)

@@ -20,6 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 ROOT = Path(__file__).resolve().parents[2]
+AGAIN = getattr(os, "EX_TEMPFAIL", 75)  # exit status of a process that may well succeed at another attempt
 LOST = 4  # exit status of a process whose only trouble is that another one is gone
 _GRACE = 15.0  # seconds that rank 0 has to notice by itself that another one is gone
 

@@ -1,11 +1,7 @@
 """What a job exits with, by what has ended it."""
 
-import os
-
 from datamodules.errors import ConfigError, InputError, Interrupted, LoaderStuck, StoppedElsewhere
-from experiments.runtime.child_processes import LOST, LostRank
-
-AGAIN = getattr(os, "EX_TEMPFAIL", 75)  # another attempt may well succeed
+from experiments.runtime.child_processes import AGAIN, LostRank
 
 # Of two that fit the first one counts; None: the error knows its own.
 STATUSES: dict[type[BaseException], int | None] = {
@@ -13,13 +9,11 @@ STATUSES: dict[type[BaseException], int | None] = {
     LoaderStuck: AGAIN,
     InputError: 1,
     Interrupted: None,  # 128 + the signal
-    LostRank: None,  # that of the process which failed first, or `LOST`
+    LostRank: None,  # that of the process which failed first, or `child_processes.LOST`
     StoppedElsewhere: 1,
     KeyboardInterrupt: 130,
     BrokenPipeError: 141,  # `run.py --help | head`: the reader has seen enough
 }
-
-__all__ = ["AGAIN", "LOST", "STATUSES", "status_of"]
 
 
 def status_of(error: BaseException) -> int | None:

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.errors import Interrupted
-from experiments.runtime.child_processes import RankProcesses
-from experiments.runtime.exit_status import AGAIN, status_of
+from experiments.runtime.child_processes import AGAIN, RankProcesses
 from lightning_modules.callbacks.interrupt import SIGNALS, raise_interrupted
 
 log = logging.getLogger(__name__)
@@ -20,20 +19,21 @@ _RESTARTS = 20  # after so many, a job that again could not save anything is not
 _AGAIN = "the same command with resume=auto continues"
 
 
-def listen() -> Callable[[BaseException], int]:
+def listen() -> Callable[[BaseException, int], int]:
     """From now on the signals of `SIGNALS` raise `Interrupted`; the result is what to do with that in the end.
 
-    It returns the exit status, after it has handed the job back to SLURM where that is due: for every signal but
-    SIGINT, of a batch job that SLURM is not ending itself. So it does when a process waits for data in vain.
+    It is called with what ends the job and the exit status of that, and returns the status to exit with, after it has
+    handed the job back to SLURM where that is due: for every signal but SIGINT, of a batch job that SLURM is not ending
+    itself. So it does when a process waits for data in vain.
     """
     submitit = signal.getsignal(signal.SIGUSR2) if os.environ.get("SUBMITIT_EXECUTOR") == "slurm" else None
     for number in SIGNALS:
         signal.signal(number, raise_interrupted)
-    return lambda error: _leave(error, submitit)
+    return lambda error, status: _leave(error, status, submitit)
 
 
-def _leave(error: BaseException, submitit: Any) -> int:
-    told, status = error if isinstance(error, Interrupted) else None, status_of(error) or 1
+def _leave(error: BaseException, status: int, submitit: Any) -> int:
+    told = error if isinstance(error, Interrupted) else None
     due = told.signum != signal.SIGINT if told else status == AGAIN
     if not due or "SLURM_JOB_ID" not in os.environ:
         return status

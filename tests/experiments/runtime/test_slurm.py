@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from experiments.exit_status import status_of
 from omegaconf import OmegaConf
 
 from datamodules.errors import ConfigError, Interrupted, LoaderStuck
@@ -33,6 +34,10 @@ def handlers() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+def leave(error: Exception) -> int:
+    return listen()(error, status_of(error) or 0)
 
 
 class Scontrol:
@@ -63,7 +68,7 @@ def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scontrol:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
 def test_running_job_is_requeued(scontrol: Scontrol, number: signal.Signals) -> None:
-    assert listen()(Interrupted(number)) == 128 + number
+    assert leave(Interrupted(number)) == 128 + number
     assert scontrol.asked == ["show job --oneliner 7", "requeue 7"]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN  # with which SLURM then ends it
 
@@ -78,29 +83,29 @@ def test_running_job_is_requeued(scontrol: Scontrol, number: signal.Signals) -> 
 )
 def test_job_that_is_not_requeued(scontrol: Scontrol, caplog: pytest.LogCaptureFixture, shown: str, said: str) -> None:
     scontrol.answers(shown)
-    assert listen()(Interrupted(signal.SIGTERM)) == 143
+    assert leave(Interrupted(signal.SIGTERM)) == 143
     assert scontrol.asked == ["show job --oneliner 7"]
     assert said in caplog.text
 
 
 def test_job_whose_time_is_over_is_requeued(scontrol: Scontrol) -> None:
     scontrol.answers("JobState=COMPLETING Reason=TimeLimit Requeue=1 BatchFlag=1")
-    listen()(Interrupted(signal.SIGTERM))
+    leave(Interrupted(signal.SIGTERM))
     assert scontrol.asked[-1] == "requeue 7"
 
 
 def test_slurm_that_does_not_answer(scontrol: Scontrol, caplog: pytest.LogCaptureFixture) -> None:
     scontrol.answers("", status=1)
-    assert listen()(Interrupted(signal.SIGUSR1)) == 138
+    assert leave(Interrupted(signal.SIGUSR1)) == 138
     assert "SLURM does not answer (status 1): the same command with resume=auto continues" in caplog.text
     scontrol.path.unlink()
-    listen()(Interrupted(signal.SIGUSR1))
+    leave(Interrupted(signal.SIGUSR1))
     assert "scontrol cannot be run here" in caplog.text
 
 
 def test_only_the_first_task_requeues(scontrol: Scontrol, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_PROCID", "1")
-    assert listen()(Interrupted(signal.SIGTERM)) == 0
+    assert leave(Interrupted(signal.SIGTERM)) == 0
     assert scontrol.asked == []
 
 
@@ -110,21 +115,21 @@ def test_any_task_that_waits_for_data_in_vain_requeues(
 ) -> None:
     """The first task may be waiting for it without an end."""
     monkeypatch.setenv("SLURM_PROCID", rank)
-    assert listen()(LoaderStuck("no batch")) == 75
+    assert leave(LoaderStuck("no batch")) == 75
     assert scontrol.asked == ["show job --oneliner 7", "requeue 7"]
 
 
 def test_a_lost_process_is_requeued_only_where_it_waited_for_data(scontrol: Scontrol) -> None:
-    assert listen()(LostRank("rank 1 was ended by SIGKILL")) == 4
+    assert leave(LostRank("rank 1 was ended by SIGKILL")) == 4
     assert scontrol.asked == []
-    assert listen()(LostRank("rank 1 ended with status 75", 75)) == 75
+    assert leave(LostRank("rank 1 ended with status 75", 75)) == 75
     assert scontrol.asked[-1] == "requeue 7"
 
 
 def test_a_person_and_a_process_outside_of_slurm_just_stop(scontrol: Scontrol, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert listen()(Interrupted(signal.SIGINT)) == 130
+    assert leave(Interrupted(signal.SIGINT)) == 130
     monkeypatch.delenv("SLURM_JOB_ID")
-    assert listen()(Interrupted(signal.SIGTERM)) == 143
+    assert leave(Interrupted(signal.SIGTERM)) == 143
     assert scontrol.asked == []
 
 
@@ -133,7 +138,7 @@ def test_submitit_requeues_its_own_jobs(scontrol: Scontrol, monkeypatch: pytest.
     called = []
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
     signal.signal(signal.SIGUSR2, lambda number, frame: called.append(number))
-    listen()(Interrupted(signal.SIGTERM))
+    leave(Interrupted(signal.SIGTERM))
     assert called == [signal.SIGUSR2]
     assert scontrol.asked == ["show job --oneliner 7"]
 

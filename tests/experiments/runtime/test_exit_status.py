@@ -2,8 +2,10 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from datamodules.errors import (
     ConfigError,
@@ -15,7 +17,9 @@ from datamodules.errors import (
     UserError,
 )
 from datamodules.io.write_photo import NotWritten
+from experiments import job
 from experiments.job import JobFailed, JobStopped
+from experiments.runtime import slurm_requeue
 from experiments.runtime.child_processes import LostRank
 from experiments.runtime.exit_status import status_of
 from experiments.sweeps.launcher import Stopped
@@ -60,6 +64,17 @@ def test_errors_keep_their_fields(kind: type[UserError]) -> None:
 def test_what_else_ends_a_job_is_pickled_too(error: Exception) -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), ValueError("a bug")])
+def test_what_is_not_told_in_a_line_passes_through_a_job(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(cfg: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(slurm_requeue, "listen", lambda: lambda _, status: status)
+    monkeypatch.setattr(job, "complete", fail)
+    with pytest.raises(type(error)):
+        job._perform(OmegaConf.create())
 
 
 def test_a_line_is_made_of_the_fields_that_are_there() -> None:
