@@ -133,6 +133,9 @@ def test_what_counts_as_finished(trained: Trained, runs: Path, monkeypatch: pyte
         ("seed", 5),
     ):
         assert score_of_finished(changed(cfg, path, value)) is None, path
+    # Runs of before have saved the keys of all tasks.
+    (run / "config.yaml").write_text(yaml.safe_dump({**cfg, "run": None, "input": None, "self_ensemble": False}))
+    assert score_of_finished(cfg) == pytest.approx(best, abs=1e-6)
     row = read_row(changed(cfg, "trainer.max_epochs", 3), "", "", trains=True)
     assert (row.state, row.test) == ("unfinished", {})
     assert row.best == pytest.approx(best)
