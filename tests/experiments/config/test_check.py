@@ -176,7 +176,5 @@ def test_files_of_metrics_are_read_before_anything_else(cli: Cli) -> None:
 
 def test_what_is_no_network_of_the_suite() -> None:
     cfg = OmegaConf.create({"model": {"_target_": "networks.discriminators.Discriminator96"}})
-    with pytest.raises(
-        ConfigError, match=r"^model._target_: found networks\.discriminators\.Discriminator96, expected"
-    ):
+    with pytest.raises(ConfigError, match=r"^model._target_: found networks\.discriminators\.D\w+96, expected"):
         construct(cfg, "model")  # type: ignore[arg-type]
