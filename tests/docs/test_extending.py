@@ -1,9 +1,14 @@
-"""The network, the kernel and the data set of docs/extending.md, as they stand there, each trained for two steps."""
+"""The network, the kernel and the data set of docs/extending.md, as they stand there, each trained for two steps.
+
+Beside them two networks of other kinds, from `added/`: no other file knows them, and they work in every command.
+"""
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -12,6 +17,12 @@ from PIL import Image
 import datamodules.degradations
 import datamodules.sources
 import networks
+from datamodules.degradations.kernel_spec import given_kernel
+from experiments.restore import Restorer
+from experiments.restore.adapt import Continued, place_kernel
+from experiments.serve.models import Entry, Models, loader
+from experiments.serve.service import Service, Settings
+from experiments.serve.temp_files import Folder
 from lightning_modules.checkpoints.checkpoint import load_network
 from tests.conftest import Outcome, photograph
 
@@ -33,6 +44,7 @@ def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         target = tmp_path / "added" / file
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
+    shutil.copytree(Path(__file__).parent / "added", tmp_path / "added", dirs_exist_ok=True)
     for package in (networks, datamodules.degradations, datamodules.sources):
         own = tmp_path / "added" / package.__name__.replace(".", "/")
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(own)])
@@ -58,6 +70,77 @@ def test_network(cli: Cli, beside: str, make_photographs: Callable[..., Path]) -
     assert network(lr=torch.rand(1, 3, 9, 7)).sr.shape == (1, 3, 36, 28)
     outcome = cli(beside, "task=export", "run=runs/extended", "task.formats=[safetensors]")
     assert outcome.status == 0, outcome.err
+
+
+OTHERS = pytest.mark.parametrize(("name", "given"), [("periodic", "gaussian:1.2"), ("blind", None)])
+
+
+@pytest.fixture
+def other(name: str, cli: Cli, beside: str, make_photographs: Callable[..., Path]) -> Path:
+    """The run of one that is told the kernel, or that estimates it; both assume that blur wraps around."""
+    data = [f"model={name}", "data=folder", f"data.root={make_photographs()}", "degradation.scale=2"]
+    outcome = cli(beside, *data, *STEPS, f"name={name}")
+    assert outcome.status == 0, outcome.err
+    return Path(f"runs/{name}")
+
+
+@OTHERS
+def test_networks_of_other_kinds_restore_photographs(other: Path, name: str, given: str | None, cli: Cli) -> None:
+    """The photograph is continued, and the kernel moved to the middle of the blocks."""
+    restorer, image = Restorer.load(other, device="cpu"), photograph(24, 30, 3)
+    known = given_kernel(given) if given else None
+    found = restorer.restore(image, kernel=known)
+    network, _ = load_network(other / "checkpoints" / "last.ckpt")
+    lr = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+    if known is None:
+        estimated = Continued(network)(lr=lr).kernel
+        assert estimated is not None
+        torch.testing.assert_close(found.kernel, estimated[0, 0])
+    told = network.with_known_kernel() or network
+    assert found.kernel is not None
+    expected = Continued(told)(lr=lr, kernel=place_kernel(found.kernel, 2)[None, None]).sr
+    difference = 255 * expected[0].clamp(0, 1).permute(1, 2, 0).detach().numpy() - found.sr
+    assert np.abs(difference).max() < 0.51  # rounded
+    notes = restorer.restore(photograph(40, 90, 3), kernel=known, tile=40).notes
+    assert any("looks further" in note for note in notes)
+    assert any("kernel was estimated on the middle" in note for note in notes) == (given is None)
+
+    Image.fromarray(image).save("photo.png")
+    command = ["task=restore", f"run={other}", "input=photo.png", "output=out"]
+    assert cli(*command, *([f"kernel={given}"] if given else [])).status == 0
+    assert (np.asarray(Image.open("out/photo.png")) == found.sr).all()
+
+    assert cli("task=export", f"run={other}", "task.formats=[safetensors]").status == 0
+    exported = Restorer.load(other / "export" / f"{name}.safetensors", device="cpu")
+    assert (np.asarray(exported.restore(image, kernel=known).sr) == found.sr).all()
+
+    file = other / "checkpoints" / "last.ckpt"
+    models = Models([Entry(name, "last", file)], loader(OmegaConf.load(other / "config.yaml")))  # type: ignore[arg-type]
+    folder = Folder(keep_minutes=10, max_bytes=10**9)
+    try:
+        upload = folder.make("photo.png")
+        Image.fromarray(image).save(upload)
+        service = Service(folder, 10_000)
+        done = service.restore(upload, models.restorer(name, "last"), Settings(2, known), lambda *_: None)
+        assert (np.asarray(Image.open(done.file)) == found.sr).all()
+    finally:
+        folder.close()
+
+
+@pytest.mark.slow
+@OTHERS
+def test_networks_of_other_kinds_are_exported_and_compared(
+    other: Path, name: str, given: str | None, cli: Cli, beside: str
+) -> None:
+    assert cli("task=export", f"run={other}", "task.formats=[program]").status == 0
+    root = OmegaConf.load(other / "config.yaml").data.root
+    bicubic = ["model=bicubic", "degradation=gaussian_21", "degradation.scale=2", "name=bicubic"]
+    for subject in ([f"run={other}"], bicubic):
+        outcome = cli(beside, "task=evaluate", *subject, "data=folder", f"data.root={root}", "logger=none")
+        assert outcome.status == 0, outcome.err
+    outcome = cli(beside, "task=compare", f"runs=[{other},runs/bicubic]", "name=compared")
+    assert outcome.status == 0, outcome.err
+    assert name in outcome.out
 
 
 def test_kernel(cli: Cli, beside: str, make_photographs: Callable[..., Path]) -> None:
