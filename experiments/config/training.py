@@ -21,9 +21,11 @@ def construct(cfg: DictConfig, node: str, *, meta: bool = False) -> Any:
     import hydra
     import torch
 
+    from networks.base import RestorationNetwork
+
     try:
         with torch.device("meta") if meta else contextlib.nullcontext():
-            return hydra.utils.instantiate(cfg[node], _convert_="all")
+            part = hydra.utils.instantiate(cfg[node], _convert_="all")
     except Exception as error:
         cause = error.__cause__ or error
         if isinstance(cause, ValueError):
@@ -32,6 +34,12 @@ def construct(cfg: DictConfig, node: str, *, meta: bool = False) -> Any:
         if isinstance(cause, InputError):  # a file that it reads, such as weights
             raise cause from error
         raise
+    if node == "model" and not isinstance(part, RestorationNetwork):
+        raise ConfigError(
+            f"model._target_: found {cfg.model._target_}, expected a class that derives from "
+            "networks.base.RestorationNetwork: see docs/extending.md"
+        )
+    return part
 
 
 def _check_splits(cfg: DictConfig) -> None:

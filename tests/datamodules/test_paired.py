@@ -11,6 +11,7 @@ from PIL import Image
 
 from datamodules.batch import Batch, as_float
 from datamodules.datasets import TrainingCrops
+from datamodules.degradations.base import Degradation
 from datamodules.degradations.pipelines import EDDSRNDegradation
 from datamodules.degradations.stored import AsStored
 from datamodules.errors import InputError
@@ -94,12 +95,14 @@ def test_whole_images_are_cut_alike(tmp_path: Path) -> None:
     assert batch.name == [made.caches["test"].names[0]]
 
 
-class Reduce:
+class Reduce(Degradation):
     """Every second pixel of the degraded image of the files: a degradation that starts from `lr`."""
 
     inputs = ("hr", "lr")
     provides = ("hr", "lr", "scale")
-    scale = 2
+
+    def __init__(self) -> None:
+        super().__init__(2)
 
     def __call__(self, batch: Batch) -> Batch:
         assert batch.lr is not None

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+from experiments.config.errors import ConfigError
+from experiments.config.training import construct
 from networks.usrnet import USRNet
 from tests.conftest import Outcome
 from tests.experiments.config.test_bad_input import assert_refused
@@ -169,3 +172,9 @@ def test_a_gray_network_trains_on_colour_images_too(
 def test_files_of_metrics_are_read_before_anything_else(cli: Cli) -> None:
     outcome = cli("metrics=[niqe]", "niqe_model=gone.npz", *NO_DATA)
     assert_refused(outcome, 1, "gone.npz: no such file; niqe_model has to be the authors' modelparameters.mat")
+
+
+def test_what_is_no_network_of_the_suite() -> None:
+    cfg = OmegaConf.create({"model": {"_target_": "networks.discriminators.Discriminator96"}})
+    with pytest.raises(ConfigError, match=r"^model._target_: found networks\.discriminators\.D\w+96, expected"):
+        construct(cfg, "model")  # type: ignore[arg-type]

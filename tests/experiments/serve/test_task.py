@@ -31,6 +31,7 @@ from experiments.serve.examples import EXAMPLES, write_examples
 from experiments.serve.models import KEPT, Entry, Models, _told_apart, models_of
 from experiments.serve.service import Cancelled, Service, Settings
 from experiments.serve.temp_files import PREFIX, Folder, remove_left
+from networks.base import RestorationNetwork
 from networks.ops.resize import bicubic_resize
 from tests.conftest import Outcome, photograph
 from tests.experiments.conftest import Trained
@@ -444,8 +445,8 @@ def test_cancel_ends_a_restoration_between_layers(folder: Folder, picture: Path)
     service = Service(folder, 10_000)
     seen: list[int] = []
 
-    class Slow(torch.nn.Identity):
-        inputs, outputs, size_multiple, scale = ("lr",), ("sr",), 1, 1
+    class Slow(RestorationNetwork):
+        scale = 1
 
         def __init__(self) -> None:
             super().__init__()

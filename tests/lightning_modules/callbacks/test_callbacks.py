@@ -34,6 +34,11 @@ class Module(pl.LightningModule):
     """One weight, which counts the steps. The validation of epoch e scores `scores[e]`; losses come from `losses`."""
 
     stage: str | None = None
+    stages = ""
+
+    @property
+    def in_last_stage(self) -> bool:
+        return not self.stages or self.stage == self.stages[-1]
 
     def __init__(self, scores: list[float], losses: Callable[[int], float] = float) -> None:
         super().__init__()
