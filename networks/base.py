@@ -85,3 +85,7 @@ class Wrapped(RestorationNetwork):
     @property
     def scales(self) -> tuple[int, ...]:
         return self.network.scales
+
+    @property
+    def takes_gray(self) -> bool:
+        return self.network.takes_gray

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from experiments.compare.types import Benchmark, Method, Run
 from experiments.results.records import MADE_OF
+from experiments.runtime.saved_config import renamed
 
 
 def picture(method: Method, benchmark: Benchmark, image: str) -> Path | None:
@@ -41,5 +42,5 @@ def _made_of(file: Path, benchmark: Benchmark, run: Run | None) -> bool:
     if not file.is_file():
         return True
     made = json.loads(file.read_text())
-    alike = (made["degradation"], made["suite_seed"]) == (benchmark.degradation, benchmark.suite_seed)
+    alike = (renamed(made["degradation"]), made["suite_seed"]) == (benchmark.degradation, benchmark.suite_seed)
     return alike and (run is None or made["checkpoint_sha256"] == run.checkpoint_sha256)

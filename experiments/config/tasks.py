@@ -26,8 +26,13 @@ def task_keys(conf_dir: Path = CONF) -> dict[str, list[str]]:
 def refuse_foreign(key: str, target: object, conf_dir: Path = CONF) -> str | None:
     """The line about a root key that other tasks than that of `target`, its `_target_`, have; None if none has it."""
     having = [f"task={name}" for name, keys in task_keys(conf_dir).items() if key in keys]
+    if not having:
+        return None
     name = str(target).removesuffix(".run").rpartition(".")[2]
-    return f"{key}: unknown key in task={name}: known to {', '.join(having)}" if having else None
+    way = f"choose {having[0] if len(having) == 1 else 'one of these'}, or omit it"
+    if f"{key}s" in task_keys(conf_dir).get(name, ()):  # the suite of one task, the suites of another
+        way = f"did you mean {key}s?"
+    return f"{key}: unknown key in task={name}: known to {', '.join(having)}: {way}"
 
 
 def refuse_moved(key: str, conf_dir: Path) -> str:
@@ -40,7 +45,10 @@ def refuse_moved(key: str, conf_dir: Path) -> str:
 
 def keys_of_task(name: str) -> str:
     """The file of a task as a part of the help, which is a template: no `$` alone."""
-    lines = (CONF / "task" / f"{name}.yaml").read_text("utf-8").splitlines()[1:]
+    file = CONF / "task" / f"{name}.yaml"
+    if not file.is_file():  # a task of somebody's own, elsewhere
+        return f"task={name}"
+    lines = file.read_text("utf-8").splitlines()[1:]
     keys = [line.partition(" # ") for line in lines if line and not line.startswith(("#", "task:", "  _"))]
     shown = [f"  {key:<26} {comment}".rstrip() for key, _, comment in keys] or ["  none of its own"]
     about = [line.removeprefix("# ") for line in lines if line.startswith("#")]

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -18,7 +19,8 @@ def prepare_environment() -> None:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     # In a job of SLURM that is just starting: it has nothing to save, and by default would die of this and fail.
-    if "SLURM_JOB_ID" in os.environ and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
+    in_main = threading.current_thread() is threading.main_thread()  # the others cannot
+    if in_main and "SLURM_JOB_ID" in os.environ and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     # Hydra takes plugins from the namespace `hydra_plugins` alone, and looks for them once; ours stand with the sweeps.
     if _PLUGINS not in sys.path:

@@ -1,11 +1,12 @@
 """What a job exits with, by what has ended it."""
 
-from datamodules.errors import ConfigError, InputError, Interrupted, LoaderStuck, StoppedElsewhere
+from datamodules.errors import ConfigError, InputError, Interrupted, LoaderStuck, OptionError, StoppedElsewhere
 from experiments.runtime.child_processes import AGAIN, LostRank
 
 # Of two that fit the first one counts; None: the error knows its own.
 STATUSES: dict[type[BaseException], int | None] = {
     ConfigError: 2,
+    OptionError: 2,
     LoaderStuck: AGAIN,
     InputError: 1,
     Interrupted: None,  # 128 + the signal

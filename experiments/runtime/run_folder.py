@@ -29,8 +29,8 @@ _UNNAMED = re.compile(
 )
 # Sections that have to be equal when a run is continued, and the keys in them that may differ all the same.
 _IDENTITY = ("model", "procedure", "loss", "optimizer", "scheduler", "degradation", "data", "seed", "callbacks.ema")
-_FREE_DATA_KEYS = {"num_workers", "timeout_minutes", "cache_dir", "root", "source"}
-# Keys that an older run may lack, though a training that is continued does not depend on them.
+FREE_DATA_KEYS = {"num_workers", "timeout_minutes", "cache_dir", "root", "source"}
+# Keys that an older run may lack, though what has been trained does not depend on them.
 _NEW_KEYS = {"data": {"val_points"}, "procedure": {"continues"}}
 _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "kornia", "albumentations", "torchmetrics", "wandb", "numpy")
 
@@ -116,13 +116,22 @@ def close_run(run_dir: Path, **outcome: Any) -> None:
     write_text(run_dir / "meta.json", json.dumps(meta, indent=2) + "\n")
 
 
+def without_new_keys(config: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` without the keys that the code which saved `before` did not have, and that decide nothing in it."""
+    lacking = {section: keys - (before.get(section) or {}).keys() for section, keys in _NEW_KEYS.items()}
+    return {
+        section: {k: v for k, v in node.items() if k not in lacking[section]} if lacking.get(section) and node else node
+        for section, node in config.items()
+    }
+
+
 def _check_same(run_dir: Path, config: Mapping[str, Any]) -> None:
     before = renamed(_read_mapping(run_dir / "config.yaml"))
+    config = without_new_keys(config, before)
     for section in _IDENTITY:
         old, new = _at(before, section), _at(config, section)
-        if isinstance(old, dict) and isinstance(new, dict):
-            free = _NEW_KEYS.get(section, set()) - old.keys() | (_FREE_DATA_KEYS if section == "data" else set())
-            old, new = ({k: v for k, v in d.items() if k not in free} for d in (old, new))
+        if section == "data" and isinstance(old, dict) and isinstance(new, dict):
+            old, new = ({k: v for k, v in d.items() if k not in FREE_DATA_KEYS} for d in (old, new))
         if old != new:
             key, was, now = _first_difference(section, old, new)
             raise InputError(

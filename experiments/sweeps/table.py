@@ -12,14 +12,15 @@ import yaml
 
 from datamodules.errors import InputError
 from experiments.results.records import METRICS, EvaluationRecord, read_records
-from experiments.runtime.run_folder import write_text
+from experiments.runtime.run_folder import FREE_DATA_KEYS, without_new_keys, write_text
 from experiments.runtime.saved_config import renamed
 
 # Where and how a run works: may differ from the finished one all the same.
 _FREE = {
     "": {"name", "group", "resume", "runs_dir", "run_dir", "data_dir", "label", "choices", "task"}
-    | {"logger", "callbacks", "checkpoint", "validation_sheets", "pictures", "lpips_weights", "niqe_model"},
-    "data": {"num_workers", "cache_dir", "root", "source"},
+    | {"logger", "callbacks", "checkpoint", "validation_sheets", "pictures", "lpips_weights", "niqe_model"}
+    | {"keep_memory"},
+    "data": FREE_DATA_KEYS,
     "trainer": {"accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar", "log_every_n_steps"},
 }
 
@@ -50,9 +51,9 @@ class Row:
 def score_of_finished(cfg: Mapping[str, Any]) -> float | None:
     """The best validation PSNR of a run that has trained and tested with this configuration; None if it has not."""
     folder = Path(cfg["run_dir"])
-    meta, before = _mapping(folder / "meta.json"), _mapping(folder / "config.yaml")
+    meta, before = _mapping(folder / "meta.json"), renamed(_mapping(folder / "config.yaml"))
     before = {key: value for key, value in before.items() if key in cfg}  # older runs have keys of other tasks too
-    if "finished" not in meta or not _records(folder) or _identity(renamed(before)) != _identity(cfg):
+    if "finished" not in meta or not _records(folder) or _identity(before) != _identity(without_new_keys(cfg, before)):
         return None
     return float(meta["finished"]["score"])
 

@@ -4,6 +4,7 @@ Both were trained on six images of `photograph` by the code of 22 November 2026:
 `usrnet`, which was measured on four cells of a suite.
 """
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,15 +12,28 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
+from experiments.compare.build import compare
+from experiments.compare.pictures import picture
+from experiments.compare.read_runs import read_runs
 from experiments.restore import Restorer
+from experiments.results.records import MADE_OF, MADE_OF_FIELDS
+from experiments.results.tables import cell_folder
 from experiments.runtime.saved_config import MOVED, renamed
+from experiments.sweeps.table import score_of_finished
 from tests.conftest import Outcome, photograph
+from tests.experiments.config.test_configs import compose
 from tests.helpers.results import read_records
 
 OLDER = Path(__file__).resolve().parents[1] / "data" / "older"
 DATA = ["data=folder", "data.root=photographs", "data.num_workers=0", "trainer.accelerator=cpu", "pictures=none"]
+TRAINING = [
+    *("data.patch=32", "data.batch_size=2", "data.samples_per_epoch=4", "trainer.log_every_n_steps=1", "logger=none"),
+    *("model=ed_dsrn", "model.widths=[4,4,4,4]", "model.n_units=1", "scheduler=multistep"),
+    *("scheduler.milestones=[3]", "scheduler.warmup=1"),
+]
 Cli = Callable[..., Outcome]
 
 
@@ -32,14 +46,34 @@ def runs(tmp_path: Path) -> Path:
 
 
 def test_a_training_goes_on(cli: Cli, runs: Path) -> None:
-    training = ["data.patch=32", "data.batch_size=2", "data.samples_per_epoch=4", "trainer.log_every_n_steps=1"]
-    model = ["model=ed_dsrn", "model.widths=[4,4,4,4]", "model.n_units=1", "scheduler=multistep"]
-    schedule = ["scheduler.milestones=[3]", "scheduler.warmup=1", "trainer.max_epochs=3"]
-    found = cli(*DATA, *training, *model, *schedule, "logger=none", "name=ed_dsrn", "resume=auto")
+    found = cli(*DATA, *TRAINING, "trainer.max_epochs=3", "name=ed_dsrn", "resume=auto")
     assert found.status == 0, found.err
     checkpoint = torch.load(runs / "ed_dsrn" / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 6
     assert "continuing" in found.err + found.out
+
+
+def test_a_sweep_takes_it_for_finished(runs: Path) -> None:
+    overrides = [*DATA, *TRAINING, "trainer.max_epochs=2", "name=ed_dsrn", "label=x", "choices=null"]
+    cfg: Any = OmegaConf.to_container(compose(*overrides, f"runs_dir={runs}"), resolve=True)
+    assert score_of_finished(cfg) == json.loads((runs / "ed_dsrn" / "meta.json").read_text())["finished"]["score"]
+    cfg["data"]["patch"] = 64
+    assert score_of_finished(cfg) is None
+
+
+def test_its_pictures_are_found(runs: Path) -> None:
+    (source,) = read_runs([runs / "usrnet"])
+    record = source.records[-1]
+    folder = runs / "usrnet" / "images" / record.dataset / cell_folder(record.cell)
+    folder.mkdir(parents=True)
+    (folder / "image3_sr.png").touch()
+    saved = read_records(runs / "usrnet" / "results.json")[-1]
+    assert saved["cell"] == record.cell
+    (folder / MADE_OF).write_text(json.dumps({name: saved[name] for name in MADE_OF_FIELDS}))
+    comparison = compare([source], "one")
+    benchmark = next(b for b in comparison.tables[0].benchmarks if b.cell == record.cell)
+    method = next(m for m in comparison.methods if not m.baseline)
+    assert picture(method, benchmark, "image3") == folder / "image3_sr.png"
 
 
 def test_what_was_measured_is_known(cli: Cli, runs: Path) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from experiments.exit_status import status_of
 from omegaconf import OmegaConf
 
 from datamodules.errors import ConfigError, Interrupted, LoaderStuck
 from experiments.config.slurm import check_request, check_tasks
 from experiments.runtime.child_processes import LostRank
+from experiments.runtime.exit_status import status_of
 from experiments.runtime.slurm_requeue import listen, restarted_in
 from lightning_modules.callbacks.interrupt import SIGNALS
 
