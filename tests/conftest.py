@@ -26,18 +26,22 @@ prepare_environment()  # for tests that compose a config without the command lin
 
 
 SLOW = {"slow", "browser", "slurm"}
+VERY_SLOW = {"compile_slow", "docs_slow"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What takes long is left to those who ask for it: it runs only if `-m` names one of the markers.
 
-    A browser and a cluster are slow: `-m "slow or not slow"` takes them too. `docs_slow` has to be named itself.
+    A browser and a cluster are slow: `-m "slow or not slow"` takes them too. `VERY_SLOW` have to be named themselves.
     """
     named = set(re.findall(r"\w+", config.option.markexpr))
-    left_out = {"docs_slow"} - named | (set() if named & SLOW else SLOW)
+    left_out = VERY_SLOW - named | (set() if named & SLOW else SLOW)
     deselected = [item for item in items if any(item.get_closest_marker(name) for name in left_out)]
     config.hook.pytest_deselected(items=deselected)
-    items[:] = [item for item in items if item not in deselected]
+    kept = [item for item in items if item not in deselected]
+    # Files with slow tests first, so that none is left for the end, when the other processes have nothing more to do.
+    slow = {item.path for item in kept if any(item.get_closest_marker(name) for name in SLOW | VERY_SLOW)}
+    items[:] = sorted(kept, key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)
