@@ -33,6 +33,7 @@ class Module(pl.LightningModule):
     """`losses[step]` is added to the loss; `seen` has the weight of every validation."""
 
     monitor = "val/score"
+    stage, in_last_stage = None, True  # as of `RestorationModule`
 
     def __init__(self, losses: dict[int, float] | None = None, bad_gradients: bool = False) -> None:
         super().__init__()
