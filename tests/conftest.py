@@ -34,6 +34,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     A browser and a cluster are slow: `-m "slow or not slow"` takes them too. `VERY_SLOW` have to be named themselves.
     """
+    values: dict[str, int] = {}
+    for item in items:
+        if item.get_closest_marker("many"):
+            values[item.nodeid.partition("[")[0]] = number = values.get(item.nodeid.partition("[")[0], -1) + 1
+            if number % 4:
+                item.add_marker("slow")
     named = set(re.findall(r"\w+", config.option.markexpr))
     left_out = VERY_SLOW - named | (set() if named & SLOW else SLOW)
     deselected = [item for item in items if any(item.get_closest_marker(name) for name in left_out)]

@@ -72,6 +72,7 @@ def test_other_errors_are_no_dead_worker(error: Exception) -> None:
     assert worker_death(error) is None
 
 
+@pytest.mark.slow
 def test_a_worker_that_does_not_deliver_ends_the_wait() -> None:
     loader = Loader(Failing(60.0), num_workers=2, patience=1.5)
     start = time.monotonic()
@@ -80,6 +81,7 @@ def test_a_worker_that_does_not_deliver_ends_the_wait() -> None:
     assert time.monotonic() - start < 40
 
 
+@pytest.mark.slow
 def test_a_worker_that_stands_still_after_it_has_announced_a_batch_ends_the_wait_too() -> None:
     """Torch then reads from a connection without a limit of time."""
     loader = Loader(Tensors(), num_workers=1, batch_size=None, patience=2, persistent_workers=True)
@@ -146,6 +148,7 @@ def _iterate() -> None:
     assert len(list(Loader(Ancestry(), num_workers=1))) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [10, 100_000])
 def test_what_travels_to_a_worker_is_small(count: int, tmp_path: Path) -> None:
     """All images, every third, and half of them at random: of a cache that exists, the index is read in the worker."""

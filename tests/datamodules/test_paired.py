@@ -273,6 +273,7 @@ def test_trains_and_tests_on_pairs(cli: Cli, tiny: list[str], tmp_path: Path) ->
     assert "pairs, test split, 1 image, x4, AsStored" in outcome.out
 
 
+@pytest.mark.slow
 def test_config_says_what_does_not_fit(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
     paired = overrides(tiny, write_pairs(tmp_path / "pairs", scale=4))
     cases = {

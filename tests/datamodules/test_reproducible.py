@@ -119,6 +119,7 @@ def assert_equal(got: list[Recorded], expected: list[Recorded]) -> None:
             assert same, (address, name)
 
 
+@pytest.mark.slow
 def test_the_reference_is_a_shuffled_pass_over_every_sample(runs: Runs) -> None:
     for name, batches in runs.whole.items():
         assert [(batch.epoch, batch.number) for batch in batches] == [(e, i) for e in (0, 1) for i in range(4)]
@@ -132,6 +133,7 @@ def test_the_reference_is_a_shuffled_pass_over_every_sample(runs: Runs) -> None:
     assert len({batch.scale for batch in runs.whole["usrnet"]}) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", FIXED_SCALE)
 @pytest.mark.parametrize(("batch_size", "workers"), [(1, 0), (1, 3), (8, 3)])
 def test_batch_size_and_workers(runs: Runs, setting: str, batch_size: int, workers: int) -> None:
@@ -141,6 +143,7 @@ def test_batch_size_and_workers(runs: Runs, setting: str, batch_size: int, worke
     assert_equal(batches, runs.whole[setting])
 
 
+@pytest.mark.slow
 def test_workers_agree_on_the_scale(runs: Runs) -> None:
     assert_equal(record(replace(runs.jobs["usrnet"], workers=3, save="", save_at=0)), runs.whole["usrnet"])
 

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from torch.utils.data import Dataset
 
 from datamodules.loaders import Loader
@@ -40,6 +41,7 @@ def test_workers_and_their_server_go_on_when_somebody_else_wants_them_to_end() -
     assert Path(f"/proc/{server}").exists()
 
 
+@pytest.mark.slow
 def test_server_that_starts_ahead_of_the_first_loader_heeds_nobody() -> None:
     """In a process of its own, where nothing of multiprocessing has begun yet."""
     script = (
@@ -69,6 +71,7 @@ def test_worker_ends_when_the_training_says_so() -> None:
     assert worker.exitcode == 0
 
 
+@pytest.mark.slow
 def test_workers_do_not_outlive_a_training_that_is_killed(tmp_path: Path) -> None:
     """Not even those that are in the midst of something; and a script needs no guard of its main module."""
     script = tmp_path / "script.py"

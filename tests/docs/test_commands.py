@@ -139,6 +139,7 @@ def leave_out(task: ModuleType, monkeypatch: pytest.MonkeyPatch, done: list[str]
     monkeypatch.setattr(task, "run", run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "words"), OF_RUN, ids=lambda item: item if isinstance(item, str) else "")
 def test_configuration_is_accepted(
     cli: Callable[..., Outcome], named: Path, monkeypatch: pytest.MonkeyPatch, place: str, words: list[str]

@@ -84,6 +84,7 @@ def other(name: str, cli: Cli, beside: str, make_photographs: Callable[..., Path
     return Path(f"runs/{name}")
 
 
+@pytest.mark.slow
 @OTHERS
 def test_networks_of_other_kinds_restore_photographs(other: Path, name: str, given: str | None, cli: Cli) -> None:
     """The photograph is continued, and the kernel moved to the middle of the blocks."""
@@ -110,7 +111,7 @@ def test_networks_of_other_kinds_restore_photographs(other: Path, name: str, giv
     assert cli(*command, *([f"kernel={given}"] if given else [])).status == 0
     assert (np.asarray(Image.open("out/photo.png")) == found.sr).all()
 
-    assert cli("task=export", f"run={other}", "task.formats=[safetensors]").status == 0
+    assert cli("task=export", f"run={other}", "formats=[safetensors]").status == 0
     exported = Restorer.load(other / "export" / f"{name}.safetensors", device="cpu")
     assert (np.asarray(exported.restore(image, kernel=known).sr) == found.sr).all()
 
@@ -132,7 +133,7 @@ def test_networks_of_other_kinds_restore_photographs(other: Path, name: str, giv
 def test_networks_of_other_kinds_are_exported_and_compared(
     other: Path, name: str, given: str | None, cli: Cli, beside: str
 ) -> None:
-    assert cli("task=export", f"run={other}", "task.formats=[program]").status == 0
+    assert cli("task=export", f"run={other}", "formats=[program]").status == 0
     root = OmegaConf.load(other / "config.yaml").data.root
     bicubic = ["model=bicubic", "degradation=gaussian_21", "degradation.scale=2", "name=bicubic"]
     for subject in ([f"run={other}"], bicubic):

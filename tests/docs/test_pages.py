@@ -64,6 +64,7 @@ def test_tables_have_every_option_once(group: str) -> None:
     assert len(listed) == len(set(listed)), f"twice in {HOMES[group]}: {sorted(listed)}"
 
 
+@pytest.mark.slow
 def test_parameters_and_inputs_of_the_systems() -> None:
     """The README's table has the numbers of the networks as configured, rounded to thousands."""
     words = {"lr": "photograph", "kernel": "kernel", "noise_level": "noise level", "scale": "scale"}

@@ -76,6 +76,7 @@ def test_its_pictures_are_found(runs: Path) -> None:
     assert picture(method, benchmark, "image3") == folder / "image3_sr.png"
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_known(cli: Cli, runs: Path) -> None:
     """The cells are measured anew, as the images lie elsewhere, and take the places of the older records."""
     path = runs / "usrnet" / "results.json"
@@ -93,6 +94,7 @@ def test_what_was_measured_is_known(cli: Cli, runs: Path) -> None:
     assert after == pytest.approx(before, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_it_is_compared_with_what_is_measured_today(cli: Cli, runs: Path) -> None:
     found = cli("task=evaluate", "model=bicubic", "name=today", *DATA)
     assert found.status == 0, found.err

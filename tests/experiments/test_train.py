@@ -117,6 +117,7 @@ def test_a_run_leaves_everything_behind(cli: Cli, tiny: list[str], tmp_path: Pat
     assert value.item() == pytest.approx(records[2]["psnr"], abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 3, 4, 5, 7])
 def test_resumed_run_equals_the_uninterrupted_one(cli: Cli, tiny: list[str], tmp_path: Path, step: int) -> None:
     """Crash in mid-epoch, at an epoch's last step and right after it; the learning rate changes between epochs."""
@@ -141,6 +142,7 @@ def test_resumed_run_equals_the_uninterrupted_one(cli: Cli, tiny: list[str], tmp
     assert len(values[0]) == 3
 
 
+@pytest.mark.slow
 def test_finished_run_is_only_tested_again(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
     assert cli(*tiny).status == 0
     before = weights(tmp_path / "runs" / "tiny" / "checkpoints" / "last.ckpt")
@@ -163,6 +165,7 @@ def test_nan_loss_stops_and_keeps_the_last_good_checkpoint(cli: Cli, tiny: list[
     assert all(torch.isfinite(v).all() for v in kept.values())
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_exits_130(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
     outcome = cli(*tiny, callback(PressCtrlC, 6))
     assert outcome.status == 130

@@ -187,6 +187,7 @@ def test_padding_in_a_graph() -> None:
         torch.testing.assert_close(*(torch.autograd.grad((x * weights).sum(), images) for x in (found, expected)))
 
 
+@pytest.mark.slow
 def test_sweep_of_many_networks_stays_compiled() -> None:
     """Dynamo counts the graphs of all of them, and gives up at 8 by default."""
     for layers in range(2, 12):

@@ -130,6 +130,7 @@ PROCEDURE = [
 ]
 
 
+@pytest.mark.slow
 def test_a_broken_off_run_continues_bit_for_bit(cli: Callable[..., Outcome], tiny: list[str], tmp_path: Path) -> None:
     """Epochs of three steps; broken off in the middle of the first and again at its last, before its validation."""
     for step, more in ((2, []), (3, ["resume=auto"])):

@@ -50,6 +50,7 @@ def best_psnr(x: Tensor, sharp: Tensor, reach: int = 6, border: int = 12) -> flo
     return -10 * np.log10(min(errors))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "true_size", "kernel_size"), [("camera", 15, 15), ("astronaut", 17, 21)])
 def test_finds_the_kernel_and_deblurs(name: str, true_size: int, kernel_size: int) -> None:
     """Measured: 22.67 to 27.54 dB and a kernel error of 0.030 for camera; 23.11 to 27.69 dB, 0.032 for astronaut, or to
@@ -68,6 +69,7 @@ def test_finds_the_kernel_and_deblurs(name: str, true_size: int, kernel_size: in
     assert kernel_error(result.kernel, photograph.kernel) < 0.2 * blind
 
 
+@pytest.mark.slow
 def test_batch_scale_and_channels() -> None:
     """Every image by itself, gray weights for the kernel only, enlargement last."""
     photograph = blurred_photograph("astronaut", 7)

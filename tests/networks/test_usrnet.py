@@ -74,6 +74,7 @@ DATA_STEP = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "options"), [("tiny", TINY), ("full", {})])
 def test_values_of_the_published_networks(model: str, options: dict[str, Any]) -> None:
     with torch.device("meta"):

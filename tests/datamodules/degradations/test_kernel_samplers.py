@@ -87,6 +87,7 @@ def test_bank_is_made_once_and_depends_on_its_seed(tmp_path: Path, monkeypatch: 
     assert torch.equal(KernelBank(**FEW, cache_dir=str(tmp_path))(keys), first)
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_bank(tmp_path: Path) -> None:
     """Both start at once; the one that comes second waits and reads."""
     text = f"""

@@ -88,6 +88,7 @@ def reference(pipeline: SecondOrderDegradation, batch: Batch, i: int) -> np.ndar
     return np.stack([resize(plane, small, pipeline.last_mode(batch.group)) for plane in image])
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("scale", "size"), [(1, (23, 31)), (3, (33, 39)), (4, (36, 48))])
 def test_equals_its_steps(monkeypatch: pytest.MonkeyPatch, scale: int, size: tuple[int, int], channels: int) -> None:
@@ -132,6 +133,7 @@ def test_output_is_an_8_bit_image_of_the_right_size() -> None:
         assert out.kernel is out.noise_level is out.lr_sharp is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_sample_does_not_depend_on_its_batch(channels: int) -> None:
     pipeline = SecondOrderDegradation()
@@ -145,6 +147,7 @@ def test_a_sample_does_not_depend_on_its_batch(channels: int) -> None:
             assert torch.equal(lr_of(pipeline, alone)[0], together[i])
 
 
+@pytest.mark.slow
 def test_sizes_follow_their_law() -> None:
     pipeline = SecondOrderDegradation()
     for turn, (up, down, low, high) in enumerate(((0.2, 0.7, 0.15, 1.5), (0.3, 0.4, 0.3, 1.2))):

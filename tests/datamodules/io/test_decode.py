@@ -226,6 +226,7 @@ INTACT = {
 }
 
 
+@pytest.mark.many
 @pytest.mark.filterwarnings("ignore")  # Pillow warns of damaged TIFF tags
 @pytest.mark.parametrize("kind", INTACT)
 @pytest.mark.parametrize("lenient", [False, True])

@@ -124,6 +124,7 @@ for item in lines[0]["plan"]:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("at_gfn", "reason"),
     [

@@ -67,6 +67,7 @@ def test_parameters_of_another_network_are_not_shown(runs: Path, change: dict[st
     assert source.parameters is None
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("overrides", "status", "message"),
     [

@@ -42,6 +42,7 @@ def sections(cfg: DictConfig) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key not in ("hydra", "name", "choices")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ablation", ABLATIONS)
 def test_every_point_is_a_valid_experiment_of_its_own(ablation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_SWEEP_ID", raising=False)
@@ -94,6 +95,7 @@ def test_jobs_come_in_batches() -> None:
     assert [len(batch) for batch in batches] == [4, 2]
 
 
+@pytest.mark.slow
 def test_point_that_fails_does_not_stop_the_others(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
     overrides = [item for item in tiny if not item.startswith(("data.root", "name", "trainer.max_epochs"))]
     outcome = cli("-m", *overrides, "data.root=nowhere,photographs", "trainer.max_epochs=1", "runs_dir=runs")

@@ -36,6 +36,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("overrides", "parts"),
     [
@@ -105,6 +106,7 @@ def spoil(folder: Path, how: str) -> str:
     return f"{victim}: "
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["missing", "empty", "small", "truncated", "text"])
 def test_data_that_cannot_be_used(cli: Cli, tiny: list[str], tmp_path: Path, how: str) -> None:
     named = spoil(tmp_path / "photographs", how)
@@ -122,6 +124,7 @@ def test_data_that_cannot_be_used(cli: Cli, tiny: list[str], tmp_path: Path, how
         assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_corrupt_images_can_be_skipped(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
     spoil(tmp_path / "photographs", "truncated")
     outcome = cli(*tiny, "data.on_corrupt=skip", "data.source.holdout=false", "trainer.max_epochs=1")
@@ -130,6 +133,7 @@ def test_corrupt_images_can_be_skipped(cli: Cli, tiny: list[str], tmp_path: Path
     assert f"{tmp_path / 'photographs' / 'image3.png'}: " in outcome.err
 
 
+@pytest.mark.slow
 def test_nothing_to_evaluate(cli: Cli, tmp_path: Path) -> None:
     assert_refused(
         cli("task=evaluate"), 1, "model=ed_dsrn has weights to load", "run=FOLDER, ckpt=FILE or weights=FILE"
@@ -184,6 +188,7 @@ UNREADABLE = "cannot be read as a checkpoint"
 REFUSED = "expected a class in networks/"
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("kind", "part"),
     [

@@ -21,6 +21,7 @@ RULE = "+procedure.parameters.mine={match: '%s', %s}"
 JOINT = "procedure.stages.joint"
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("overrides", "parts"),
     [
@@ -123,6 +124,7 @@ def published(tmp_path: Path) -> Path:
     return tmp_path / "published.pth"
 
 
+@pytest.mark.slow
 def test_published_weights_are_measured(
     cli: Cli, published: Path, make_photographs: Callable[..., Path], tmp_path: Path
 ) -> None:

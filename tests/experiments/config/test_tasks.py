@@ -48,6 +48,7 @@ def test_keys_of_the_file_are_those_of_the_room(task: str) -> None:
     assert all(" # " in line for line in lines if line != "task:"), "a key without a comment"
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -82,6 +83,7 @@ def test_a_key_of_another_task_or_type(cli: Cli, tmp_path: Path, words: str, mes
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ONCE)
 def test_spellings_below_task_are_refused_with_the_new_one(cli: Cli, task: str) -> None:
     for key in ONCE[task].split():
@@ -90,6 +92,7 @@ def test_spellings_below_task_are_refused_with_the_new_one(cli: Cli, task: str) 
         assert_refused(cli(f"task={task}", f"task.{key}=1"), 2, f"task.{key}: is now {now}=")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("enabled_loggers")
 def test_help_shows_the_keys_of_the_task(cli: Cli) -> None:
     outcome = cli("task=restore", "--help")
@@ -108,6 +111,7 @@ def test_help_of_every_task_names_every_key(task: str) -> None:
     assert "_target_" not in keys_of_task(task)
 
 
+@pytest.mark.slow
 def test_a_run_with_the_keys_of_all_tasks(cli: Cli, runs: Path, trained: Trained) -> None:
     """Runs of before have saved them all: they are measured and continued like others."""
     file = runs / "tiny" / "config.yaml"

@@ -37,6 +37,7 @@ def first_weight(run: Path, use: str) -> torch.Tensor:
     return next(value for name, value in state.items() if name.startswith("network."))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trained_for", "asked", "expected"),
     [
@@ -74,6 +75,7 @@ def test_a_training_tests_the_one_it_is_told_to(cli: Cli, trained: Trained, tmp_
     assert {record["checkpoint"] for record in records if record["model"] == "ed_dsrn"} == {"checkpoints/last.ckpt"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["model=usrgan_tiny", "model=usrgan", "experiment=quick_usrgan"])
 def test_a_recipe_that_goes_on_with_a_network_is_refused_without_one(cli: Cli, recipe: str, tmp_path: Path) -> None:
     outcome = cli(recipe, "data=sample", "trainer.accelerator=cpu")

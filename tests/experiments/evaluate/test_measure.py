@@ -67,6 +67,7 @@ def call(
     return [one.to_json() for one in found]
 
 
+@pytest.mark.slow
 def test_records_of_the_network_and_of_bicubic(data: ImageDataModule, tmp_path: Path) -> None:
     run = tmp_path / "run"
     found = call(RestorationModule(Brighter(), PROTOCOLS), data, run, {"seed": 3}, pictures="sheets")
@@ -109,6 +110,7 @@ def test_pictures_are_a_choice(data: ImageDataModule, tmp_path: Path, pictures: 
     assert all(file.parent == run / "images" / "photographs" / cell_folder(cell) for file in found)
 
 
+@pytest.mark.slow
 def test_everything_is_measured_once(data: ImageDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: Counter[str] = Counter()
 

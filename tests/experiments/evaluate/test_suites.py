@@ -53,6 +53,7 @@ def refused(outcome: Outcome, status: int, *parts: str) -> None:
     assert outcome.status == status
 
 
+@pytest.mark.slow
 def test_grid_is_gone_through_and_printed(cli: Cli, sets: Path, tmp_path: Path) -> None:
     grid = [*SMALL_GRID, "suite.grid.degradation.noise=[0,0.03]"]
     outcome = cli(*BICUBIC, "suite=usrnet_table1", *grid, "pictures=results")
@@ -91,6 +92,7 @@ def test_value_on_the_command_line_leaves_one_of_an_axis(cli: Cli, sets: Path, t
     ]
 
 
+@pytest.mark.slow
 def test_finished_cells_are_not_measured_again(cli: Cli, sets: Path, tmp_path: Path) -> None:
     run = [*BICUBIC, "suite=usrnet_table1", "degradation.noise=0"]
     assert cli(*run, "suite.grid.degradation.scale=[2]", "suite.grid.degradation.kernels.number=[0,9]").status == 0
@@ -136,6 +138,7 @@ def test_several_runs_each_keep_their_own(cli: Cli, runs: Path, sets: Path) -> N
     assert figures(runs / "tiny")[2]["checkpoint_sha256"] != network["checkpoint_sha256"]
 
 
+@pytest.mark.slow
 def test_cascade_of_a_model_without_weights_and_a_run(cli: Cli, runs: Path, sets: Path, tmp_path: Path) -> None:
     run = runs / "tiny"
     more = ["suite=ed_dsrn_table1", "data=set5", "name=both"]
@@ -152,6 +155,7 @@ def test_cascade_of_a_model_without_weights_and_a_run(cli: Cli, runs: Path, sets
     assert {r["seed"] for r in cascades} == {0}
 
 
+@pytest.mark.slow
 def test_missing_set_is_named_before_anything_is_measured(cli: Cli, sets: Path, tmp_path: Path) -> None:
     outcome = cli(*BICUBIC, "suite=usrnet_bicubic")
     refused(
@@ -169,6 +173,7 @@ def test_one_root_for_several_sets(cli: Cli, sets: Path) -> None:
     refused(cli(*BICUBIC, "suite=usrnet_bicubic", "data.root=sets/Set5"), 2, "data.root: suite", "data=set5 data.root=")
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("overrides", "status", "parts"),
     [
@@ -216,6 +221,7 @@ def test_refused_in_one_line(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_runs_that_cannot_be_measured(cli: Cli, runs: Path, sets: Path) -> None:
     run = runs / "tiny"
     twin = runs / "elsewhere" / "tiny"
@@ -261,6 +267,7 @@ def test_widths_of_gaussian8() -> None:
         gaussian8(1)
 
 
+@pytest.mark.slow
 def test_two_processes_finish_what_a_killed_one_began(tmp_path: Path) -> None:
     """SIGKILL in mid-cell; then two ranks, whose shares differ in size, go on; then all is equal to one whole run."""
     make_set(tmp_path / "photographs", 5, 96, 100)

@@ -72,6 +72,7 @@ def test_run_on_its_own_data_repeats_the_final_test(cli: Cli, trained: Trained, 
     assert before[0]["degradation"]["sigma"] == [1.2, 1.8]
 
 
+@pytest.mark.slow
 def test_run_on_other_data_protocol_and_degradation(cli: Cli, run: Path, others: Path) -> None:
     before = read(run)
     more = ["protocol=[rgb_shave0,y_shave4]", "degradation.sigma=[1.5,1.5]"]
@@ -105,6 +106,7 @@ def test_single_values_change_what_the_run_was_measured_on(cli: Cli, trained: Tr
     assert trained.photographs.name == "photographs"
 
 
+@pytest.mark.slow
 def test_checkpoint_is_measured_in_a_folder_of_its_own(cli: Cli, run: Path, others: Path) -> None:
     before = (run / "results.json").read_bytes()
     sigma = "degradation.sigma=[1.2,1.8]"
@@ -164,6 +166,7 @@ def test_network_of_another_scale(cli: Cli, run: Path, others: Path) -> None:
     assert (run / "results.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_options_of_a_model_without_weights(cli: Cli, others: Path) -> None:
     """Records do not hold them: one folder has the measurements of one set of options."""
     on_others = ["task=evaluate", "model=dark_channel", "name=options", "degradation=bicubic", "degradation.scale=2"]
@@ -180,6 +183,7 @@ def test_options_of_a_model_without_weights(cli: Cli, others: Path) -> None:
     assert "model.kernel_size=3, this is 5: give this evaluation another name" in other.err
 
 
+@pytest.mark.slow
 def test_finished_cells_are_those_of_the_same_files(cli: Cli, others: Path, tmp_path: Path) -> None:
     options = ["task=evaluate", "model=bicubic", "suite=ed_dsrn_table1", "name=again", "logger=none", "pictures=none"]
     again = "1 of 1 cells are in results.json already"

@@ -184,6 +184,7 @@ class Crooked(RestorationNetwork):
         return Restored(sr=lr + (1e-3 if torch.compiler.is_exporting() else 0))
 
 
+@pytest.mark.slow
 def test_file_that_differs_is_refused(tmp_path: Path) -> None:
     exportable = Exportable(Crooked(), None)
     program = record(exportable)
@@ -202,6 +203,7 @@ def run_folder(cli: Cli, tiny: list[str]) -> Path:
     return Path("runs/tiny").resolve()
 
 
+@pytest.mark.slow
 def test_run_is_exported(cli: Cli, run_folder: Path, tmp_path: Path) -> None:
     """All formats beside the run; the weights are read wherever a checkpoint is, with the same figures."""
     outcome = cli("task=export", f"run={run_folder}")
@@ -235,6 +237,7 @@ def test_run_is_exported(cli: Cli, run_folder: Path, tmp_path: Path) -> None:
     assert measured[0] == measured[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "status", "message"),
     [
@@ -295,6 +298,7 @@ def test_missing_package_says_how_to_install_it(cli: Cli, monkeypatch: pytest.Mo
     assert (Path("out") / "bicubic.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_onnxruntime_does_not_report_its_use(tmp_path: Path) -> None:
     """It would keep what it reports in the home folder."""
     code = "from experiments.export.formats import require_onnx; require_onnx()"

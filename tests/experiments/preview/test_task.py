@@ -33,6 +33,7 @@ def has(pixels: np.ndarray, colour: tuple[int, int, int]) -> bool:
     return bool((pixels == colour).all(-1).any())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("degradation", ["ed_dsrn", "usrnet_train", "bicubic", "second_order"])
 def test_sheet_of_sharp_images(cli: Cli, tiny: list[str], tmp_path: Path, degradation: str) -> None:
     data = [item for item in tiny if item.startswith("data")]
@@ -55,6 +56,7 @@ def test_sheet_of_pairs(cli: Cli, tmp_path: Path, degradation: str, shrink: int)
     assert not has(pixels, ACCENT)
 
 
+@pytest.mark.slow
 def test_sheet_of_a_test_set(cli: Cli, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Folder, "splits", ("test",), raising=False)
     data = [item for item in tiny if item.startswith("data")]
@@ -64,6 +66,7 @@ def test_sheet_of_a_test_set(cli: Cli, tiny: list[str], tmp_path: Path, monkeypa
     assert outcome.err.splitlines()[-1] == "photographs: no test image is as large as data.patch=96: make it less"
 
 
+@pytest.mark.slow
 def test_sheet_goes_to_wandb(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
     data = [item for item in tiny if item.startswith("data")]
     outcome = cli(*PREVIEW, *data, "logger=wandb")
@@ -74,6 +77,7 @@ def test_sheet_goes_to_wandb(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
     assert f"wandb sync {folder}" in outcome.out
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -69,6 +69,7 @@ def test_macs_agree_with_counts_by_hand() -> None:
     assert macs(DeblurCNN(), 4, 7) == expected
 
 
+@pytest.mark.slow
 def test_experiment_as_composed(cli: Cli, tmp_path: Path, same_process: list[Spec]) -> None:
     outcome = cli(*QUICK, *TINY, "name=small")
     assert outcome.status == 0, outcome.err
@@ -91,6 +92,7 @@ def test_experiment_as_composed(cli: Cli, tmp_path: Path, same_process: list[Spe
     assert "FFTs and elementwise operations are not counted" in outcome.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "stage"),
     [
@@ -115,6 +117,7 @@ def test_every_procedure(cli: Cli, tmp_path: Path, same_process: list[Spec], ove
         assert same_process[-1].config["degradation"]["scale"] == row["scale"] == 4
 
 
+@pytest.mark.slow
 def test_list_of_models(cli: Cli, tmp_path: Path, same_process: list[Spec], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each has its own recipe; one that fails has a row, and the others follow."""
 
@@ -164,6 +167,7 @@ BICUBIC = {
 }
 
 
+@pytest.mark.slow
 def test_process_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = profile.in_a_process(spec_of(BICUBIC))["forward"]
     assert found.error is None
@@ -241,6 +245,7 @@ def test_text() -> None:
     assert [shown_count(n) for n in counts] == ["", "0", "999", "13.44 k", "63.46 M", "2.5 G"]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

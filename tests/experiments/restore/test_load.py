@@ -46,6 +46,7 @@ def test_a_run_its_checkpoint_and_its_weights_are_the_same(trained: Trained) -> 
         np.testing.assert_allclose(restored(restorer), levels, atol=0.501)
 
 
+@pytest.mark.slow
 def test_a_cascade_of_two(trained: Trained) -> None:
     restorer = Restorer.load([trained.run, "bicubic"])
     assert (restorer.name, restorer.scales) == ("tiny+bicubic", (1, 2, 3, 4))

@@ -28,6 +28,7 @@ def save(*paths: Path) -> None:
         Image.fromarray(photograph(12, 14, seed)).save(path)
 
 
+@pytest.mark.slow
 def test_photographs_of_one_name_are_not_mistaken(cli: Cli, tmp_path: Path) -> None:
     save(tmp_path / "mon" / "a.png", tmp_path / "tue" / "a.png")
     assert cli(*BICUBIC, "input=mon", "output=out").status == 0
@@ -49,6 +50,7 @@ def test_records_of_something_else(cli: Cli, tmp_path: Path, line: dict[str, obj
     assert outcome.err.startswith("out/a.png: exists and was not made by task=restore: ")
 
 
+@pytest.mark.slow
 def test_single_result_leaves_nothing_beside_it(cli: Cli, tmp_path: Path) -> None:
     save(tmp_path / "in" / "a.png")
     assert cli(*BICUBIC, "input=in/a.png", "output=home/b.png").status == 0

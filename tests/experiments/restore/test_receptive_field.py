@@ -16,6 +16,7 @@ from networks.restored import Restored
 from networks.usrnet import USRNet
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("network", "scale", "expected"),
     [

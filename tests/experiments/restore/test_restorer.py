@@ -34,6 +34,7 @@ def needed(restorer: Restorer) -> dict[str, Any]:
     }
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("option", MODELS)
 def test_any_size_and_kind_of_image(option: str) -> None:
     restorer = restorer_of(option)
@@ -58,6 +59,7 @@ def test_any_size_and_kind_of_image(option: str) -> None:
         assert (found.kernel is not None) == (restorer.needs_kernel or restorer.estimates_kernel)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", MODELS)
 def test_in_half_precision_in_tiles_and_turned(option: str) -> None:
     restorer = restorer_of(option, precision="bf16", self_ensemble=True)

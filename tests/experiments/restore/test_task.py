@@ -100,6 +100,7 @@ def test_mixed_folder(cli: Cli, tmp_path: Path, mixed: tuple[Path, list[str], li
         assert image.info["dpi"] == pytest.approx((300, 300), abs=0.01)
 
 
+@pytest.mark.slow
 def test_again_leaves_results_and_reports_the_rest(
     cli: Cli, tmp_path: Path, mixed: tuple[Path, list[str], list[str]]
 ) -> None:
@@ -122,6 +123,7 @@ def test_again_leaves_results_and_reports_the_rest(
         assert image.size == (18, 18)  # of the new photograph
 
 
+@pytest.mark.slow
 def test_results_of_other_settings_are_not_mistaken(cli: Cli, tmp_path: Path) -> None:
     save(tmp_path / "in", "a.png", "b.png")
     assert cli(*BICUBIC, "input=in", "output=out", "scale=2").status == 0
@@ -150,6 +152,7 @@ def test_tiles_are_no_setting(cli: Cli, tmp_path: Path) -> None:
     assert "1 of 1 photographs are restored already" in outcome.err
 
 
+@pytest.mark.slow
 def test_killed_folder_continues(cli: Cli, tmp_path: Path) -> None:
     save(tmp_path / "in", *(f"{i}.png" for i in range(6)), size=(200, 300))
     command = [*BICUBIC, "input=in", "output=out", "scale=4"]
@@ -206,6 +209,7 @@ def assert_continues(cli: Cli, tmp_path: Path, command: list[str], clean: bool) 
     assert files(tmp_path / "out") == {*(f"{i}.png" for i in range(6)), ".restored.jsonl"}
 
 
+@pytest.mark.slow
 def test_patterns_lists_and_single_files(cli: Cli, tmp_path: Path) -> None:
     save(
         tmp_path,
@@ -235,6 +239,7 @@ def test_patterns_lists_and_single_files(cli: Cli, tmp_path: Path) -> None:
         assert (image.format, image.size) == ("JPEG", (28, 24))
 
 
+@pytest.mark.slow
 def test_results_below_the_photographs_are_no_photographs(cli: Cli, tmp_path: Path) -> None:
     save(tmp_path, "in/a.png", "in/b.png")
     for _ in range(2):
@@ -243,6 +248,7 @@ def test_results_below_the_photographs_are_no_photographs(cli: Cli, tmp_path: Pa
         assert files(tmp_path / "in" / "restored") == {"a.png", "b.png", ".restored.jsonl"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "names"),
     [
@@ -264,6 +270,7 @@ def test_formats(cli: Cli, tmp_path: Path, form: str, names: set[str]) -> None:
     assert np.abs(found.pixels / (1 if form == "jpg" else 257) - photograph(12, 14, 5)).mean() < 8
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("overrides", "status", "message"),
     [
@@ -321,6 +328,7 @@ def test_nothing_says_which_network(cli: Cli, tmp_path: Path) -> None:
     assert outcome.err.startswith("task=restore: by which network? Give run=RUN")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("runs")
 def test_run_and_its_checkpoint(cli: Cli, tmp_path: Path) -> None:
     save(tmp_path, "in/a.png", size=(40, 44))
@@ -337,6 +345,7 @@ def test_run_and_its_checkpoint(cli: Cli, tmp_path: Path) -> None:
     assert not np.array_equal(read_photograph(tmp_path / "bf16" / "a.png").pixels, expected.sr)
 
 
+@pytest.mark.slow
 def test_given_kernel_reaches_the_network(cli: Cli, tmp_path: Path) -> None:
     save(tmp_path, "in/a.png", size=(40, 44))
     command = ["task=restore", "model=wiener", "input=in", "scale=1", "noise_level=0.02", "trainer.accelerator=cpu"]
@@ -386,6 +395,7 @@ def test_estimated_kernel_is_saved(cli: Cli, tmp_path: Path) -> None:
     assert "estimates the kernel itself" in outcome.err
 
 
+@pytest.mark.slow
 def test_large_result_is_kept_in_a_file(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("experiments.restore.scratch_array.MAPPED", 1000)
     image = Image.fromarray(photograph(70, 90, 0))
@@ -474,6 +484,7 @@ def test_records_name_what_was_done(cli: Cli, tmp_path: Path) -> None:
     assert (line["settings"]["model"], line["settings"]["scale"]) == ("bicubic", 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("torn", ['{"name": "a.p', "null\n", "[1]\n", "\xff"])
 def test_torn_records_do_not_matter(cli: Cli, tmp_path: Path, torn: str) -> None:
     save(tmp_path, "in/a.png", "in/b.png")

@@ -35,6 +35,7 @@ def odd_case(network: nn.Module) -> tuple[torch.Tensor, int, int]:
     return picture(2 * tile - 2 * field - 17, tile + 19), scale, tile
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("option", CONVOLUTIONAL)
 def test_tiled_equals_whole(option: str) -> None:
     network = tiny(option)
@@ -45,6 +46,7 @@ def test_tiled_equals_whole(option: str) -> None:
     assert max(found["at_joints"], found["elsewhere"]) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -64,6 +64,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield Server(folder, backend.runs, out)
 
 
+@pytest.mark.slow
 def test_each_point_is_a_finished_run_of_one_group(sweep: Server) -> None:
     assert len(sweep.runs) == 2
     runs = sweep.runs.values()
@@ -193,6 +194,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield Server(folder, backend.runs, out)
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_a_run_of_its_own_where_it_is_wanted(jobs: Server) -> None:
     assert len(jobs.runs) == 2
     run = jobs.named("net on grid")

@@ -132,6 +132,7 @@ def difference(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]
     return max((found[name] - expected[name]).abs().max().item() for name in expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in TRAININGS if name != "usrgan"])
 def test_two_ranks_equal_one_process_with_the_doubled_batch(trained_twice: Path, name: str) -> None:
     alone, *both = load(trained_twice, name)
@@ -237,6 +238,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Started:
     return Started(folder, *found)
 
 
+@pytest.mark.slow
 def test_every_job_of_a_sweep_starts_ranks_of_its_own(started: Started) -> None:
     assert started.sweep.status == 0, started.sweep.err
     assert sorted(path.name for path in (started.folder / "runs").iterdir()) == [

@@ -85,6 +85,7 @@ def often(tiny: list[str], name: str = "tiny") -> list[str]:
     return [*[c for c in tiny if not c.startswith("name=")], f"name={name}", "checkpoint.every_n_steps=1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", [0, 0.5, 1.5])
 def test_a_full_disk_keeps_the_last_checkpoint(cli: Cli, tiny: list[str], small_disk: Path, room: float) -> None:
     """No room at all, room for a part of a checkpoint, and room for one beside the other but not for the best."""
@@ -116,6 +117,7 @@ def test_a_removed_folder_stops_the_training(cli: Cli, tiny: list[str], tmp_path
     assert not (tmp_path / gone).exists()
 
 
+@pytest.mark.slow
 def test_photographs_and_their_cache_may_be_deleted_in_mid_epoch(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
     """Decoded images are mapped at the start, which workers that start later rely on too."""
     assert cli(*often(tiny, "whole"), "data.num_workers=1").status == 0
@@ -133,6 +135,7 @@ def test_photographs_and_their_cache_may_be_deleted_in_mid_epoch(cli: Cli, tiny:
     assert difference(outcome(tmp_path / "runs" / "whole"), outcome(tmp_path / "runs" / "tiny")) is None
 
 
+@pytest.mark.slow
 def test_a_cache_that_was_cut_off_ends_in_one_line(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
     assert cli(*often(tiny, "whole")).status == 0  # makes the cache
     files = list((tmp_path / "cache").glob("*/images.u8"))

@@ -137,6 +137,7 @@ def launches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Launch]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "step"), [("in_epoch", 7), ("after_epoch", 10)])
 def test_killed_run_continues_to_the_same_weights(launches: dict[str, Launch], name: str, step: int) -> None:
     killed, whole = launches[name], launches["whole"]

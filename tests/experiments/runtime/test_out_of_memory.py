@@ -14,6 +14,7 @@ from tests.conftest import Outcome
 CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79 GiB\nof which 1 is free"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hook", ["on_after_backward", "training_step"])
 def test_training_says_what_to_lower(
     cli: Callable[..., Outcome], tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hook: str
@@ -33,6 +34,7 @@ def test_training_says_what_to_lower(
     assert "Traceback" not in outcome.err
 
 
+@pytest.mark.slow
 def test_a_real_shortage_in_validation_is_about_whole_images(
     cli: Callable[..., Outcome], tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

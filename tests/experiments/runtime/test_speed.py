@@ -45,6 +45,7 @@ def test_what_is_given_stays(caplog: pytest.LogCaptureFixture) -> None:
     assert settled("bf16-mixed", "auto") == ("bf16-mixed", True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts page faults as Linux does")
 def test_kept_memory_is_not_faulted_in_again() -> None:
     """Eight tensors of 8 MB, made and freed together 20 times, as a step does it."""

@@ -79,6 +79,7 @@ def header_only_png(path: Path, width: int, height: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_result_is_that_of_the_python_api(served: Served, trained: Trained, picture: Path) -> None:
     file, report = served.restore(picture, model="tiny", checkpoint="best")
     expected = Restorer.load(trained.run, device="cpu").restore(np.asarray(Image.open(picture)), scale=4).sr
@@ -141,6 +142,7 @@ def test_what_is_no_photograph_is_refused(
     assert str(served.folder) not in str(refused.value)  # the server's folders are nobody's business
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -238,6 +240,7 @@ def slow_job(served: Served, tmp_path: Path) -> Job:
     return job
 
 
+@pytest.mark.slow
 def test_two_at_once_get_their_own_and_a_third_is_sent_away(served: Served, tmp_path: Path) -> None:
     """One is restored, one waits, and the queue is full."""
     jobs = [slow_job(served, tmp_path)]
@@ -259,6 +262,7 @@ def visitor(served: Served, tmp_path: Path) -> Iterator[Visitor]:
     found.browser.quit()
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @needs_browser
 def test_a_visit(served: Served, visitor: Visitor, trained: Trained, tmp_path: Path) -> None:
@@ -320,6 +324,7 @@ def test_nothing_is_written_elsewhere_and_nobody_asked(served: Served) -> None:
     assert not (served.folder / "asked").exists()
 
 
+@pytest.mark.slow
 def test_interrupt_ends_it_and_leaves_nothing(served: Served, tmp_path: Path) -> None:
     """Comes last: the other tests' server is stopped, in the middle of a restoration."""
     before = (served.folder / "err").read_text()
@@ -371,6 +376,7 @@ def test_missing_extra(cli: Cli, monkeypatch: pytest.MonkeyPatch, version: str |
     assert outcome.err.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [

@@ -53,6 +53,7 @@ def test_file_follows_the_schema_of_the_client(file: Path) -> None:
     assert "'up' is not one of" in str(schema_violations_from_proposed_config(sweep))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
 def test_every_value_makes_a_valid_experiment(file: Path) -> None:
     sweep = yaml.safe_load(file.read_text())
@@ -80,6 +81,7 @@ def test_two_trials_with_the_same_values_have_two_folders(monkeypatch: pytest.Mo
     assert run_name(choices, [f"model.widths=[{'64,' * 60}3]"]).endswith("-t2")
 
 
+@pytest.mark.slow
 def test_a_real_agent_runs_a_trial_that_belongs_to_the_sweep(tmp_path: Path) -> None:
     """`wandb sweep FILE` and `wandb agent`, the clients as they are, and run.py with a network of four channels."""
     (tmp_path / "photographs").mkdir()

@@ -76,6 +76,7 @@ def states(folder: Path) -> dict[str, str]:
     return {run: row["state"] for run, row in table(folder).items()}
 
 
+@pytest.mark.slow
 def test_finished_jobs_are_skipped(cli: Cli, quick: list[str], tmp_path: Path) -> None:
     command = ["-m", *quick, "name=a,b,a", "resume=auto"]
     outcome = cli(*command)
@@ -151,6 +152,7 @@ def test_run_that_goes_on_is_no_longer_finished(runs: Path) -> None:
     assert "finished" not in json.loads((run / "meta.json").read_text())
 
 
+@pytest.mark.slow
 def test_failures_leave_the_others_alone(cli: Cli, quick: list[str], tmp_path: Path) -> None:
     changes = [
         f"+callbacks.bad={{_target_:{HERE}.Break}} name=bug",
@@ -169,11 +171,13 @@ def test_failures_leave_the_others_alone(cli: Cli, quick: list[str], tmp_path: P
     assert "bug: RuntimeError: out of luck" in outcome.out
 
 
+@pytest.mark.slow
 def test_sweep_of_mistakes_exits_as_one(cli: Cli, quick: list[str], tmp_path: Path) -> None:
     assert cli("-m", *quick, "model.pooling=one,two").status == 2
     assert list(states(tmp_path).values()) == ["failed", "failed"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_stops_the_sweep(cli: Cli, quick: list[str], tmp_path: Path, number: int, status: int) -> None:
     node = f"+callbacks.signal={{_target_:{HERE}.Signal,number:{int(number)},marker:{tmp_path}/sent}}"
@@ -190,6 +194,7 @@ def test_signal_stops_the_sweep(cli: Cli, quick: list[str], tmp_path: Path, numb
     assert states(tmp_path) == {"a": "done", "b": "done"}
 
 
+@pytest.mark.slow
 def test_ctrl_c_with_jobs_side_by_side(cli: Cli, quick: list[str], tmp_path: Path) -> None:
     """Both running jobs write their checkpoints, the third never begins, no process is left."""
 
@@ -217,6 +222,7 @@ def test_ctrl_c_with_jobs_side_by_side(cli: Cli, quick: list[str], tmp_path: Pat
     assert "DEBLUR_SR_STOP_FILE" not in os.environ
 
 
+@pytest.mark.slow
 def test_search_continues_without_a_storage(cli: Cli, quick: list[str], tmp_path: Path) -> None:
     command = ["-m", *quick, "hydra/sweeper=optuna", "optimizer.lr=tag(log, interval(1e-4, 1e-2))", "resume=auto"]
     outcome = cli(*command, "hydra.sweeper.n_trials=2")
@@ -259,6 +265,7 @@ def test_plugin_that_is_missing(
     )
 
 
+@pytest.mark.slow
 def test_sweep_of_another_task_has_a_table_too(cli: Cli, runs: Path, tmp_path: Path) -> None:
     outcome = cli("-m", "task=evaluate", "run=runs/tiny,runs/none", "logger=none", "trainer.accelerator=cpu")
     assert outcome.status == 1
@@ -283,6 +290,7 @@ def test_best_of_the_last_stage(tmp_path: Path) -> None:
     assert (row.best, row.minutes, row.state) == (25.0, 4.5, "unfinished")
 
 
+@pytest.mark.slow
 def test_different_jobs_of_one_name_are_refused(cli: Cli, quick: list[str], tmp_path: Path) -> None:
     outcome = cli("-m", *quick, "name=same", "seed=1,2")
     assert outcome.status == 2

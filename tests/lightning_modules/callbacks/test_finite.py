@@ -150,6 +150,7 @@ class Share(pl.Callback):
         torch.save(state(pl_module, trainer), self.folder / f"{trainer.global_rank}.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="processes cannot be forked beside CUDA")
 def test_processes_skip_together(tmp_path: Path) -> None:
     # In a process of its own: what is forked from one that has computed with threads waits for them for ever.

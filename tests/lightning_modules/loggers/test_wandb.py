@@ -120,6 +120,7 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Result:
     return execute(tmp_path_factory.mktemp("offline"), body)
 
 
+@pytest.mark.slow
 def test_offline_run_records_everything_and_prints_nothing(offline: Result) -> None:
     assert all(line.startswith("W&B") for line in offline.lines[:5]), "W&B printed something of its own"
     assert offline.errors.startswith("END OF SCENE"), "W&B printed something of its own"
@@ -194,6 +195,7 @@ def online(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Online]:
         yield Online(execute(folder, body, WANDB_BASE_URL=backend.url, WANDB_INIT_TIMEOUT="60"), backend)
 
 
+@pytest.mark.slow
 def test_online_run_arrives_with_the_key_of_the_netrc_file(online: Online) -> None:
     run = online.backend.runs["aaa"]
     assert online.backend.keys == {KEY}

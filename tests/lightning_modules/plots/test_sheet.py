@@ -146,6 +146,7 @@ def test_without_a_box_there_is_no_second_row() -> None:
     assert lay_out(panels).size[1] < lay_out(panels, zoom_box=(0, 0, 8, 8)).size[1]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     ("height", "width", "channels", "panel_width"),
     [

@@ -141,6 +141,7 @@ def test_dark_channel_step_by_step() -> None:
     )
 
 
+@pytest.mark.slow
 def test_tv_deconvolution_lowers_its_energy() -> None:
     """Close to the best value of the energy that a general optimiser finds, and the weight does what it says."""
     rng = np.random.default_rng(0)
