@@ -12,6 +12,7 @@ from tests.helpers.wandb_backend import REPOSITORY
 KILLS = int(os.environ.get("KILLS", "3"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("procedure", ["supervised", "staged", "gan"])
 def test_a_training_killed_again_and_again_ends_as_if_nothing_had_happened(procedure: str, tmp_path: Path) -> None:
     """With an average of the weights; the supervised one accumulates gradients. In a process that forks the others."""
