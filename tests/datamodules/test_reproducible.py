@@ -148,6 +148,7 @@ def test_workers_agree_on_the_scale(runs: Runs) -> None:
     assert_equal(record(replace(runs.jobs["usrnet"], workers=3, save="", save_at=0)), runs.whole["usrnet"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", FIXED_SCALE)
 def test_position_in_the_epoch(runs: Runs, setting: str) -> None:
     """The second epoch from its last index to its first, by a data module of its own, three samples at a time."""
@@ -164,6 +165,7 @@ def test_position_in_the_epoch(runs: Runs, setting: str) -> None:
     assert_equal(got, [batch for batch in runs.whole[setting] if batch.epoch == 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_two_ranks(runs: Runs, setting: str) -> None:
     """Together they see the batches of one process, at the same scale, each its own half."""
@@ -174,6 +176,7 @@ def test_two_ranks(runs: Runs, setting: str) -> None:
         assert_equal(parts, [whole])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_restart(runs: Runs, setting: str) -> None:
     """New processes, now two, go on where one process with as many samples a step had written its checkpoint."""

@@ -47,6 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ending", "without"), [("onnx", ', "torch"'), ("pt2", "")])
 def test_snippet_runs_without_the_suite(folder: Path, ending: str, without: str) -> None:
     code = SNIPPETS[ending]

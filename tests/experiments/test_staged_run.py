@@ -92,6 +92,7 @@ def rows(tmp_path: Path, run: str, column: str) -> list[tuple[str, str]]:
         return [(row["step"], row[column]) for row in csv.DictReader(file) if row[column]]
 
 
+@pytest.mark.slow
 def test_continued_runs_equal_the_uninterrupted_one(
     cli: Cli, staged: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

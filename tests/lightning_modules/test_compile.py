@@ -156,7 +156,7 @@ def test_trains_as_without(code: Path, monkeypatch: pytest.MonkeyPatch, model: s
     assert_near(*moved, 1e-2)
 
 
-@pytest.mark.parametrize("model", quick(MODELS, "ed_dsrn", "usrnet"))
+@pytest.mark.parametrize("model", quick(MODELS, "edsr", "usrnet_tiny"))
 def test_one_graph(model: str) -> None:
     """Without Inductor, which takes its time."""
     network = tiny(model).train()

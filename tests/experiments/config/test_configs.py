@@ -182,7 +182,7 @@ def assert_one_step(outcome: Outcome, group: str, option: str) -> None:
     assert outcome.status == 0, f"{group}={option}: {outcome.err}\n{advice}"
 
 
-@pytest.mark.parametrize("model", quick(MODELS, "bicubic", "ed_dsrn", "usrnet_tiny"))
+@pytest.mark.parametrize("model", quick(MODELS, "bicubic", "usrnet_tiny"))
 def test_model_trains_by_its_recipe(cli: Cli, tmp_path: Path, model: str) -> None:
     """The loss, the optimiser and the schedule are those that the model's file brings."""
     needs = NEEDS.get(("model", model), [])

@@ -149,6 +149,7 @@ def test_model_is_the_same_elsewhere_or_refused(model: str, folders: Callable[[s
             assert_same(exportable, size, program(**exportable.fields(*size)))
 
 
+@pytest.mark.slow
 def test_onnx_file_says_what_it_is(folders: Callable[[str], Path]) -> None:
     config = json.dumps(tiny("ed_dsrn"))
     folder = folders(config)

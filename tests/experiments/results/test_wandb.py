@@ -77,6 +77,7 @@ def test_each_point_is_a_finished_run_of_one_group(sweep: Server) -> None:
         assert len(run.values("val/psnr/y_shave4")) == 2
 
 
+@pytest.mark.slow
 def test_summary_agrees_with_the_files_of_the_run(sweep: Server) -> None:
     for run in sweep.runs.values():
         folder = sweep.folder / "runs" / run.name
@@ -95,6 +96,7 @@ def test_summary_agrees_with_the_files_of_the_run(sweep: Server) -> None:
             assert run.summary[f"test/photographs/ssim/{end}"] == pytest.approx(record["ssim"])
 
 
+@pytest.mark.slow
 def test_results_can_be_read_back_from_the_artifact(sweep: Server) -> None:
     for run_id, run in sweep.runs.items():
         artifact = run.artifacts[f"results-{run_id}"]
@@ -105,6 +107,7 @@ def test_results_can_be_read_back_from_the_artifact(sweep: Server) -> None:
         assert artifact.files["metrics.csv"].count(b"val/psnr/y_shave4") == 1
 
 
+@pytest.mark.slow
 def test_table_of_images_has_scores_gains_and_pictures(sweep: Server) -> None:
     for run in sweep.runs.values():
         (artifact,) = [a for a in run.artifacts.values() if a.type == "run_table"]
@@ -118,6 +121,7 @@ def test_table_of_images_has_scores_gains_and_pictures(sweep: Server) -> None:
         assert (picture.format, picture.width) == ("JPEG", 1024)
 
 
+@pytest.mark.slow
 def test_uploads_wait_in_the_folder_of_the_run(sweep: Server) -> None:
     assert not list((sweep.folder / ".local").rglob("*")), "W&B wrote into the user's home"
     assert len(list((sweep.folder / "runs").glob("*/wandb/artifacts"))) == 2
@@ -204,6 +208,7 @@ def test_an_evaluation_is_a_run_of_its_own_where_it_is_wanted(jobs: Server) -> N
     assert {a.type for a in run.artifacts.values()} == {"results", "run_table"}
 
 
+@pytest.mark.slow
 def test_a_comparison_travels_as_an_artifact(jobs: Server) -> None:
     run = jobs.named("compare")
     assert (run.job_type, run.exit_code) == ("compare", 0)

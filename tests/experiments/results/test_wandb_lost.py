@@ -8,6 +8,8 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
 from tests.experiments.runtime.test_kill import PATIENCE, Launch
 from tests.helpers.results import read_records
 from tests.helpers.wandb_backend import KEY, REPOSITORY, Backend, environment
@@ -24,6 +26,7 @@ def variables(folder: Path, backend: Backend) -> dict[str, str]:
     return environment(folder, WANDB_BASE_URL=backend.url, WANDB_API_KEY=KEY, **limits, **cache)
 
 
+@pytest.mark.slow
 def test_training_outlives_a_server_that_no_longer_answers(tiny: list[str], tmp_path: Path) -> None:
     overrides = [c for c in tiny if c != "logger=none"]
     halt = "+callbacks.halt={_target_: tests.helpers.waiting.WaitBefore, step: 3}"

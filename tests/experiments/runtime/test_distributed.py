@@ -149,6 +149,7 @@ def test_two_ranks_equal_one_process_with_the_doubled_batch(trained_twice: Path,
     assert difference(both[0]["weights"], both[1]["weights"]) == 0
 
 
+@pytest.mark.slow
 def test_adversarial_training_keeps_the_ranks_equal(trained_twice: Path) -> None:
     """The relativistic averages are those of each process, so the gradients differ a little from one process's."""
     alone, first, second = load(trained_twice, "usrgan")
@@ -161,6 +162,7 @@ def test_adversarial_training_keeps_the_ranks_equal(trained_twice: Path) -> None
     assert saved["state_dict"].keys() == start["state_dict"].keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ed_dsrn", "srn", "usrnet_tiny", "cooperative"])
 def test_seven_images_over_two_ranks_give_the_figures_of_one_process(trained_twice: Path, name: str) -> None:
     def validated(kind: str) -> list[dict[str, float]]:
@@ -182,6 +184,7 @@ def test_seven_images_over_two_ranks_give_the_figures_of_one_process(trained_twi
         ] * 2
 
 
+@pytest.mark.slow
 def test_only_the_first_rank_prints(trained_twice: Path) -> None:
     first, second = ((trained_twice / f"rank{rank}.log").read_text() for rank in (0, 1))
     assert first.count("mean") + first.count("PSNR dB") >= len(TRAININGS)
@@ -262,6 +265,7 @@ def test_every_job_of_a_sweep_starts_ranks_of_its_own(started: Started) -> None:
     assert not torch.distributed.is_initialized()
 
 
+@pytest.mark.slow
 def test_a_killed_rank_stops_the_job_with_one_line(started: Started) -> None:
     assert started.killed.status == 4
     assert started.killed.err.splitlines()[-1].startswith("rank 1 was ended by SIGKILL")
@@ -269,6 +273,7 @@ def test_a_killed_rank_stops_the_job_with_one_line(started: Started) -> None:
     assert started.killed.out == ""
 
 
+@pytest.mark.slow
 def test_two_ranks_continue_in_mid_epoch_to_the_same_weights(started: Started) -> None:
     assert started.resumed.status == 0, started.resumed.err
     assert "continuing runs/killed after step 2" in started.resumed.err

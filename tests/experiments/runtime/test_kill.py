@@ -162,6 +162,7 @@ def test_killed_run_continues_to_the_same_weights(launches: dict[str, Launch], n
     assert not list(killed.run.rglob("*.part"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_real_process(launches: dict[str, Launch]) -> None:
     status, err = launches["interrupted"].finish()
     assert status == 130, err

@@ -89,6 +89,7 @@ def test_result_is_that_of_the_python_api(served: Served, trained: Trained, pict
     assert "tiny, best" in report
 
 
+@pytest.mark.slow
 def test_kernel_by_formula_and_by_file(served: Served, picture: Path, tmp_path: Path) -> None:
     kernel = given_kernel("motion:5,30")
     np.save(tmp_path / "kernel.npy", kernel.numpy())
@@ -99,6 +100,7 @@ def test_kernel_by_formula_and_by_file(served: Served, picture: Path, tmp_path: 
         assert np.abs(np.asarray(Image.open(file)).astype(int) - expected).max() <= 1  # rounding of FFTs
 
 
+@pytest.mark.slow
 def test_sixteen_bit_and_transparency_come_back(served: Served, tmp_path: Path) -> None:
     pixels = np.dstack([photograph(20, 24, 1), np.full((20, 24), 128, np.uint8)]).astype(np.uint16) * 257
     cv2.imwrite(str(tmp_path / "deep.png"), pixels[..., [2, 1, 0, 3]])
@@ -124,6 +126,7 @@ def too_large(folder: Path) -> Path:
     return folder / "large.png"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
@@ -142,6 +145,7 @@ def test_what_is_no_photograph_is_refused(
     assert str(served.folder) not in str(refused.value)  # the server's folders are nobody's business
 
 
+@pytest.mark.slow
 @pytest.mark.many
 @pytest.mark.parametrize(
     ("options", "expected"),
@@ -170,6 +174,7 @@ def test_settings_that_cannot_be_are_told_in_a_line(
     assert "Traceback" not in (served.folder / "err").read_text()
 
 
+@pytest.mark.slow
 def test_large_requests_are_refused(served: Served) -> None:
     upload = f"{served.address}/gradio_api/upload"
     large = bytes(2 * 2**20 + 1)
@@ -187,6 +192,7 @@ def test_large_requests_are_refused(served: Served) -> None:
         assert http.post(upload, headers=typed, content=pieces).status_code == 413
 
 
+@pytest.mark.slow
 def test_other_files_and_addresses_are_not_for_the_asking(served: Served) -> None:
     for path in (
         "/etc/hostname",
@@ -207,6 +213,7 @@ def test_other_files_and_addresses_are_not_for_the_asking(served: Served) -> Non
     assert not (served.folder / "asked").exists()  # nor was the name of a host looked up
 
 
+@pytest.mark.slow
 def test_no_way_past_the_queue(served: Served) -> None:
     config = served.ask("/config").json()
     waiting = [one["id"] for one in config["dependencies"] if one["queue"] and one["backend_fn"]]
@@ -219,6 +226,7 @@ def test_no_way_past_the_queue(served: Served) -> None:
                 assert http.post(f"{served.address}/gradio_api/{way}/predict", json=body).status_code == 404, number
 
 
+@pytest.mark.slow
 def test_example_that_does_not_exist(served: Served) -> None:
     config = served.ask("/config").json()
     pick = next(one["id"] for one in config["dependencies"] if one["targets"][0][1] == "select")
@@ -317,6 +325,7 @@ def test_a_visit(served: Served, visitor: Visitor, trained: Trained, tmp_path: P
     assert (served.folder / "err").read_text() == said
 
 
+@pytest.mark.slow
 def test_nothing_is_written_elsewhere_and_nobody_asked(served: Served) -> None:
     """After all the requests above."""
     assert list((served.folder / "work").iterdir()) == []

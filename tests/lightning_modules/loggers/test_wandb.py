@@ -134,6 +134,7 @@ def test_offline_run_records_everything_and_prints_nothing(offline: Result) -> N
     assert run.x_axes["*"] == "trainer/global_step"
 
 
+@pytest.mark.slow
 def test_two_offline_runs_in_one_process_do_not_mix(offline: Result) -> None:
     run = read_offline(offline_folder(offline.lines[1]))
     assert run.values("train/loss") == [7.0]
@@ -141,6 +142,7 @@ def test_two_offline_runs_in_one_process_do_not_mix(offline: Result) -> None:
     assert "model" not in run.config
 
 
+@pytest.mark.slow
 def test_resumed_offline_run_is_synced_whole_by_the_command_of_where_line(offline: Result) -> None:
     command = shlex.split(offline.lines[2].partition("To upload: ")[2])
     assert command[:2] == ["wandb", "sync"]
@@ -204,6 +206,7 @@ def test_online_run_arrives_with_the_key_of_the_netrc_file(online: Online) -> No
     assert (run.name, run.project) == ("name of aaa", "deblur")
 
 
+@pytest.mark.slow
 def test_online_images_arrive_as_they_were(online: Online) -> None:
     files = online.backend.runs["aaa"].files
     (name,) = [name for name in files if name.endswith(".png")]
@@ -213,6 +216,7 @@ def test_online_images_arrive_as_they_were(online: Online) -> None:
     assert picture.tobytes() == bytes(range(48))
 
 
+@pytest.mark.slow
 def test_online_run_with_a_known_id_is_resumed_and_runs_do_not_mix(online: Online) -> None:
     url = f"{online.backend.url}/team/deblur/runs/aaa"
     assert online.result.lines == [f"False|W&B: {url}", f"True|W&B: {url}"]
@@ -224,6 +228,7 @@ def test_online_run_with_a_known_id_is_resumed_and_runs_do_not_mix(online: Onlin
     assert "W&B run bbb was still open and is closed now" in online.result.errors
 
 
+@pytest.mark.slow
 def test_summary_keeps_the_best_value(online: Online) -> None:
     summary = online.backend.runs["best"].summary
     assert summary["val/psnr/y"] == {"max": 30.0}
@@ -231,10 +236,12 @@ def test_summary_keeps_the_best_value(online: Online) -> None:
     assert summary["val/other"] == 25.0
 
 
+@pytest.mark.slow
 def test_tags_are_cut_to_what_wandb_takes_and_given_once(online: Online) -> None:
     assert online.backend.runs["best"].tags == ["key=" + 60 * "9", "twice"]
 
 
+@pytest.mark.slow
 def test_wandb_mode_is_obeyed_even_with_a_key(offline: Result) -> None:
     assert offline.lines[3] == "W&B: disabled by WANDB_MODE"
     assert not list((offline.folder / "run" / "wandb").glob("*run-*-ccc"))
@@ -242,6 +249,7 @@ def test_wandb_mode_is_obeyed_even_with_a_key(offline: Result) -> None:
     assert len(list((offline.folder / "run" / "wandb").glob("*run-*-ddd"))) == 1
 
 
+@pytest.mark.slow
 def test_dead_server_is_named_and_the_run_recorded_offline(offline: Result) -> None:
     (warning,) = [line for line in offline.errors.splitlines() if line.startswith("WARNING W&B server")]
     assert re.match(r"WARNING W&B server http://127\.0\.0\.1:\d+ is not usable \(.*connection refused\)", warning)
@@ -249,6 +257,7 @@ def test_dead_server_is_named_and_the_run_recorded_offline(offline: Result) -> N
     assert read_offline(offline_folder(offline.lines[-2])).values("train/loss") == [2.0]
 
 
+@pytest.mark.slow
 def test_finish_never_raises_and_frees_the_process_for_the_next_run(offline: Result) -> None:
     assert "WARNING W&B could not be told of the preemption (division by zero)" in offline.errors
     assert "WARNING W&B could not close its run (division by zero)" in offline.errors
@@ -256,6 +265,7 @@ def test_finish_never_raises_and_frees_the_process_for_the_next_run(offline: Res
     assert (run.name, run.values("train/loss")) == ("name of ggg", [3.0])
 
 
+@pytest.mark.slow
 def test_reading_back_needs_a_server_and_says_so_in_one_line(offline: Result, online: Online) -> None:
     no_key, dead, mode = (line for line in offline.errors.splitlines() if line.startswith("API:"))
     for line in (no_key, dead, mode):
