@@ -1,4 +1,8 @@
-"""What a mistake in a config is called, and the one line that Hydra's own exceptions come down to."""
+"""The one line that Hydra's own exceptions come down to.
+
+What Hydra was reading (an override, the file of an option) is often only in a local variable of the function that
+failed: `_hydra_local` takes it from there, for want of another way. Lines that no longer find it say less, not wrong.
+"""
 
 import difflib
 import importlib
