@@ -1,6 +1,5 @@
 """Every file in conf/ is used once: a new one is covered by being there."""
 
-import logging
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -266,16 +265,6 @@ def test_absent_data_set_says_so(cli: Cli, tmp_path: Path, data: str) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.fixture
-def enabled_loggers() -> Iterator[None]:
-    """Hydra switches all loggers off before it prints the help; a job would switch them on again."""
-    yield
-    for logger in logging.root.manager.loggerDict.values():
-        if isinstance(logger, logging.Logger):
-            logger.disabled = False
-
-
-@pytest.mark.usefixtures("enabled_loggers")
 def test_help_lists_every_option_and_no_base(cli: Cli) -> None:
     outcome = cli("--help")
     assert outcome.status == 0

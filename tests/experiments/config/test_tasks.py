@@ -1,9 +1,8 @@
 """Each task has the keys that it reads, and no others."""
 
 import importlib
-import logging
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,15 +27,6 @@ ONCE = {
     "compare": "suite datasets protocols reference mixed_ensemble wandb pictures",
 }
 TASKS = task_keys()
-
-
-@pytest.fixture
-def enabled_loggers() -> Iterator[None]:
-    """Hydra switches all loggers off before it prints the help."""
-    yield
-    for logger in logging.root.manager.loggerDict.values():
-        if isinstance(logger, logging.Logger):
-            logger.disabled = False
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -93,7 +83,6 @@ def test_spellings_below_task_are_refused_with_the_new_one(cli: Cli, task: str) 
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("enabled_loggers")
 def test_help_shows_the_keys_of_the_task(cli: Cli) -> None:
     outcome = cli("task=restore", "--help")
     assert outcome.status == 0
