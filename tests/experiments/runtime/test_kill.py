@@ -168,7 +168,9 @@ def test_ctrl_c_in_a_real_process(launches: dict[str, Launch]) -> None:
     assert status == 130, err
     assert last(launches["interrupted"].run)["global_step"] == 8  # the step was finished
     assert "resume=auto continues here" in err
-    assert err.endswith("stopped by SIGINT\n")
+    # A worker that is ended between removing a semaphore and saying so leaves two lines of Python's resource tracker.
+    said = [line for line in err.splitlines() if "resource_tracker" not in line and "warnings.warn" not in line]
+    assert said[-1] == "stopped by SIGINT"
     assert "Traceback" not in err
     assert not (launches["interrupted"].run / "results.json").exists()
 
