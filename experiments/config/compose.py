@@ -32,19 +32,26 @@ def compose(*more: str) -> tuple[DictConfig, Mapping[str, Any]]:
     """
     hydra_config = HydraConfig.get()
     name, overrides = hydra_config.job.config_name or "config", [*hydra_config.overrides.task, *more]
-    try:
+    with _explained():
         cfg = hydra.compose(name, overrides, return_hydra_config=True)
-    except Exception as error:
-        line = explain_hydra_error(error, CONF)
-        if line is None:
-            raise
-        raise ConfigError(line) from error
     choices = OmegaConf.to_container(cfg.hydra.runtime.choices)
     with open_dict(cfg):
         del cfg["hydra"]
         for group in ("data", "degradation", "experiment"):  # the resolver knows the choices of the command line alone
             cfg.choices[group] = choices[group]  # type: ignore[index,call-overload]  # a mapping
     return cfg, choices  # type: ignore[return-value]  # a mapping
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """What Hydra raises over a mistake, as the one line that it comes down to."""
+    try:
+        yield
+    except Exception as error:
+        line = explain_hydra_error(error, CONF)
+        if line is None:
+            raise
+        raise ConfigError(line) from error
 
 
 @contextmanager
@@ -68,14 +75,8 @@ def compose_model(option: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         ConfigError: if there is no such option, or an override does not fit it.
     """
     prepare_environment()
-    try:
-        with _lock, _own_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = hydra.compose("config", [f"model={option}", *overrides])
-            config = OmegaConf.to_container(cfg.model, resolve=True)
-    except Exception as error:
-        line = explain_hydra_error(error, CONF)
-        if line is None:
-            raise
-        raise ConfigError(line) from error
+    with _explained(), _lock, _own_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose("config", [f"model={option}", *overrides])
+        config = OmegaConf.to_container(cfg.model, resolve=True)
     assert isinstance(config, dict)
     return {str(key): value for key, value in config.items()}

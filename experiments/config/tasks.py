@@ -25,12 +25,13 @@ def task_keys(conf_dir: Path = CONF) -> dict[str, list[str]]:
 
 def refuse_foreign(key: str, target: object, conf_dir: Path = CONF) -> str | None:
     """The line about a root key that other tasks than that of `target`, its `_target_`, have; None if none has it."""
-    having = [f"task={name}" for name, keys in task_keys(conf_dir).items() if key in keys]
+    known = task_keys(conf_dir)
+    having = [f"task={name}" for name, keys in known.items() if key in keys]
     if not having:
         return None
     name = str(target).removesuffix(".run").rpartition(".")[2]
     way = f"choose {having[0] if len(having) == 1 else 'one of these'}, or omit it"
-    if f"{key}s" in task_keys(conf_dir).get(name, ()):  # the suite of one task, the suites of another
+    if f"{key}s" in known.get(name, ()):  # the suite of one task, the suites of another
         way = f"did you mean {key}s?"
     return f"{key}: unknown key in task={name}: known to {', '.join(having)}: {way}"
 
