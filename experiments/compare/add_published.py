@@ -6,9 +6,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from experiments.compare.group import canonical, flat
+from experiments.compare.group import flat
 from experiments.compare.types import Average, Benchmark, Method, Score
 from experiments.results.published import Published
+from experiments.results.records import canonical
 
 Scores = Mapping[str, dict[str, Score]]
 

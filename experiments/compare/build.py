@@ -11,13 +11,13 @@ import numpy as np
 from datamodules.errors import InputError
 from experiments.compare.add_published import add_published, add_published_means
 from experiments.compare.bootstrap import FEW_IMAGES, FEW_SEEDS
-from experiments.compare.group import Group, Setting, canonical, flat, measured_on, setting_name, shown
+from experiments.compare.group import Group, Setting, flat, measured_on, setting_name, shown
 from experiments.compare.match import match
 from experiments.compare.read_runs import ComparedRun
 from experiments.compare.scores import AllValues, averages, best_against_second, scored
 from experiments.compare.types import Benchmark, Comparison, Method, Table, Timing
 from experiments.results.published import published
-from experiments.results.records import BASELINE, EvaluationRecord
+from experiments.results.records import BASELINE, EvaluationRecord, canonical
 from experiments.results.tables import cell_folder
 
 # The baseline as if it were a setting, beside those of networks.

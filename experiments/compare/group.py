@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import Any
 
 from datamodules.errors import InputError
 from experiments.compare.read_runs import ComparedRun
-from experiments.results.records import EvaluationRecord
+from experiments.results.records import EvaluationRecord, canonical
 
 # What has to be equal for two records to be of one benchmark; the first four name it.
 _PLACE = ("suite", "dataset", "cell", "protocol")
@@ -90,19 +88,6 @@ def flat(node: Any, path: str = "") -> dict[str, Any]:
             k: v for name, child in node.items() for k, v in flat(child, f"{path}.{name}" if path else name).items()
         }
     return {path: node}
-
-
-def canonical(value: Any) -> str:
-    """One text for equal values: 0 and 0.0 are equal, the folder of a file does not matter, its name does."""
-    return json.dumps({key: _plain(key, child) for key, child in flat(value).items()}, sort_keys=True)
-
-
-def _plain(key: str, value: Any) -> Any:
-    if isinstance(value, list):
-        return [_plain(key, item) for item in value]
-    if isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    return PurePath(value).name if isinstance(value, str) and key.endswith(("path", "root")) else value
 
 
 def measured_on(record: EvaluationRecord) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from datamodules.errors import InputError
-from experiments.compare.group import Group, canonical, flat, group_records, measured_on, shown
+from experiments.compare.group import Group, flat, group_records, measured_on, shown
 from experiments.compare.read_runs import ComparedRun
-from experiments.results.records import EvaluationRecord
+from experiments.results.records import EvaluationRecord, canonical
 
 WITNESS_DB = 0.01  # bicubic results of the same input differ by less, whatever the machine
 MOST_SHOWN = 6  # places that a message lists

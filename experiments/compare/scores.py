@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.compare.bootstrap import differ
-from experiments.compare.group import canonical
 from experiments.compare.types import Average, Benchmark, Difference, Score
-from experiments.results.records import METRICS
+from experiments.results.records import METRICS, canonical
 
 # Metric -> label -> names of the runs (one a seed), and [seeds, images].
 Values = Mapping[str, tuple[list[str], NDArray[np.float64]]]

@@ -11,7 +11,7 @@ from datamodules.errors import ConfigError, InputError
 from experiments.compare.build import compare
 from experiments.compare.read_runs import read_runs
 from experiments.compare.types import Comparison, to_json
-from experiments.compare.writers import csv_text, latex, markdown, rows
+from experiments.compare.writers import csv_text, latex, markdown, value_lines
 from experiments.runtime.run_folder import write_text
 
 KEYS: dict[str, Any] = {
@@ -60,7 +60,7 @@ def run(cfg: DictConfig) -> None:
     print(f"\n{markdown(comparison)}\ncomparison: {folder}\npage: {folder / 'index.html'}", flush=True)
     from experiments.results.wandb import log_comparison
 
-    log_comparison(cfg, folder, rows(comparison))
+    log_comparison(cfg, folder, value_lines(comparison))
 
 
 def write(comparison: Comparison, folder: Path, shown: int = 8) -> None:

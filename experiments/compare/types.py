@@ -157,8 +157,12 @@ class Benchmark:
 
     @property
     def title(self) -> str:
-        """`set5` or `bsd68, scale=2, number=0`: the last part of each key of the cell."""
-        return ", ".join([self.dataset, *(f"{key.rsplit('.', 1)[-1]}={value}" for key, value in self.cell.items())])
+        """`set5` or `bsd68, scale=2, number=0`."""
+        return _title(self.dataset, self.cell)
+
+    def cell_without(self, key: str) -> dict[str, Any]:
+        """The row of a grid that this belongs to, where the columns are the values of a key."""
+        return {name: value for name, value in self.cell.items() if name != key}
 
 
 @dataclass
@@ -181,6 +185,11 @@ class Average:
     scores: dict[str, dict[str, Score]]
     best: dict[str, Difference]
     published: list[Published] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """`bsd68, scale=2, mean over 12 kernels.number`."""
+        return f"{_title(self.dataset, self.cell)}, mean over {self.count} {self.over.removeprefix('degradation.')}"
 
 
 @dataclass
@@ -245,6 +254,10 @@ class Comparison:
     def methods_of(self, table: Table) -> list[Method]:
         """The methods that were measured anywhere in a table."""
         return [method for method in self.methods if table.has(method.label)]
+
+
+def _title(dataset: str, cell: dict[str, Any]) -> str:
+    return ", ".join([dataset, *(f"{key.rsplit('.', 1)[-1]}={value}" for key, value in cell.items())])
 
 
 def to_json(comparison: Comparison) -> str:

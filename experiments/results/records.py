@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Self
 
 from filelock import FileLock
@@ -95,7 +95,7 @@ class EvaluationRecord:
     @property
     def key(self) -> str:
         """Equal for two records of the same measurement."""
-        return json.dumps(_whole([getattr(self, name) for name in _KEY]), sort_keys=True)
+        return canonical([getattr(self, name) for name in _KEY])
 
     @property
     def metrics(self) -> list[str]:
@@ -201,10 +201,16 @@ def with_earlier_metrics(record: EvaluationRecord, earlier: EvaluationRecord | N
     return replace(record, means=means, images=images, files={**record.files, **earlier.files})
 
 
-def _whole(value: Any) -> Any:
-    """0.0 and 0, which YAML and a command line tell apart, are the same setting."""
+def canonical(value: Any) -> str:
+    """One text for equal settings: 0 and 0.0 are equal, the folder of a file does not matter, its name does."""
+    return json.dumps(_plain("", value), sort_keys=True)
+
+
+def _plain(key: str, value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {name: _whole(child) for name, child in value.items()}
+        return {str(name): _plain(str(name), child) for name, child in value.items()}
     if isinstance(value, list | tuple):
-        return [_whole(child) for child in value]
+        return [_plain(key, item) for item in value]
+    if isinstance(value, str) and key.endswith(("path", "root")):
+        return PurePath(value).name
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.compare.page.cells import device_text, parameters_text, seconds_text
+from experiments.compare.tables import device_text, parameters_text, seconds_text
 from experiments.compare.types import Average, Benchmark, Comparison, Score, Table, Timing
 from experiments.results.records import METRICS
 
