@@ -50,8 +50,8 @@ def compare(
     methods = _methods(groups)
     chosen = _reference(list(methods.values()), reference)
     tables = []
-    for key in dict.fromkeys((g.about.suite, g.about.protocol_name) for g in groups):
-        here = [g for g in groups if (g.about.suite, g.about.protocol_name) == key]
+    for key in dict.fromkeys(group.table for group in groups):
+        here = [group for group in groups if group.table == key]
         tables.append(_table(here, methods, chosen))
     runs = [run for method in methods.values() for run in method.runs]
     return Comparison(

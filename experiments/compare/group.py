@@ -11,9 +11,9 @@ from datamodules.errors import InputError
 from experiments.compare.read_runs import ComparedRun
 from experiments.results.records import EvaluationRecord, canonical
 
-# What has to be equal for two records to be of one benchmark; the first four name it.
-_PLACE = ("suite", "dataset", "cell", "protocol")
-_COMPARED = (*_PLACE, "split", "suite_seed", "scale", "degradation")
+# What has to be equal for two records to be of one benchmark; the first three and the protocol's name say its place.
+_COMPARED = ("suite", "dataset", "cell", "protocol", "split", "suite_seed", "scale", "degradation")
+Measured = tuple[ComparedRun, EvaluationRecord]
 
 
 @dataclass(frozen=True)
@@ -31,49 +31,55 @@ class Setting:
 class Group:
     """Records of one benchmark: the same images under the same degradation, measured by the same protocol."""
 
-    place: str
     about: EvaluationRecord  # the first one: all agree in what they were measured on
-    records: dict[Setting, list[tuple[ComparedRun, EvaluationRecord]]] = field(default_factory=dict)
-    baseline_records: list[tuple[ComparedRun, EvaluationRecord]] = field(default_factory=list)
+    records: dict[Setting, list[Measured]] = field(default_factory=dict)
+    baseline_records: list[Measured] = field(default_factory=list)
 
     @property
-    def sources(self) -> list[ComparedRun]:
-        """Runs whose networks were measured here."""
-        return list({s.where: s for found in self.records.values() for s, _ in found}.values())
+    def place(self) -> str:
+        """Suite, data set, cell and protocol by name."""
+        return canonical([self.about.suite, self.about.dataset, self.about.cell, self.about.protocol_name])
+
+    @property
+    def table(self) -> tuple[str | None, str]:
+        """Suite and protocol by name."""
+        return self.about.suite, self.about.protocol_name
+
+    @property
+    def networks(self) -> list[str]:
+        """The runs whose networks were measured here."""
+        return list(dict.fromkeys(source.where for records in self.records.values() for source, _ in records))
+
+    @property
+    def baselines(self) -> list[str]:
+        """The runs with which bicubic enlargement was measured here."""
+        return [source.where for source, _ in self.baseline_records]
 
 
-def group_records(found: Iterable[tuple[ComparedRun, EvaluationRecord]]) -> list[Group]:
+def group_records(records: Iterable[Measured]) -> list[Group]:
     """Sort records into benchmarks, in the order in which they come.
 
     Raises:
         InputError: one seed of a setting was given twice.
     """
     groups: dict[str, Group] = {}
-    for source, record in found:
-        place = canonical({**{name: getattr(record, name) for name in _PLACE}, "protocol": record.protocol_name})
-        group = groups.setdefault(canonical(measured_on(record)), Group(place, record))
+    for source, record in records:
+        group = groups.setdefault(canonical(measured_on(record)), Group(record))
         if record.is_baseline:
             group.baseline_records.append((source, record))
             continue
-        plain = Setting(setting_name(source.run.name), record.model, "", record.self_ensemble)
         several = len({r.checkpoint for r in source.records if r.model == record.model}) > 1
-        setting = Setting(plain.name, plain.model, str(record.checkpoint), plain.self_ensemble)
-        group.records.setdefault(setting if several else plain, []).append((source, record))
-    _one_run_a_seed(groups.values())
+        checkpoint = str(record.checkpoint) if several else ""
+        setting = Setting(setting_name(source.run.name), record.model, checkpoint, record.self_ensemble)
+        seeds = group.records.setdefault(setting, [])
+        for other, known in seeds:
+            if known.seed == record.seed:
+                raise InputError(
+                    f"{source.where}: seed {record.seed} of {setting.name} a second time, beside {other.where}: give "
+                    "one of the two"
+                )
+        seeds.append((source, record))
     return list(groups.values())
-
-
-def _one_run_a_seed(groups: Iterable[Group]) -> None:
-    for group in groups:
-        for setting, found in group.records.items():
-            seen: dict[Any, ComparedRun] = {}
-            for source, record in found:
-                if record.seed in seen:
-                    raise InputError(
-                        f"{source.where}: seed {record.seed} of {setting.name} a second time, beside "
-                        f"{seen[record.seed].where}: give one of the two"
-                    )
-                seen[record.seed] = source
 
 
 def setting_name(run: str) -> str:
@@ -83,11 +89,12 @@ def setting_name(run: str) -> str:
 
 def flat(node: Any, path: str = "") -> dict[str, Any]:
     """Values by dotted key."""
-    if isinstance(node, Mapping) and node:
-        return {
-            k: v for name, child in node.items() for k, v in flat(child, f"{path}.{name}" if path else name).items()
-        }
-    return {path: node}
+    if not isinstance(node, Mapping) or not node:
+        return {path: node}
+    values = {}
+    for name, child in node.items():
+        values |= flat(child, f"{path}.{name}" if path else name)
+    return values
 
 
 def measured_on(record: EvaluationRecord) -> dict[str, Any]:
@@ -96,5 +103,6 @@ def measured_on(record: EvaluationRecord) -> dict[str, Any]:
 
 
 def shown(record: EvaluationRecord) -> str:
+    """`usrnet_table1, bsd68 scale=2 noise=0, rgb_shave_s2`."""
     cell = "".join(f" {key}={value}" for key, value in record.cell.items())
     return f"{record.suite or 'no suite'}, {record.dataset}{cell}, {record.protocol_name}"
