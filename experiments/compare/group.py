@@ -9,7 +9,7 @@ from typing import Any
 
 from datamodules.errors import InputError
 from experiments.compare.read_runs import ComparedRun
-from experiments.results.records import EvaluationRecord, canonical
+from experiments.results.records import BASELINE, EvaluationRecord, canonical
 
 # What has to be equal for two records to be of one benchmark; the first three and the protocol's name say its place.
 _COMPARED = ("suite", "dataset", "cell", "protocol", "split", "suite_seed", "scale", "degradation")
@@ -27,13 +27,15 @@ class Setting:
     self_ensemble: bool = False
 
 
+BICUBIC = Setting("", BASELINE)  # of all runs that measured it along
+
+
 @dataclass
 class Group:
     """Records of one benchmark: the same images under the same degradation, measured by the same protocol."""
 
     about: EvaluationRecord  # the first one: all agree in what they were measured on
-    records: dict[Setting, list[Measured]] = field(default_factory=dict)
-    baseline_records: list[Measured] = field(default_factory=list)
+    records: dict[Setting, list[Measured]] = field(default_factory=dict)  # a record a seed; of bicubic one a run
 
     @property
     def place(self) -> str:
@@ -48,12 +50,13 @@ class Group:
     @property
     def networks(self) -> list[str]:
         """The runs whose networks were measured here."""
-        return list(dict.fromkeys(source.where for records in self.records.values() for source, _ in records))
+        networks = [records for setting, records in self.records.items() if setting != BICUBIC]
+        return list(dict.fromkeys(source.where for records in networks for source, _ in records))
 
     @property
     def baselines(self) -> list[str]:
         """The runs with which bicubic enlargement was measured here."""
-        return [source.where for source, _ in self.baseline_records]
+        return [source.where for source, _ in self.records.get(BICUBIC, [])]
 
 
 def group_records(records: Iterable[Measured]) -> list[Group]:
@@ -65,14 +68,9 @@ def group_records(records: Iterable[Measured]) -> list[Group]:
     groups: dict[str, Group] = {}
     for source, record in records:
         group = groups.setdefault(canonical(measured_on(record)), Group(record))
-        if record.is_baseline:
-            group.baseline_records.append((source, record))
-            continue
-        several = len({r.checkpoint for r in source.records if r.model == record.model}) > 1
-        checkpoint = str(record.checkpoint) if several else ""
-        setting = Setting(setting_name(source.run.name), record.model, checkpoint, record.self_ensemble)
+        setting = _setting(source, record)
         seeds = group.records.setdefault(setting, [])
-        for other, known in seeds:
+        for other, known in seeds if setting != BICUBIC else ():
             if known.seed == record.seed:
                 raise InputError(
                     f"{source.where}: seed {record.seed} of {setting.name} a second time, beside {other.where}: give "
@@ -80,6 +78,14 @@ def group_records(records: Iterable[Measured]) -> list[Group]:
                 )
         seeds.append((source, record))
     return list(groups.values())
+
+
+def _setting(source: ComparedRun, record: EvaluationRecord) -> Setting:
+    if record.is_baseline:
+        return BICUBIC
+    several = len({r.checkpoint for r in source.records if r.model == record.model}) > 1
+    checkpoint = str(record.checkpoint) if several else ""
+    return Setting(setting_name(source.run.name), record.model, checkpoint, record.self_ensemble)
 
 
 def setting_name(run: str) -> str:

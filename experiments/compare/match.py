@@ -12,7 +12,7 @@ from itertools import combinations
 from typing import Any
 
 from datamodules.errors import InputError
-from experiments.compare.group import Group, Measured, flat, group_records, measured_on, setting_name, shown
+from experiments.compare.group import BICUBIC, Group, Measured, flat, group_records, measured_on, setting_name, shown
 from experiments.compare.read_runs import ComparedRun
 from experiments.results.records import EvaluationRecord, canonical
 
@@ -171,7 +171,7 @@ def _listed(items: Sequence[str]) -> str:
 
 
 def _same_images(group: Group) -> None:
-    measured = [item for items in [*group.records.values(), group.baseline_records] for item in items]
+    measured = [item for records in group.records.values() for item in records]
     full_source, full = max(measured, key=lambda item: len(item[1].images))
     for source, record in measured:
         lacking = sorted(full.images.keys() - record.images.keys())
@@ -183,8 +183,8 @@ def _same_images(group: Group) -> None:
 
 
 def _same_inputs(group: Group) -> None:
-    for source, record in group.baseline_records[1:]:
-        first_source, first = group.baseline_records[0]
+    for source, record in group.records.get(BICUBIC, [])[1:]:
+        first_source, first = group.records[BICUBIC][0]
         for image, values in record.images.items():
             a, b = first.images[image]["psnr"], values["psnr"]
             if a != b and not abs(a - b) <= WITNESS_DB:

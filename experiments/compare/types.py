@@ -1,8 +1,7 @@
 """What `task=compare` found, as plain records: the tables, the page and the W&B view are made from these alone.
 
-A `Comparison` holds methods (rows) and tables; a table is one suite under one protocol and holds benchmarks (columns),
-each one data set under one degradation: the smallest thing on which methods can be compared. `read_runs` makes
-these records from run folders, `bootstrap` the intervals, `writers` Markdown, LaTeX and CSV.
+A `Comparison` holds methods (rows) and tables; a table is one suite under one protocol and holds benchmarks (columns).
+`read_runs` reads what `build` makes these records of, `bootstrap` the intervals; `tables` and `writers` print them.
 """
 
 from __future__ import annotations
@@ -18,97 +17,56 @@ from experiments.results.published import Published
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder, that is one seed of a method.
-
-    Attributes:
-        name: name of the folder.
-        folder: where it is; None for a run that was read from W&B.
-        seed: of the training; None without one.
-        checkpoint: of the records, as they name it.
-        checkpoint_sha256: first 16 hex digits, None without weights.
-        created: ISO date of `meta.json`, or "".
-        commit: of the code, or ""; ends in "+" where the working tree had changes.
-        curves: of `metrics.csv`: metric ("val/psnr/y_shave4", "train/loss") -> [(step, value), ...] with rising steps.
-    """
+    """One run folder, that is one seed of a method."""
 
     name: str
-    folder: Path | None
-    seed: int | None
-    checkpoint: str | None = None
-    checkpoint_sha256: str | None = None
-    created: str = ""
-    commit: str = ""
-    curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    folder: Path | None  # None for a run that was read from W&B
+    seed: int | None  # of the training, if there was one
+    checkpoint: str | None = None  # of the records, as they name it
+    checkpoint_sha256: str | None = None  # first 16 hex digits
+    created: str = ""  # ISO date
+    commit: str = ""  # of the code; ends in "+" where the working tree had changes
+    curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # of metrics.csv: (step, value), in order
 
 
 @dataclass
 class Method:
-    """What is compared: one setting, all its seeds together.
+    """What is compared: one setting, all its seeds together."""
 
-    Attributes:
-        label: unique in the comparison, for people.
-        model: label of the model in the records; published figures are matched by it.
-        setting: name of the runs without their seed; "" for the baseline.
-        runs: one a seed; for the baseline (bicubic) all runs that measured it.
-        self_ensemble: whether the result is the mean over the eight flips and rotations.
-        parameters: of the network, or None where it is not known.
-        baseline: bicubic enlargement of the same input, measured along with every network.
-    """
-
-    label: str
-    model: str
-    setting: str
-    runs: tuple[Run, ...]
-    self_ensemble: bool = False
-    parameters: int | None = None
-    baseline: bool = False
+    label: str  # unique in the comparison, for people
+    model: str  # label of the model in the records; published figures are matched by it
+    setting: str  # name of the runs without their seed; "" for the baseline
+    runs: tuple[Run, ...]  # one a seed; for the baseline all runs that measured it
+    self_ensemble: bool = False  # the result is the mean over the eight flips and rotations
+    parameters: int | None = None  # of the network, where it is known
+    baseline: bool = False  # bicubic enlargement of the same input, measured along with every network
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired comparison `first` - `second` on the same images, in the unit of the metric.
-
-    Attributes:
-        first, second: labels of the methods.
-        mean: mean difference over images (and seeds).
-        low, high: 95 % interval of the mean (percentile bootstrap over images, and seeds where there are several).
-        wins: images on which `first` is better, ties not counted.
-        ties: images with equal values.
-        images: how many images.
-        better: `first`, `second`, or None where nothing is claimed: the interval holds 0, or the mean difference is 0
-            in the digits that are printed.
-    """
+    """A paired comparison, `first` - `second`, on the same images, in the unit of the metric."""
 
     first: str
     second: str
-    mean: float
-    low: float
+    mean: float  # over images (and seeds)
+    low: float  # 95 % interval of the mean: percentile bootstrap over images, and seeds where there are several
     high: float
-    wins: int
+    wins: int  # images on which `first` is better, ties not counted
     ties: int
     images: int
-    better: str | None
+    better: str | None  # None: the interval holds 0, or the mean is 0 in the digits that are printed
 
 
 @dataclass(frozen=True)
 class Score:
-    """One method on one benchmark under one metric.
+    """One method on one benchmark under one metric."""
 
-    Attributes:
-        mean: over images and seeds.
-        images: image -> value, the mean over seeds.
-        seeds: run name -> mean over images.
-        rank: among the measured methods of this benchmark, by the value that is printed; equal ones share a rank.
-        gain: against the reference method of the comparison; None for the reference itself and infinite values.
-        published: figure of the paper for this method, if it is comparable.
-    """
-
-    mean: float
-    images: dict[str, float]
-    seeds: dict[str, float]
-    rank: Literal["best", "second"] | None = None
-    gain: Difference | None = None
-    published: Published | None = None
+    mean: float  # over images and seeds
+    images: dict[str, float]  # the mean over seeds
+    seeds: dict[str, float]  # name of the run -> mean over images
+    rank: Literal["best", "second"] | None = None  # by the value that is printed; equal ones share a rank
+    gain: Difference | None = None  # against the reference; None for the reference itself and infinite values
+    published: Published | None = None  # for this method, if it is comparable
 
     @property
     def delta(self) -> float | None:
@@ -127,33 +85,20 @@ class Timing:
 
 @dataclass
 class Benchmark:
-    """One data set under one degradation, measured by one protocol: a column of a table.
-
-    Attributes:
-        dataset, split, scale: of the records.
-        cell: keys of the suite's grid with their values; outside a suite the keys of the degradation that tell the
-            columns of the table apart; {} where there is nothing to tell.
-        degradation, suite_seed: equal for all methods; the degradation resolved.
-        images: names of the images, in the order of the records.
-        scores: metric -> label of the method -> score. Methods that were not measured here are absent.
-        timings: label of the method -> timing.
-        best: metric -> best against second best measured method; absent where there are not two.
-        published: all published figures that belong here, of methods that were measured and others.
-        folder: where the pictures of this benchmark are, below `images/` of a run folder.
-    """
+    """One data set under one degradation, measured by one protocol: the smallest thing on which methods compare."""
 
     dataset: str
     split: str
     scale: int | None
-    cell: dict[str, Any]
+    cell: dict[str, Any]  # of the suite's grid; outside a suite what tells the benchmarks of the table apart
     degradation: dict[str, Any]
     suite_seed: int | None
     images: tuple[str, ...]
-    scores: dict[str, dict[str, Score]]
-    timings: dict[str, Timing]
-    best: dict[str, Difference]
-    published: list[Published]
-    folder: str
+    scores: dict[str, dict[str, Score]]  # metric -> label of a method that was measured here
+    timings: dict[str, Timing]  # by label
+    best: dict[str, Difference]  # metric -> best against second best measured method
+    published: list[Published]  # all figures that belong here, of methods that were measured and others
+    folder: str  # of the pictures, below `images/` of a run folder
 
     @property
     def title(self) -> str:
@@ -167,24 +112,15 @@ class Benchmark:
 
 @dataclass
 class Average:
-    """Mean over benchmarks that all methods of the table have, of one data set: its images, or a row of a grid.
-
-    Attributes:
-        dataset: of all of them.
-        cell: keys that all of them share.
-        over: the key that varies, such as "degradation.kernels.number".
-        count: how many benchmarks.
-        scores, best: as of a benchmark; the value of an image is its mean over the benchmarks.
-        published: as of a benchmark: means of published rows that are complete.
-    """
+    """Mean over benchmarks that all methods of the table have, of one data set: its images, or a row of a grid."""
 
     dataset: str
-    cell: dict[str, Any]
-    over: str
-    count: int
-    scores: dict[str, dict[str, Score]]
+    cell: dict[str, Any]  # what all of the benchmarks share
+    over: str  # the key that varies, such as "degradation.kernels.number"
+    count: int  # of benchmarks
+    scores: dict[str, dict[str, Score]]  # as of a benchmark; the value of an image is its mean over the benchmarks
     best: dict[str, Difference]
-    published: list[Published] = field(default_factory=list)
+    published: list[Published] = field(default_factory=list)  # means that were published, and of complete rows
 
     @property
     def title(self) -> str:
@@ -194,31 +130,18 @@ class Average:
 
 @dataclass
 class Table:
-    """All that is comparable of one suite under one protocol.
+    """All that is comparable of one suite under one protocol."""
 
-    Attributes:
-        suite: name, or None for measurements outside a suite.
-        protocol: as in the records: name, colour, shave, rounding, ssim.
-        benchmarks: in the order of the records.
-        averages: empty without a grid.
-        notes: what has to be known to read it: left-out records, caveats of published figures, few images.
-    """
-
-    suite: str | None
-    protocol: dict[str, Any]
-    benchmarks: list[Benchmark]
-    averages: list[Average] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    suite: str | None  # None for measurements outside a suite
+    protocol: dict[str, Any]  # as in the records
+    benchmarks: list[Benchmark]  # in the order of the records
+    averages: list[Average] = field(default_factory=list)  # empty without a grid
+    notes: list[str] = field(default_factory=list)  # what a reader has to know: caveats, few images
 
     @property
     def title(self) -> str:
         """`usrnet_table1, rgb_shave_s2`."""
         return f"{self.suite or 'no suite'}, {self.protocol['name']}"
-
-    @property
-    def metrics(self) -> list[str]:
-        """Metrics of any benchmark, in order of appearance."""
-        return list(dict.fromkeys(metric for benchmark in self.benchmarks for metric in benchmark.scores))
 
     def has(self, label: str) -> bool:
         """Whether a method was measured anywhere in this table."""
@@ -227,28 +150,17 @@ class Table:
 
 @dataclass
 class Comparison:
-    """Everything that `task=compare` found.
-
-    Attributes:
-        name: of the comparison.
-        methods: rows, in the order in which the runs were given; the baseline first.
-        reference: label of the method against which gains are given.
-        tables: at least one, each with at least one benchmark.
-        notes: about the whole, such as runs whose input could not be checked against each other.
-        newest: ISO date of the newest run, or "".
-        commits: of the code of the runs.
-    """
+    """Everything that `task=compare` found."""
 
     name: str
-    methods: list[Method]
-    reference: str
-    tables: list[Table]
-    notes: list[str] = field(default_factory=list)
-    newest: str = ""
-    commits: tuple[str, ...] = ()
+    methods: list[Method]  # in the order in which the runs were given, the baseline first
+    reference: str  # label of the method against which gains are given
+    tables: list[Table]  # at least one, each with at least one benchmark
+    notes: list[str] = field(default_factory=list)  # about the whole
+    newest: str = ""  # ISO date of the newest run
+    commits: tuple[str, ...] = ()  # of the code of the runs
 
     def method(self, label: str) -> Method:
-        """The method of this label."""
         return next(method for method in self.methods if method.label == label)
 
     def methods_of(self, table: Table) -> list[Method]:
