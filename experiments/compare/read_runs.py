@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from datamodules.errors import InputError
 from experiments.compare.types import Run
-from experiments.results.records import EvaluationRecord, read_records
+from experiments.results.records import EvaluationRecord, read_mapping, read_records
 
 MOST_POINTS = 1000  # of a curve: more cannot be seen
 
@@ -71,7 +67,7 @@ def read_run(folder: Path, where: str) -> ComparedRun:
     for record in records:
         _check(record, where)
     own = next((record for record in records if not record.is_baseline), records[0])
-    meta = _mapping(folder / "meta.json")
+    meta = read_mapping(folder / "meta.json")
     commit = str(meta.get("git_commit", ""))[:12]
     run = Run(
         name=folder.resolve().name,
@@ -121,22 +117,13 @@ def curves(path: Path) -> dict[str, list[tuple[int, float]]]:
     return {name: points[:: -(-len(points) // MOST_POINTS)] for name, points in found.items()}
 
 
-def _mapping(path: Path) -> dict[str, Any]:
-    """A file that only adds to a comparison: absent or damaged it adds nothing."""
-    try:
-        found = json.loads(path.read_text()) if path.suffix == ".json" else yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _parameters(folder: Path, label: str) -> int | None:
     """Parameters of the network of a run's config, built without memory.
 
     None where they are not known: the code has changed since, or what was measured (a cascade, a checkpoint file) is
     not the network of the config.
     """
-    config = _mapping(folder / "config.yaml")
+    config = read_mapping(folder / "config.yaml")
     model = config.get("model")
     if not isinstance(model, dict) or not str(model.get("_target_", "")).startswith("networks."):
         return None

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePath
 from typing import Any, Self
 
+import yaml
 from filelock import FileLock
 
 from datamodules.errors import InputError
@@ -158,6 +159,15 @@ def read_records(path: Path) -> list[EvaluationRecord]:
             f"task=evaluate run={path.parent}"
         )
     return [EvaluationRecord.from_json(record, str(path)) for record in found["records"]]
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A file of a run folder, JSON or YAML, that only adds to what is shown: missing or torn it says nothing."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def add_records(path: Path, new: Sequence[EvaluationRecord]) -> None:
