@@ -42,47 +42,27 @@ _NEEDED = ("model", "dataset", "split", "degradation", "suite_seed", "protocol",
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """One network on one data set under one degradation, measured by one protocol.
+    """One network on one data set under one degradation, measured by one protocol."""
 
-    Attributes:
-        model: label of the network.
-        run: name of the run folder.
-        seed: of the training, if there was one.
-        checkpoint: file of the weights, below the run folder if it is there.
-        checkpoint_sha256: the first 16 hexadecimal digits of that file's checksum.
-        suite: name of the evaluation suite, if any.
-        cell: values of its grid, by config key.
-        dataset, split: whose images.
-        scale: of the enlargement; None: drawn for every image.
-        degradation: the resolved config.
-        suite_seed: of the degradation.
-        self_ensemble: whether the network is averaged over the eight flips and rotations.
-        files: checksums that tell whether what the values depend on has changed, by what it is.
-        device, threads: where the seconds of the images were taken.
-        protocol: its fields, see `lightning_modules.metrics.protocol`.
-        means: over the images, by metric.
-        images: values of each image, by metric, and its `seconds`.
-    """
-
-    model: str
-    run: str | None = None
-    seed: int | None = None
-    checkpoint: str | None = None
-    checkpoint_sha256: str | None = None
-    suite: str | None = None
-    cell: Mapping[str, Any] = field(default_factory=dict)
+    model: str  # label of the network
+    run: str | None = None  # name of the run folder
+    seed: int | None = None  # of the training, if there was one
+    checkpoint: str | None = None  # file of the weights, below the run folder if it is there
+    checkpoint_sha256: str | None = None  # the first 16 hexadecimal digits
+    suite: str | None = None  # name of the evaluation suite, if any
+    cell: Mapping[str, Any] = field(default_factory=dict)  # values of its grid, by config key
     dataset: str = ""
     split: str = "test"
-    scale: int | None = None
-    degradation: Mapping[str, Any] = field(default_factory=dict)
-    suite_seed: int = 0
-    self_ensemble: bool = False
-    files: Mapping[str, str] = field(default_factory=dict)
-    device: str | None = None
+    scale: int | None = None  # of the enlargement; None: drawn for every image
+    degradation: Mapping[str, Any] = field(default_factory=dict)  # the resolved config
+    suite_seed: int = 0  # of the degradation
+    self_ensemble: bool = False  # averaged over the eight flips and rotations
+    files: Mapping[str, str] = field(default_factory=dict)  # checksums of what the values depend on, by what it is
+    device: str | None = None  # where the seconds of the images were taken
     threads: int | None = None
-    protocol: Mapping[str, Any] = field(default_factory=dict)
-    means: Mapping[str, float] = field(default_factory=dict)
-    images: Images = field(default_factory=dict)
+    protocol: Mapping[str, Any] = field(default_factory=dict)  # its fields, see lightning_modules.metrics.protocol
+    means: Mapping[str, float] = field(default_factory=dict)  # over the images, by metric
+    images: Images = field(default_factory=dict)  # values of each image, by metric, and its `seconds`
 
     @property
     def protocol_name(self) -> str:
@@ -121,23 +101,22 @@ class EvaluationRecord:
 
     def to_json(self) -> dict[str, Any]:
         """The means stand beside the fields, so that a file reads well."""
-        found = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("means", "images")}
-        return {**found, **self.means, "images": self.images}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("means", "images")}
+        return {**values, **self.means, "images": self.images}
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any], where: str) -> Self:
+    def from_json(cls, content: Mapping[str, Any], where: str) -> Self:
         """A record as a file has it; fields that an older one lacks have their defaults.
 
         Raises:
             InputError: it lacks what every version writes; `where` names the file.
         """
         for name in _NEEDED:
-            if not isinstance(found, Mapping) or name not in found:
+            if not isinstance(content, Mapping) or name not in content:
                 raise InputError(f"{where}: a record has no {name!r}: the file is damaged, evaluate the run again")
-        known = {one.name for one in fields(cls)} - {"means"}
-        means = {metric: found[metric] for metric in METRICS if metric in found}
-        values = {name: value for name, value in found.items() if name in known}
-        return cls(**{**values, "degradation": renamed(found["degradation"])}, means=means)
+        values = {f.name: content[f.name] for f in fields(cls) if f.name in content}
+        values["degradation"] = renamed(content["degradation"])
+        return cls(**values | {"means": {metric: content[metric] for metric in METRICS if metric in content}})
 
 
 def read_records(path: Path) -> list[EvaluationRecord]:
@@ -149,16 +128,16 @@ def read_records(path: Path) -> list[EvaluationRecord]:
     if not path.is_file():
         raise InputError(f"{path}: no such file: measure the run first, by task=evaluate run={path.parent}")
     try:
-        found = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON ({error}): move it away and evaluate again") from error
-    version = found.get("format") if isinstance(found, dict) else 1
-    if version != FORMAT or not isinstance(found.get("records"), list):
+    version = content.get("format") if isinstance(content, dict) else 1
+    if version != FORMAT or not isinstance(content.get("records"), list):
         raise InputError(
             f"{path}: results of format {version}, expected format {FORMAT}: move the file away and evaluate again, by "
             f"task=evaluate run={path.parent}"
         )
-    return [EvaluationRecord.from_json(record, str(path)) for record in found["records"]]
+    return [EvaluationRecord.from_json(record, str(path)) for record in content["records"]]
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -200,14 +179,8 @@ def with_earlier_metrics(record: EvaluationRecord, earlier: EvaluationRecord | N
     same = earlier.checkpoint_sha256 == record.checkpoint_sha256
     if not same or any(earlier.files.get(name) != value for name, value in record.files.items()):
         return record
-    lacking = [metric for metric in earlier.means if metric not in record.means]
-    if not lacking:
-        return record
-    images = {
-        name: {**values, **{metric: earlier.images[name][metric] for metric in lacking}}
-        for name, values in record.images.items()
-    }
-    means = {**record.means, **{metric: earlier.means[metric] for metric in lacking}}
+    images = {name: {**earlier.images[name], **values} for name, values in record.images.items()}
+    means = {**earlier.means, **record.means}
     return replace(record, means=means, images=images, files={**record.files, **earlier.files})
 
 
