@@ -40,31 +40,15 @@ LEGEND = (
 Place = Benchmark | Average
 
 
-def result_tables(comparison: Comparison, table: Table) -> list[ResultTable]:
-    """Scores, then differences to the reference, then cost."""
+def result_tables(comparison: Comparison, table: Table, images: bool = False) -> list[ResultTable]:
+    """Scores, then differences to the reference, then cost; and for the page, the values of every image."""
     methods = comparison.methods_of(table)
     places: Sequence[Place] = table.averages or table.benchmarks
     scores = list(_grids(methods, table)) if table.averages else [_scores(methods, table)]
     scores[-1].notes += _verdicts(places)
     differences = _differences(methods, table, places, comparison.reference)
-    return [*scores, *([differences] if differences.rows else []), _cost(methods, table)]
-
-
-def image_tables(comparison: Comparison, table: Table) -> Iterator[ResultTable]:
-    """The values of every image of each data set, without those of a grid: for the page."""
-    averaged = {average.dataset for average in table.averages}
-    for benchmark in table.benchmarks:
-        if benchmark.dataset in averaged:
-            continue
-        columns = [(metric, m.label) for metric in benchmark.scores for m in comparison.methods_of(table)]
-        columns = [(metric, label) for metric, label in columns if label in benchmark.scores[metric]]
-        rows = [
-            [TableCell(image), *(metric_cell(m, benchmark.scores[m][label].images[image]) for m, label in columns)]
-            for image in benchmark.images
-        ]
-        titles = [TableColumn(label, metric_title(m), True, METRICS[m][2] < 0) for m, label in columns]
-        caption = f"Every image of {benchmark.title}"
-        yield ResultTable(caption, [*heads(["image"]), *titles], [rows], folded=True)
+    tables = [*scores, *([differences] if differences.rows else []), _cost(methods, table)]
+    return [*tables, *_images(methods, table)] if images else tables
 
 
 def describe(comparison: Comparison, table: Table) -> list[str]:
@@ -274,3 +258,20 @@ def _seconds_cell(timings: Sequence[Timing]) -> TableCell:
         return TableCell()
     seconds = statistics.median(timing.seconds for timing in timings)
     return TableCell(seconds_text(seconds), seconds)
+
+
+def _images(methods: Sequence[Method], table: Table) -> Iterator[ResultTable]:
+    """The values of every image of each data set, without those of a grid."""
+    averaged = {average.dataset for average in table.averages}
+    for benchmark in table.benchmarks:
+        if benchmark.dataset in averaged:
+            continue
+        columns = [(metric, m.label) for metric in benchmark.scores for m in methods]
+        columns = [(metric, label) for metric, label in columns if label in benchmark.scores[metric]]
+        rows = [
+            [TableCell(image), *(metric_cell(m, benchmark.scores[m][label].images[image]) for m, label in columns)]
+            for image in benchmark.images
+        ]
+        titles = [TableColumn(label, metric_title(m), True, METRICS[m][2] < 0) for m, label in columns]
+        caption = f"Every image of {benchmark.title}"
+        yield ResultTable(caption, [*heads(["image"]), *titles], [rows], folded=True)

@@ -17,7 +17,7 @@ from PIL import Image
 from experiments.compare import page as page_module
 from experiments.compare.page import page, write_page
 from experiments.compare.page.crops import Candidate, busiest_box, choose, embedded_side, spread_of
-from experiments.compare.page.tables import sections
+from experiments.compare.tables import result_tables
 from experiments.compare.types import (
     Average,
     Benchmark,
@@ -194,17 +194,18 @@ def test_a_grid_has_a_row_for_each_method_and_a_mean(tmp_path: Path) -> None:
     tested[3].scores["psnr"].pop("net_b")
     best = {"psnr": difference("net_a", "net_b", 0.75, "net_a")}
     mean = Average("set5", {"degradation.scale": 2}, "degradation.kernels.number", 2, scores(), best)
-    found = sections(comparison(tmp_path, [Table("usrnet_table1", Y, tested, [mean])]))[0]
-    assert [table.folded for table in found.tables] == [False, True, False, False]
-    psnr, _, differences, _ = found.tables
+    compared = comparison(tmp_path, [Table("usrnet_table1", Y, tested, [mean])])
+    tables = result_tables(compared, compared.tables[0], images=True)
+    assert [table.folded for table in tables] == [False, True, False, False]
+    psnr, _, differences, _ = tables
     assert [column.title for column in psnr.columns] == ["scale", "method", "0", "1", "mean"]
     rows = [[cell.text for cell in row] for row in psnr.rows]
     assert rows[1] == ["2", "net_a", "26.33", "26.33", "26.33"]
     assert rows[5] == ["3", "net_b", "25.58", "-", "-"]
     place = "set5, scale=2, mean over 2 kernels.number"
     assert [cell.text for cell in differences.rows[0]] == [place, "net_a", "+1.33* [+1.08, +1.58], 2/3", "-"]
-    assert any(f"{place}, PSNR dB: net_a against net_b +0.75" in note for table in found.tables for note in table.notes)
-    assert Reader(page(comparison(tmp_path, [Table("usrnet_table1", Y, tested, [mean])]))).row("3")[1] == "bicubic"
+    assert any(f"{place}, PSNR dB: net_a against net_b +0.75" in note for table in tables for note in table.notes)
+    assert Reader(page(compared)).row("3")[1] == "bicubic"
 
 
 @pytest.mark.usefixtures("without_plotly")
