@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from datamodules.errors import InputError
-from experiments.compare.add_published import add_published, add_published_means
+from experiments.compare.add_published import add_published
 from experiments.compare.bootstrap import FEW_IMAGES, FEW_SEEDS
 from experiments.compare.group import BICUBIC, Group, Setting, flat, measured_on, shown
 from experiments.compare.match import match
@@ -124,14 +124,16 @@ def _table(groups: Sequence[Group], methods: Mapping[Setting, Method], reference
     for group, cell in zip(groups, _distinguishing_cells(groups), strict=True):
         group_values = _values(group, methods)
         benchmark = _benchmark(group, cell, group_values, methods, reference)
-        add_published(benchmark, figures, labels, notes)
+        add_published(benchmark, [], figures, labels, notes)
         benchmarks.append(benchmark)
         values.append(group_values)
     table = Table(suite, dict(groups[0].about.protocol), benchmarks, notes=notes)
     if suite is not None:
         for average in averages(benchmarks, values, reference):
             table.averages.append(average)
-            add_published_means(average, benchmarks, figures, labels, notes)
+            row = (average.dataset, canonical(average.cell))
+            cells = [b for b in benchmarks if (b.dataset, canonical(b.cell_without(average.over))) == row]
+            add_published(average, cells, figures, labels, notes)
     fewest = min(len(benchmark.images) for benchmark in benchmarks)
     if fewest < FEW_IMAGES:
         notes.append(f"intervals over {count(fewest, 'image')} are rough: the bootstrap makes them too narrow")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.compare.bootstrap import differ
-from experiments.compare.types import Average, Benchmark, Difference, Score
+from experiments.compare.types import Benchmark, Difference, Score
 from experiments.results.records import METRICS, canonical
 
 # Metric -> label -> names of the runs (one a seed), and [seeds, images].
@@ -82,7 +82,7 @@ def averaged_key(benchmarks: Sequence[Benchmark]) -> str | None:
     return best if best and counts[best] > 1 else None
 
 
-def averages(benchmarks: Sequence[Benchmark], values: Sequence[AllValues], reference: str) -> Iterator[Average]:
+def averages(benchmarks: Sequence[Benchmark], values: Sequence[AllValues], reference: str) -> Iterator[Benchmark]:
     """Means over one key of the grid, for each data set and each row of the other keys.
 
     Cells that lack a method which another cell of the row has are left out for all methods.
@@ -90,34 +90,33 @@ def averages(benchmarks: Sequence[Benchmark], values: Sequence[AllValues], refer
     over = averaged_key(benchmarks)
     if over is None:
         return
-    rows: dict[str, list[int]] = {}
-    for i, benchmark in enumerate(benchmarks):
-        rows.setdefault(canonical({"dataset": benchmark.dataset, "cell": _rest(benchmark, over)}), []).append(i)
+    rows: dict[str, list[tuple[Benchmark, AllValues]]] = {}
+    for benchmark, of in zip(benchmarks, values, strict=True):
+        rows.setdefault(canonical([benchmark.dataset, benchmark.cell_without(over)]), []).append((benchmark, of))
     for row in rows.values():
-        first = benchmarks[row[0]]
-        if any(benchmarks[i].images != first.images for i in row):
+        first = row[0][0]
+        everyone = {label for benchmark, _ in row for label in _labels(benchmark)}
+        chosen = [of for benchmark, of in row if _labels(benchmark) == everyone]
+        if len(chosen) < 2 or any(benchmark.images != first.images for benchmark, _ in row):
             continue
-        found: AllValues = {}
-        complete = _complete([benchmarks[i] for i in row])
-        chosen = [i for i, whole in zip(row, complete, strict=True) if whole]
-        if len(chosen) < 2:
-            continue
-        for metric in values[chosen[0]]:
-            for label, (runs, _) in values[chosen[0]][metric].items():
-                parts = [values[i][metric].get(label) for i in chosen if metric in values[i]]
-                if len(parts) == len(chosen) and all(part is not None and part[0] == runs for part in parts):
-                    stacked = np.stack([part[1] for part in parts if part is not None])
-                    found.setdefault(metric, {})[label] = (runs, stacked.mean(0))
-        scores = {metric: scored(metric, first.images, of, reference) for metric, of in found.items()}
-        best = best_against_second(found, scores)
-        yield Average(first.dataset, _rest(first, over), over, len(chosen), scores, best)
+        means: AllValues = {}
+        for metric in chosen[0]:
+            for label, (runs, _) in chosen[0][metric].items():
+                parts = [of[metric][label] for of in chosen if label in of.get(metric, {})]
+                if len(parts) == len(chosen) and all(part[0] == runs for part in parts):
+                    means.setdefault(metric, {})[label] = (runs, np.mean([part[1] for part in parts], axis=0))
+        scores = {metric: scored(metric, first.images, of, reference) for metric, of in means.items()}
+        yield replace(
+            first,
+            cell=first.cell_without(over),
+            scores=scores,
+            timings={},
+            best=best_against_second(means, scores),
+            published=[],
+            over=over,
+            count=len(chosen),
+        )
 
 
-def _complete(row: Sequence[Benchmark]) -> Iterable[bool]:
-    """Whether each cell has every method that any cell of the row has."""
-    everyone = {label for benchmark in row for of in benchmark.scores.values() for label in of}
-    return [all(any(label in of for of in b.scores.values()) for label in everyone) for b in row]
-
-
-def _rest(benchmark: Benchmark, over: str) -> dict[str, object]:
-    return {key: value for key, value in benchmark.cell.items() if key != over}
+def _labels(benchmark: Benchmark) -> set[str]:
+    return {label for scores in benchmark.scores.values() for label in scores}

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from experiments.compare.types import Average, Benchmark, Comparison, Difference, Method, Score, Table, Timing
+from experiments.compare.types import Benchmark, Comparison, Difference, Method, Score, Table, Timing
 from experiments.results.published import Published
 from experiments.results.records import METRICS, canonical
 from experiments.results.table import (
@@ -37,13 +37,12 @@ LEGEND = (
     ),
     TableCell("measured minus published."),
 )
-Place = Benchmark | Average
 
 
 def result_tables(comparison: Comparison, table: Table, images: bool = False) -> list[ResultTable]:
     """Scores, then differences to the reference, then cost; and for the page, the values of every image."""
     methods = comparison.methods_of(table)
-    places: Sequence[Place] = table.averages or table.benchmarks
+    places: Sequence[Benchmark] = table.averages or table.benchmarks
     scores = list(_grids(methods, table)) if table.averages else [_scores(methods, table)]
     scores[-1].notes += _verdicts(places)
     differences = _differences(methods, table, places, comparison.reference)
@@ -132,7 +131,7 @@ def _grids(methods: Sequence[Method], table: Table) -> Iterator[ResultTable]:
 
 
 def _rows(
-    methods: Sequence[Method], columns: Sequence[tuple[Place | None, str]]
+    methods: Sequence[Method], columns: Sequence[tuple[Benchmark | None, str]]
 ) -> tuple[list[list[TableCell]], list[list[TableCell]]]:
     """A row for each measured and for each published method that has a figure in one of the columns."""
     measured = [
@@ -150,7 +149,7 @@ def _filled(rows: list[list[TableCell]]) -> list[list[TableCell]]:
     return [row for row in rows if any(cell.value is not None for cell in row)]
 
 
-def _score_cell(place: Place | None, metric: str, label: str) -> TableCell:
+def _score_cell(place: Benchmark | None, metric: str, label: str) -> TableCell:
     score = place.scores.get(metric, {}).get(label) if place else None
     if score is None:
         return TableCell()
@@ -166,7 +165,7 @@ def _tip(score: Score, metric: str) -> str:
     return "; ".join(parts)
 
 
-def _published_cell(place: Place | None, metric: str, method: str) -> TableCell:
+def _published_cell(place: Benchmark | None, metric: str, method: str) -> TableCell:
     for figure in place.published if place else ():
         if (figure.method, figure.metric) == (method, metric):
             text = seconds_text(figure.value) if metric == "seconds" else number(metric, figure.value)
@@ -184,7 +183,7 @@ def _published_name(name: str) -> TableCell:
     return TableCell(f"{name} (published)", mark="published")
 
 
-def _differences(methods: Sequence[Method], table: Table, places: Sequence[Place], reference: str) -> ResultTable:
+def _differences(methods: Sequence[Method], table: Table, places: Sequence[Benchmark], reference: str) -> ResultTable:
     metrics = list(dict.fromkeys(metric for place in places for metric in place.scores))
     row_groups = []
     for place in places:
@@ -201,7 +200,7 @@ def _differences(methods: Sequence[Method], table: Table, places: Sequence[Place
     return ResultTable(f"{table.title}: difference to {reference}", titles, row_groups, [note])
 
 
-def _gain_cell(place: Place, metric: str, label: str) -> TableCell:
+def _gain_cell(place: Benchmark, metric: str, label: str) -> TableCell:
     score = place.scores.get(metric, {}).get(label)
     gain = score.gain if score else None
     if gain is None:
@@ -216,7 +215,7 @@ def _bounded(difference: Difference, metric: str, asterisk: str = "") -> str:
     return f"{mean}{asterisk} [{low}, {high}]"
 
 
-def _verdicts(places: Sequence[Place]) -> Iterator[str]:
+def _verdicts(places: Sequence[Benchmark]) -> Iterator[str]:
     """Best against second best, in words; "better" only where the interval excludes 0."""
     for place in places:
         for metric, best in place.best.items():

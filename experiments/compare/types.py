@@ -100,32 +100,19 @@ class Benchmark:
     published: list[Published]  # all figures that belong here, of methods that were measured and others
     folder: str  # of the pictures, below `images/` of a run folder
 
+    over: str = ""  # of a mean over benchmarks that all methods have: the key of the grid that varies,
+    count: int = 1  # and over how many; the value of an image is then its mean, `cell` what all of them share
+
     @property
     def title(self) -> str:
-        """`set5` or `bsd68, scale=2, number=0`."""
-        return _title(self.dataset, self.cell)
+        """`set5`, `bsd68, scale=2, number=0`, or `bsd68, scale=2, mean over 12 kernels.number`."""
+        cell = [f"{key.rsplit('.', 1)[-1]}={value}" for key, value in self.cell.items()]
+        mean = [f"mean over {self.count} {self.over.removeprefix('degradation.')}"] if self.over else []
+        return ", ".join([self.dataset, *cell, *mean])
 
     def cell_without(self, key: str) -> dict[str, Any]:
         """The row of a grid that this belongs to, where the columns are the values of a key."""
         return {name: value for name, value in self.cell.items() if name != key}
-
-
-@dataclass
-class Average:
-    """Mean over benchmarks that all methods of the table have, of one data set: its images, or a row of a grid."""
-
-    dataset: str
-    cell: dict[str, Any]  # what all of the benchmarks share
-    over: str  # the key that varies, such as "degradation.kernels.number"
-    count: int  # of benchmarks
-    scores: dict[str, dict[str, Score]]  # as of a benchmark; the value of an image is its mean over the benchmarks
-    best: dict[str, Difference]
-    published: list[Published] = field(default_factory=list)  # means that were published, and of complete rows
-
-    @property
-    def title(self) -> str:
-        """`bsd68, scale=2, mean over 12 kernels.number`."""
-        return f"{_title(self.dataset, self.cell)}, mean over {self.count} {self.over.removeprefix('degradation.')}"
 
 
 @dataclass
@@ -135,7 +122,7 @@ class Table:
     suite: str | None  # None for measurements outside a suite
     protocol: dict[str, Any]  # as in the records
     benchmarks: list[Benchmark]  # in the order of the records
-    averages: list[Average] = field(default_factory=list)  # empty without a grid
+    averages: list[Benchmark] = field(default_factory=list)  # over the columns of a grid
     notes: list[str] = field(default_factory=list)  # what a reader has to know: caveats, few images
 
     @property
@@ -166,10 +153,6 @@ class Comparison:
     def methods_of(self, table: Table) -> list[Method]:
         """The methods that were measured anywhere in a table."""
         return [method for method in self.methods if table.has(method.label)]
-
-
-def _title(dataset: str, cell: dict[str, Any]) -> str:
-    return ", ".join([dataset, *(f"{key.rsplit('.', 1)[-1]}={value}" for key, value in cell.items())])
 
 
 def to_json(comparison: Comparison) -> str:

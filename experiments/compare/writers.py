@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from experiments.compare.tables import LEGEND, describe, result_tables
-from experiments.compare.types import Average, Benchmark, Comparison, Score
+from experiments.compare.types import Benchmark, Comparison, Score
 from experiments.results import writers
 from experiments.results.published import Published
 from experiments.results.records import METRICS
@@ -61,29 +61,23 @@ def value_lines(comparison: Comparison) -> list[dict[str, Any]]:
     return [
         line
         for table in comparison.tables
-        for place in (*table.benchmarks, *table.averages)
-        for line in _lines(comparison, table.suite or "", table.protocol["name"], place)
+        for benchmark in (*table.benchmarks, *table.averages)
+        for line in _lines(comparison, table.suite or "", table.protocol["name"], benchmark)
     ]
 
 
-def _lines(comparison: Comparison, suite: str, protocol: str, place: Benchmark | Average) -> Iterator[dict[str, Any]]:
-    common: dict[str, Any] = {"suite": suite, "protocol": protocol, "dataset": place.dataset}
-    common["cell"] = json.dumps(place.cell, sort_keys=True)
-    timings = {}
-    if isinstance(place, Benchmark):
-        kind, published = "measured", "published"
-        common |= {"split": place.split, "scale": place.scale, "images": len(place.images)}
-        timings = place.timings
-    else:
-        kind, published = "mean", "published mean"
-        common["averaged_over"] = place.over
-    for metric, scores in place.scores.items():
+def _lines(comparison: Comparison, suite: str, protocol: str, benchmark: Benchmark) -> Iterator[dict[str, Any]]:
+    common: dict[str, Any] = {"suite": suite, "protocol": protocol, "dataset": benchmark.dataset}
+    common |= {"split": benchmark.split, "scale": benchmark.scale, "images": len(benchmark.images)}
+    common |= {"cell": json.dumps(benchmark.cell, sort_keys=True), "averaged_over": benchmark.over}
+    kind, published = ("mean", "published mean") if benchmark.over else ("measured", "published")
+    for metric, scores in benchmark.scores.items():
         for label, score in scores.items():
             method = comparison.method(label)
             line = {"kind": kind, "method": label, "model": method.model, "parameters": method.parameters}
-            timing = asdict(timings[label]) if label in timings else {}
+            timing = asdict(benchmark.timings[label]) if label in benchmark.timings else {}
             yield common | line | _values(metric, score) | timing
-    for figure in place.published:
+    for figure in benchmark.published:
         line = {"kind": published, "method": figure.method, "model": figure.model, "metric": figure.metric}
         yield common | line | {"value": figure.value, **_origin(figure)}
 

@@ -19,7 +19,6 @@ from experiments.compare.page import page, write_page
 from experiments.compare.page.crops import Candidate, busiest_box, choose, embedded_side, spread_of
 from experiments.compare.tables import result_tables
 from experiments.compare.types import (
-    Average,
     Benchmark,
     Comparison,
     Difference,
@@ -193,7 +192,8 @@ def test_a_grid_has_a_row_for_each_method_and_a_mean(tmp_path: Path) -> None:
     tested = [benchmark(f"set5/{i}", cell) for i, cell in enumerate(cells)]
     tested[3].scores["psnr"].pop("net_b")
     best = {"psnr": difference("net_a", "net_b", 0.75, "net_a")}
-    mean = Average("set5", {"degradation.scale": 2}, "degradation.kernels.number", 2, scores(), best)
+    over = "degradation.kernels.number"
+    mean = benchmark("", {"degradation.scale": 2}, best=best, timings={}, over=over, count=2)
     compared = comparison(tmp_path, [Table("usrnet_table1", Y, tested, [mean])])
     tables = result_tables(compared, compared.tables[0], images=True)
     assert [table.folded for table in tables] == [False, True, False, False]
