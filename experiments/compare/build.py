@@ -45,7 +45,8 @@ def compare(
     Raises:
         InputError: the runs were not measured alike, or the reference is none of the methods.
     """
-    groups, notes = match(sources, suites, datasets, protocols, mixed_ensemble)
+    chosen = {"suites": suites, "datasets": datasets, "protocols": protocols}
+    groups, notes = match(sources, chosen, mixed_ensemble)
     methods = _methods(groups)
     chosen = _reference(list(methods.values()), reference)
     tables = []

@@ -12,7 +12,7 @@ from itertools import combinations
 from typing import Any
 
 from datamodules.errors import InputError
-from experiments.compare.group import BICUBIC, Group, Measured, flat, group_records, measured_on, setting_name, shown
+from experiments.compare.group import BICUBIC, Group, Measured, flat, group_records, measured_on, shown
 from experiments.compare.read_runs import ComparedRun
 from experiments.results.records import EvaluationRecord, canonical
 
@@ -21,23 +21,19 @@ MOST_SHOWN = 6  # places that a message lists
 
 
 def match(
-    sources: Sequence[ComparedRun],
-    suites: Sequence[str],
-    datasets: Sequence[str],
-    protocols: Sequence[str],
-    mixed: bool,
+    sources: Sequence[ComparedRun], chosen: Mapping[str, Sequence[str]], mixed: bool
 ) -> tuple[list[Group], list[str]]:
     """The benchmarks on which the runs can be compared, in the order of the records, and notes about the others.
 
     Args:
         sources: the runs.
-        suites, datasets, protocols: keep records of these only; empty keeps all.
+        chosen: "suites", "datasets", "protocols": keep records of these only; empty keeps all.
         mixed: compare results with self-ensemble and results without it.
 
     Raises:
         InputError: the runs were measured on different things: the message names the first difference.
     """
-    records, notes = _one_kind_of_ensemble(_chosen(sources, suites, datasets, protocols), mixed)
+    records, notes = _one_kind_of_ensemble(_chosen(sources, chosen), mixed)
     groups = group_records(records)
     places: dict[str, list[Group]] = {}
     for group in groups:
@@ -64,49 +60,34 @@ def match(
     return kept, notes
 
 
-def _chosen(
-    sources: Sequence[ComparedRun], suites: Sequence[str], datasets: Sequence[str], protocols: Sequence[str]
-) -> list[Measured]:
+def _chosen(sources: Sequence[ComparedRun], chosen: Mapping[str, Sequence[str]]) -> list[Measured]:
     records = [(source, record) for source in sources for record in source.records]
-    for key, wanted, value in (
-        ("suites", suites, lambda record: record.suite or "none"),
-        ("datasets", datasets, lambda record: record.dataset),
-        ("protocols", protocols, lambda record: record.protocol_name),
+    for key, value in (
+        ("suites", lambda record: record.suite or "none"),
+        ("datasets", lambda record: record.dataset),
+        ("protocols", lambda record: record.protocol_name),
     ):
         known = {value(record) for _, record in records}
-        for item in wanted:
+        for item in chosen[key]:
             if item not in known:
                 raise InputError(f"{key}={item}: no such record in these runs, there is {', '.join(sorted(known))}")
-        records = [(source, record) for source, record in records if not wanted or value(record) in wanted]
+        records = [item for item in records if not chosen[key] or value(item[1]) in chosen[key]]
     return records
 
 
 def _one_kind_of_ensemble(records: list[Measured], mixed: bool) -> tuple[list[Measured], list[str]]:
     """Self-ensemble costs eight passes and gains tenths of a decibel: not to be compared with one pass by accident."""
-    kinds: dict[bool, dict[tuple[str, str], ComparedRun]] = {False: {}, True: {}}
-    for source, record in records:
-        if not record.is_baseline:
-            kinds[record.self_ensemble].setdefault((setting_name(source.run.name), record.model), source)
-    if mixed or not kinds[False] or not kinds[True]:
+    with_it = {source.where for source, record in records if record.self_ensemble}
+    without = {source.where for source, record in records if not record.self_ensemble and not record.is_baseline}
+    if mixed or not with_it or not without:
         return records, []
-    keep = kinds[True].keys() > kinds[False].keys()  # one pass, if all have it
-    if not keep and kinds[True].keys() - kinds[False].keys():
-        with_it, without = (
-            next(source for setting, source in kinds[kind].items() if setting not in kinds[not kind])
-            for kind in (True, False)
-        )
+    keep = with_it > without  # one pass, if all runs have it
+    if not keep and not with_it <= without:
         raise InputError(
-            f"self_ensemble is true in {with_it.where} and false in {without.where}: evaluate both the same way, or "
-            "compare them all the same with mixed_ensemble=true"
+            f"self_ensemble is true in {min(with_it - without)} and false in {min(without - with_it)}: evaluate both "
+            "the same way, or compare them all the same with mixed_ensemble=true"
         )
     kept = [(source, record) for source, record in records if record.is_baseline or record.self_ensemble == keep]
-    still = {source.where for source, record in kept if not record.is_baseline}
-    for source, record in records:
-        if not record.is_baseline and source.where not in still:
-            raise InputError(
-                f"{source.where}: has records with self_ensemble={str(not keep).lower()} only, unlike the others: "
-                "evaluate all the same way, or compare them all the same with mixed_ensemble=true"
-            )
     return kept, [f"left out: records with self_ensemble={str(not keep).lower()} (mixed_ensemble=true shows both)"]
 
 

@@ -32,22 +32,16 @@ def read_runs(folders: Sequence[Path]) -> list[ComparedRun]:
         InputError: a folder is missing, was never evaluated, holds results of an older format or values that are no
             numbers, or two runs have one name.
     """
-    sources = [read_run(folder, str(folder)) for folder in folders]
-    refuse_same_names(sources)
-    return sources
-
-
-def refuse_same_names(sources: Sequence[ComparedRun]) -> None:
-    """Two runs of one name cannot be told apart in a table."""
-    seen: dict[str, ComparedRun] = {}
-    for source in sources:
-        if source.run.name in seen:
-            first = seen[source.run.name].where
+    sources: dict[str, ComparedRun] = {}
+    for folder in folders:
+        source = read_run(folder, str(folder))
+        first = sources.setdefault(source.run.name, source)
+        if first is not source:
             raise InputError(
-                f"{source.where}: a second run named {source.run.name}, beside {first}: give each run once, "
-                "and rename one of the folders if they are different"
+                f"{source.where}: a second run named {source.run.name}, beside {first.where}: give each run once, and "
+                "rename one of the folders if they are different"
             )
-        seen[source.run.name] = source
+    return list(sources.values())
 
 
 def read_run(folder: Path, where: str) -> ComparedRun:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.errors import InputError
-from experiments.compare.read_runs import ComparedRun, read_run, refuse_same_names
+from experiments.compare.read_runs import ComparedRun, read_run
 from lightning_modules.loggers.wandb import api_or_refuse
 
 
@@ -44,9 +44,7 @@ def read_wandb(project: str, names: Sequence[str]) -> list[ComparedRun]:
     absent = [name for name in names if name not in newest]
     if absent:
         raise InputError(f"runs={absent[0]}: no such run in {project}, there is {', '.join(newest)}")
-    sources = [newest[name][1] for name in names or newest]
-    refuse_same_names(sources)
-    return sources
+    return [newest[name][1] for name in dict.fromkeys(names or newest)]
 
 
 def _results(api: Any, project: str) -> list[Any]:

@@ -1,10 +1,11 @@
 """task=compare: what several runs reached on the same images, as tables, intervals and a page."""
 
 import glob
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pydantic import NonNegativeInt
 
 from datamodules.errors import ConfigError, InputError
@@ -84,14 +85,11 @@ def _folders(name: str) -> list[Path]:
     """A folder, or for a pattern such as runs/ed_* the measured runs that it fits."""
     if not any(character in name for character in "*?["):
         return [Path(name)]
-    found = sorted(Path(path) for path in glob.glob(name) if (Path(path) / "results.json").is_file())
-    if not found:
+    folders = sorted(Path(path) for path in glob.glob(name) if (Path(path) / "results.json").is_file())
+    if not folders:
         raise InputError(f"runs={name}: fits no folder with results.json: measure runs by task=evaluate run=...")
-    return found
+    return folders
 
 
-def _list(value: Any) -> list[str]:
-    if value is None:
-        return []
-    found = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-    return [found] if isinstance(found, str) else list(found)  # type: ignore[arg-type]  # a list, which was checked
+def _list(value: str | Iterable[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or ())
