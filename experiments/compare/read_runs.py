@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from datamodules.errors import InputError
 from experiments.compare.types import Run
-from experiments.results.records import EvaluationRecord, read_mapping, read_records
+from experiments.results.records import EvaluationRecord, read_curves, read_mapping, read_records
 
 MOST_POINTS = 1000  # of a curve: more cannot be seen
 
@@ -91,24 +90,12 @@ def _check(record: EvaluationRecord, where: str) -> None:
 
 
 def curves(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """Training loss and validation metrics of a `metrics.csv`, thinned to at most 1000 points each.
-
-    Lines that a killed run left torn are passed over; a run without the file has no curves.
-    """
-    found: dict[str, list[tuple[int, float]]] = {}
-    if not path.is_file():
-        return found
-    with path.open(newline="", errors="replace") as file:
-        for row in csv.DictReader(file):
-            for name, text in row.items():
-                if isinstance(name, str) and name.startswith(("val/", "train/loss")) and text:
-                    try:
-                        step, value = int(row["step"]), float(text)
-                    except (KeyError, TypeError, ValueError):
-                        continue
-                    if math.isfinite(value):
-                        found.setdefault(name, []).append((step, value))
-    return {name: points[:: -(-len(points) // MOST_POINTS)] for name, points in found.items()}
+    """Training loss and validation metrics of a `metrics.csv`, thinned to at most 1000 points each."""
+    return {
+        name: points[:: -(-len(points) // MOST_POINTS)]
+        for name, points in read_curves(path).items()
+        if name.startswith(("val/", "train/loss"))
+    }
 
 
 def _parameters(folder: Path, label: str) -> int | None:

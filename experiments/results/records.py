@@ -4,6 +4,7 @@ A file is `{"format": 2, "records": [...]}`: one record for each model, data set
 protocol, with the means and the values of every image.
 """
 
+import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -147,6 +148,26 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:
+    """The columns of a `metrics.csv` as (step, value), where it has finite numbers.
+
+    Lines that a killed run left torn are passed over; a run without the file has no curves.
+    """
+    curves: dict[str, list[tuple[int, float]]] = {}
+    if not path.is_file():
+        return curves
+    with path.open(newline="", errors="replace") as file:
+        for row in csv.DictReader(file):
+            for name, text in row.items():
+                try:
+                    step, value = int(row["step"]), float(text)
+                except (KeyError, TypeError, ValueError):
+                    continue
+                if math.isfinite(value):
+                    curves.setdefault(name, []).append((step, value))
+    return curves
 
 
 def add_records(path: Path, new: Sequence[EvaluationRecord]) -> None:

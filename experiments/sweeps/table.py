@@ -1,6 +1,5 @@
 """What is known of the jobs of a sweep, read from their run folders: whether finished, scores, minutes; as a table."""
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.errors import InputError
-from experiments.results.records import EvaluationRecord, read_mapping, read_records
+from experiments.results.records import EvaluationRecord, read_curves, read_mapping, read_records
 from experiments.results.table import EMPTY, ResultTable, TableCell, TableColumn, metric_cell, metric_column, words
 from experiments.results.writers import csv_text, markdown, text
 from experiments.runtime.run_folder import FREE_DATA_KEYS, without_new_keys, write_text
@@ -80,7 +79,7 @@ def read_row(
     folder = Path(cfg["run_dir"])
     score = score_of_finished(cfg)
     state = "failed" if error else "unfinished" if score is None else "done"
-    curve, minutes = _curve(folder / "metrics.csv")
+    curve, minutes = _progress(folder)
     row = Row(folder.name, overrides, state, curve if score is None else score, minutes=minutes, message=error)
     if state == "done":
         sha = read_mapping(folder / "meta.json")["finished"].get("checkpoint_sha256")
@@ -90,26 +89,15 @@ def read_row(
     return row
 
 
-def _curve(path: Path) -> tuple[float | None, float | None]:
-    """Best validation PSNR of the last stage, and minutes, from a metrics.csv."""
-    try:
-        rows = list(csv.DictReader(path.read_text().splitlines()))
-    except OSError:
-        return None, None
-    stages = {row["train/stage"] for row in rows if row.get("train/stage")}
-    last = max(stages, key=float) if stages else None
-    begun = last is None
-    best = minutes = None
-    for row in rows:
-        begun = begun or row.get("train/stage") == last
-        try:
-            minutes = float(row["speed/minutes"]) if row.get("speed/minutes") else minutes
-            name = next(key for key in row if key.startswith("val/psnr/"))
-            if begun and row[name]:
-                best = max(float(row[name]), best if best is not None else float("-inf"))
-        except (StopIteration, TypeError, ValueError):
-            continue
-    return best, minutes
+def _progress(folder: Path) -> tuple[float | None, float | None]:
+    """Best validation PSNR of the last stage, and minutes."""
+    curves = read_curves(folder / "metrics.csv")
+    stages = curves.get("train/stage", [])
+    last = max((stage for _, stage in stages), default=None)
+    begin = min((step for step, stage in stages if stage == last), default=0)
+    psnr = next((points for name, points in curves.items() if name.startswith("val/psnr/")), [])
+    minutes = [value for _, value in curves.get("speed/minutes", [])]
+    return max((value for step, value in psnr if step >= begin), default=None), minutes[-1] if minutes else None
 
 
 def write_tables(folder: Path, rows: Sequence[Row]) -> None:
