@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -48,16 +49,16 @@ def compare(
     chosen = {"suites": suites, "datasets": datasets, "protocols": protocols}
     groups, notes = match(sources, chosen, mixed_ensemble)
     methods = _methods(groups)
-    chosen = _reference(list(methods.values()), reference)
-    tables = []
-    for key in dict.fromkeys(group.table for group in groups):
-        here = [group for group in groups if group.table == key]
-        tables.append(_table(here, methods, chosen))
+    label = _reference(list(methods.values()), reference)
+    tables = [
+        _table([group for group in groups if group.table == table], methods, label)
+        for table in dict.fromkeys(group.table for group in groups)
+    ]
     runs = [run for method in methods.values() for run in method.runs]
     return Comparison(
         name=name,
         methods=list(methods.values()),
-        reference=chosen,
+        reference=label,
         tables=tables,
         notes=notes,
         newest=max((run.created for run in runs), default=""),
@@ -87,22 +88,24 @@ def _methods(groups: Sequence[Group]) -> dict[Setting, Method]:
 
 
 def _labels(settings: Sequence[Setting]) -> dict[Setting, str]:
-    """The model's label, where that is not enough the name of the runs, then what else tells them apart."""
-    labels: dict[Setting, str] = {}
+    """The first of some names, from the model's label on, that tells a setting from all others."""
     mixed = len({setting.self_ensemble for setting in settings}) > 1
-    for setting in settings:
-        label = setting.model
-        if label == BASELINE or any(o.model == setting.model and o.name != setting.name for o in settings):
-            label = setting.name
-            if any(o.name == setting.name and o.model != setting.model for o in settings):
-                label += f" {setting.model}"
-        files = {o.checkpoint for o in settings if (o.name, o.model) == (setting.name, setting.model)}
-        if len(files) > 1:
-            names = [PurePath(file).name for file in files]
-            name = PurePath(setting.checkpoint).name
-            label += f" [{name if names.count(name) == 1 else setting.checkpoint}]"
-        labels[setting] = label + (" (self-ensemble)" if mixed and setting.self_ensemble else "")
+    labels = {}
+    for kind in (True, False):
+        alike = [setting for setting in settings if setting.self_ensemble == kind]
+        taken = Counter(name for setting in alike for name in set(_names(setting)))
+        for setting in alike:
+            label = next(name for name in _names(setting) if taken[name] == 1 and name != BASELINE)
+            labels[setting] = label + (" (self-ensemble)" if mixed and kind else "")
     return labels
+
+
+def _names(setting: Setting) -> list[str]:
+    both = f"{setting.name} {setting.model}"
+    if not setting.checkpoint:
+        return [setting.model, setting.name, both]
+    file = PurePath(setting.checkpoint).name
+    return [f"{setting.model} [{file}]", f"{setting.name} [{file}]", f"{both} [{setting.checkpoint}]"]
 
 
 def _reference(methods: Sequence[Method], wanted: str | None) -> str:

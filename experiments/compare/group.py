@@ -97,7 +97,7 @@ def flat(node: Any, path: str = "") -> dict[str, Any]:
     """Values by dotted key."""
     if not isinstance(node, Mapping) or not node:
         return {path: node}
-    values = {}
+    values: dict[str, Any] = {}
     for name, child in node.items():
         values |= flat(child, f"{path}.{name}" if path else name)
     return values

@@ -36,8 +36,8 @@ def score_table(measured: Sequence[EvaluationRecord]) -> ResultTable:
     if len(rows) == 2:
         gains = [TableCell("gain")]
         for (_, metric), first, second in zip(columns, rows[0][1:], rows[1][1:], strict=True):
-            known = first.value is not None and second.value is not None
-            gains.append(metric_cell(metric, second.value - first.value if known else None, signed=True))
+            gain = None if first.value is None or second.value is None else second.value - first.value
+            gains.append(metric_cell(metric, gain, signed=True))
         rows.append(gains)
     return ResultTable("", [*heads(["model"]), *(metric_column(metric, p) for p, metric in columns)], [rows])
 

@@ -235,7 +235,7 @@ def _log_table(run: Any, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
     import wandb
 
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    table = wandb.Table(columns=columns, allow_mixed_types=True)
+    table = wandb.Table(columns=[*columns], allow_mixed_types=True)
     shown = 0
     for row in rows:
         values = [row.get(column) for column in columns]
