@@ -1,4 +1,4 @@
-"""Published figures beside measured ones; a difference only where both are of the same thing."""
+"""Published figures next to measured ones; a difference only where both are of the same thing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add_published(
     methods: Mapping[str, Method],
     notes: list[str],
 ) -> None:
-    """Put the figures of a benchmark beside its scores; beside a mean also the means of complete published rows.
+    """Give a benchmark its figures, and its scores those that are comparable; a mean also those of complete rows.
 
     Args:
         benchmark: gets `published`, its scores too.
@@ -73,9 +73,9 @@ def _obstacle(figure: Published, benchmark: Benchmark) -> str | None:
     """The first key of the degradation that makes a figure another measurement."""
     degradation = flat(benchmark.degradation)
     for key, value in figure.requires.items():
-        found = degradation.get(key)
-        if canonical({key: found}) != canonical({key: value}):
-            return f"measured with {key}={found}, published with {value}: no difference is given"
+        measured = degradation.get(key)
+        if canonical({key: measured}) != canonical({key: value}):
+            return f"measured with {key}={measured}, published with {value}: no difference is given"
     return None
 
 

@@ -161,13 +161,9 @@ def _distinguishing_cells(groups: Sequence[Group]) -> list[dict[str, Any]]:
     conditions = [flat({**measured_on(group.about), "cell": None}) for group in groups]
     cells = []
     for group, values in zip(groups, conditions, strict=True):
-        alternatives = [other for g, other in zip(groups, conditions, strict=True) if g.place == group.place]
-        differing = {
-            key: value
-            for key, value in values.items()
-            if len({canonical({key: other.get(key)}) for other in alternatives}) > 1
-        }
-        cells.append({**group.about.cell, **differing})
+        alike = [other for g, other in zip(groups, conditions, strict=True) if g.place == group.place]
+        differing = [key for key in values if len({canonical({key: other.get(key)}) for other in alike}) > 1]
+        cells.append({**group.about.cell, **{key: values[key] for key in differing}})
     return cells
 
 

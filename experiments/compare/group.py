@@ -104,7 +104,7 @@ def flat(node: Any, path: str = "") -> dict[str, Any]:
 
 
 def measured_on(record: EvaluationRecord) -> dict[str, Any]:
-    """What the values of a record depend on beside the network."""
+    """What the values of a record depend on, besides the network."""
     return {name: getattr(record, name) for name in _COMPARED}
 
 

@@ -47,16 +47,16 @@ def match(
     kept = [group for group in groups if len(networks) < 2 or _belongs(group, groups)]
     _everyone_shares(sources, groups, kept)
     known = {group.place for group in kept}
-    alone = {shown(g.about) for g in groups if g.place not in known and len(places[g.place]) == 1}
-    if alone:
-        notes.append(f"left out, measured for one run only: {_listed(sorted(alone))}")
+    single = {shown(g.about) for g in groups if g.place not in known and len(places[g.place]) == 1}
+    if single:
+        notes.append(f"left out, measured for one run only: {_listed(sorted(single))}")
     for group in kept:
         _same_images(group)
         _same_inputs(group)
     unseen = {source.run.name for source in sources for g in kept if source.where in {*g.networks} - {*g.baselines}}
     if unseen:
         runs = ", ".join(sorted(unseen))
-        notes.append(f"the inputs of {runs} could not be checked: there is no bicubic record beside theirs")
+        notes.append(f"the inputs of {runs} could not be checked: there is no bicubic record with theirs")
     return kept, notes
 
 

@@ -59,20 +59,20 @@ def read_run(folder: Path, where: str) -> ComparedRun:
         raise InputError(f"{where}: results.json holds no records: measure the run by task=evaluate run={where}")
     for record in records:
         _check(record, where)
-    own = next((record for record in records if not record.is_baseline), records[0])
+    network = next((record for record in records if not record.is_baseline), records[0])
     meta = read_mapping(folder / "meta.json")
     commit = str(meta.get("git_commit", ""))[:12]
     run = Run(
         name=folder.resolve().name,
         folder=folder,
-        seed=own.seed,
-        checkpoint=own.checkpoint,
-        checkpoint_sha256=own.checkpoint_sha256,
+        seed=network.seed,
+        checkpoint=network.checkpoint,
+        checkpoint_sha256=network.checkpoint_sha256,
         created=str(meta.get("created", "")),
         commit=commit + ("+" if commit and meta.get("git_dirty") else ""),
         curves=curves(folder / "metrics.csv"),
     )
-    return ComparedRun(run, records, where, _parameters(folder, own.model))
+    return ComparedRun(run, records, where, _parameters(folder, network.model))
 
 
 def _check(record: EvaluationRecord, where: str) -> None:
@@ -85,7 +85,7 @@ def _check(record: EvaluationRecord, where: str) -> None:
             if not isinstance(value, (int, float)) or math.isnan(value):
                 raise InputError(
                     f"{where}: {place}: {metric} of image {image} is {value}, expected a number: "
-                    "evaluate the run again, or leave it out if its training diverged"
+                    "evaluate the run again, or omit it if its training diverged"
                 )
 
 

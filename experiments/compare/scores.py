@@ -25,19 +25,17 @@ def scored(metric: str, images: Sequence[str], values: Values, reference: str) -
     """Means, ranks and gains of the methods on the same images under one metric."""
     means = {label: float(of.mean()) for label, (_, of) in values.items()}
     ranks = _ranks(metric, means)
-    found = {}
+    scores = {}
     for label, (runs, of) in values.items():
-        gain = None
-        if label != reference and reference in values:
-            gain = _difference(metric, label, values, reference)
-        found[label] = Score(
+        compared = label != reference and reference in values
+        scores[label] = Score(
             mean=means[label],
             images=dict(zip(images, map(float, of.mean(0)), strict=True)),
             seeds={run: float(row.mean()) for run, row in zip(runs, of, strict=True)},
             rank=ranks.get(label),
-            gain=gain,
+            gain=_difference(metric, label, values, reference) if compared else None,
         )
-    return found
+    return scores
 
 
 def _difference(metric: str, label: str, values: Values, other: str) -> Difference | None:
@@ -46,8 +44,8 @@ def _difference(metric: str, label: str, values: Values, other: str) -> Differen
     first, second = values[label][1], values[other][1]
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         return None
-    found = differ((label, first), (other, second), sign)
-    return replace(found, better=found.better if round(found.mean, digits) else None)
+    difference = differ((label, first), (other, second), sign)
+    return difference if round(difference.mean, digits) else replace(difference, better=None)
 
 
 def _ranks(metric: str, means: Mapping[str, float]) -> dict[str, Literal["best", "second"]]:
@@ -63,13 +61,13 @@ def _ranks(metric: str, means: Mapping[str, float]) -> dict[str, Literal["best",
 
 def best_against_second(values: AllValues, scores: Mapping[str, Mapping[str, Score]]) -> dict[str, Difference]:
     """For each metric the best measured method against the next."""
-    found = {}
+    best = {}
     for metric, of in scores.items():
         sign = METRICS[metric][2]
         order = sorted(of, key=lambda label: -sign * of[label].mean)
         if len(order) > 1 and (difference := _difference(metric, order[0], values[metric], order[1])):
-            found[metric] = difference
-    return found
+            best[metric] = difference
+    return best
 
 
 def averaged_key(benchmarks: Sequence[Benchmark]) -> str | None:

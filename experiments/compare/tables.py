@@ -32,10 +32,8 @@ from experiments.results.tables import plain, short_keys
 LEGEND = (
     TableCell("best", mark="best", suffix=" and "),
     TableCell("second best", mark="second", suffix=" among the measured methods; "),
-    TableCell(
-        "published", mark="published", suffix=" figures are those of the sources, ≈ uncertain ones; in brackets: "
-    ),
-    TableCell("measured minus published."),
+    TableCell("published", mark="published", suffix=" figures are those of the sources, ≈ uncertain ones; "),
+    TableCell("in brackets: measured minus published."),
 )
 
 
@@ -118,9 +116,9 @@ def _grids(methods: Sequence[Method], table: Table) -> Iterator[ResultTable]:
             row_groups = []
             for other, row in grid.items():
                 left = words(*(plain(value) for value in next(iter(row.values())).cell_without(over).values()))
-                columns = [(found, metric) for found in (*(row.get(key) for key in across), averages.get(other))]
-                measured, published = _rows(methods, columns)
-                row_groups.append([[*left, *cells] for cells in (*measured, *published)])
+                cells = [*(row.get(key) for key in across), averages.get(other)]
+                measured, published = _rows(methods, [(cell, metric) for cell in cells])
+                row_groups.append([[*left, *entries] for entries in (*measured, *published)])
             caption = f"{table.title}: {dataset}, {metric_title(metric)}; columns: {over.removeprefix('degradation.')}"
             notes = [partial] if fewest < len(across) else []
             values = [

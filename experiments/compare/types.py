@@ -1,4 +1,4 @@
-"""What `task=compare` found, as plain records: the tables, the page and the W&B view are made from these alone.
+"""The result of `task=compare` as plain records: the tables, the page and the W&B view are made from these only.
 
 A `Comparison` holds methods (rows) and tables; a table is one suite under one protocol and holds benchmarks (columns).
 `read_runs` reads what `build` makes these records of, `bootstrap` the intervals; `tables` and `writers` print them.
@@ -6,11 +6,11 @@ A `Comparison` holds methods (rows) and tables; a table is one suite under one p
 
 from __future__ import annotations
 
-import json
-import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import TypeAdapter
 
 from experiments.results.published import Published
 
@@ -97,7 +97,7 @@ class Benchmark:
     scores: dict[str, dict[str, Score]]  # metric -> label of a method that was measured here
     timings: dict[str, Timing]  # by label
     best: dict[str, Difference]  # metric -> best against second best measured method
-    published: list[Published]  # all figures that belong here, of methods that were measured and others
+    published: list[Published]  # all figures of this data, of methods that were measured and others
     folder: str  # of the pictures, below `images/` of a run folder
 
     over: str = ""  # of a mean over benchmarks that all methods have: the key of the grid that varies,
@@ -137,7 +137,7 @@ class Table:
 
 @dataclass
 class Comparison:
-    """Everything that `task=compare` found."""
+    """The result of `task=compare`."""
 
     name: str
     methods: list[Method]  # in the order in which the runs were given, the baseline first
@@ -157,14 +157,4 @@ class Comparison:
 
 def to_json(comparison: Comparison) -> str:
     """Everything as JSON; infinite values become null, folders plain strings."""
-    return json.dumps(_plain(asdict(comparison)), indent=1, allow_nan=False) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(child) for key, child in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(child) for child in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
+    return TypeAdapter(Comparison).dump_json(comparison, indent=1).decode() + "\n"

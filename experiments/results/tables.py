@@ -120,19 +120,14 @@ def cell_line(records: Sequence[EvaluationRecord], seconds: float) -> str:
 
 def row_names(measured: Sequence[EvaluationRecord]) -> Callable[[EvaluationRecord], str]:
     """How to call the model of a record so that no two of these are called the same: by its run where it has to be."""
-    runs: dict[str, set[Any]] = {}
-    for r in measured:
-        if r.checkpoint is not None:
-            runs.setdefault(r.model, set()).add((r.run, r.checkpoint))
+    weights = {(r.model, r.run, r.checkpoint) for r in measured if r.checkpoint is not None}
 
     def name(record: EvaluationRecord) -> str:
-        several = runs.get(record.model, set())
-        found = record.model
-        if record.checkpoint is not None and len(several) > 1:
-            found = str(record.run)
-            if sum(run == record.run for run, _ in several) > 1:
-                found += f" {record.checkpoint}"
-        return found + (" (x8)" if record.self_ensemble else "")
+        runs = [run for model, run, _ in weights if model == record.model]
+        label = record.model
+        if record.checkpoint is not None and len(runs) > 1:
+            label = str(record.run) if runs.count(record.run) == 1 else f"{record.run} {record.checkpoint}"
+        return label + (" (x8)" if record.self_ensemble else "")
 
     return name
 

@@ -1,4 +1,4 @@
-"""What of a task goes to Weights & Biases, beside the curves: names and tags, the final test, a comparison.
+"""What of a task goes to Weights & Biases, besides the curves: names and tags, the final test, a comparison.
 
 A training makes a run of job type `train`. An evaluation and a comparison make one of their own, of job type `evaluate`
 or `compare`, where `logger=wandb` is on the command line. Every result is on this disk before it is logged.
@@ -34,7 +34,7 @@ _UNTAGGED = ("experiment", "model", "data", "data.root", "seed")  # overrides th
 
 
 def training_loggers(cfg: DictConfig, run_dir: Path, meta: Mapping[str, Any], module: RestorationModule) -> list[Any]:
-    """The loggers beside the CSV, none or W&B, with the names that make seeds and ablations one view.
+    """The loggers besides the CSV, none or W&B, with the names that make seeds and ablations one view.
 
     Args:
         meta: of the run folder; its `wandb_id` continues a known W&B run.
@@ -118,7 +118,7 @@ def image_rows(records: Sequence[EvaluationRecord], run_dir: Path) -> list[dict[
     """The images of one data set: picture, scores by protocol, gain over bicubic.
 
     Args:
-        records: of one data set. Bicubic has no rows of its own beside a network.
+        records: of one data set. Bicubic has no rows where there is a network.
         run_dir: the run folder. A picture is the path of its sheet, or of the bare result, or None.
     """
     models, cells = _models(records), _cells(records)
