@@ -15,9 +15,8 @@ from experiments.compare.add_published import add_published
 from experiments.compare.bootstrap import FEW_IMAGES, FEW_SEEDS
 from experiments.compare.group import BICUBIC, Group, Setting, flat, measured_on, shown
 from experiments.compare.match import match
-from experiments.compare.read_runs import ComparedRun
 from experiments.compare.scores import AllValues, averages, best_against_second, scored
-from experiments.compare.types import Benchmark, Comparison, Method, Table, Timing
+from experiments.compare.types import Benchmark, Comparison, Method, Run, Table, Timing
 from experiments.results.published import published
 from experiments.results.records import BASELINE, EvaluationRecord, canonical
 from experiments.results.table import count
@@ -25,7 +24,7 @@ from experiments.results.tables import cell_folder
 
 
 def compare(
-    sources: Sequence[ComparedRun],
+    sources: Sequence[Run],
     name: str,
     *,
     suites: Sequence[str] = (),
@@ -68,7 +67,7 @@ def compare(
 
 def _methods(groups: Sequence[Group]) -> dict[Setting, Method]:
     """Methods in the order in which their runs were given, bicubic first; each with a label of its own."""
-    runs: dict[Setting, dict[str, ComparedRun]] = {}
+    runs: dict[Setting, dict[str, Run]] = {}
     for group in groups:
         for setting, records in group.records.items():
             runs.setdefault(setting, {}).update({source.where: source for source, _ in records})
@@ -78,7 +77,7 @@ def _methods(groups: Sequence[Group]) -> dict[Setting, Method]:
             label=labels[setting],
             model=setting.model,
             setting=setting.name,
-            runs=tuple(source.run for source in runs[setting].values()),
+            runs=tuple(runs[setting].values()),
             self_ensemble=setting.self_ensemble,
             parameters=0 if setting == BICUBIC else next(iter(runs[setting].values())).parameters,
             baseline=setting == BICUBIC,
@@ -188,7 +187,7 @@ def _values(group: Group, methods: Mapping[Setting, Method]) -> AllValues:
                 )
         for metric in seeds[0][1].metrics if seeds else ():
             values.setdefault(metric, {})[method.label] = (
-                [source.run.name for source, _ in seeds],
+                [source.name for source, _ in seeds],
                 np.array([[record.images[image][metric] for image in images] for _, record in seeds], float),
             )
     return values

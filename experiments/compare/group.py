@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from datamodules.errors import InputError
-from experiments.compare.read_runs import ComparedRun
+from experiments.compare.types import Run
 from experiments.results.records import BASELINE, EvaluationRecord, canonical
 
 # What has to be equal for two records to be of one benchmark; the first three and the protocol's name say its place.
 _COMPARED = ("suite", "dataset", "cell", "protocol", "split", "suite_seed", "scale", "degradation")
-Measured = tuple[ComparedRun, EvaluationRecord]
+Measured = tuple[Run, EvaluationRecord]
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,12 @@ def group_records(records: Iterable[Measured]) -> list[Group]:
     return list(groups.values())
 
 
-def _setting(source: ComparedRun, record: EvaluationRecord) -> Setting:
+def _setting(source: Run, record: EvaluationRecord) -> Setting:
     if record.is_baseline:
         return BICUBIC
     several = len({r.checkpoint for r in source.records if r.model == record.model}) > 1
     checkpoint = str(record.checkpoint) if several else ""
-    return Setting(setting_name(source.run.name), record.model, checkpoint, record.self_ensemble)
+    return Setting(setting_name(source.name), record.model, checkpoint, record.self_ensemble)
 
 
 def setting_name(run: str) -> str:

@@ -13,16 +13,14 @@ from typing import Any
 
 from datamodules.errors import InputError
 from experiments.compare.group import BICUBIC, Group, Measured, flat, group_records, measured_on, shown
-from experiments.compare.read_runs import ComparedRun
+from experiments.compare.types import Run
 from experiments.results.records import EvaluationRecord, canonical
 
 WITNESS_DB = 0.01  # bicubic results of the same input differ by less, whatever the machine
 MOST_SHOWN = 6  # places that a message lists
 
 
-def match(
-    sources: Sequence[ComparedRun], chosen: Mapping[str, Sequence[str]], mixed: bool
-) -> tuple[list[Group], list[str]]:
+def match(sources: Sequence[Run], chosen: Mapping[str, Sequence[str]], mixed: bool) -> tuple[list[Group], list[str]]:
     """The benchmarks on which the runs can be compared, in the order of the records, and notes about the others.
 
     Args:
@@ -53,14 +51,14 @@ def match(
     for group in kept:
         _same_images(group)
         _same_inputs(group)
-    unseen = {source.run.name for source in sources for g in kept if source.where in {*g.networks} - {*g.baselines}}
+    unseen = {source.name for source in sources for g in kept if source.where in {*g.networks} - {*g.baselines}}
     if unseen:
         runs = ", ".join(sorted(unseen))
         notes.append(f"the inputs of {runs} could not be checked: there is no bicubic record with theirs")
     return kept, notes
 
 
-def _chosen(sources: Sequence[ComparedRun], chosen: Mapping[str, Sequence[str]]) -> list[Measured]:
+def _chosen(sources: Sequence[Run], chosen: Mapping[str, Sequence[str]]) -> list[Measured]:
     records = [(source, record) for source in sources for record in source.records]
     for key, value in (
         ("suites", lambda record: record.suite or "none"),
@@ -128,7 +126,7 @@ def _belongs(group: Group, groups: Sequence[Group]) -> bool:
     return bool(shared) and not any(other.place == group.place for other in shared)
 
 
-def _everyone_shares(sources: Sequence[ComparedRun], groups: Sequence[Group], kept: Sequence[Group]) -> None:
+def _everyone_shares(sources: Sequence[Run], groups: Sequence[Group], kept: Sequence[Group]) -> None:
     """No run drops out of a comparison unseen: that of a network is compared, that of bicubic only is of the same."""
     networks = {run for group in groups for run in group.networks}
     for source in sources:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from datamodules.errors import InputError
@@ -14,36 +13,26 @@ from experiments.results.records import EvaluationRecord, read_curves, read_mapp
 MOST_POINTS = 1000  # of a curve: more cannot be seen
 
 
-@dataclass(frozen=True)
-class ComparedRun:
-    """A run with its records; `where` names it in messages."""
-
-    run: Run
-    records: list[EvaluationRecord]
-    where: str
-    parameters: int | None = None
-
-
-def read_runs(folders: Sequence[Path]) -> list[ComparedRun]:
+def read_runs(folders: Sequence[Path]) -> list[Run]:
     """Read every run folder.
 
     Raises:
         InputError: a folder is missing, was never evaluated, holds results of an older format or values that are no
             numbers, or two runs have one name.
     """
-    sources: dict[str, ComparedRun] = {}
+    sources: dict[str, Run] = {}
     for folder in folders:
         source = read_run(folder, str(folder))
-        first = sources.setdefault(source.run.name, source)
+        first = sources.setdefault(source.name, source)
         if first is not source:
             raise InputError(
-                f"{source.where}: a second run named {source.run.name}, beside {first.where}: give each run once, and "
+                f"{source.where}: a second run named {source.name}, beside {first.where}: give each run once, and "
                 "rename one of the folders if they are different"
             )
     return list(sources.values())
 
 
-def read_run(folder: Path, where: str) -> ComparedRun:
+def read_run(folder: Path, where: str) -> Run:
     """One run folder, which messages call `where`.
 
     Raises:
@@ -62,7 +51,7 @@ def read_run(folder: Path, where: str) -> ComparedRun:
     network = next((record for record in records if not record.is_baseline), records[0])
     meta = read_mapping(folder / "meta.json")
     commit = str(meta.get("git_commit", ""))[:12]
-    run = Run(
+    return Run(
         name=folder.resolve().name,
         folder=folder,
         seed=network.seed,
@@ -71,8 +60,10 @@ def read_run(folder: Path, where: str) -> ComparedRun:
         created=str(meta.get("created", "")),
         commit=commit + ("+" if commit and meta.get("git_dirty") else ""),
         curves=curves(folder / "metrics.csv"),
+        where=where,
+        parameters=_parameters(folder, network.model),
+        records=records,
     )
-    return ComparedRun(run, records, where, _parameters(folder, network.model))
 
 
 def _check(record: EvaluationRecord, where: str) -> None:

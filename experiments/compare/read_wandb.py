@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.errors import InputError
-from experiments.compare.read_runs import ComparedRun, read_run
+from experiments.compare.read_runs import read_run
+from experiments.compare.types import Run
 from lightning_modules.loggers.wandb import api_or_refuse
 
 
-def read_wandb(project: str, names: Sequence[str]) -> list[ComparedRun]:
+def read_wandb(project: str, names: Sequence[str]) -> list[Run]:
     """The runs of a project that logged results: records, configuration and curves, but no pictures.
 
     A run that logged several times (its training, then evaluations) counts once, with what it logged last.
@@ -29,16 +30,15 @@ def read_wandb(project: str, names: Sequence[str]) -> list[ComparedRun]:
     if not re.fullmatch(r"[^/\s]+/[^/\s]+", project):
         raise InputError(f"wandb={project}: expected ENTITY/PROJECT, as in the address of the project's page")
     api = api_or_refuse("task=compare wandb=")
-    newest: dict[str, tuple[str, ComparedRun]] = {}
+    newest: dict[str, tuple[str, Run]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for number, artifact in enumerate(_results(api, project)):
             folder = Path(scratch) / str(number)
             artifact.download(root=str(folder))
             source = read_run(folder, f"{project}, artifact {artifact.name}")
             name = str(source.records[0].run or artifact.name)
-            run = replace(source.run, name=name, folder=None)
             if name not in newest or str(artifact.created_at) >= newest[name][0]:
-                newest[name] = (str(artifact.created_at), replace(source, run=run))
+                newest[name] = (str(artifact.created_at), replace(source, name=name, folder=None))
     if not newest:
         raise InputError(f"wandb={project}: no run there has logged results: train with logger=wandb, or give runs=")
     absent = [name for name in names if name not in newest]

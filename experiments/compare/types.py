@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from experiments.results.published import Published
+from experiments.results.records import EvaluationRecord
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class Run:
     created: str = ""  # ISO date
     commit: str = ""  # of the code; ends in "+" where the working tree had changes
     curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # of metrics.csv: (step, value), in order
+    where: str = ""  # as messages name it
+    parameters: int | None = None  # of the network, where it is known
+    records: list[EvaluationRecord] = field(default_factory=list)
 
 
 @dataclass
@@ -156,5 +160,6 @@ class Comparison:
 
 
 def to_json(comparison: Comparison) -> str:
-    """Everything as JSON; infinite values become null, folders plain strings."""
-    return TypeAdapter(Comparison).dump_json(comparison, indent=1).decode() + "\n"
+    """Everything but the records as JSON; infinite values become null, folders plain strings."""
+    left_out = {"methods": {"__all__": {"runs": {"__all__": {"where", "parameters", "records"}}}}}
+    return TypeAdapter(Comparison).dump_json(comparison, indent=1, exclude=left_out).decode() + "\n"
