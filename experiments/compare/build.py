@@ -15,7 +15,7 @@ from experiments.compare.add_published import add_published
 from experiments.compare.bootstrap import FEW_IMAGES, FEW_SEEDS
 from experiments.compare.group import BICUBIC, Group, Setting, flat, measured_on, shown
 from experiments.compare.match import match
-from experiments.compare.scores import AllValues, averages, best_against_second, scored
+from experiments.compare.scores import Values, averages, scored
 from experiments.compare.types import Benchmark, Comparison, Method, Run, Table, Timing
 from experiments.results.published import published
 from experiments.results.records import BASELINE, EvaluationRecord, canonical
@@ -166,14 +166,14 @@ def _distinguishing_cells(groups: Sequence[Group]) -> list[dict[str, Any]]:
     return cells
 
 
-def _values(group: Group, methods: Mapping[Setting, Method]) -> AllValues:
+def _values(group: Group, methods: Mapping[Setting, Method]) -> dict[str, Values]:
     """The values of every image, of the methods in their order.
 
     Raises:
         InputError: the seeds of a method were not measured by the same metrics.
     """
     images = list(group.about.images)
-    values: AllValues = {}
+    values: dict[str, Values] = {}
     for setting, method in methods.items():
         seeds = group.records.get(setting, [])
         if setting == BICUBIC:
@@ -194,10 +194,10 @@ def _values(group: Group, methods: Mapping[Setting, Method]) -> AllValues:
 
 
 def _benchmark(
-    group: Group, cell: dict[str, Any], values: AllValues, methods: Mapping[Setting, Method], reference: str
+    group: Group, cell: dict[str, Any], values: dict[str, Values], methods: Mapping[Setting, Method], reference: str
 ) -> Benchmark:
     about = group.about
-    scores = {metric: scored(metric, list(about.images), of, reference) for metric, of in values.items()}
+    scores, best = scored(values, list(about.images), reference)
     timings = {method.label: _timing([r for _, r in group.records.get(s, [])]) for s, method in methods.items()}
     return Benchmark(
         dataset=about.dataset,
@@ -209,7 +209,7 @@ def _benchmark(
         images=tuple(about.images),
         scores=scores,
         timings={label: timing for label, timing in timings.items() if timing},
-        best=best_against_second(values, scores),
+        best=best,
         published=[],
         folder=f"{about.dataset}/{cell_folder(about.cell)}".rstrip("/"),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from datamodules.errors import InputError
@@ -37,7 +38,7 @@ class Group:
     about: EvaluationRecord  # the first one: all agree in what they were measured on
     records: dict[Setting, list[Measured]] = field(default_factory=dict)  # a record a seed; of bicubic one a run
 
-    @property
+    @cached_property
     def place(self) -> str:
         """Suite, data set, cell and protocol by name."""
         return canonical([self.about.suite, self.about.dataset, self.about.cell, self.about.protocol_name])

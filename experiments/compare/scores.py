@@ -14,28 +14,35 @@ from experiments.compare.bootstrap import differ
 from experiments.compare.types import Benchmark, Difference, Score
 from experiments.results.records import METRICS, canonical
 
-# Metric -> label -> names of the runs (one a seed), and [seeds, images].
-Values = Mapping[str, tuple[list[str], NDArray[np.float64]]]
-AllValues = dict[str, dict[str, tuple[list[str], NDArray[np.float64]]]]
+# Label -> names of the runs (one a seed), and [seeds, images].
+Values = dict[str, tuple[list[str], NDArray[np.float64]]]
 # Axes of a grid that are never averaged over: results of different scales and noise levels are different results.
 _NEVER_AVERAGED = ("scale", "noise")
 
 
-def scored(metric: str, images: Sequence[str], values: Values, reference: str) -> dict[str, Score]:
-    """Means, ranks and gains of the methods on the same images under one metric."""
-    means = {label: float(of.mean()) for label, (_, of) in values.items()}
-    ranks = _ranks(metric, means)
-    scores = {}
-    for label, (runs, of) in values.items():
-        compared = label != reference and reference in values
-        scores[label] = Score(
-            mean=means[label],
-            images=dict(zip(images, map(float, of.mean(0)), strict=True)),
-            seeds={run: float(row.mean()) for run, row in zip(runs, of, strict=True)},
-            rank=ranks.get(label),
-            gain=_difference(metric, label, values, reference) if compared else None,
-        )
-    return scores
+def scored(
+    values: Mapping[str, Values], images: Sequence[str], reference: str
+) -> tuple[dict[str, dict[str, Score]], dict[str, Difference]]:
+    """By metric the scores of the methods on the same images, and the best method against the next."""
+    scores: dict[str, dict[str, Score]] = {}
+    best = {}
+    for metric, of in values.items():
+        means = {label: float(seeds.mean()) for label, (_, seeds) in of.items()}
+        ranks = _ranks(metric, means)
+        scores[metric] = {
+            label: Score(
+                mean=means[label],
+                images=dict(zip(images, map(float, seeds.mean(0)), strict=True)),
+                seeds={run: float(row.mean()) for run, row in zip(runs, seeds, strict=True)},
+                rank=ranks.get(label),
+                gain=_difference(metric, label, of, reference) if label != reference and reference in of else None,
+            )
+            for label, (runs, seeds) in of.items()
+        }
+        order = sorted(means, key=lambda label: -METRICS[metric][2] * means[label])
+        if len(order) > 1 and (difference := _difference(metric, order[0], of, order[1])):
+            best[metric] = difference
+    return scores, best
 
 
 def _difference(metric: str, label: str, values: Values, other: str) -> Difference | None:
@@ -59,36 +66,17 @@ def _ranks(metric: str, means: Mapping[str, float]) -> dict[str, Literal["best",
     return {label: names[value] for label, value in printed.items() if value in names}
 
 
-def best_against_second(values: AllValues, scores: Mapping[str, Mapping[str, Score]]) -> dict[str, Difference]:
-    """For each metric the best measured method against the next."""
-    best = {}
-    for metric, of in scores.items():
-        sign = METRICS[metric][2]
-        order = sorted(of, key=lambda label: -sign * of[label].mean)
-        if len(order) > 1 and (difference := _difference(metric, order[0], values[metric], order[1])):
-            best[metric] = difference
-    return best
-
-
-def averaged_key(benchmarks: Sequence[Benchmark]) -> str | None:
-    """The key of the grid over which a mean makes sense: the one with most values, neither scale nor noise."""
-    counts = {}
-    for key in dict.fromkeys(key for benchmark in benchmarks for key in benchmark.cell):
-        if key.rsplit(".", 1)[-1] not in _NEVER_AVERAGED:
-            counts[key] = len({canonical(benchmark.cell.get(key)) for benchmark in benchmarks})
-    best = max(counts, key=lambda key: counts[key], default=None)
-    return best if best and counts[best] > 1 else None
-
-
-def averages(benchmarks: Sequence[Benchmark], values: Sequence[AllValues], reference: str) -> Iterator[Benchmark]:
+def averages(
+    benchmarks: Sequence[Benchmark], values: Sequence[dict[str, Values]], reference: str
+) -> Iterator[Benchmark]:
     """Means over one key of the grid, for each data set and each row of the other keys.
 
     Cells that lack a method which another cell of the row has are left out for all methods.
     """
-    over = averaged_key(benchmarks)
+    over = _averaged_key(benchmarks)
     if over is None:
         return
-    rows: dict[str, list[tuple[Benchmark, AllValues]]] = {}
+    rows: dict[str, list[tuple[Benchmark, dict[str, Values]]]] = {}
     for benchmark, of in zip(benchmarks, values, strict=True):
         rows.setdefault(canonical([benchmark.dataset, benchmark.cell_without(over)]), []).append((benchmark, of))
     for row in rows.values():
@@ -97,23 +85,33 @@ def averages(benchmarks: Sequence[Benchmark], values: Sequence[AllValues], refer
         chosen = [of for benchmark, of in row if _labels(benchmark) == everyone]
         if len(chosen) < 2 or any(benchmark.images != first.images for benchmark, _ in row):
             continue
-        means: AllValues = {}
+        means: dict[str, Values] = {}
         for metric in chosen[0]:
             for label, (runs, _) in chosen[0][metric].items():
                 parts = [of[metric][label] for of in chosen if label in of.get(metric, {})]
                 if len(parts) == len(chosen) and all(part[0] == runs for part in parts):
                     means.setdefault(metric, {})[label] = (runs, np.mean([part[1] for part in parts], axis=0))
-        scores = {metric: scored(metric, first.images, of, reference) for metric, of in means.items()}
+        scores, best = scored(means, first.images, reference)
         yield replace(
             first,
             cell=first.cell_without(over),
             scores=scores,
             timings={},
-            best=best_against_second(means, scores),
+            best=best,
             published=[],
             over=over,
             count=len(chosen),
         )
+
+
+def _averaged_key(benchmarks: Sequence[Benchmark]) -> str | None:
+    """The key of the grid over which a mean makes sense: the one with most values, neither scale nor noise."""
+    counts = {}
+    for key in dict.fromkeys(key for benchmark in benchmarks for key in benchmark.cell):
+        if key.rsplit(".", 1)[-1] not in _NEVER_AVERAGED:
+            counts[key] = len({canonical(benchmark.cell.get(key)) for benchmark in benchmarks})
+    best = max(counts, key=lambda key: counts[key], default=None)
+    return best if best and counts[best] > 1 else None
 
 
 def _labels(benchmark: Benchmark) -> set[str]:

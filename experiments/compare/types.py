@@ -134,10 +134,6 @@ class Table:
         """`usrnet_table1, rgb_shave_s2`."""
         return f"{self.suite or 'no suite'}, {self.protocol['name']}"
 
-    def has(self, label: str) -> bool:
-        """Whether a method was measured anywhere in this table."""
-        return any(label in scores for benchmark in self.benchmarks for scores in benchmark.scores.values())
-
 
 @dataclass
 class Comparison:
@@ -156,7 +152,8 @@ class Comparison:
 
     def methods_of(self, table: Table) -> list[Method]:
         """The methods that were measured anywhere in a table."""
-        return [method for method in self.methods if table.has(method.label)]
+        measured = {label for b in table.benchmarks for scores in b.scores.values() for label in scores}
+        return [method for method in self.methods if method.label in measured]
 
 
 def to_json(comparison: Comparison) -> str:
