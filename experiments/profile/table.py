@@ -1,9 +1,9 @@
 """How task=profile prints and stores its rows."""
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-from experiments.results.table import ResultTable, TableColumn, count, heads, words
 
 NOTE = (
     "MACs: multiplications of convolutions and matrix products; FFTs and elementwise operations are not counted.\n"
@@ -18,7 +18,7 @@ def heading(about: Mapping[str, Any]) -> str:
     precision = {"32-true": "float32", "bf16-mixed": "bfloat16 autocast"}[about["precision"]]
     notes = [
         about["device"],
-        count(about["threads"], "CPU thread"),
+        f"{about['threads']} CPU thread{'s' * (about['threads'] != 1)}",
         precision + (", convolutions in TF32" if about["tf32_convolutions"] and precision == "float32" else ""),
         *(["channels last"] if about["channels_last"] else []),
         *(["compiled"] if about["compile"] else []),
@@ -29,11 +29,11 @@ def heading(about: Mapping[str, Any]) -> str:
     return ", ".join(notes)
 
 
-def table(rows: Sequence[Row]) -> ResultTable:
-    """A row a model; the reasons of what could not be measured stand below."""
-    titles = ["parameters", "input", "output", "MACs", "forward ms", "memory"]
+def table(rows: Sequence[Row]) -> str:
+    """The rows as text; the reasons of what could not be measured below."""
+    titles = ["model", "parameters", "input", "output", "MACs", "forward ms", "memory"]
     cells = [
-        words(
+        [
             row["model"],
             f"{row['parameters'] / 1e6:.3f} M",
             f"{row['input_height']}x{row['input_width']}",
@@ -41,7 +41,7 @@ def table(rows: Sequence[Row]) -> ResultTable:
             shown_count(row["macs"]),
             _time(row, "forward"),
             _memory(row, "forward"),
-        )
+        ]
         for row in rows
     ]
     if any(row["train_patch"] for row in rows):
@@ -49,14 +49,20 @@ def table(rows: Sequence[Row]) -> ResultTable:
         for row, line in zip(rows, cells, strict=True):
             stage = f" {row['train_stage']}" if row["train_stage"] else ""
             size = f"{row['train_batch']} x {row['train_patch']}x{row['train_patch']}{stage}"
-            line += words(size if row["train_patch"] else "", _time(row, "train"), _memory(row, "train"))
+            line += [size if row["train_patch"] else "", _time(row, "train"), _memory(row, "train")]
+    widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
+    lines = [
+        "  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]).rstrip()
+        for first, *others in [titles, *cells]
+    ]
+    lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
     reasons = [
         f"{row['model']}, {'training step' if phase == 'train' else 'forward pass'}: {row[f'{phase}_error']}"
         for row in rows
         for phase in ("forward", "train")
         if row[f"{phase}_error"]
     ]
-    return ResultTable("", [*heads(["model"]), *map(TableColumn, titles)], [cells], reasons)
+    return "\n".join([*lines, *([""] if reasons else []), *reasons])
 
 
 def shown_count(macs: int | None) -> str:
@@ -80,3 +86,12 @@ def _time(row: Row, phase: str) -> str:
 def _memory(row: Row, phase: str) -> str:
     memory = row[f"{phase}_memory"]
     return "" if memory is None else f"{memory / 2**20:.0f} MiB"
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """Times in seconds, memory in bytes, sizes in pixels; empty where nothing was measured."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

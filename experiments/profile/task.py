@@ -25,9 +25,8 @@ from datamodules.errors import ConfigError, InputError
 from experiments.config.compose import compose, overridden_keys
 from experiments.config.errors import did_you_mean, listing
 from experiments.config.signatures import check_targets, group_files
-from experiments.profile.table import NOTE, heading, table
+from experiments.profile.table import NOTE, as_csv, heading, table
 from experiments.profile.worker import Phase, Spec
-from experiments.results.writers import csv_text, text
 from experiments.runtime.run_folder import describe, run_name, write_text
 from experiments.runtime.speed import settle
 from networks.base import RestorationNetwork
@@ -91,9 +90,9 @@ def run(cfg: DictConfig) -> None:
     for found in subjects:
         rows.append(row(found, measure(found)))
         # After every row: what is measured is kept if a later one is interrupted.
-        write_text(path, csv_text(rows))
+        write_text(path, as_csv(rows))
         write_text(path.with_suffix(".json"), json.dumps({"about": about, "rows": rows}, indent=2) + "\n")
-    print(f"\n{heading(about)}\n{text(table(rows))}\n\n{NOTE}\n\nprofile: {path}", flush=True)
+    print(f"\n{heading(about)}\n{table(rows)}\n\n{NOTE}\n\nprofile: {path}", flush=True)
     if all(one["forward_error"] for one in rows):
         raise InputError(f"no model could be measured; {rows[0]['model']}: {rows[0]['forward_error']}")
 
