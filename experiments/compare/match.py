@@ -17,7 +17,7 @@ from experiments.compare.types import Run
 from experiments.results.records import EvaluationRecord, canonical
 
 WITNESS_DB = 0.01  # bicubic results of the same input differ by less, whatever the machine
-MOST_SHOWN = 6  # places that a message lists
+MOST_SHOWN = 6  # places that a note lists
 
 
 def match(sources: Sequence[Run], chosen: Mapping[str, Sequence[str]], mixed: bool) -> tuple[list[Group], list[str]]:
@@ -45,9 +45,10 @@ def match(sources: Sequence[Run], chosen: Mapping[str, Sequence[str]], mixed: bo
     kept = [group for group in groups if len(networks) < 2 or _belongs(group, groups)]
     _everyone_shares(sources, groups, kept)
     known = {group.place for group in kept}
-    single = {shown(g.about) for g in groups if g.place not in known and len(places[g.place]) == 1}
+    single = sorted({shown(g.about) for g in groups if g.place not in known and len(places[g.place]) == 1})
     if single:
-        notes.append(f"left out, measured for one run only: {_listed(sorted(single))}")
+        more = [f"and {len(single) - MOST_SHOWN} more"] if len(single) > MOST_SHOWN else []
+        notes.append(f"left out, measured for one run only: {'; '.join([*single[:MOST_SHOWN], *more])}")
     for group in kept:
         _same_images(group)
         _same_inputs(group)
@@ -142,11 +143,6 @@ def _alike(a: EvaluationRecord, b: EvaluationRecord) -> int:
     """In how many things two records were measured alike."""
     one, two = measured_on(a), measured_on(b)
     return sum(canonical({key: one[key]}) == canonical({key: two[key]}) for key in one)
-
-
-def _listed(items: Sequence[str]) -> str:
-    more = len(items) - MOST_SHOWN
-    return "; ".join(items[:MOST_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _same_images(group: Group) -> None:

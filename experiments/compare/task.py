@@ -74,10 +74,8 @@ def write(comparison: Comparison, folder: Path, shown: int = 8) -> None:
         raise InputError(f"{folder}: a run of this name exists: give the comparison another name with name=...")
     from experiments.compare.page import write_page
 
-    write_text(folder / "comparison.md", markdown(comparison))
-    write_text(folder / "comparison.tex", latex(comparison))
-    write_text(folder / "comparison.csv", csv_text(comparison))
-    write_text(folder / "comparison.json", to_json(comparison))
+    for kind, content in (("md", markdown), ("tex", latex), ("csv", csv_text), ("json", to_json)):
+        write_text(folder / f"comparison.{kind}", content(comparison))
     write_page(comparison, folder / "index.html", shown)
 
 
