@@ -49,7 +49,7 @@ def read_wandb(project: str, names: Sequence[str]) -> list[Run]:
 
 
 def _results(api: Any, project: str) -> list[Any]:
-    """All artifacts with results, the oldest first. The client has exceptions of many kinds, with texts of many lines."""
+    """All artifacts with results, oldest first; the client has exceptions of many kinds, with texts of many lines."""
     try:
         logged = [artifact for run in api.runs(project) for artifact in run.logged_artifacts()]
         return sorted((a for a in logged if a.type == "results"), key=lambda artifact: str(artifact.created_at))

@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from experiments.results.records import BASELINE, METRICS, EvaluationRecord
+from experiments.results.records import BASELINE, METRICS, EvaluationRecord, canonical
 from experiments.results.tables import cell_folder, short_keys
 from experiments.runtime.run_folder import named_overrides
 from lightning_modules.loggers.wandb import agent_trial, finish, keep_best, rank_zero, where_line
@@ -122,19 +122,19 @@ def image_rows(records: Sequence[EvaluationRecord], run_dir: Path) -> list[dict[
         run_dir: the run folder. A picture is the path of its sheet, or of the bare result, or None.
     """
     models, cells = _models(records), _cells(records)
-    bicubic = {_place(record): record.images for record in records if record.model == BASELINE}
-    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    bicubic = {record.key: record.images for record in records if record.is_baseline}
+    rows: dict[str, dict[str, Any]] = {}
     for record in records:
         if record.model not in models:
             continue
         cell = {name: record.cell.get(key) for key, name in cells.items()}
+        baseline = {} if record.is_baseline else bicubic.get(record.of_bicubic().key, {})
         for image, values in record.images.items():
             about = {"model": record.model, **cell, "image": image, "picture": _picture(run_dir, record, image)}
-            row = rows.setdefault((record.model, *cell.values(), image), about)
+            row = rows.setdefault(canonical([record.model, cell, image]), about)
             row |= {f"{metric} {record.protocol_name}": values[metric] for metric in METRICS if metric in values}
-            baseline = bicubic.get(_place(record), {}).get(image)
-            if baseline and record.model != BASELINE:
-                row[f"gain {record.protocol_name}"] = values["psnr"] - baseline["psnr"]
+            if image in baseline:
+                row[f"gain {record.protocol_name}"] = values["psnr"] - baseline[image]["psnr"]
             if "seconds" in values:
                 row["seconds"] = values["seconds"]
     return list(rows.values())
@@ -159,10 +159,6 @@ def _models(records: Sequence[EvaluationRecord]) -> list[str]:
 def _cells(records: Sequence[EvaluationRecord]) -> dict[str, str]:
     """The keys of all cells, with their short names."""
     return short_keys(list(dict.fromkeys(key for record in records for key in record.cell)))
-
-
-def _place(record: EvaluationRecord) -> tuple[Any, ...]:
-    return record.dataset, record.protocol_name, tuple(sorted(record.cell.items()))
 
 
 def _picture(run_dir: Path, record: EvaluationRecord, name: str) -> Path | None:
