@@ -13,7 +13,7 @@ import numpy as np
 from datamodules.errors import InputError
 from experiments.compare.add_published import add_published
 from experiments.compare.bootstrap import FEW_IMAGES, FEW_SEEDS
-from experiments.compare.group import BICUBIC, Group, Setting, flat, measured_on, shown
+from experiments.compare.group import BICUBIC, Group, Setting, flat, shown
 from experiments.compare.match import match
 from experiments.compare.scores import Values, averages, scored
 from experiments.compare.types import Benchmark, Comparison, Method, Run, Table, Timing
@@ -157,7 +157,7 @@ def _table(groups: Sequence[Group], methods: Mapping[Setting, Method], reference
 
 def _distinguishing_cells(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """The cell of each group; of several groups in one place, the keys that differ between them are added."""
-    conditions = [flat({**measured_on(group.about), "cell": None}) for group in groups]
+    conditions = [flat({**group.about.conditions, "cell": None}) for group in groups]
     cells = []
     for group, values in zip(groups, conditions, strict=True):
         alike = [other for g, other in zip(groups, conditions, strict=True) if g.place == group.place]

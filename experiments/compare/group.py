@@ -12,8 +12,6 @@ from datamodules.errors import InputError
 from experiments.compare.types import Run
 from experiments.results.records import BASELINE, EvaluationRecord, canonical
 
-# What has to be equal for two records to be of one benchmark; the first three and the protocol's name say its place.
-_COMPARED = ("suite", "dataset", "cell", "protocol", "split", "suite_seed", "scale", "degradation")
 Measured = tuple[Run, EvaluationRecord]
 
 
@@ -68,7 +66,7 @@ def group_records(records: Iterable[Measured]) -> list[Group]:
     """
     groups: dict[str, Group] = {}
     for source, record in records:
-        group = groups.setdefault(canonical(measured_on(record)), Group(record))
+        group = groups.setdefault(canonical(record.conditions), Group(record))
         setting = _setting(source, record)
         seeds = group.records.setdefault(setting, [])
         for other, known in seeds if setting != BICUBIC else ():
@@ -102,11 +100,6 @@ def flat(node: Any, path: str = "") -> dict[str, Any]:
     for name, child in node.items():
         values |= flat(child, f"{path}.{name}" if path else name)
     return values
-
-
-def measured_on(record: EvaluationRecord) -> dict[str, Any]:
-    """What the values of a record depend on, besides the network."""
-    return {name: getattr(record, name) for name in _COMPARED}
 
 
 def shown(record: EvaluationRecord) -> str:

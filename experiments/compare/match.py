@@ -12,7 +12,7 @@ from itertools import combinations
 from typing import Any
 
 from datamodules.errors import InputError
-from experiments.compare.group import BICUBIC, Group, Measured, flat, group_records, measured_on, shown
+from experiments.compare.group import BICUBIC, Group, Measured, flat, group_records, shown
 from experiments.compare.types import Run
 from experiments.results.records import EvaluationRecord, canonical
 
@@ -101,7 +101,7 @@ def _conflict(place: Sequence[Group]) -> str | None:
 
 def _difference(first: str, a: EvaluationRecord, second: str, b: EvaluationRecord) -> str:
     """The first thing in which two records were not measured alike."""
-    one, two = flat(measured_on(a)), flat(measured_on(b))
+    one, two = flat(a.conditions), flat(b.conditions)
     for key in {**one, **two}:
         if canonical({key: one.get(key)}) != canonical({key: two.get(key)}) or (key in one) != (key in two):
             return (
@@ -141,7 +141,7 @@ def _everyone_shares(sources: Sequence[Run], groups: Sequence[Group], kept: Sequ
 
 def _alike(a: EvaluationRecord, b: EvaluationRecord) -> int:
     """In how many things two records were measured alike."""
-    one, two = measured_on(a), measured_on(b)
+    one, two = a.conditions, b.conditions
     return sum(canonical({key: one[key]}) == canonical({key: two[key]}) for key in one)
 
 

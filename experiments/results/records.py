@@ -33,11 +33,8 @@ BASELINE = "bicubic"  # enlargement of the input, measured along with every netw
 MADE_OF = ".made_of.json"  # beside pictures: these fields of the measurement that they are of
 MADE_OF_FIELDS = ("degradation", "suite_seed", "checkpoint_sha256", "self_ensemble")
 Images = dict[str, dict[str, float]]  # image -> metric (or "seconds")
-# What makes two records the same measurement; a later one replaces the earlier, as does one of a newer checkpoint.
-_KEY = (
-    *("model", "checkpoint", "suite", "cell", "dataset", "split", "scale", "degradation", "suite_seed"),
-    *("self_ensemble", "protocol"),
-)
+# What values depend on, besides the network: only records that agree in all of it are compared.
+_CONDITIONS = ("suite", "dataset", "cell", "protocol", "split", "suite_seed", "scale", "degradation")
 _NEEDED = ("model", "dataset", "split", "degradation", "suite_seed", "protocol", "images", "cell", "suite")
 
 
@@ -75,9 +72,14 @@ class EvaluationRecord:
         return self.model == BASELINE and self.checkpoint is None
 
     @property
+    def conditions(self) -> dict[str, Any]:
+        """What the values depend on, besides the network."""
+        return {name: getattr(self, name) for name in _CONDITIONS}
+
+    @property
     def key(self) -> str:
-        """Equal for two records of the same measurement."""
-        return canonical([getattr(self, name) for name in _KEY])
+        """Equal for two records of the same measurement: the later one replaces the earlier, as do newer weights."""
+        return canonical([self.model, self.checkpoint, self.self_ensemble, self.conditions])
 
     @property
     def metrics(self) -> list[str]:
