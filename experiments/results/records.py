@@ -79,7 +79,8 @@ class EvaluationRecord:
     @property
     def key(self) -> str:
         """Equal for two records of the same measurement: the later one replaces the earlier, as do newer weights."""
-        return canonical([self.model, self.checkpoint, self.self_ensemble, self.conditions])
+        # On one machine files of one name in two folders are two files; `files` does not tell those of kernels apart.
+        return canonical([self.model, self.checkpoint, self.self_ensemble, self.conditions], folders=True)
 
     @property
     def metrics(self) -> list[str]:
@@ -207,16 +208,20 @@ def with_earlier_metrics(record: EvaluationRecord, earlier: EvaluationRecord | N
     return replace(record, means=means, images=images, files={**record.files, **earlier.files})
 
 
-def canonical(value: Any) -> str:
-    """One text for equal settings: 0 and 0.0 are equal, the folder of a file does not matter, its name does."""
-    return json.dumps(_plain("", value), sort_keys=True)
+def canonical(value: Any, folders: bool = False) -> str:
+    """One text for equal settings: 0 and 0.0 are equal.
+
+    Args:
+        folders: whether the folder of a file matters, or its name only: runs of other machines are compared too.
+    """
+    return json.dumps(_plain("", value, folders), sort_keys=True)
 
 
-def _plain(key: str, value: Any) -> Any:
+def _plain(key: str, value: Any, folders: bool) -> Any:
     if isinstance(value, Mapping):
-        return {str(name): _plain(str(name), child) for name, child in value.items()}
+        return {str(name): _plain(str(name), child, folders) for name, child in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(key, item) for item in value]
-    if isinstance(value, str) and key.endswith(("path", "root")):
+        return [_plain(key, item, folders) for item in value]
+    if isinstance(value, str) and key.endswith(("path", "root")) and not folders:
         return PurePath(value).name
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -106,8 +106,8 @@ def test_what_makes_two_records_the_same_measurement(tmp_path: Path, change: dic
     assert len(read_records(path)) == (1 if replaces else 2)
 
 
-def test_the_folder_of_a_kernel_file_is_no_other_measurement(tmp_path: Path) -> None:
-    for path, count in (("/a/k.mat", 1), ("/b/k.mat", 1), ("/b/other.mat", 2)):
+def test_kernel_files_of_one_name_are_two_measurements(tmp_path: Path) -> None:
+    for path, count in (("/a/k.mat", 1), ("/a/k.mat", 1), ("/b/k.mat", 2)):
         add_records(tmp_path / "results.json", make(protocols=[Y], degradation={"kernels": {"path": path}}))
         assert len(read_records(tmp_path / "results.json")) == count
 
