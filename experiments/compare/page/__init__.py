@@ -12,11 +12,11 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from experiments.compare.page.cells import parameters_text
 from experiments.compare.page.charts import chart_data
 from experiments.compare.page.crops import Example, examples
-from experiments.compare.page.tables import protocol_text, sections
+from experiments.compare.tables import describe, parameters_text, protocol_text, result_tables
 from experiments.compare.types import Comparison
+from experiments.results.writers import html
 from experiments.runtime.run_folder import write_text
 
 
@@ -40,7 +40,9 @@ def page(comparison: Comparison, pictures: int = 8) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False)
     return environment.from_string(_file("page.html")).render(
         comparison=comparison,
-        sections=sections(comparison),
+        describe=describe,
+        result_tables=result_tables,
+        html=html,
         suites=list(dict.fromkeys(table.suite or "none" for table in tables)),
         protocols=list(dict.fromkeys(protocol_text(table.protocol) for table in tables)),
         examples=examples(comparison, pictures),

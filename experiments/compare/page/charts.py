@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.compare.page.cells import device_text, parameters_text, seconds_text
-from experiments.compare.types import Average, Benchmark, Comparison, Score, Table, Timing
+from experiments.compare.tables import device_text, parameters_text, seconds_text
+from experiments.compare.types import Benchmark, Comparison, Score, Table, Timing
 from experiments.results.records import METRICS
 
 
@@ -82,7 +82,7 @@ def _speed(
     return {"title": title, "axis": METRICS["psnr"][0], "points": points, "baseline": baseline}
 
 
-def _timings(table: Table, average: Average) -> dict[str, Timing]:
+def _timings(table: Table, average: Benchmark) -> dict[str, Timing]:
     """Medians over the benchmarks of an average, of methods that were timed on one device."""
 
     def belongs(benchmark: Benchmark) -> bool:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from datamodules.errors import InputError
-from experiments.compare.page.cells import number
 from experiments.compare.pictures import input_picture, picture, truth_picture
 from experiments.compare.types import Benchmark, Comparison, Method, Table
+from experiments.results.table import number
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom; right and bottom excluded
 LONGEST = 640  # side of an embedded region in pixels
