@@ -12,8 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import ConfigError, InputError
-from experiments.config.compose import overridden_keys
-from experiments.evaluate.models import asked_use, used
+from experiments.models import asked_use, judged_by, model_is_named, run_folders, saved_config
 from experiments.restore import Restorer
 from experiments.runtime.speed import settle
 
@@ -48,73 +47,69 @@ def models_of(cfg: DictConfig) -> "Models":
     Raises:
         InputError: if a run has no checkpoint, or there is no run at all.
     """
-    found, load = _told_apart(_named(cfg)), loader(cfg)
-    if found:
-        models = Models(found, load)
+    named, load = _told_apart(_named(cfg)), loader(cfg)
+    if named:
+        models = Models(named, load)
         for model in models.names:  # what cannot be loaded is said now, not to the first visitor who asks for it
             models.load(model, models.checkpoints(model)[0])
         return models
-    found = _below(cfg)
-    for place, entry in enumerate(found):
-        models = Models(found[place:], load)
+    entries = _below(cfg)
+    for place, entry in enumerate(entries):
+        models = Models(entries[place:], load)
         try:
             models.load(entry.model, entry.checkpoint)
             return models
         except (InputError, ConfigError) as error:
             print(f"not served: {error}", flush=True)
     raise InputError(
-        f"{cfg.runs_dir}: no run with a checkpoint there{' that can be loaded' if found else ''}: give what to serve "
+        f"{cfg.runs_dir}: no run with a checkpoint there{' that can be loaded' if entries else ''}: give what to serve "
         "with run=FOLDER, ckpt=FILE or model=NAME weights=FILE"
     )
 
 
 def _named(cfg: DictConfig) -> list[Entry]:
-    found = [entry for folder in _folders(cfg.run) for entry in _of_run(cfg, folder)]
+    entries = [entry for folder in run_folders(cfg) for entry in _of_run(cfg, folder)]
     if cfg.ckpt:
-        found.append(Entry(Path(cfg.ckpt).name, Path(cfg.ckpt).stem, Path(cfg.ckpt)))
+        entries.append(Entry(Path(cfg.ckpt).name, Path(cfg.ckpt).stem, Path(cfg.ckpt)))
     option = str(HydraConfig.get().runtime.choices["model"])
     if cfg.weights:
-        found.append(Entry(option, Path(cfg.weights).name, Path(cfg.weights), option))
-    elif any(key.split(".")[0] == "model" for key in overridden_keys()):
-        found.append(Entry(option, "no weights", None, option))
-    return found
-
-
-def _folders(run: str | Sequence[str] | None) -> list[Path]:
-    return [Path(item) for item in ([run] if isinstance(run, str) else run or [])]
+        file = Path(cfg.weights)
+        entries.append(
+            Entry(option, file.name, file, option) if model_is_named() else Entry(file.name, file.stem, file)
+        )
+    elif model_is_named("model"):
+        entries.append(Entry(option, "no weights", None, option))
+    return entries
 
 
 def _of_run(cfg: DictConfig, folder: Path) -> list[Entry]:
-    if not (folder / "config.yaml").is_file():
-        raise InputError(
-            f"run={folder}: no run folder (config.yaml is missing there); runs are folders below runs_dir="
-        )
+    """All checkpoints of a run, first the one that it is judged by."""
+    saved = saved_config(folder)
     files = sorted((folder / "checkpoints").glob("*.ckpt"))
     if not files:
         raise InputError(f"run={folder}: has no checkpoint yet: train it further with resume=auto")
     if len(files) > 1:
-        chosen = asked_use(cfg) or used(folder)
-        files.sort(key=lambda file: file.stem != chosen)
+        first = asked_use(cfg) or judged_by(saved)
+        files.sort(key=lambda file: file.stem != first)
     return [Entry(folder.name, file.stem, file) for file in files]
 
 
 def _below(cfg: DictConfig) -> list[Entry]:
-    folders = sorted({file.parent.parent for file in Path(cfg.runs_dir).glob("*/checkpoints/*.ckpt")})
-    found = []
-    for folder in folders:
+    entries = []
+    for folder in sorted({file.parent.parent for file in Path(cfg.runs_dir).glob("*/checkpoints/*.ckpt")}):
         if (folder / "config.yaml").is_file():
             try:
-                found += _of_run(cfg, folder)
+                entries += _of_run(cfg, folder)
             except InputError as error:
                 print(f"not served: {error}", flush=True)
-    return found
+    return entries
 
 
-def _told_apart(found: list[Entry]) -> list[Entry]:
+def _told_apart(entries: list[Entry]) -> list[Entry]:
     """Models of one name from several folders are counted, in the order of the command line: tiny, tiny (2)."""
     folders: dict[str, list[Path | None]] = {}
     apart = []
-    for entry in dict.fromkeys(found):
+    for entry in dict.fromkeys(entries):
         folder = entry.file.parent if entry.file else None
         same = folders.setdefault(entry.model, [])
         if folder not in same:
@@ -147,12 +142,12 @@ class Models:
     """Entries by model and checkpoint, and the networks last asked for.
 
     Args:
-        found: at least one.
+        entries: at least one.
         load: makes the network of an entry.
     """
 
-    def __init__(self, found: Sequence[Entry], load: Callable[[Entry], Restorer]) -> None:
-        self._entries = {(entry.model, entry.checkpoint): entry for entry in found}
+    def __init__(self, entries: Sequence[Entry], load: Callable[[Entry], Restorer]) -> None:
+        self._entries = {(entry.model, entry.checkpoint): entry for entry in entries}
         self._load = load
         self._loaded: OrderedDict[Entry, Restorer] = OrderedDict()
         self._lock = threading.Lock()

@@ -21,32 +21,23 @@ FORMAT = 1
 
 
 def save_weights(network: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
-    """Write a network's weights and buffers under their names, complete or not at all.
+    """Write a network's weights and buffers under their names.
 
     Args:
         network: on any device.
-        path: of the file; the JSON object of its metadata is written beside it, as `.json`.
+        path: of the file; the JSON object of its metadata is written next to it, as `.json`.
         about: that object without `format`: plain values, with the model config as `model`.
 
     Raises:
         InputError: if the file cannot be written.
     """
-    text = json.dumps({"format": FORMAT, **about})
+    metadata = {"format": FORMAT, **about}
     # Copies: the format knows neither tensors that share memory nor memory layouts.
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
-    written = {
-        path: save(tensors, {"format": "pt", KEY: text}),
-        path.with_suffix(".json"): (json.dumps(json.loads(text), indent=2) + "\n").encode(),
-    }
-    parts = {place: place.with_name(place.name + ".part") for place in written}
     try:
-        for place, part in parts.items():
-            part.write_bytes(written[place])
-        for place, part in parts.items():
-            part.replace(place)
+        path.write_bytes(save(tensors, {"format": "pt", KEY: json.dumps(metadata)}))
+        path.with_suffix(".json").write_text(json.dumps(metadata, indent=2) + "\n")
     except OSError as error:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
         raise InputError(f"{path}: cannot write the weights: {error}") from error
 
 
@@ -54,10 +45,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """Tensors by name, on the CPU, and what the file says about its model; None in files of other programs.
 
     Raises:
-        InputError: if the file is missing, damaged, or of a later version of this suite.
+        InputError: if the file is damaged, or of a later version of this suite.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file of weights")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             text = (file.metadata() or {}).get(KEY)
@@ -74,6 +63,6 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: its metadata {KEY!r} is no JSON: export it again") from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
-        found = about.get("format") if isinstance(about, dict) else type(about).__name__
-        raise InputError(f"{path}: its metadata {KEY!r} is of format {found}, expected {FORMAT}: export it again")
+        version = about.get("format") if isinstance(about, dict) else type(about).__name__
+        raise InputError(f"{path}: its metadata {KEY!r} is of format {version}, expected {FORMAT}: export it again")
     return tensors, about

@@ -15,7 +15,7 @@ from datamodules.batch import Batch
 from datamodules.degradations.pipelines import EDDSRNDegradation
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.sources.folder import Folder
-from experiments.evaluate.measure import Progress, baselines, finished, measure, on_data
+from experiments.evaluate.measure import baselines, finished, measure, on_data, progress_bar
 from experiments.results.records import EvaluationRecord
 from experiments.results.tables import cell_folder
 from lightning_modules.callbacks import sheets
@@ -161,7 +161,7 @@ def test_killed_in_the_middle_goes_on_with_the_next_image(data: ImageDataModule,
     assert other.calls == 5
 
     network = Brighter()
-    progress = Progress(5, show=False)
+    progress = progress_bar(5, show=False)
     found = call(RestorationModule(network, PROTOCOLS), data, run, progress=progress)
     assert network.calls == 3
     assert strip(found) == strip(whole)

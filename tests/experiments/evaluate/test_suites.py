@@ -188,7 +188,7 @@ def test_one_root_for_several_sets(cli: Cli, sets: Path) -> None:
         (
             ["suite=usrnet_table1", "suite.grid.degradation.kernels.number=[12]"],
             2,
-            ["degradation, data=bsd68 degradation.scale=2", "kernels.number=12", "number is 12"],
+            ["data=bsd68 degradation.scale=2", "kernels.number=12", "degradation: number is 12"],
         ),
         (
             ["suite=usrnet_table1", "task=train", "model=ed_dsrn"],

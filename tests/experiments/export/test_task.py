@@ -20,10 +20,10 @@ from torch import Tensor
 
 from datamodules.errors import InputError
 from experiments.export import exportable as recording
-from experiments.export.errors import ExportError
-from experiments.export.exportable import Exportable, record
+from experiments.export.exportable import Exportable, ExportError, record
 from experiments.export.formats import write_onnx, write_program
-from experiments.export.task import plain
+from experiments.export.task import describe
+from experiments.models import Model
 from lightning_modules.checkpoints.checkpoint import load_network
 from networks.base import RestorationNetwork
 from tests.conftest import Outcome, figures
@@ -222,7 +222,7 @@ def test_run_is_exported(cli: Cli, run_folder: Path, tmp_path: Path) -> None:
     assert (checkpoint["config"]["label"], checkpoint["config"]["seed"]) == ("srresnet", 0)
     for stem in ("../elsewhere", "/elsewhere", ".hidden", ""):
         with pytest.raises(InputError, match="its label is"):
-            plain(stem, written)
+            describe(Model("srresnet", lambda _: trained, label=stem), None, ["safetensors"])
     lr = torch.rand(1, 3, 9, 14)
     session = onnxruntime.InferenceSession(written / "srresnet.onnx", providers=["CPUExecutionProvider"])
     with torch.no_grad():

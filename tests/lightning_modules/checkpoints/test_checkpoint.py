@@ -280,7 +280,7 @@ def test_pickled_modules_are_not_opened(tmp_path: Path) -> None:
     torch.save(make_usrnet(), tmp_path / "a.pth")
     assert_untouched(make_usrnet(), tmp_path / "a.pth", "pickled modules are not opened")
     torch.save({**official(make_usrnet()), "extra": Code(tmp_path / "called")}, tmp_path / "a.pth")
-    assert_untouched(make_usrnet(), tmp_path / "a.pth", "cannot be read as weights")
+    assert_untouched(make_usrnet(), tmp_path / "a.pth", "cannot be read as a checkpoint or as weights")
     assert not (tmp_path / "called").exists()
     assert_untouched(make_usrnet(), tmp_path / "nowhere.pth", "no such file of weights")
 
