@@ -71,10 +71,8 @@ def find(cfg: DictConfig) -> list[Model]:
         models = [of_run(folder, asked_use(cfg), cfg.ckpt) for folder in run_folders(cfg)]
     elif cfg.get("cascade"):
         models = [cascade(list(cfg.cascade), asked_use(cfg))]
-    elif cfg.ckpt:
-        models = [of_checkpoint(Path(cfg.ckpt))]
-    elif cfg.weights and not model_is_named():
-        return [of_checkpoint(Path(cfg.weights))]
+    elif cfg.ckpt or (cfg.weights and not model_is_named()):
+        models = [of_checkpoint(Path(cfg.ckpt or cfg.weights))]
     else:
         follows = "scale" in cfg.model and OmegaConf.is_interpolation(cfg.model, "scale")
         return [of_config(str(cfg.label), config, cfg.weights, follows)]
@@ -110,31 +108,14 @@ def load(
 
 
 def of_run(folder: Path, use: str | None = None, checkpoint: str | None = None) -> Model:
-    """A run by the checkpoint that it is judged by, or by another one.
-
-    Args:
-        use: "best" or "last"; None: as the run was trained to.
-        checkpoint: a file instead.
-
-    Raises:
-        InputError: if the folder is none of a run, or has no such checkpoint yet.
-    """
+    """A run by the checkpoint that it is judged by, by the "best" or "last" one (`use`), or by any file of it."""
     saved = saved_config(folder)
-    file = Path(checkpoint) if checkpoint else folder / "checkpoints" / f"{use or judged_by(saved)}.ckpt"
-    if not checkpoint and not file.is_file():
-        raise InputError(
-            f"{file}: no such checkpoint: run={folder} has not trained so far: train it further with resume=auto, or "
-            "take what there is with ckpt=FILE"
-        )
+    file = Path(checkpoint) if checkpoint else chosen_checkpoint(folder, use)
     return replace(of_checkpoint(file), name=folder.resolve().name, folder=folder, saved=saved)
 
 
 def of_checkpoint(file: Path) -> Model:
-    """A file that knows its network: a checkpoint, or exported weights.
-
-    Raises:
-        InputError: if it is missing or damaged, or does not.
-    """
+    """A file that knows its network: a checkpoint, or exported weights."""
     network, checkpoint = load_network(file)
     config = checkpoint["config"]
     label = str(config.get("label") or type(network).__name__)
@@ -214,12 +195,10 @@ def _part(item: str, use: str | None) -> Model:
 def refuse_several(cfg: DictConfig, why: str) -> None:
     """The network of a task is named once; only `run=` of one folder goes with `ckpt=`, one of its checkpoints.
 
-    Not every task has all of these keys.
-
     Raises:
         ConfigError: if several of them are given; `why` is said.
     """
-    given = [name for name in ("run", "cascade", "weights") if cfg.get(name)]
+    given = [name for name in ("run", "cascade", "weights") if cfg.get(name)]  # not every task has all of these keys
     given += ["ckpt"] if cfg.ckpt and not (isinstance(cfg.run, str) and given == ["run"]) else []
     if len(given) > 1:
         raise ConfigError(f"{' and '.join(f'{name}=' for name in given)}: {why}: give one of them")
@@ -240,9 +219,20 @@ def asked_use(cfg: DictConfig) -> str | None:
     return str(cfg.checkpoint.use) if "checkpoint.use" in overridden_keys() else None
 
 
-def judged_by(saved: DictConfig) -> str:
-    """By which of its checkpoints the config of a run says that it is judged: "best" or "last"."""
-    return str(OmegaConf.select(saved, "checkpoint.use") or "best")
+def chosen_checkpoint(folder: Path, use: str | None = None) -> Path:
+    """The checkpoint of a run that it is judged by, or the one that is asked for: "best" or "last".
+
+    Raises:
+        InputError: if the folder is none of a run, or has no such checkpoint yet.
+    """
+    use = use or OmegaConf.select(saved_config(folder), "checkpoint.use") or "best"
+    file = folder / "checkpoints" / f"{use}.ckpt"
+    if not file.is_file():
+        raise InputError(
+            f"{file}: no such checkpoint: run={folder} has not trained so far: train it further with resume=auto, or "
+            "take what there is with ckpt=FILE"
+        )
+    return file
 
 
 def saved_config(folder: Path) -> DictConfig:

@@ -10,11 +10,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning_fabric.utilities import move_data_to_device
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
@@ -31,8 +31,6 @@ from lightning_modules.callbacks.sheets import Measured, TestSheets, enlarged, m
 from lightning_modules.metrics.build import FILES
 from lightning_modules.restoration import RestorationModule
 
-Pictures = Literal["sheets", "results", "none"]
-
 
 def progress_bar(images: int, show: bool) -> tqdm:
     """A bar over all images of an evaluation, on the first process."""
@@ -45,18 +43,10 @@ def test_names(datamodule: ImageDataModule) -> list[str]:
 
 
 def on_data(
-    record: EvaluationRecord,
-    datamodule: ImageDataModule,
-    degradation: Mapping[str, Any],
-    device: torch.device,
-    metric_files: Mapping[str, str],
+    record: EvaluationRecord, datamodule: ImageDataModule, cfg: DictConfig, device: torch.device
 ) -> EvaluationRecord:
-    """The record of a network, completed by what it is measured on.
-
-    Args:
-        degradation: the resolved config.
-        metric_files: checksum of the file of each optional metric.
-    """
+    """The record of a network, completed by what it is measured on."""
+    degradation: Any = OmegaConf.to_container(cfg.degradation, resolve=True)
     scales = datamodule.degradation.scales
     return replace(
         record,
@@ -64,7 +54,7 @@ def on_data(
         scale=scales[0] if len(scales) == 1 else None,
         degradation=degradation,
         suite_seed=datamodule.suite_seed,
-        files={**_image_files(datamodule), **metric_files},
+        files=_files(datamodule, cfg),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         threads=torch.get_num_threads(),
     )
@@ -102,7 +92,7 @@ def measure(
     record: EvaluationRecord,
     *,
     device: torch.device,
-    pictures: Pictures = "sheets",
+    pictures: str = "sheets",
     progress: tqdm | None = None,
 ) -> list[EvaluationRecord]:
     """Test on every test image; write `results.json` and `images/`, and return the records.
@@ -113,6 +103,7 @@ def measure(
     Args:
         folder: of the run.
         record: what is measured, on what, without scores (`on_data`).
+        pictures: "sheets", "results" or "none".
 
     Returns:
         The records of bicubic and of the network, on the first process; nothing on the others.
@@ -169,11 +160,6 @@ def baselines(module: RestorationModule, batch: Batch) -> dict[str, Measured]:
     return {name: Measured(images, {**by_protocol, **others}) for name, by_protocol in scores.items()}
 
 
-def metric_files(cfg: DictConfig) -> dict[str, str]:
-    """Checksums of the files that the optional metrics of a config are made of."""
-    return {name: checksum(Path(cfg[FILES[name][0]])) for name in cfg.metrics}
-
-
 def pictures_of(folder: Path, record: EvaluationRecord) -> Path:
     """The folder of a measurement's pictures."""
     return folder / "images" / record.dataset / cell_folder(record.cell)
@@ -208,12 +194,12 @@ def _identity(module: RestorationModule, record: EvaluationRecord) -> dict[str, 
     }
 
 
-def _image_files(datamodule: ImageDataModule) -> dict[str, str]:
-    """What tells whether a file that the values depend on has changed, sharp and degraded images apart."""
-    caches = {"sharp": datamodule.caches["test"]}
+def _files(datamodule: ImageDataModule, cfg: DictConfig) -> dict[str, str]:
+    """What tells whether a file that the values depend on has changed: sharp and degraded images, optional metrics."""
+    states = {"sharp": _state(datamodule.caches["test"].files)}
     if "test" in datamodule.inputs:
-        caches["degraded"] = datamodule.inputs["test"].cache
-    return {name: _state(cache.files) for name, cache in caches.items()}
+        states["degraded"] = _state(datamodule.inputs["test"].cache.files)
+    return {**states, **{name: checksum(Path(cfg[FILES[name][0]])) for name in cfg.metrics}}
 
 
 def _state(paths: Sequence[Path]) -> str:

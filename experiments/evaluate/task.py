@@ -17,7 +17,7 @@ from experiments.config.compose import overridden_keys
 from experiments.config.signatures import check_targets
 from experiments.config.training import check_inputs, construct, input_mistake, scale_mistake
 from experiments.evaluate import suites
-from experiments.evaluate.measure import finished, measure, metric_files, on_data, pictured, progress_bar, test_names
+from experiments.evaluate.measure import finished, measure, on_data, pictured, progress_bar, test_names
 from experiments.evaluate.suites import Cell
 from experiments.models import Model, find, refuse_several, run_folders
 from experiments.results.records import EvaluationRecord, read_records
@@ -66,8 +66,7 @@ class Job:
             cell=dict(cell.values),
             self_ensemble=bool(cell.cfg.self_ensemble),
         )
-        degradation: Any = OmegaConf.to_container(cell.cfg.degradation, resolve=True)
-        return on_data(record, cell.datamodule, degradation, device, metric_files(cell.cfg))
+        return on_data(record, cell.datamodule, cell.cfg, device)
 
     def module(self) -> RestorationModule:
         """The network with the protocols it is measured by; the data have been opened."""

@@ -3,7 +3,6 @@
 import importlib
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,12 +51,14 @@ def write_onnx(
 
     if _transforms(program):
         raise ExportError("computes Fourier transforms, which the exporter to ONNX does not translate: take program")
+    axes = exportable.dimensions().items()
     try:
         with quiet():
             exported = torch.onnx.export(
                 program,
                 (),
                 dynamo=True,
+                dynamic_shapes={name: {i: axis.__name__ for i, axis in of_input.items()} for name, of_input in axes},
                 opset_version=OPSET,
                 input_names=list(exportable.inputs),
                 output_names=list(exportable.outputs),
@@ -68,7 +69,6 @@ def write_onnx(
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[-1]
         raise ExportError(f"the exporter to ONNX does not get through it: {type(error).__name__}: {reason}") from error
-    _name_axes(proto, exportable)
     described = {
         "name": about["label"],
         "scale": str(about["scale"]),
@@ -109,18 +109,3 @@ def _transforms(program: ExportedProgram) -> bool:
     """Whether there is a Fourier transform among the operations, such as aten._fft_r2c.default."""
     graphs = [module.graph for module in program.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]
     return any("fft_" in str(node.target) for graph in graphs for node in graph.nodes if node.op == "call_function")
-
-
-def _name_axes(proto: Any, exportable: Exportable) -> None:
-    """Give the symbols s40, s73 ... of the exporter, which the inputs show, the names of their axes."""
-    names: dict[str, str] = {}
-    axes = exportable.dimensions()
-    for value in proto.graph.input:
-        for i, dimension in enumerate(value.type.tensor_type.shape.dim):
-            if dimension.dim_param and i in axes[value.name]:
-                names[dimension.dim_param] = axes[value.name][i].__name__
-    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
-        for dimension in value.type.tensor_type.shape.dim:
-            if dimension.dim_param:
-                text = re.sub(r"\w+", lambda symbol: names.get(symbol[0], symbol[0]), dimension.dim_param)
-                dimension.dim_param = text

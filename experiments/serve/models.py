@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import ConfigError, InputError
-from experiments.models import asked_use, judged_by, model_is_named, run_folders, saved_config
+from experiments.models import asked_use, chosen_checkpoint, model_is_named, run_folders
 from experiments.restore import Restorer
 from experiments.runtime.speed import settle
 
@@ -84,13 +84,8 @@ def _named(cfg: DictConfig) -> list[Entry]:
 
 def _of_run(cfg: DictConfig, folder: Path) -> list[Entry]:
     """All checkpoints of a run, first the one that it is judged by."""
-    saved = saved_config(folder)
-    files = sorted((folder / "checkpoints").glob("*.ckpt"))
-    if not files:
-        raise InputError(f"run={folder}: has no checkpoint yet: train it further with resume=auto")
-    if len(files) > 1:
-        first = asked_use(cfg) or judged_by(saved)
-        files.sort(key=lambda file: file.stem != first)
+    chosen = chosen_checkpoint(folder, asked_use(cfg))
+    files = sorted((folder / "checkpoints").glob("*.ckpt"), key=lambda file: (file != chosen, file))
     return [Entry(folder.name, file.stem, file) for file in files]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from datamodules import distributed
@@ -29,6 +30,7 @@ from tests.helpers.results import read_records
 
 PROTOCOLS = [Protocol("y_shave4", "y", 4), Protocol("rgb_shave_s", "rgb", "s")]
 CPU = torch.device("cpu")
+CFG = OmegaConf.create({"degradation": {"_target_": "x.Y"}, "metrics": []})
 
 
 class Brighter(RestorationNetwork):
@@ -57,7 +59,7 @@ def data(make_photographs: Callable[..., Path], tmp_path: Path) -> ImageDataModu
 
 def record(data: ImageDataModule, **changes: Any) -> EvaluationRecord:
     known = {"model": "brighter", "run": "run", "checkpoint": "c.ckpt", "checkpoint_sha256": "0", **changes}
-    return on_data(EvaluationRecord(**known), data, {"_target_": "x.Y"}, CPU, {})
+    return on_data(EvaluationRecord(**known), data, CFG, CPU)
 
 
 def call(

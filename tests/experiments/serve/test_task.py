@@ -526,6 +526,7 @@ def test_runs_that_cannot_be_loaded_are_left_out(
 
     monkeypatch.setattr("experiments.serve.models.loader", lambda cfg: load)
     monkeypatch.setattr("experiments.serve.models._named", lambda cfg: [])
+    monkeypatch.setattr("experiments.serve.models.asked_use", lambda cfg: None)
     cfg = OmegaConf.create({"runs_dir": str(tmp_path)})
     models = models_of(cfg)
     assert (models.names, loaded) == (["b", "c"], ["a", "b"])
