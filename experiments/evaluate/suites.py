@@ -26,21 +26,20 @@ class Cell:
 
     Attributes:
         cfg: the whole config, with the values of the cell in it.
-        degradation: the option of its group, for messages.
-        suite: name of the suite, if any.
         values: of the grid, by dotted config key.
         datamodule: filled by `open_data`.
     """
 
     cfg: DictConfig
-    degradation: str
-    suite: str | None = None
     values: dict[str, Any] = field(default_factory=dict)
     datamodule: ImageDataModule = field(init=False)
 
+    @property
+    def suite(self) -> str | None:
+        return self.cfg.suite.name if self.cfg.suite else None
+
     def __str__(self) -> str:
-        values = "".join(f" {key}={value}" for key, value in self.values.items())
-        return f"data={self.cfg.choices.data}{values}"
+        return " ".join([f"data={self.cfg.choices.data}", *(f"{key}={value}" for key, value in self.values.items())])
 
 
 def plan(cfg: DictConfig) -> list[Cell]:
@@ -59,10 +58,9 @@ def plan(cfg: DictConfig) -> list[Cell]:
             check(of_set, choices)
         grid = grid_of(of_set, keys)
         for values in itertools.product(*grid.values()):
-            cell = Cell(copy.deepcopy(of_set), str(of_set.choices.degradation), of_set.suite.name)
-            for key, value in zip(grid, values, strict=True):
+            cell = Cell(copy.deepcopy(of_set), dict(zip(grid, values, strict=True)))
+            for key, value in cell.values.items():
                 OmegaConf.update(cell.cfg, key, value)
-                cell.values[key] = value
             cells.append(cell)
     return cells
 

@@ -27,7 +27,6 @@ from experiments.runtime import distributed
 from experiments.runtime.run_folder import write_text
 from lightning_modules.metrics.build import build_metrics
 from lightning_modules.restoration import RestorationModule
-from networks.base import RestorationNetwork
 from networks.ensemble import SelfEnsemble
 
 log = logging.getLogger(__name__)
@@ -49,10 +48,6 @@ class Job:
     folder: Path
     cell: Cell
 
-    def network(self, degradation: Any) -> RestorationNetwork:
-        """For the scale of the degradation, unless the network has its own."""
-        return self.model.network(degradation.scales[0])
-
     def record(self, device: torch.device) -> EvaluationRecord:
         """What is measured, on what; the data have been opened."""
         model, cell = self.model, self.cell
@@ -71,7 +66,7 @@ class Job:
     def module(self) -> RestorationModule:
         """The network with the protocols it is measured by; the data have been opened."""
         cfg, degradation = self.cell.cfg, self.cell.datamodule.degradation
-        network = self.network(degradation)
+        network = self.model.network(degradation.scales[0])
         if cfg.self_ensemble:
             network = SelfEnsemble(network, decimated=degradation.reduction == "decimate")
         protocols = list(hydra.utils.instantiate(cfg.protocol, _convert_="all").values())
@@ -163,14 +158,14 @@ def plan(cfg: DictConfig) -> list[Job]:
 
 
 def _refuse_namesakes(folders: list[Path]) -> None:
-    named: dict[str, Path] = {}
-    for folder in folders:
-        if folder.name in named:
+    names = [folder.name for folder in folders]
+    for i, folder in enumerate(folders):
+        first = names.index(folder.name)
+        if first < i:
             raise InputError(
-                f"run={folder}: two runs are called {folder.name}, the other is {named[folder.name]}: "
+                f"run={folder}: two runs are called {folder.name}, the other is {folders[first]}: "
                 "give each once; tables and pictures tell runs apart by the names of their folders"
             )
-        named[folder.name] = folder
 
 
 def _refuse_other_model(cfg: DictConfig, own: Path) -> None:
@@ -213,7 +208,7 @@ def single(cfg: DictConfig, model: Model) -> Cell:
             if name not in overridden and "choices" in saved:
                 cfg.choices[name] = saved.choices[name]
         check_inputs(cfg, construct(cfg, "degradation"))
-    return Cell(cfg, str(cfg.choices.degradation))
+    return Cell(cfg)
 
 
 def _take_over(cfg: DictConfig, saved: DictConfig, name: str, overridden: list[str]) -> None:
@@ -234,9 +229,9 @@ def refuse_misfit(job: Job) -> None:
     if cell.cfg.self_ensemble and model == "bicubic":
         raise InputError("self_ensemble=true: bicubic enlargement is the baseline and is measured plain: omit it")
     degradation = suites.build(cell, "degradation")
-    network = job.network(degradation)
+    network = job.model.network(degradation.scales[0])
     mistake = scale_mistake(network, degradation) or input_mistake(
-        type(network).__name__, network.inputs, degradation, cell.degradation
+        type(network).__name__, network.inputs, degradation, cell.cfg.choices.degradation
     )
     if not mistake:
         return

@@ -2,9 +2,9 @@
 
 import logging
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +92,10 @@ def _of_run(cfg: DictConfig, folder: Path) -> list[Entry]:
 def _below(cfg: DictConfig) -> list[Entry]:
     entries = []
     for folder in sorted({file.parent.parent for file in Path(cfg.runs_dir).glob("*/checkpoints/*.ckpt")}):
-        if (folder / "config.yaml").is_file():
-            try:
-                entries += _of_run(cfg, folder)
-            except InputError as error:
-                print(f"not served: {error}", flush=True)
+        try:
+            entries += _of_run(cfg, folder)
+        except InputError as error:
+            print(f"not served: {error}", flush=True)
     return entries
 
 
@@ -126,9 +125,7 @@ def loader(cfg: DictConfig) -> Callable[[Entry], Restorer]:
     }
 
     def load(entry: Entry) -> Restorer:
-        if entry.option is None:
-            return Restorer.load(entry.file, **options)
-        return Restorer.load(entry.file, model=model, **options)
+        return Restorer.load(entry.file, model=model if entry.option else None, **options)
 
     return load
 
@@ -143,8 +140,7 @@ class Models:
 
     def __init__(self, entries: Sequence[Entry], load: Callable[[Entry], Restorer]) -> None:
         self._entries = {(entry.model, entry.checkpoint): entry for entry in entries}
-        self._load = load
-        self._loaded: OrderedDict[Entry, Restorer] = OrderedDict()
+        self._load = lru_cache(maxsize=KEPT)(load)
         self._lock = threading.Lock()
 
     @property
@@ -176,11 +172,5 @@ class Models:
         Raises:
             InputError, ConfigError: if it cannot be loaded.
         """
-        entry = self._entries[model, checkpoint]
         with self._lock:
-            if entry not in self._loaded:
-                self._loaded[entry] = self._load(entry)
-                while len(self._loaded) > KEPT:
-                    self._loaded.popitem(last=False)
-            self._loaded.move_to_end(entry)
-            return self._loaded[entry]
+            return self._load(self._entries[model, checkpoint])
