@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class Model:
         """What it enlarges by."""
         return self.offers or self.network(None).scales
 
-    @property
+    @cached_property
     def sha256(self) -> str | None:
         """The checksum of its weights; None without any."""
         return "+".join(checksum(file) for file in self.files) or None

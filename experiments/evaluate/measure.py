@@ -61,14 +61,23 @@ def on_data(
 
 
 def finished(
-    module: RestorationModule, datamodule: ImageDataModule, folder: Path, record: EvaluationRecord
+    module: RestorationModule,
+    datamodule: ImageDataModule,
+    folder: Path,
+    record: EvaluationRecord,
+    pictures: str = "none",
 ) -> list[EvaluationRecord]:
-    """The records of this measurement in the run's `results.json`, if all are there and of the same weights."""
-    path = folder / "results.json"
+    """The records of this measurement in the run's `results.json`, if all are there and of the same weights.
+
+    Nothing without a picture of every image where `pictures` are wanted: it is measured again for them.
+    """
+    path, names = folder / "results.json", test_names(datamodule)
     if not path.exists():
         return []
+    where = pictures_of(folder, record)
+    if pictures != "none" and not all((where / f"{name.replace('/', '_')}_sr.png").is_file() for name in names):
+        return []
     there = {known.key: known for known in read_records(path)}
-    names = test_names(datamodule)
     records = []
     for subject in [record.of_bicubic(), record] if record.model != BASELINE else [record.of_bicubic()]:
         for protocol in module.protocols:
@@ -163,12 +172,6 @@ def baselines(module: RestorationModule, batch: Batch) -> dict[str, Measured]:
 def pictures_of(folder: Path, record: EvaluationRecord) -> Path:
     """The folder of a measurement's pictures."""
     return folder / "images" / record.dataset / cell_folder(record.cell)
-
-
-def pictured(folder: Path, record: EvaluationRecord, datamodule: ImageDataModule) -> bool:
-    """Whether there is a picture of every image."""
-    where = pictures_of(folder, record)
-    return all((where / f"{name.replace('/', '_')}_sr.png").is_file() for name in test_names(datamodule))
 
 
 def _advance(progress: tqdm | None, images: int) -> None:

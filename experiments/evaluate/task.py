@@ -17,7 +17,7 @@ from experiments.config.compose import overridden_keys
 from experiments.config.signatures import check_targets
 from experiments.config.training import check_inputs, construct, input_mistake, scale_mistake
 from experiments.evaluate import suites
-from experiments.evaluate.measure import finished, measure, on_data, pictured, progress_bar, test_names
+from experiments.evaluate.measure import finished, measure, on_data, progress_bar, test_names
 from experiments.evaluate.suites import Cell
 from experiments.models import Model, find, refuse_several, run_folders
 from experiments.results.records import EvaluationRecord, read_records
@@ -74,6 +74,11 @@ class Job:
         module.metrics = build_metrics(cfg.metrics, cfg.lpips_weights, cfg.niqe_model)
         return module
 
+    def known(self, device: torch.device) -> list[EvaluationRecord]:
+        """Of an earlier measurement of the same."""
+        cell = self.cell
+        return finished(self.module(), cell.datamodule, self.folder, self.record(device), cell.cfg.pictures)
+
 
 def check(cfg: DictConfig) -> None:
     """Verify that the network is named once, and that data and degradation fit.
@@ -105,7 +110,7 @@ def run(cfg: DictConfig) -> None:
         refuse_misfit(job)
     with rank_zero_first():
         suites.open_data(list({id(job.cell): job.cell for job in jobs}.values()))
-    known = broadcast([known_records(job, device) if cfg.suite else [] for job in jobs])
+    known = broadcast([job.known(device) if cfg.suite else [] for job in jobs])
     if rank() == 0 and not cfg.run:
         write_text(Path(cfg.run_dir) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     if rank() == 0 and (skipped := sum(1 for records in known if records)):
@@ -240,14 +245,6 @@ def refuse_misfit(job: Job) -> None:
     key = "degradation.scale"
     way = f"; {key}=4 or suite.grid.{key}=[3,4] measure some of the cells" if key in cell.values else ""
     raise InputError(f"suite={cell.suite}, {cell}: {model} cannot be measured: {mistake}{way}")
-
-
-def known_records(job: Job, device: torch.device) -> list[EvaluationRecord]:
-    """Those of an earlier measurement of the same; none without the pictures that are asked for."""
-    record, datamodule = job.record(device), job.cell.datamodule
-    if job.cell.cfg.pictures != "none" and not pictured(job.folder, record, datamodule):
-        return []
-    return finished(job.module(), datamodule, job.folder, record)
 
 
 def _shown(checkpoint: Path, folder: Path) -> str:

@@ -42,7 +42,7 @@ def run(cfg: DictConfig) -> None:
         InputError: if a file is missing or damaged, or a format that was asked for is refused; the others are written.
     """
     formats: Any = list(ENDINGS) if cfg.formats is None else cfg.formats
-    asked: list[Format] = [formats] if isinstance(formats, str) else list(formats)
+    asked: list[Any] = [formats] if isinstance(formats, str) else list(formats)
     (model,) = find(cfg)
     about = describe(model, cfg.scale, asked)
     exportable = Exportable(model.network(None), about["scale"])
