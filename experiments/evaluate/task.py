@@ -88,7 +88,7 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ConfigError: one line with the key, what was found and what to do.
     """
-    refuse_several(cfg, "each says what is measured")
+    refuse_several(cfg)
     if cfg.suite or not cfg.run:
         check_inputs(cfg, construct(cfg, "degradation"))
 
@@ -198,30 +198,24 @@ def _refuse_other_model(cfg: DictConfig, own: Path) -> None:
 
 
 def single(cfg: DictConfig, model: Model) -> Cell:
-    """Without a suite: the config as it is, or with what the run was trained on."""
-    cfg = copy.deepcopy(cfg)
-    saved = model.saved
+    """Without a suite: the config as it is, or with what the run was trained on where the command line is silent."""
+    cfg, saved = copy.deepcopy(cfg), model.saved
     if saved is not None:
         overridden = overridden_keys()
         for name in ("data", "degradation", "protocol"):
-            if name not in overridden:
-                _take_over(cfg, saved, name, overridden)
+            if name in overridden:
+                continue
+            given = {key: OmegaConf.select(cfg, key) for key in overridden if key.startswith(f"{name}.")}
+            cfg[name] = saved[name]
+            for key, value in given.items():
+                OmegaConf.update(cfg, key, value, force_add=True)
+            if name in cfg.choices and "choices" in saved:
+                cfg.choices[name] = saved.choices[name]
         # The data section refers to the degradation, also when only one of the two is taken over.
         cfg.data.degradation = cfg.degradation
         check_targets(cfg)  # the run may be older than the code
-        for name in ("data", "degradation"):
-            if name not in overridden and "choices" in saved:
-                cfg.choices[name] = saved.choices[name]
         check_inputs(cfg, construct(cfg, "degradation"))
     return Cell(cfg)
-
-
-def _take_over(cfg: DictConfig, saved: DictConfig, name: str, overridden: list[str]) -> None:
-    """Replace a section by that of the run; single values given on the command line stay in force."""
-    given = {key: OmegaConf.select(cfg, key) for key in overridden if key.startswith(f"{name}.")}
-    cfg[name] = saved[name]
-    for key, value in given.items():
-        OmegaConf.update(cfg, key, value, force_add=True)
 
 
 def refuse_misfit(job: Job) -> None:

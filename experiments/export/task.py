@@ -31,7 +31,7 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ConfigError: if several are.
     """
-    refuse_several(cfg, "a single network is exported")
+    refuse_several(cfg)
 
 
 def run(cfg: DictConfig) -> None:

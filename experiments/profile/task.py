@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -24,7 +25,6 @@ from datamodules.errors import ConfigError, InputError
 from experiments.config.compose import compose, overridden_keys
 from experiments.config.errors import did_you_mean, listing
 from experiments.config.signatures import check_targets, group_files
-from experiments.config.training import construct
 from experiments.profile.table import NOTE, as_csv, heading, table
 from experiments.profile.worker import Phase, Spec
 from experiments.runtime.run_folder import describe, run_name, write_text
@@ -130,10 +130,7 @@ def subject(cfg: DictConfig, options: dict[str, Any], train: bool) -> ProfiledMo
         ConfigError: see `run`.
     """
     settle(cfg)
-    try:
-        network: RestorationNetwork = construct(cfg, "model", meta=True)
-    except ConfigError as error:
-        raise ConfigError(f"model={cfg.label}: {error}") from error
+    network = on_meta(cfg)
     scale = scale_for(cfg.label, network, options["scale"])
     target: list[int] = options["input"]
     if any(side % scale for side in target):
@@ -164,6 +161,18 @@ def subject(cfg: DictConfig, options: dict[str, Any], train: bool) -> ProfiledMo
     )
     stages = list(cfg.procedure.get("stages") or [])
     return ProfiledModel(cfg.label, parameters, scale, spec, stages[-1] if stages else None)
+
+
+def on_meta(cfg: DictConfig) -> RestorationNetwork:
+    """The network without memory for its parameters."""
+    try:
+        with torch.device("meta"):
+            return hydra.utils.instantiate(cfg.model, _convert_="all")
+    except Exception as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, ValueError):
+            raise ConfigError(f"model={cfg.label}: {str(cause).splitlines()[0]}") from error
+        raise
 
 
 def scale_for(label: str, network: RestorationNetwork, scale: int) -> int:

@@ -54,7 +54,7 @@ def check(cfg: DictConfig) -> None:
     """
     if cfg.input is None or cfg.output is None:
         raise ConfigError("task=restore: needs input= (a photograph, a folder or a pattern) and output= (a folder)")
-    refuse_several(cfg, "each says what restores")
+    refuse_several(cfg)
 
 
 def run(cfg: DictConfig) -> None:

@@ -1,10 +1,10 @@
 """What a visitor may choose from: trained runs, checkpoints, published weights, models without weights."""
 
+import functools
 import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -134,13 +134,13 @@ class Models:
     """Entries by model and checkpoint, and the networks last asked for.
 
     Args:
-        entries: at least one.
+        found: at least one.
         load: makes the network of an entry.
     """
 
-    def __init__(self, entries: Sequence[Entry], load: Callable[[Entry], Restorer]) -> None:
-        self._entries = {(entry.model, entry.checkpoint): entry for entry in entries}
-        self._load = lru_cache(maxsize=KEPT)(load)
+    def __init__(self, found: Sequence[Entry], load: Callable[[Entry], Restorer]) -> None:
+        self._entries = {(entry.model, entry.checkpoint): entry for entry in found}
+        self._load = functools.lru_cache(KEPT)(load)
         self._lock = threading.Lock()
 
     @property

@@ -13,7 +13,7 @@ from typing import Any
 
 import hydra
 import torch
-from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.plugins.io import CheckpointIO
 from torch import nn
 
 from datamodules.errors import InputError, folder_vanished, worker_death
@@ -24,7 +24,7 @@ from networks.base import RestorationNetwork
 PREFIX = "network."
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
+class AtomicCheckpointIO(CheckpointIO):
     """Writes next to the target and renames, so that a checkpoint is complete or absent whenever the process dies."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -52,6 +52,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         return read_checkpoint(Path(path))
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        Path(path).unlink(missing_ok=True)
 
 
 def _cause(error: BaseException) -> str:

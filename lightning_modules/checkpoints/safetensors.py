@@ -21,23 +21,32 @@ FORMAT = 1
 
 
 def save_weights(network: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
-    """Write a network's weights and buffers under their names.
+    """Write a network's weights and buffers under their names, complete or not at all.
 
     Args:
         network: on any device.
-        path: of the file; the JSON object of its metadata is written next to it, as `.json`.
+        path: of the file; the JSON object of its metadata is written beside it, as `.json`.
         about: that object without `format`: plain values, with the model config as `model`.
 
     Raises:
         InputError: if the file cannot be written.
     """
-    metadata = {"format": FORMAT, **about}
+    text = json.dumps({"format": FORMAT, **about})
     # Copies: the format knows neither tensors that share memory nor memory layouts.
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
+    written = {
+        path: save(tensors, {"format": "pt", KEY: text}),
+        path.with_suffix(".json"): (json.dumps(json.loads(text), indent=2) + "\n").encode(),
+    }
+    parts = {place: place.with_name(place.name + ".part") for place in written}
     try:
-        path.write_bytes(save(tensors, {"format": "pt", KEY: json.dumps(metadata)}))
-        path.with_suffix(".json").write_text(json.dumps(metadata, indent=2) + "\n")
+        for place, part in parts.items():
+            part.write_bytes(written[place])
+        for place, part in parts.items():
+            part.replace(place)
     except OSError as error:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
         raise InputError(f"{path}: cannot write the weights: {error}") from error
 
 

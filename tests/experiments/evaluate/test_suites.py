@@ -209,7 +209,7 @@ def test_one_root_for_several_sets(cli: Cli, sets: Path) -> None:
         (["cascade=[bicubic,bicubics]"], 2, ["model=bicubics: no such option", "did you mean bicubic?"]),
         (["cascade=[bicubic,runs/none]"], 1, ["cascade: runs/none: not there, expected a run folder"]),
         (["cascade=[bicubic,ed_dsrn]", "data=set5"], 1, ["model=ed_dsrn has weights to load"]),
-        (["cascade=[bicubic,bicubic]", "run=runs/x"], 2, ["run= and cascade=: each says what is measured"]),
+        (["cascade=[bicubic,bicubic]", "run=runs/x"], 2, ["run= and cascade=: each says which network is meant"]),
         (["pictures=all"], 2, ["pictures: found 'all'", "'sheets'"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and "=" in value[0] else "",

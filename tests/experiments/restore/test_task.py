@@ -306,7 +306,7 @@ def test_formats(cli: Cli, tmp_path: Path, form: str, names: set[str]) -> None:
         (
             ["run=a", "ckpt=null", "weights=b", "input=in", "output=out"],
             2,
-            "run= and weights=: each says what restores",
+            "run= and weights=: each says which network is meant",
         ),
         (["run=absent", "input=in", "output=out"], 1, "run=absent: no run folder"),
         (["trainer.precision=16-mixed", "input=in", "output=out"], 2, "trainer.precision: found 16-mixed"),
