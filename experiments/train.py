@@ -16,7 +16,7 @@ from datamodules.distributed import on_rank_zero, rank, rank_zero_first
 from datamodules.errors import InputError
 from experiments.config.slurm import check_tasks
 from experiments.config.training import check_training
-from experiments.evaluate.measure import measure, on_data, progress_bar, test_names
+from experiments.evaluate.measure import Measurement, on_data, progress_bar, test_names
 from experiments.models import checksum
 from experiments.results.records import EvaluationRecord
 from experiments.results.tables import report
@@ -216,16 +216,9 @@ def test(training: Training) -> tuple[list[EvaluationRecord], EvaluationRecord, 
     run_dir, datamodule = training.run_dir, training.datamodule
     record = EvaluationRecord(cfg.label, run_dir.name, cfg.seed, str(chosen.relative_to(run_dir)), checksum(chosen))
     record = on_data(record, datamodule, cfg, training.device)
+    measurement = Measurement(training.module, datamodule, run_dir, record)
     with progress_bar(len(test_names(datamodule)), sys.stderr.isatty()) as progress:
-        found = measure(
-            training.module,
-            datamodule,
-            run_dir,
-            record,
-            device=training.device,
-            pictures=cfg.pictures,
-            progress=progress,
-        )
+        found = measurement.run(training.device, cfg.pictures, progress)
     return found, record, loaded["global_step"]
 
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,103 +60,132 @@ def on_data(
     )
 
 
-def finished(
-    module: RestorationModule,
-    datamodule: ImageDataModule,
-    folder: Path,
-    record: EvaluationRecord,
-    pictures: str = "none",
-) -> list[EvaluationRecord]:
-    """The records of this measurement in the run's `results.json`, if all are there and of the same weights.
+@dataclass(frozen=True)
+class Measurement:
+    """One network on the test images of one data set.
 
-    Nothing without a picture of every image where `pictures` are wanted: it is measured again for them.
-    """
-    path, names = folder / "results.json", test_names(datamodule)
-    if not path.exists():
-        return []
-    where = pictures_of(folder, record)
-    if pictures != "none" and not all((where / f"{name.replace('/', '_')}_sr.png").is_file() for name in names):
-        return []
-    there = {known.key: known for known in read_records(path)}
-    records = []
-    for subject in [record.of_bicubic(), record] if record.model != BASELINE else [record.of_bicubic()]:
-        for protocol in module.protocols:
-            known = there.get(replace(subject, protocol=asdict(protocol)).key)
-            if known is None or known.checkpoint_sha256 != subject.checkpoint_sha256:
-                return []
-            if any(known.files.get(name) != value for name, value in subject.files.items()):
-                return []
-            if list(known.images) != names or any(metric not in known.means for metric in module.metrics):
-                return []
-            records.append(known)
-    # Of a kill in between.
-    PartialResults(folder, _identity(module, record), distributed.rank()).remove()
-    return records
-
-
-def measure(
-    module: RestorationModule,
-    datamodule: ImageDataModule,
-    folder: Path,
-    record: EvaluationRecord,
-    *,
-    device: torch.device,
-    pictures: str = "sheets",
-    progress: tqdm | None = None,
-) -> list[EvaluationRecord]:
-    """Test on every test image; write `results.json` and `images/`, and return the records.
-
-    The data module has been set up. Bicubic enlargement of the same inputs is measured along. What an interrupted
-    measurement has written down is not done again.
-
-    Args:
-        folder: of the run.
+    Attributes:
+        module: the network and the protocols.
+        datamodule: has been set up.
+        folder: of the run; gets `results.json` and `images/`.
         record: what is measured, on what, without scores (`on_data`).
-        pictures: "sheets", "results" or "none".
-
-    Returns:
-        The records of bicubic and of the network, on the first process; nothing on the others.
     """
-    names, numbers = test_names(datamodule), datamodule.numbers["test"]
-    where = pictures_of(folder, record)
-    sheets = TestSheets(where, module.protocols[0], record.model)
-    if pictures != "none" and distributed.rank() == 0:
-        made_of = {name: getattr(record, name) for name in MADE_OF_FIELDS}
-        write_text(where / MADE_OF, json.dumps(made_of))
-    partial_results = PartialResults(folder, _identity(module, record), distributed.rank())
-    module.to(device).eval()
-    with partial_results, torch.inference_mode():
-        done = distributed.broadcast(partial_results.read())
-        todo = [number for number, name in zip(numbers, names, strict=True) if name not in done]
-        _advance(progress, len(names) - len(todo))
-        for batch in datamodule.test_dataloader(distributed.share(todo)):
-            batch = datamodule.on_after_batch_transfer(move_data_to_device(batch, device), 0)
-            (name,) = batch.name
-            try:
-                outputs = module.test_step(batch, 0)
-            except ValueError as error:  # a network says so of an image or a kernel that it cannot work on
-                raise InputError(f"{name}: {record.model} cannot restore this: {error}") from error
-            baseline = baselines(module, batch)
-            done[name] = {
-                "network": _values(outputs["scores"]),
-                "bicubic": _values({protocol: of_bicubic.scores for protocol, of_bicubic in baseline.items()}),
-                "seconds": outputs["seconds"],
+
+    module: RestorationModule
+    datamodule: ImageDataModule
+    folder: Path
+    record: EvaluationRecord
+
+    @property
+    def pictures_folder(self) -> Path:
+        return self.folder / "images" / self.record.dataset / cell_folder(self.record.cell)
+
+    def finished(self, pictures: str = "none") -> list[EvaluationRecord]:
+        """The records that are in `results.json` already, if all are there and of the same weights.
+
+        Nothing without a picture of every image where `pictures` are wanted: it is measured again for them.
+        """
+        path, names = self.folder / "results.json", test_names(self.datamodule)
+        if not path.exists():
+            return []
+        files = (self.pictures_folder / f"{name.replace('/', '_')}_sr.png" for name in names)
+        if pictures != "none" and not all(file.is_file() for file in files):
+            return []
+        there = {known.key: known for known in read_records(path)}
+        records = []
+        bicubic = self.record.of_bicubic()
+        for subject in [bicubic, self.record] if self.record.model != BASELINE else [bicubic]:
+            for protocol in self.module.protocols:
+                known = there.get(replace(subject, protocol=asdict(protocol)).key)
+                if known is None or known.checkpoint_sha256 != subject.checkpoint_sha256:
+                    return []
+                if any(known.files.get(name) != value for name, value in subject.files.items()):
+                    return []
+                if list(known.images) != names or any(metric not in known.means for metric in self.module.metrics):
+                    return []
+                records.append(known)
+        self._partial_results().remove()  # of a kill in between
+        return records
+
+    def run(
+        self, device: torch.device, pictures: str = "sheets", progress: tqdm | None = None
+    ) -> list[EvaluationRecord]:
+        """Test on every test image; write `results.json` and `images/`, and return the records.
+
+        Bicubic enlargement of the same inputs is measured along. What an interrupted measurement has written down is
+        not done again.
+
+        Args:
+            pictures: "sheets", "results" or "none".
+
+        Returns:
+            The records of bicubic and of the network, on the first process; nothing on the others.
+        """
+        module, datamodule, where = self.module, self.datamodule, self.pictures_folder
+        names, numbers = test_names(datamodule), datamodule.numbers["test"]
+        first = module.protocols[0]
+        sheets = TestSheets(where, first, self.record.model)
+        if pictures != "none" and distributed.rank() == 0:
+            made_of = {name: getattr(self.record, name) for name in MADE_OF_FIELDS}
+            write_text(where / MADE_OF, json.dumps(made_of))
+        partial_results = self._partial_results()
+        module.to(device).eval()
+        with partial_results, torch.inference_mode():
+            done = distributed.broadcast(partial_results.read())
+            todo = [number for number, name in zip(numbers, names, strict=True) if name not in done]
+            _advance(progress, len(names) - len(todo))
+            for batch in datamodule.test_dataloader(distributed.share(todo)):
+                batch = datamodule.on_after_batch_transfer(move_data_to_device(batch, device), 0)
+                (name,) = batch.name
+                try:
+                    outputs = module.test_step(batch, 0)
+                except ValueError as error:  # a network says so of an image or a kernel that it cannot work on
+                    raise InputError(f"{name}: {self.record.model} cannot restore this: {error}") from error
+                baseline = baselines(module, batch)
+                done[name] = {
+                    "network": _values(outputs["scores"]),
+                    "bicubic": _values({protocol: of_bicubic.scores for protocol, of_bicubic in baseline.items()}),
+                    "seconds": outputs["seconds"],
+                }
+                partial_results.write(name, **done[name])
+                if pictures == "sheets":
+                    sheets.write(outputs["restored"], batch, outputs["scores"][first.name], baseline.get(first.name))
+                elif pictures == "results":
+                    save_pictures(where, outputs["restored"], batch, baseline.get(first.name))
+                _advance(progress, distributed.world())
+        done = {name: entry for part in distributed.gather(done) for name, entry in part.items()}
+        records = []
+        if distributed.rank() == 0:
+            records = self._records({name: done[name] for name in names})
+            add_records(self.folder / "results.json", records)
+            partial_results.remove()
+        distributed.barrier()
+        return records
+
+    def _partial_results(self) -> PartialResults:
+        """Those of all that the values of an image depend on, the state of its file included."""
+        identity = {
+            **replace(self.record, device=None, threads=None).to_json(),
+            "protocols": [asdict(protocol) for protocol in self.module.protocols],
+            "metrics": list(self.module.metrics),
+        }
+        return PartialResults(self.folder, identity, distributed.rank())
+
+    def _records(self, entries: Mapping[str, Mapping[str, Any]]) -> list[EvaluationRecord]:
+        """Of bicubic where there is such a thing, and of the network, by each protocol."""
+        records = []
+        for protocol in self.module.protocols:
+            scores = {name: entry["bicubic"].get(protocol.name) for name, entry in entries.items()}
+            scores = {name: values for name, values in scores.items() if values}
+            if scores:
+                records.append(self.record.of_bicubic().scored(protocol, scores))
+        for protocol in self.module.protocols if self.record.model != BASELINE else []:
+            scores = {
+                name: {**entry["network"][protocol.name], "seconds": entry["seconds"]}
+                for name, entry in entries.items()
             }
-            partial_results.write(name, **done[name])
-            first = module.protocols[0].name
-            if pictures == "sheets":
-                sheets.write(outputs["restored"], batch, outputs["scores"][first], baseline.get(first))
-            elif pictures == "results":
-                save_pictures(where, outputs["restored"], batch, baseline.get(first))
-            _advance(progress, distributed.world())
-    done = {name: entry for part in distributed.gather(done) for name, entry in part.items()}
-    records = []
-    if distributed.rank() == 0:
-        records = _records({name: done[name] for name in names}, module, record)
-        add_records(folder / "results.json", records)
-        partial_results.remove()
-    distributed.barrier()
-    return records
+            records.append(self.record.scored(protocol, scores))
+        return records
 
 
 def baselines(module: RestorationModule, batch: Batch) -> dict[str, Measured]:
@@ -167,11 +196,6 @@ def baselines(module: RestorationModule, batch: Batch) -> dict[str, Measured]:
     others = module.measure_images(images, batch)
     scores = {p.name: measured(images, batch.hr, p, batch.scale).scores for p in module.protocols}
     return {name: Measured(images, {**by_protocol, **others}) for name, by_protocol in scores.items()}
-
-
-def pictures_of(folder: Path, record: EvaluationRecord) -> Path:
-    """The folder of a measurement's pictures."""
-    return folder / "images" / record.dataset / cell_folder(record.cell)
 
 
 def _advance(progress: tqdm | None, images: int) -> None:
@@ -185,15 +209,6 @@ def _values(scores: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, f
     return {
         protocol: {metric: values[0].item() for metric, values in by_metric.items()}
         for protocol, by_metric in scores.items()
-    }
-
-
-def _identity(module: RestorationModule, record: EvaluationRecord) -> dict[str, Any]:
-    """All that the values of an image depend on, the state of its file included."""
-    return {
-        **replace(record, device=None, threads=None).to_json(),
-        "protocols": [asdict(protocol) for protocol in module.protocols],
-        "metrics": list(module.metrics),
     }
 
 
@@ -217,21 +232,3 @@ def _state(paths: Sequence[Path]) -> str:
             ) from error
         states.append((str(file), status.st_size, status.st_mtime_ns))
     return hashlib.sha256(json.dumps(states).encode()).hexdigest()[:16]
-
-
-def _records(
-    entries: Mapping[str, Mapping[str, Any]], module: RestorationModule, record: EvaluationRecord
-) -> list[EvaluationRecord]:
-    """Of bicubic where there is such a thing, and of the network, by each protocol."""
-    records = []
-    for protocol in module.protocols:
-        scores = {name: entry["bicubic"].get(protocol.name) for name, entry in entries.items()}
-        scores = {name: values for name, values in scores.items() if values}
-        if scores:
-            records.append(record.of_bicubic().scored(protocol, scores))
-    for protocol in module.protocols if record.model != BASELINE else []:
-        scores = {
-            name: {**entry["network"][protocol.name], "seconds": entry["seconds"]} for name, entry in entries.items()
-        }
-        records.append(record.scored(protocol, scores))
-    return records

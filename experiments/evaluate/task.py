@@ -17,7 +17,7 @@ from experiments.config.compose import overridden_keys
 from experiments.config.signatures import check_targets
 from experiments.config.training import check_inputs, construct, input_mistake, scale_mistake
 from experiments.evaluate import suites
-from experiments.evaluate.measure import finished, measure, on_data, progress_bar, test_names
+from experiments.evaluate.measure import Measurement, on_data, progress_bar, test_names
 from experiments.evaluate.suites import Cell
 from experiments.models import Model, find, refuse_several, run_folders
 from experiments.results.records import EvaluationRecord, read_records
@@ -48,9 +48,15 @@ class Job:
     folder: Path
     cell: Cell
 
-    def record(self, device: torch.device) -> EvaluationRecord:
+    def measurement(self, device: torch.device) -> Measurement:
         """What is measured, on what; the data have been opened."""
-        model, cell = self.model, self.cell
+        model, cell, cfg, datamodule = self.model, self.cell, self.cell.cfg, self.cell.datamodule
+        network = model.network(datamodule.degradation.scales[0])
+        if cfg.self_ensemble:
+            network = SelfEnsemble(network, decimated=datamodule.degradation.reduction == "decimate")
+        protocols = list(hydra.utils.instantiate(cfg.protocol, _convert_="all").values())
+        module = RestorationModule(network, protocols)
+        module.metrics = build_metrics(cfg.metrics, cfg.lpips_weights, cfg.niqe_model)
         record = EvaluationRecord(
             model.label,
             self.folder.name,
@@ -59,25 +65,9 @@ class Job:
             model.sha256,
             suite=cell.suite,
             cell=dict(cell.values),
-            self_ensemble=bool(cell.cfg.self_ensemble),
+            self_ensemble=bool(cfg.self_ensemble),
         )
-        return on_data(record, cell.datamodule, cell.cfg, device)
-
-    def module(self) -> RestorationModule:
-        """The network with the protocols it is measured by; the data have been opened."""
-        cfg, degradation = self.cell.cfg, self.cell.datamodule.degradation
-        network = self.model.network(degradation.scales[0])
-        if cfg.self_ensemble:
-            network = SelfEnsemble(network, decimated=degradation.reduction == "decimate")
-        protocols = list(hydra.utils.instantiate(cfg.protocol, _convert_="all").values())
-        module = RestorationModule(network, protocols)
-        module.metrics = build_metrics(cfg.metrics, cfg.lpips_weights, cfg.niqe_model)
-        return module
-
-    def known(self, device: torch.device) -> list[EvaluationRecord]:
-        """Of an earlier measurement of the same."""
-        cell = self.cell
-        return finished(self.module(), cell.datamodule, self.folder, self.record(device), cell.cfg.pictures)
+        return Measurement(module, datamodule, self.folder, on_data(record, datamodule, cfg, device))
 
 
 def check(cfg: DictConfig) -> None:
@@ -110,7 +100,7 @@ def run(cfg: DictConfig) -> None:
         refuse_misfit(job)
     with rank_zero_first():
         suites.open_data(list({id(job.cell): job.cell for job in jobs}.values()))
-    known = broadcast([job.known(device) if cfg.suite else [] for job in jobs])
+    known = broadcast([job.measurement(device).finished(cfg.pictures) if cfg.suite else [] for job in jobs])
     if rank() == 0 and not cfg.run:
         write_text(Path(cfg.run_dir) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     if rank() == 0 and (skipped := sum(1 for records in known if records)):
@@ -125,15 +115,7 @@ def run(cfg: DictConfig) -> None:
             if not records:
                 progress.set_description(f"{job.folder.name}: {job.cell}" if len(folders) > 1 else str(job.cell))
                 start = time.perf_counter()
-                records = measure(
-                    job.module(),
-                    job.cell.datamodule,
-                    job.folder,
-                    job.record(device),
-                    device=device,
-                    pictures=job.cell.cfg.pictures,
-                    progress=progress,
-                )
+                records = job.measurement(device).run(device, cfg.pictures, progress)
                 if records and len(jobs) > 1 and not show:
                     log.info("%s", cell_line(records, time.perf_counter() - start))
             measured += records

@@ -16,7 +16,7 @@ from datamodules.batch import Batch
 from datamodules.degradations.pipelines import EDDSRNDegradation
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.sources.folder import Folder
-from experiments.evaluate.measure import baselines, finished, measure, on_data, progress_bar
+from experiments.evaluate.measure import Measurement, baselines, on_data, progress_bar
 from experiments.results.records import EvaluationRecord
 from experiments.results.tables import cell_folder
 from lightning_modules.callbacks import sheets
@@ -65,7 +65,7 @@ def record(data: ImageDataModule, **changes: Any) -> EvaluationRecord:
 def call(
     module: RestorationModule, data: ImageDataModule, folder: Path, about: Mapping[str, Any] = {}, **options: Any
 ) -> list[dict[str, Any]]:
-    found = measure(module, data, folder, record(data, **about), device=CPU, **{"pictures": "none", **options})
+    found = Measurement(module, data, folder, record(data, **about)).run(CPU, **{"pictures": "none", **options})
     return [one.to_json() for one in found]
 
 
@@ -211,7 +211,7 @@ def test_finished_cells_are_known_by_weights_images_and_metrics(data: ImageDataM
     run, module = tmp_path / "run", RestorationModule(Brighter(), PROTOCOLS)
 
     def known(what: RestorationModule = module, **about: Any) -> int:
-        return len(finished(what, data, run, record(data, **about)))
+        return len(Measurement(what, data, run, record(data, **about)).finished())
 
     assert known() == 0
     call(module, data, run)
