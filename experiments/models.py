@@ -148,8 +148,10 @@ def of_config(
     def network(scale: int | None) -> RestorationNetwork:
         return build(scale if follows and scale is not None else config.get("scale"))
 
-    offers = SCALES if follows and not file else ()
-    return Model(label, network, offers, label, config, files=(file,) if file else ())
+    if file:
+        return Model(label, network, (), label, config, files=(file,))
+    network(None)  # what it says of its options and of weights comes before anything about scales
+    return Model(label, network, SCALES if follows else (), label, config)
 
 
 def cascade(items: Sequence[str | Path], use: str | None = None) -> Model:
