@@ -102,9 +102,9 @@ def record(exportable: Exportable) -> ExportedProgram:
                 dynamic_shapes=exportable.dimensions(),
                 prefer_deferred_runtime_asserts_over_guards=True,
             )
+    except GuardOnDataDependentSymNode as error:
+        raise ExportError("takes steps that depend on the values of the image, which a graph cannot") from error
     except Exception as error:  # of many types, most of them internal
-        if isinstance(error, GuardOnDataDependentSymNode):
-            raise ExportError("takes steps that depend on the values of the image, which a graph cannot") from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split("! For more", 1)[0]
         raise ExportError(f"torch.export does not get through it: {reason}") from error
 

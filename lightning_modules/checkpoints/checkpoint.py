@@ -14,7 +14,7 @@ from typing import Any
 import hydra
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
-from torch import nn
+from torch import Tensor, nn
 
 from datamodules.errors import InputError, folder_vanished, worker_death
 from lightning_modules.checkpoints.matconvnet import read_parameters
@@ -105,7 +105,11 @@ def _read_file(path: Path) -> Any:
 def _of_this_suite(checkpoint: Any) -> bool:
     config = checkpoint.get("config") if isinstance(checkpoint, dict) else None
     model = config.get("model") if isinstance(config, dict) else None
-    return isinstance(model, dict) and isinstance(checkpoint.get("state_dict"), dict)
+    return isinstance(model, dict) and _is_state_dict(checkpoint.get("state_dict"))
+
+
+def _is_state_dict(state: Any) -> bool:
+    return isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
 
 
 def build_network(model: dict[str, Any], where: str) -> RestorationNetwork:
@@ -197,9 +201,7 @@ def read_weights(network: nn.Module, path: Path) -> None:
     translate = getattr(importlib.import_module(type(network).__module__), "import_official", None)
     if translate is None:
         raise InputError(f"{path}: not a checkpoint of this suite, and {name} has no importer for others")
-    if not isinstance(weights, dict) or not all(
-        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in weights.items()
-    ):
+    if not _is_state_dict(weights):
         raise InputError(f"{path}: holds a {type(weights).__name__}, expected a state dict: tensors by name")
     try:
         state = translate(weights)

@@ -143,7 +143,10 @@ def test_no_such_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [[], {}, {"state_dict": {}}, {"state_dict": {}, "config": None}, {"state_dict": {}, "config": {"model": 1}}],
+    [
+        *([], {}, {"state_dict": {}}, {"state_dict": {}, "config": None}, {"state_dict": {}, "config": {"model": 1}}),
+        {"state_dict": {"network.weight": 1}, "config": {"model": MODEL}},
+    ],
 )
 def test_file_of_another_program(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "a.ckpt")
