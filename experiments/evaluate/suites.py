@@ -1,7 +1,7 @@
 """What an evaluation goes through: data sets times the grid of a suite, each cell a config of its own.
 
 A suite (conf/suite/NAME.yaml) names its data sets, its degradation, its protocols, and a grid: lists of values, laid
-out like the config keys that they are for.
+out like the config keys of data and degradation that they are for.
 """
 
 import copy

@@ -184,6 +184,7 @@ def test_one_root_for_several_sets(cli: Cli, sets: Path) -> None:
             ["suite.grid.degradation.nois: no such key", "degradation=usrnet_test", "did you mean noise?"],
         ),
         (["suite=usrnet_table1", "+suite.grid.degradatio.noise=[0]"], 2, ["suite.grid.degradatio.noise: no such key"]),
+        (["suite=usrnet_table1", "+suite.grid.model.scale=[2]"], 2, ["suite.grid.model.scale: cells differ by data"]),
         (["suite=usrnet_table1", "suite.grid.degradation.noise=0.01"], 2, ["expected a list of values: [0.01]"]),
         (
             ["suite=usrnet_table1", "suite.grid.degradation.kernels.number=[12]"],
