@@ -91,11 +91,7 @@ def load(
     overrides: Sequence[str] = (),
     use: str | None = None,
 ) -> Model:
-    """What Python names by the arguments of `Restorer.load`, which describes them.
-
-    Raises:
-        InputError, ConfigError: as `find`.
-    """
+    """What Python names by the arguments of `Restorer.load`, which describes them and what is raised."""
     if isinstance(source, Sequence) and not isinstance(source, str):
         return cascade(source, use)
     if isinstance(model, str):

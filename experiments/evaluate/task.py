@@ -126,11 +126,7 @@ def run(cfg: DictConfig) -> None:
 
 
 def plan(cfg: DictConfig) -> list[Job]:
-    """Every network on every cell.
-
-    Raises:
-        InputError, ConfigError: as `run`.
-    """
+    """Every network on every cell."""
     own = Path(cfg.run_dir)
     if cfg.run:
         _refuse_namesakes(run_folders(cfg))
@@ -156,10 +152,7 @@ def _refuse_namesakes(folders: list[Path]) -> None:
 
 
 def _refuse_other_model(cfg: DictConfig, own: Path) -> None:
-    """The folder is not that of a training. Options of a model are not in its records: it holds those of one set.
-
-    The scale may differ, records have it.
-    """
+    """Options of a model are not in its records: a folder holds those of one set. Of the scale, records know."""
     if (own / "meta.json").exists():
         raise InputError(
             f"{own}: a training run of this name exists: measure it with run={own}, "

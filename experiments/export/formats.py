@@ -69,15 +69,14 @@ def write_onnx(
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[-1]
         raise ExportError(f"the exporter to ONNX does not get through it: {type(error).__name__}: {reason}") from error
-    described = {
-        "name": about["label"],
-        "scale": str(about["scale"]),
-        "inputs": ",".join(exportable.inputs),
-        "outputs": ",".join(exportable.outputs),
-        "values": VALUES,
-        KEY: json.dumps(dict(about)),
-    }
-    for key, value in described.items():
+    for key, value in (
+        ("name", about["label"]),
+        ("scale", str(about["scale"])),
+        ("inputs", ",".join(exportable.inputs)),
+        ("outputs", ",".join(exportable.outputs)),
+        ("values", VALUES),
+        (KEY, json.dumps(dict(about))),
+    ):
         proto.metadata_props.add(key=key, value=value)
     if proto.ByteSize() >= 2**31:
         raise ExportError("has 2 GB of weights or more, which do not fit into one file")
@@ -92,9 +91,7 @@ def write_onnx(
 
 
 def require_onnx() -> None:
-    """Raises:
-    ExportError: if a package of the extra `export` is missing.
-    """
+    """Import the packages of the extra `export`; ExportError if one is missing."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read on import; without, onnxruntime reports its use
     for package in ("onnx", "onnxscript", "onnxruntime"):
         try:

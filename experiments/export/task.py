@@ -26,11 +26,7 @@ KEYS: dict[str, Any] = {
 
 
 def check(cfg: DictConfig) -> None:
-    """Verify that a single network is named.
-
-    Raises:
-        ConfigError: if several are.
-    """
+    """Verify that the network is named once."""
     refuse_several(cfg)
 
 

@@ -167,10 +167,6 @@ class Models:
             ) from error
 
     def load(self, model: str, checkpoint: str) -> Restorer:
-        """The network, loaded unless it is one of the last that were asked for.
-
-        Raises:
-            InputError, ConfigError: if it cannot be loaded.
-        """
+        """The network, loaded unless it is one of the last that were asked for."""
         with self._lock:
             return self._load(self._entries[model, checkpoint])
