@@ -18,8 +18,8 @@ import torch
 from skimage import data
 
 from experiments.config.compose import compose_model
+from experiments.models import Model
 from experiments.restore import Restorer
-from experiments.restore.load import Loaded
 from lightning_modules.checkpoints.checkpoint import build_network
 from lightning_modules.host_memory import resident
 
@@ -44,7 +44,7 @@ def main() -> None:
 
     torch.manual_seed(0)
     network = build_network(compose_model(args.model), args.model).eval()
-    restorer = Restorer(Loaded(args.model, lambda _: network, network.scales), precision=args.precision)
+    restorer = Restorer(Model(args.model, lambda _: network, network.scales), precision=args.precision)
     scale = restorer.scales[-1]
     image = mirrored(*args.size)
     shape = (scale * image.shape[0], scale * image.shape[1], 3)

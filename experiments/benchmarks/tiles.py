@@ -21,8 +21,8 @@ from torch import Tensor
 
 from experiments.benchmarks.restore_memory import GIB, mirrored
 from experiments.config.compose import compose_model
+from experiments.models import Model
 from experiments.restore import Restorer
-from experiments.restore.load import Loaded
 from experiments.restore.receptive_field import alignment, up_to
 from experiments.restore.tiling import FEATHER, choose_tiling, spans
 from lightning_modules.checkpoints.checkpoint import build_network
@@ -79,7 +79,7 @@ def scaled(network: RestorationNetwork, scale: int, image: Tensor) -> Restoratio
 def compare(network: RestorationNetwork, image: Tensor, scale: int, tile: int, overlap: int | None) -> dict[str, Any]:
     """Differences between the image [3, H, W] restored in tiles and as a whole; of both the result and the time."""
     height, width = image.shape[1:]
-    restorer = Restorer(Loaded("network", lambda _: network, network.scales))
+    restorer = Restorer(Model("network", lambda _: network, network.scales))
     start = time.perf_counter()
     plain = restorer.restore(image, scale, tile=max(height, width)).sr
     middle = time.perf_counter()
@@ -116,7 +116,7 @@ def measure(name: str, size: tuple[int, int], narrow: bool) -> dict[str, Any]:
     network = build_network(compose_model(name, overrides), name).eval()
     scale = VDSR_SCALE if name == "vdsr" else network.scales[-1]
     image = torch.from_numpy(mirrored(*size)).permute(2, 0, 1) / 255
-    field = Restorer(Loaded(name, lambda _: network, (scale,))).field(scale)
+    field = Restorer(Model(name, lambda _: network, (scale,))).field(scale)
     assert field is not None
     tile = up_to(max(320, 3 * field + FEATHER), alignment(network, scale))
     found = compare(scaled(network, scale, image), image, scale, tile, None)
