@@ -25,7 +25,7 @@ from experiments.evaluate.partial_results import PartialResults
 from experiments.results.records import BASELINE, MADE_OF, MADE_OF_FIELDS, EvaluationRecord, add_records, read_records
 from experiments.results.tables import cell_folder
 from experiments.runtime.run_folder import write_text
-from lightning_modules.callbacks.sheets import Measured, TestSheets, enlarged, measured, save_pictures
+from lightning_modules.callbacks.sheets import Measured, enlarged, measured, save_pictures, save_sheets
 from lightning_modules.metrics.build import FILES
 from lightning_modules.restoration import RestorationModule
 
@@ -128,7 +128,6 @@ def measure(
     """
     names, numbers = test_names(datamodule), datamodule.numbers["test"]
     where = pictures_of(folder, record)
-    sheets = TestSheets(where, module.protocols[0], record.model)
     if pictures != "none" and distributed.rank() == 0:
         made_of = {name: getattr(record, name) for name in MADE_OF_FIELDS}
         write_text(where / MADE_OF, json.dumps(made_of))
@@ -147,11 +146,12 @@ def measure(
                 raise InputError(f"{', '.join(batch.name)}: {record.model} cannot restore this: {error}") from error
             baseline = baselines(module, batch)
             done |= _keep(partial_results, batch, outputs, baseline)
-            first = module.protocols[0].name
+            protocol, restored = module.protocols[0], outputs["restored"]
             if pictures == "sheets":
-                sheets.write(outputs["restored"], batch, outputs["scores"][first], baseline.get(first))
-            elif pictures == "results":
-                save_pictures(where, outputs["restored"], batch, baseline.get(first))
+                result = Measured(restored.sr, outputs["scores"][protocol.name])
+                save_sheets(where, restored, batch, protocol, record.model, result, baseline.get(protocol.name))
+            if pictures != "none":
+                save_pictures(where, restored, batch, baseline.get(protocol.name))
             if progress:
                 progress.images(len(batch) * distributed.world())
     done = {name: entry for part in distributed.gather(done) for name, entry in part.items()}

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.batch import Batch
@@ -47,21 +48,17 @@ def kernel_spread(kernels: Tensor) -> list[float]:
 
     For a Gaussian that fits its frame it is sigma; for kernels [B, 1, k, k] one number each.
     """
-    weights = kernels[:, 0].double().abs()
-    weights = weights / weights.sum((1, 2), keepdim=True)
-    variance = np.zeros(len(weights))
-    for line in (weights.sum(1), weights.sum(2)):
+    variance = np.zeros(len(kernels))
+    for line in _profiles(kernels.abs()):
         index = np.arange(line.shape[1])
-        values = line.numpy()
-        variance = variance + values @ index**2 - (values @ index) ** 2
+        variance = variance + line @ index**2 - (line @ index) ** 2
     return np.sqrt(np.maximum(variance, 0) / 2).tolist()
 
 
 def kernel_support(kernels: Tensor) -> list[float]:
     """Longer side, in pixels, of the smallest box around all values of at least 1 % of the largest; one per kernel."""
-    values = kernels[:, 0].abs().numpy()
     sides = []
-    for kernel in values:
+    for kernel in kernels[:, 0].abs().numpy():
         rows, columns = np.nonzero(kernel >= 0.01 * kernel.max())
         sides.append(float(max(np.ptp(rows), np.ptp(columns)) + 1))
     return sides
@@ -69,8 +66,12 @@ def kernel_support(kernels: Tensor) -> list[float]:
 
 def kernel_offset(kernels: Tensor) -> list[float]:
     """Distance in pixels of the centroid from index floor(k/2), to 1e-4: so far it moves the image, one per kernel."""
+    x, y = (line @ (np.arange(line.shape[1]) - line.shape[1] // 2) for line in _profiles(kernels))
+    return np.hypot(y, x).round(4).tolist()
+
+
+def _profiles(kernels: Tensor) -> list[NDArray[np.float64]]:
+    """Sums over rows and over columns of kernels [B, 1, h, w] of sum 1: [B, w] and [B, h]."""
     weights = kernels[:, 0].double()
     weights = weights / weights.sum((1, 2), keepdim=True)
-    lines = [weights.sum(2).numpy(), weights.sum(1).numpy()]
-    y, x = (line @ (np.arange(line.shape[1]) - line.shape[1] // 2) for line in lines)
-    return np.hypot(y, x).round(4).tolist()
+    return [weights.sum(1).numpy(), weights.sum(2).numpy()]

@@ -12,13 +12,12 @@ from torch import Tensor
 
 from datamodules.batch import Batch
 from lightning_modules.metrics.protocol import Protocol
-from lightning_modules.metrics.psnr_ssim import psnr, smallest_side, ssim, to_eight_bit
-from lightning_modules.plots.kernels import KERNEL_NOTE, coarse_panels, kernel_tiles, with_tiles
-from lightning_modules.plots.sheet import Panel, pick_zoom_box, result_sheet, save_png
+from lightning_modules.metrics.psnr_ssim import psnr, smallest_side, ssim
+from lightning_modules.plots.kernels import add_kernels, coarse_panels, kernel_tiles
+from lightning_modules.plots.regions import pick_zoom_box
+from lightning_modules.plots.sheet import Panel, result_sheet, save_png, to_image
 from networks.ops.resize import bicubic_resize
 from networks.restored import Restored
-
-Scores = Mapping[str, Tensor]
 
 
 @dataclass
@@ -26,7 +25,7 @@ class Measured:
     """Images [B, C, H, W] and their scores, "psnr" and "ssim", each [B]; no scores if they are too small for SSIM."""
 
     images: Tensor
-    scores: Scores
+    scores: Mapping[str, Tensor]
 
     def caption(self, i: int) -> str:
         """The scores of one image, for display under it; its size if it has none."""
@@ -86,25 +85,20 @@ def panels(
     result = result or measured(restored.sr, batch.hr, protocol, batch.scale)
     if baseline is None and (images := enlarged(batch)) is not None:
         baseline = measured(images, batch.hr, protocol, batch.scale)
-    noise = "" if batch.noise_level is None else f", noise sigma {255 * batch.noise_level[i].item():.3g}/255"
-    facts = size(batch.lr) + noise
-    columns = []
-    if baseline is not None and batch.scale == 1:
-        columns.append(Panel("input", f"{baseline.caption(i)}\n{facts}" if baseline.scores else facts, batch.lr[i]))
-    else:
-        columns.append(Panel("input", facts, batch.lr[i]))
-        if baseline is not None and label != "bicubic":
-            columns.append(Panel("bicubic", baseline.caption(i), baseline.images[i]))
-    if restored.deblurred is not None:
-        truth = batch.lr_sharp
-        text = (
-            size(restored.deblurred)
-            if truth is None
-            else measured(restored.deblurred, truth, protocol, batch.scale).caption(i)
-        )
-        columns.append(Panel("deblurred branch", text, restored.deblurred[i]))
-        if truth is not None:
-            columns.append(Panel("truth of deblurred", size(truth), truth[i]))
+    facts = size(batch.lr)
+    if batch.noise_level is not None:
+        facts += f", noise sigma {255 * batch.noise_level[i].item():.3g}/255"
+    if baseline is not None and batch.scale == 1 and baseline.scores:
+        facts = f"{baseline.caption(i)}\n{facts}"
+    columns = [Panel("input", facts, batch.lr[i])]
+    if baseline is not None and batch.scale != 1 and label != "bicubic":
+        columns.append(Panel("bicubic", baseline.caption(i), baseline.images[i]))
+    if restored.deblurred is not None and batch.lr_sharp is not None:
+        branch = measured(restored.deblurred, batch.lr_sharp, protocol, batch.scale)
+        columns.append(Panel("deblurred branch", branch.caption(i), restored.deblurred[i]))
+        columns.append(Panel("truth of deblurred", size(batch.lr_sharp), batch.lr_sharp[i]))
+    elif restored.deblurred is not None:
+        columns.append(Panel("deblurred branch", size(restored.deblurred), restored.deblurred[i]))
     if restored.pyramid is not None:
         columns += coarse_panels([scale[i] for scale in restored.pyramid], restored.sr[i], label)
     columns.append(Panel(label, result.caption(i), restored.sr[i]))
@@ -123,9 +117,10 @@ def sheet(
 ) -> Image.Image:
     """The sheet of image `i` of a batch, below it the kernels that there are; arguments as for `panels`."""
     columns = panels(restored, batch, protocol, label, i, result, baseline)
-    drawn = result_sheet(columns, zoom_box=pick_zoom_box(batch.hr[i]), title=batch.name[i])
-    kernels = [None if found is None else found[i] for found in (restored.kernel, batch.kernel)]
-    return with_tiles(drawn, kernel_tiles(*kernels), KERNEL_NOTE)
+    drawn = result_sheet(columns, pick_zoom_box(batch.hr[i]), batch.name[i])
+    kernels = [None if kernel is None else kernel[i] for kernel in (restored.kernel, batch.kernel)]
+    add_kernels(drawn, kernel_tiles(*kernels))
+    return drawn.image()
 
 
 class ValidationSheets(pl.Callback):
@@ -160,28 +155,19 @@ class ValidationSheets(pl.Callback):
                 logger.log_image(f"val/{batch.name[0]}", [picture], step=trainer.global_step)
 
 
-class TestSheets:
-    """Writes a sheet of every test image into a folder, and its pictures (`save_pictures`) beside it.
-
-    Args:
-        folder: gets NAME.png, the sheet, NAME_sr.png, NAME_hr.png and NAME_input.png.
-        protocol: what the captions measure.
-        label: name of the model over its panel.
-    """
-
-    __test__ = False  # not a test class, whatever its name begins with
-
-    def __init__(self, folder: Path, protocol: Protocol, label: str) -> None:
-        self.folder, self.protocol, self.label = folder, protocol, label
-
-    def write(self, restored: Restored, batch: Batch, scores: Scores, baseline: Measured | None) -> None:
-        """Draw a batch that was measured by `protocol`: the scores of `restored.sr`, and `enlarged(batch)` with its."""
-        result = Measured(restored.sr, scores)
-        for i, name in enumerate(batch.name):
-            stem = name.replace("/", "_")
-            drawn = sheet(restored, batch, self.protocol, self.label, i, result, baseline)
-            save_png(drawn, self.folder / f"{stem}.png")
-        save_pictures(self.folder, restored, batch, baseline)
+def save_sheets(
+    folder: Path,
+    restored: Restored,
+    batch: Batch,
+    protocol: Protocol,
+    label: str,
+    result: Measured,
+    baseline: Measured | None,
+) -> None:
+    """Write the sheet of every image of a batch as NAME.png; arguments as for `panels`."""
+    for i, name in enumerate(batch.name):
+        drawn = sheet(restored, batch, protocol, label, i, result, baseline)
+        save_png(drawn, folder / f"{name.replace('/', '_')}.png")
 
 
 def save_pictures(folder: Path, restored: Restored, batch: Batch, baseline: Measured | None) -> None:
@@ -192,9 +178,3 @@ def save_pictures(folder: Path, restored: Restored, batch: Batch, baseline: Meas
         for kind, pictures in images.items():
             if pictures is not None:
                 save_png(to_image(pictures[i]), folder / f"{name.replace('/', '_')}_{kind}.png")
-
-
-def to_image(image: Tensor) -> Image.Image:
-    """[C, H, W] in [0, 1] as an 8-bit PIL image, rounded as the metrics round it."""
-    pixels = to_eight_bit(image.detach().cpu()).movedim(0, -1).contiguous().numpy()
-    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)

@@ -11,12 +11,20 @@ from torch import Tensor
 
 from datamodules.batch import Batch
 from lightning_modules.callbacks import sheets
-from lightning_modules.callbacks.sheets import Measured, enlarged, measured, panels, sheet
-from lightning_modules.callbacks.sheets import TestSheets as Sheets
+from lightning_modules.callbacks.sheets import (
+    Measured,
+    enlarged,
+    measured,
+    panels,
+    save_pictures,
+    save_sheets,
+    sheet,
+)
 from lightning_modules.metrics.protocol import Protocol
 from lightning_modules.metrics.psnr_ssim import psnr, ssim
 from lightning_modules.plots.kernels import kernel_tiles
-from lightning_modules.plots.sheet import pick_zoom_box, result_sheet
+from lightning_modules.plots.regions import pick_zoom_box
+from lightning_modules.plots.sheet import Sheet, result_sheet
 from networks.ops.resize import bicubic_resize, bilinear_shrink
 from networks.restored import Restored
 
@@ -159,9 +167,9 @@ def test_every_test_image_is_written_with_the_scores_that_were_measured(
     captions: list[str] = []
     drawn: list[Any] = []
 
-    def drawing(columns: Any, **options: Any) -> Image.Image:
-        drawn.append((options["title"], options["zoom_box"]))
-        return result_sheet(columns, **options)
+    def drawing(columns: Any, zoom_box: Any, title: str) -> Sheet:
+        drawn.append((title, zoom_box))
+        return result_sheet(columns, zoom_box, title)
 
     def watched(*arguments: Any) -> Any:
         found = panels(*arguments)
@@ -177,7 +185,8 @@ def test_every_test_image_is_written_with_the_scores_that_were_measured(
         monkeypatch.setattr(sheets, name, never)
     given = {"psnr": torch.tensor([21.0, 22.0]), "ssim": torch.tensor([0.1, 0.2])}
     baseline = Measured(1 - batch.hr, {"psnr": torch.tensor([11.0, 12.0]), "ssim": torch.tensor([0.3, 0.4])})
-    Sheets(tmp_path / "images", Y, "net").write(Restored(sr), batch, given, baseline)
+    save_sheets(tmp_path / "images", Restored(sr), batch, Y, "net", Measured(sr, given), baseline)
+    save_pictures(tmp_path / "images", Restored(sr), batch, baseline)
     assert captions[1:3] == ["11.00 dB   0.3000", "21.00 dB   0.1000"]
     assert captions[5:7] == ["12.00 dB   0.4000", "22.00 dB   0.2000"]
     assert drawn == [(name, pick_zoom_box(hr)) for name, hr in zip(batch.name, batch.hr, strict=True)]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFont
+from PIL import Image
 from torch import Tensor
 
 from lightning_modules.plots.kernels import (
@@ -11,14 +11,12 @@ from lightning_modules.plots.kernels import (
     KERNEL_NOTE,
     LARGE_KERNEL,
     SMALL_KERNEL,
-    Tile,
+    add_kernels,
     coarse_panels,
     kernel_picture,
     kernel_tiles,
-    lay_out_strip,
-    with_tiles,
 )
-from lightning_modules.plots.sheet import ACCENT, GAP, MARGIN, lay_out, result_sheet
+from lightning_modules.plots.sheet import ACCENT, Sheet, result_sheet
 from networks.ops.resize import bilinear_shrink
 
 
@@ -90,45 +88,20 @@ def test_an_estimate_stands_by_the_truth_with_its_error() -> None:
     assert large.picture.size == (401, 401)
 
 
-@pytest.mark.parametrize("width", [100, 1400])
-def test_the_strip_lies_below_the_sheet(width: int) -> None:
-    sheet = Image.fromarray(np.full((90, width, 3), 77, np.uint8))
-    assert with_tiles(sheet, [], "note") is sheet
-    tiles = kernel_tiles(kernel(21) - 1e-4, kernel(25, 1))
-    drawn, strip = with_tiles(sheet, tiles, KERNEL_NOTE), lay_out_strip(sheet.size, tiles, KERNEL_NOTE)
-    assert drawn.size == strip.layout.size
-    assert drawn.width == max(width, 2 * MARGIN + 2 * COLUMN + GAP)
-    np.testing.assert_array_equal(np.asarray(drawn)[:90, :width], np.asarray(sheet))
-    for tile, place in zip(tiles, strip.places, strict=True):
-        np.testing.assert_array_equal(np.asarray(drawn.crop(place)), np.asarray(tile.picture))
-    middle = [(top + bottom) // 2 for _, top, _, bottom in strip.places]
-    assert middle[0] == middle[1]
-    boxes = list(strip.places)
-    for text in strip.layout.texts:
-        left, top, right, bottom = ImageFont.load_default(text.height).getbbox(text.line)
-        boxes.append((int(text.x + left), int(text.y + top), int(text.x + right) + text.bold, int(text.y + bottom)))
-    assert {text.line for text in strip.layout.texts} >= {"estimated kernel", "true kernel", "25 x 25, centre (12, 12)"}
-    for i, (left, top, right, bottom) in enumerate(boxes):
-        assert left >= MARGIN // 2
-        assert top >= 90
-        assert right <= drawn.width - MARGIN // 2
-        assert bottom <= drawn.height - MARGIN // 2
-        assert not any(left < o[2] and o[0] < right and top < o[3] and o[1] < bottom for o in boxes[i + 1 :])
-
-
-def test_no_line_of_a_kernel_needs_a_second_one() -> None:
-    strip = lay_out_strip((2000, 90), kernel_tiles(kernel(127) - 1e-6, kernel(255, 1)), KERNEL_NOTE)
-    lines = [text.line for text in strip.layout.texts]
+def test_kernels_stand_below_a_sheet_with_a_note() -> None:
+    sheet = Sheet(2000)
+    add_kernels(sheet, [])
+    assert not sheet.pictures
+    assert not sheet.texts
+    add_kernels(sheet, kernel_tiles(kernel(127) - 1e-6, kernel(255, 1)))
+    lines = [text.line for text in sheet.texts]
+    # No line of a kernel needs a second one.
     assert "127 x 127, centre (63, 63)" in lines
     assert "255 x 255, centre (127, 127)" in lines
-    assert KERNEL_NOTE in lines
-
-
-def test_wide_tiles_make_the_columns_wide() -> None:
-    tiles = [Tile("a", "", Image.new("RGB", (COLUMN + 30, 10))), Tile("b", "", Image.new("RGB", (10, 10)))]
-    first, second = lay_out_strip((100, 100), tiles, "note").places
-    assert first[0] == MARGIN
-    assert second[0] > first[2]
+    assert lines[-1] == KERNEL_NOTE
+    first, second = (box for _, box in sheet.pictures)
+    assert first[2] + COLUMN - 255 < second[0]
+    assert first[1] + first[3] == second[1] + second[3]
 
 
 def test_estimates_stand_in_their_order_without_the_result() -> None:
@@ -153,9 +126,8 @@ def test_every_pixel_of_a_reduction_covers_those_it_was_made_of(size: tuple[int,
     torch.testing.assert_close(panel.image, scene)
     box = (size[1] - 9, size[0] - 9, size[1], size[0])
     truth = type(panel)("truth", "", scene)
-    layout, sheet = lay_out([panel, truth], zoom_box=box), result_sheet([panel, truth], zoom_box=box)
-    zooms = [np.asarray(sheet.crop(place)) for place in layout.zooms]
-    np.testing.assert_array_equal(zooms[0], zooms[1])
+    zooms = [tile.picture for tile, _ in result_sheet([panel, truth], box, "").pictures if tile.frame == ACCENT]
+    np.testing.assert_array_equal(np.asarray(zooms[0]), np.asarray(zooms[1]))
 
 
 def test_estimates_of_other_proportions_are_left_as_they_are() -> None:

@@ -12,18 +12,21 @@ from PIL import Image, ImageFont
 from torch import Tensor
 
 from lightning_modules.metrics.psnr_ssim import to_eight_bit
+from lightning_modules.plots.regions import Box, pick_zoom_box
 from lightning_modules.plots.sheet import (
     ACCENT,
     BACKGROUND,
     MARGIN,
-    Box,
     Panel,
-    SheetLayout,
-    lay_out,
-    pick_zoom_box,
+    Sheet,
+    Tile,
+    resized,
     result_sheet,
     save_png,
+    shown_size,
 )
+
+BOX = (0, 0, 16, 16)
 
 
 def noise(height: int, width: int, *, channels: int = 3, seed: int = 0) -> Tensor:
@@ -50,7 +53,7 @@ def blocks(pixels: Any, factor: int) -> Any:
     return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def text_boxes(sheet: SheetLayout) -> list[Box]:
+def text_boxes(sheet: Sheet) -> list[Box]:
     boxes = []
     for text in sheet.texts:
         left, top, right, bottom = ImageFont.load_default(text.height).getbbox(text.line)
@@ -58,51 +61,70 @@ def text_boxes(sheet: SheetLayout) -> list[Box]:
     return boxes
 
 
+def overviews(sheet: Sheet) -> list[Box]:
+    return [box for tile, box in sheet.pictures if tile.title]
+
+
+def zooms(sheet: Sheet) -> list[Box]:
+    return [box for tile, box in sheet.pictures if tile.frame == ACCENT]
+
+
 def overlap(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def test_five_panels_stand_side_by_side_at_one_size() -> None:
-    panels, box = five_panels(512, 512), (8, 16, 72, 80)
-    layout = lay_out(panels, zoom_box=box, title="scene 1")
-    sheet = result_sheet(panels, zoom_box=box, title="scene 1")
-    assert sheet.size == layout.size
-    assert sheet.mode == "RGB"
-    assert 2000 <= sheet.width <= 2600
-    assert {(right - left, bottom - top) for left, top, right, bottom in layout.overviews} == {(384, 384)}
-    assert len({top for _, top, _, _ in layout.overviews}) == len({top for _, top, _, _ in layout.zooms}) == 1
-    assert layout.overviews[0][0] == MARGIN
-    assert layout.overviews[-1][2] == sheet.width - MARGIN
+    sheet = result_sheet(five_panels(512, 512), (8, 16, 72, 80), "scene 1")
+    image = sheet.image()
+    assert image.mode == "RGB"
+    assert 2000 <= image.width <= 2600
+    assert {(right - left, bottom - top) for left, top, right, bottom in overviews(sheet)} == {(384, 384)}
+    assert len({top for _, top, _, _ in overviews(sheet)}) == len({top for _, top, _, _ in zooms(sheet)}) == 1
+    assert overviews(sheet)[0][0] == MARGIN
+    assert overviews(sheet)[-1][2] == image.width - MARGIN
+
+
+@pytest.mark.parametrize(
+    ("scene", "smallest", "shown"),
+    [
+        ((512, 512), (128, 128), (384, 384)),  # reduced to three pixels for each of the smallest
+        ((510, 510), (510, 510), (480, 480)),
+        ((300, 200), (75, 50), (300, 200)),
+        ((96, 48), (24, 12), (480, 240)),
+        ((100, 800), (100, 800), (96, 768)),
+        ((2000, 1), (2000, 1), (480, 1)),
+    ],
+)
+def test_the_pixels_of_a_scene_are_whole_blocks_where_it_fits(scene: Any, smallest: Any, shown: Any) -> None:
+    assert shown_size(scene, smallest, 480) == shown
 
 
 def test_low_resolution_is_enlarged_to_whole_blocks() -> None:
     panels = five_panels(512, 512)
-    layout, sheet = lay_out(panels), result_sheet(panels)
+    sheet = result_sheet(panels, (448, 448, 512, 512), "")
     for index in (0, 2):
-        np.testing.assert_array_equal(cut(sheet, layout.overviews[index]), blocks(array(panels[index].image), 3))
+        shown = cut(sheet.image(), overviews(sheet)[index])
+        np.testing.assert_array_equal(shown[:300], blocks(array(panels[index].image), 3)[:300])
 
 
 def test_a_picture_of_the_shown_size_is_copied() -> None:
     panels = [Panel("a", "", noise(200, 480)), Panel("b", "", noise(200, 480, seed=1))]
-    layout, sheet = lay_out(panels), result_sheet(panels)
-    for panel, place in zip(panels, layout.overviews, strict=True):
-        np.testing.assert_array_equal(cut(sheet, place), array(panel.image))
+    sheet = result_sheet(panels, (448, 168, 480, 200), "")
+    for panel, place in zip(panels, overviews(sheet), strict=True):
+        np.testing.assert_array_equal(cut(sheet.image(), place)[:150], array(panel.image)[:150])
 
 
 def test_a_large_picture_is_reduced_with_a_filter() -> None:
     """A fine checkerboard must become gray; dropping pixels would leave it black and white."""
-    checks = ((torch.arange(960).view(-1, 1) + torch.arange(960)) % 2).float().expand(3, -1, -1)
-    layout, sheet = lay_out([Panel("a", "", checks)]), result_sheet([Panel("a", "", checks)])
-    assert np.abs(cut(sheet, layout.overviews[0]).astype(int) - 127.5)[8:-8, 8:-8].max() < 20
+    checks = np.indices((960, 960)).sum(0) % 2 * 255
+    reduced = np.asarray(resized(Image.fromarray(checks.astype(np.uint8)), (480, 480)))
+    assert np.abs(reduced.astype(int) - 127.5)[8:-8, 8:-8].max() < 20
 
 
 def test_blocks_of_an_uneven_factor_keep_their_colours() -> None:
     """256 pixels on 480: every shown pixel is its source pixel or a mixture with a direct neighbour."""
-    columns = (torch.arange(256) % 2).float().expand(3, 256, -1)
-    panels = [Panel("lr", "", columns), Panel("hr", "", noise(512, 512))]
-    layout = lay_out(panels)
-    line = cut(result_sheet(panels), layout.overviews[0])[100, :, 0].astype(int)
-    assert line.size == 480
+    columns = np.tile(np.arange(256) % 2 * 255, (256, 1)).astype(np.uint8)
+    line = np.asarray(resized(Image.fromarray(columns), (480, 480)))[100].astype(int)
     assert line[0] == 0
     assert line[-1] == 255
     # Evened out, each block of 1.875 pixels holds the same amount of light.
@@ -110,73 +132,56 @@ def test_blocks_of_an_uneven_factor_keep_their_colours() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("box", [(16, 32, 80, 96), (13, 27, 60, 99)])
+@pytest.mark.parametrize("box", [(16, 32, 80, 96), (13, 27, 60, 74)])
 def test_the_zoom_shows_the_same_region_of_every_panel(box: Box, channels: int) -> None:
-    panels = five_panels(256, 256, channels=channels)
-    layout, sheet = lay_out(panels, zoom_box=box), result_sheet(panels, zoom_box=box)
+    panels = five_panels(252, 252, scale=3, channels=channels)
+    sheet = result_sheet(panels, box, "")
     left, top, right, bottom = box
-    assert layout.zoom_factor >= 4
-    for panel, place in zip(panels, layout.zooms, strict=True):
-        whole = blocks(array(panel.image), 256 // panel.image.shape[-1])
-        np.testing.assert_array_equal(cut(sheet, place), blocks(whole[top:bottom, left:right], layout.zoom_factor))
+    for panel, place in zip(panels, zooms(sheet), strict=True):
+        whole = blocks(array(panel.image), 252 // panel.image.shape[-1])
+        factor = (place[2] - place[0]) // (right - left)
+        assert factor >= 4
+        np.testing.assert_array_equal(cut(sheet.image(), place), blocks(whole[top:bottom, left:right], factor))
 
 
 def test_a_coloured_square_is_found_in_outline_and_zoom() -> None:
-    hr, lr = torch.full((3, 240, 320), 0.5), torch.full((3, 60, 80), 0.5)
+    hr, lr = torch.full((3, 360, 480), 0.5), torch.full((3, 90, 120), 0.5)
     blue = torch.tensor([0.0, 0.0, 1.0]).view(3, 1, 1)
-    hr[:, 80:120, 200:240] = blue
-    lr[:, 20:30, 50:60] = blue
-    panels = [Panel("lr", "", lr), Panel("hr", "", hr)]
-    box = (200, 80, 240, 120)
-    layout, sheet = lay_out(panels, zoom_box=box), result_sheet(panels, zoom_box=box)
-    for overview, zoom in zip(layout.overviews, layout.zooms, strict=True):
-        assert (cut(sheet, zoom) == (0, 0, 255)).all()
-        # The overview is 480x360, where the square covers 60x60 from (300,120) and the outline runs around it.
+    hr[:, 120:180, 300:360] = blue
+    lr[:, 30:45, 75:90] = blue
+    sheet = result_sheet([Panel("lr", "", lr), Panel("hr", "", hr)], (300, 120, 360, 180), "")
+    image = sheet.image()
+    for overview, zoom in zip(overviews(sheet), zooms(sheet), strict=True):
+        assert (cut(image, zoom) == (0, 0, 255)).all()
+        # The overview is as large as the image; the outline runs around the square.
         x, y = overview[0] + 300, overview[1] + 120
-        assert (cut(sheet, (x + 5, y + 5, x + 55, y + 55))[..., 2] > 250).all()
+        assert (cut(image, (x, y, x + 60, y + 60)) == (0, 0, 255)).all()
         ring = [(x - 2, y + 30), (x + 61, y + 30), (x + 30, y - 2), (x + 30, y + 61)]
-        assert [sheet.getpixel(point) for point in ring] == [ACCENT] * 4
-        assert sheet.getpixel((zoom[0] - 2, zoom[1] + 9)) == ACCENT
-
-
-def test_without_a_box_there_is_no_second_row() -> None:
-    panels = five_panels(64, 64)
-    assert lay_out(panels).zooms == []
-    assert (np.asarray(result_sheet(panels)) == ACCENT).all(axis=-1).sum() == 0
-    assert lay_out(panels).size[1] < lay_out(panels, zoom_box=(0, 0, 8, 8)).size[1]
+        assert [image.getpixel(point) for point in ring] == [ACCENT] * 4
+        assert image.getpixel((zoom[0] - 2, zoom[1] + 9)) == ACCENT
 
 
 @pytest.mark.many
 @pytest.mark.parametrize(
-    ("height", "width", "channels", "panel_width"),
-    [
-        (300, 200, 1, 480),
-        (300, 200, 3, 240),
-        (200, 300, 3, 480),
-        (30, 40, 3, 240),
-        (400, 40, 3, 240),
-        (40, 400, 1, 240),
-        (8, 8, 3, 240),
-        (720, 1280, 3, 240),
-    ],
+    ("height", "width", "channels"),
+    [(300, 200, 1), (300, 200, 3), (200, 300, 3), (30, 40, 3), (400, 40, 3), (40, 400, 1), (8, 8, 3), (720, 1280, 3)],
     ids=["gray portrait", "portrait", "landscape", "tiny", "tower", "gray strip", "two blocks", "wide video"],
 )
-def test_nothing_overlaps_or_leaves_the_sheet(height: int, width: int, channels: int, panel_width: int) -> None:
+def test_nothing_overlaps_or_leaves_the_sheet(height: int, width: int, channels: int) -> None:
     panels = five_panels(height, width, scale=2, channels=channels)
     # In the last two columns, so that a line too wide meets its neighbour or the edge of the sheet.
     panels[3].caption = panels[4].caption = "a very long caption, 24.81 dB  0.7123, of checkpoint_" + "0123456789" * 8
     panels[1].title = "bicubic interpolation of the blurry input, without any learning"
-    box = pick_zoom_box(panels[4].image)
-    layout = lay_out(panels, zoom_box=box, title="scene", panel_width=panel_width)
-    sheet = result_sheet(panels, zoom_box=box, title="scene", panel_width=panel_width)
-    boxes = layout.overviews + layout.zooms + text_boxes(layout)
+    sheet = result_sheet(panels, pick_zoom_box(panels[4].image), "scene")
+    image = sheet.image()
+    boxes = [box for _, box in sheet.pictures] + text_boxes(sheet)
     for index, one in enumerate(boxes):
         assert one[0] >= MARGIN // 2
         assert one[1] >= MARGIN // 2
-        assert one[2] <= sheet.width - MARGIN // 2
-        assert one[3] <= sheet.height - MARGIN // 2
+        assert one[2] <= image.width - MARGIN // 2
+        assert one[3] <= image.height - MARGIN // 2
         assert not any(overlap(one, other) for other in boxes[index + 1 :])
-    for left, top, right, bottom in layout.overviews:
+    for left, top, right, bottom in overviews(sheet):
         assert (right - left) / (bottom - top) == pytest.approx(width / height, rel=0.02)
 
 
@@ -184,65 +189,52 @@ def test_all_of_a_long_caption_is_drawn() -> None:
     panels = five_panels(64, 64)
     caption = "first line\nseveral words that do not fit beside each other in one column " + "checkpoint" * 12
     panels[2].caption = caption
-    layout = lay_out(panels)
-    column = layout.overviews[2]
+    sheet = result_sheet(panels, BOX, "")
+    column = overviews(sheet)[2]
     lines = [
-        text.line for text in layout.texts if column[0] <= text.x < column[2] and text.y >= column[3] and not text.bold
+        text.line
+        for text in sheet.texts
+        if column[0] <= text.x < column[2] and column[3] <= text.y < zooms(sheet)[2][1] and not text.bold
     ]
     assert len(lines) > 4
     assert "".join(lines).replace(" ", "") == caption.replace(" ", "").replace("\n", "")
 
 
 def test_titles_and_captions_are_drawn() -> None:
-    panels = five_panels(64, 64)
-    panels[1].caption = ""
-    sheet, layout = result_sheet(panels), lay_out(panels)
-    inked = [(cut(sheet, (x0, y1 + 6, x1, sheet.height - 4)) != BACKGROUND).any() for x0, _, x1, y1 in layout.overviews]
-    assert inked == [True, False, True, True, True]
-    assert all((cut(sheet, (x0, 4, x1, y0 - 3)) != BACKGROUND).any() for x0, y0, x1, _ in layout.overviews)
-    panels[0].caption = "24.82 dB  0.7123"
-    assert np.any(np.asarray(sheet) != np.asarray(result_sheet(panels)))
+    tiles = [Tile(Image.new("RGB", (300, 60)), "title", caption) for caption in ("24.81 dB", "")]
+    sheet = Sheet(616)
+    sheet.row(tiles, 300)
+    image = sheet.image()
+    inked = [(cut(image, (x0, y1 + 2, x1, image.height)) != BACKGROUND).any() for _, (x0, _, x1, y1) in sheet.pictures]
+    assert inked == [True, False]
+    assert all((cut(image, (x0, 4, x1, y0 - 3)) != BACKGROUND).any() for _, (x0, y0, x1, _) in sheet.pictures)
+
+
+def test_tiles_of_a_row_have_their_centres_at_one_height_and_widen_the_sheet() -> None:
+    sheet = Sheet(100)
+    sheet.row([Tile(Image.new("RGB", (40, 40)), "a"), Tile(Image.new("RGB", (330, 10)), "b")], 330)
+    first, second = (box for _, box in sheet.pictures)
+    assert first[1] + first[3] == second[1] + second[3]
+    assert sheet.image().width == 2 * MARGIN + 2 * 330 + 16
+    assert second[2] == sheet.image().width - MARGIN
 
 
 def test_signs_the_font_lacks_are_spelled_out() -> None:
-    layout = lay_out([Panel("×4 σ=2 – é", "∞ dB ± 0 字", noise(8, 8))])
-    assert [text.line for text in layout.texts] == ["x4 sigma=2 - e", "inf dB +/- 0 ?"]
+    sheet = Sheet(400)
+    sheet.text("é – ß 字", 20)
+    assert [text.line for text in sheet.texts] == ["e ? ? ?"]
 
 
 def test_many_panels_go_on_in_further_rows() -> None:
-    panels = five_panels(64, 64) + five_panels(64, 64)[:2]
-    layout = lay_out(panels, zoom_box=(0, 0, 16, 16))
-    tops = [top for _, top, _, _ in layout.overviews]
+    sheet = result_sheet(five_panels(64, 64) + five_panels(64, 64)[:2], BOX, "")
+    tops = [top for _, top, _, _ in overviews(sheet)]
     assert len(set(tops[:4])) == len(set(tops[4:])) == 1
-    assert layout.zooms[0][3] < tops[4] < layout.zooms[4][1]
+    assert zooms(sheet)[0][3] < tops[4] < zooms(sheet)[4][1]
 
 
-def test_the_same_panels_give_the_same_sheet() -> None:
-    panels = five_panels(48, 64)
-    sheets = [result_sheet(panels, zoom_box=(0, 0, 16, 16), title="scene") for _ in range(2)]
-    assert sheets[0].tobytes() == sheets[1].tobytes()
-
-
-@pytest.mark.parametrize(
-    ("image", "message"),
-    [
-        (torch.zeros(1, 3, 8, 8), r"'bad' needs .* \[1, 3, 8, 8\]"),
-        (torch.zeros(2, 8, 8), r"\[2, 8, 8\]"),
-        (torch.zeros(3, 8, 8, dtype=torch.uint8), "uint8"),
-        (torch.zeros(3, 8, 12), "'bad' cannot show the same scene .* 12x8 and 64x64"),
-    ],
-)
-def test_panels_that_cannot_be_shown(image: Tensor, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        result_sheet([Panel("good", "", noise(64, 64)), Panel("bad", "", image)])
-
-
-@pytest.mark.parametrize("box", [(-1, 0, 8, 8), (0, 0, 65, 8), (8, 0, 8, 8)])
-def test_a_box_outside_is_refused(box: Box) -> None:
-    with pytest.raises(ValueError, match="64x64"):
-        result_sheet([Panel("a", "", noise(64, 64))], zoom_box=box)
-    with pytest.raises(ValueError, match="needs panels"):
-        result_sheet([])
+def test_images_of_another_scene_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"'bad' cannot show the same scene .* 12x8 and 64x64"):
+        result_sheet([Panel("good", "", noise(64, 64)), Panel("bad", "", torch.zeros(3, 8, 12))], BOX, "")
 
 
 def coarse(side: int) -> torch.Tensor:
@@ -282,7 +274,7 @@ def test_picking_works_for_every_size(height: int, width: int) -> None:
 
 
 def test_saving_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    image = result_sheet([Panel("a", "", noise(8, 8))])
+    image = result_sheet([Panel("a", "", noise(8, 8))], (0, 0, 4, 4), "").image()
     path = tmp_path / "new" / "sheet.png"
     save_png(image, path)
     with Image.open(path) as loaded:
