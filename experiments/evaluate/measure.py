@@ -25,7 +25,7 @@ from experiments.evaluate.partial_results import PartialResults
 from experiments.results.records import BASELINE, MADE_OF, MADE_OF_FIELDS, EvaluationRecord, add_records, read_records
 from experiments.results.tables import cell_folder
 from experiments.runtime.run_folder import write_text
-from lightning_modules.callbacks.sheets import Measured, enlarged, measured, save_pictures, save_sheets
+from lightning_modules.callbacks.sheets import Measured, Sheets, enlarged, measured, save_pictures
 from lightning_modules.metrics.build import FILES
 from lightning_modules.restoration import RestorationModule
 
@@ -149,7 +149,8 @@ def measure(
             protocol, restored = module.protocols[0], outputs["restored"]
             if pictures == "sheets":
                 result = Measured(restored.sr, outputs["scores"][protocol.name])
-                save_sheets(where, restored, batch, protocol, record.model, result, baseline.get(protocol.name))
+                sheets = Sheets(protocol, record.model)
+                sheets.save(where, restored, batch, result, baseline.get(protocol.name))
             if pictures != "none":
                 save_pictures(where, restored, batch, baseline.get(protocol.name))
             if progress:

@@ -10,13 +10,22 @@ from torch import Tensor
 from datamodules.batch import Batch
 from experiments.preview.statistics import Statistics, kernel_offset, kernel_spread, kernel_support
 from lightning_modules.plots.kernels import kernel_picture
-from lightning_modules.plots.sheet import BACKGROUND, GAP, Sheet, Tile, resized, shown_size, to_image
+from lightning_modules.plots.sheet import (
+    BACKGROUND,
+    Tile,
+    resized,
+    shown_size,
+    side_by_side,
+    stack,
+    tile_rows,
+    to_image,
+)
+from lightning_modules.plots.sheet import text as text_row
 
 WIDEST = 320  # crops up to this size are enlarged by a whole number as far as they fit, larger ones are reduced to it
-LEAST_COLUMNS = 5  # a sheet of few crops keeps this width for its text
 KERNEL, SMALL_KERNEL = 126, 84  # sides of the squares for kernels
-KERNEL_ROWS = 2  # of further kernels
-BAR_HEIGHT = 150
+PER_ROW, FURTHER = 16, 32  # small kernels
+BAR_WIDTH, BAR_HEIGHT = 300, 150
 BINS = 32
 TEXT, HEADING, TITLE = 15, 18, 24
 BAR = (60, 105, 170)
@@ -40,25 +49,25 @@ def preview_sheet(title: str, text: str, crops: Sequence[Batch], statistics: Sta
     height, width = crops[0].hr.shape[-2:]
     smallest = min((image.shape[-1], image.shape[-2]) for image in inputs)
     shown = shown_size((width, height), smallest, WIDEST)
-    column = max(shown[0], WIDEST * 3 // 5)
-    sheet = Sheet(max(len(crops), LEAST_COLUMNS) * (column + GAP) - GAP)
-    sheet.text(title, TITLE, bold=True)
-    sheet.text(text, TEXT)
-    _add_kernels(sheet, crops, statistics, column)
+    column = max(shown[0], WIDEST * 3 // 5) + 2
     reduced = f", shown reduced to {shown[0]} x {shown[1]}" if shown[0] < width else ""
     clean = [crop.lr_sharp[0] for crop in crops if crop.lr_sharp is not None]
-    rows = [
+    lines = [
         (f"Sharp crops, {width} x {height}{reduced}", [crop.hr[0] for crop in crops], [crop.name[0] for crop in crops]),
         ("Degraded (lr), each pixel a block", inputs, list(map(_facts, crops, inputs))),
         ("Clean target at low resolution (lr_sharp), each pixel a block", clean, [_size(image) for image in clean]),
     ]
-    for heading, images, captions in rows:
+    rows = [text_row(title, TITLE, bold=True), text_row(text, TEXT), *_kernel_rows(crops, statistics, column)]
+    for heading, images, captions in lines:
         if images:
-            sheet.text(heading, HEADING, bold=True)
             pictures = [resized(to_image(image), shown) for image in images]
-            sheet.row([Tile(p, caption=text) for p, text in zip(pictures, captions, strict=True)], column, TEXT)
-    _add_histograms(sheet, statistics)
-    return sheet.image()
+            tiles = [Tile(picture, caption=caption) for picture, caption in zip(pictures, captions, strict=True)]
+            rows += [_heading(heading), *tile_rows(tiles, column, TEXT)]
+    return stack([*rows, *_histogram_rows(statistics)])
+
+
+def _heading(text: str) -> Image.Image:
+    return text_row(text, HEADING, bold=True)
 
 
 def _facts(crop: Batch, image: Tensor) -> str:
@@ -70,27 +79,25 @@ def _size(image: Tensor) -> str:
     return f"{image.shape[-1]} x {image.shape[-2]}"
 
 
-def _add_kernels(sheet: Sheet, crops: Sequence[Batch], statistics: Statistics, column: int) -> None:
+def _kernel_rows(crops: Sequence[Batch], statistics: Statistics, column: int) -> list[Image.Image]:
     kernels = [crop.kernel[0] for crop in crops if crop.kernel is not None]
     if not kernels:
-        sheet.text("Kernels: this degradation yields none", HEADING, bold=True)
-        return
+        return [_heading("Kernels: this degradation yields none")]
     marks = "each scaled to its maximum, its centre marked"
     if any((kernel < 0).any() for kernel in kernels):
         marks += ", negative values blue"
-    sheet.text(f"Kernels of the crops below, {_size(kernels[0])}, {marks}", HEADING, bold=True)
-    sheet.row([Tile(_kernel(kernel, KERNEL), caption=_width(kernel)) for kernel in kernels], column, TEXT)
+    tiles = [Tile(kernel_picture(kernel, KERNEL), caption=_width(kernel)) for kernel in kernels]
+    rows = [_heading(f"Kernels of the crops below, {_size(kernels[0])}, {marks}"), *tile_rows(tiles, column, TEXT)]
     first = statistics.kernels[0]
     if all((kernel - first).abs().max() == 0 for kernel in statistics.kernels):
-        sheet.text("The kernel is the same for every sample", TEXT)
-        return
-    per_row = (sheet.width + GAP) // (SMALL_KERNEL + GAP)
-    further = statistics.kernels[len(kernels) : len(kernels) + KERNEL_ROWS * per_row]  # the first samples are the crops
+        return [*rows, text_row("The kernel is the same for every sample", TEXT)]
+    further = statistics.kernels[len(kernels) :][:FURTHER]  # the first samples are the crops
     if further:
-        sheet.text("Kernels of further samples", HEADING, bold=True)
-    for start in range(0, len(further), per_row):
-        tiles = [Tile(_kernel(kernel, SMALL_KERNEL)) for kernel in further[start : start + per_row]]
-        sheet.row(tiles, SMALL_KERNEL)
+        rows.append(_heading("Kernels of further samples"))
+    for start in range(0, len(further), PER_ROW):
+        pictures = [kernel_picture(kernel, SMALL_KERNEL) for kernel in further[start : start + PER_ROW]]
+        rows.append(side_by_side(pictures, SMALL_KERNEL))
+    return rows
 
 
 def _width(kernel: Tensor) -> str:
@@ -99,11 +106,7 @@ def _width(kernel: Tensor) -> str:
     return f"std {spread:.2f} px, {support:.0f} px wide{centre}"
 
 
-def _kernel(kernel: Tensor, side: int) -> Image.Image:
-    return kernel_picture(kernel, max(1, side // max(kernel.shape[-2:])))
-
-
-def _add_histograms(sheet: Sheet, statistics: Statistics) -> None:
+def _histogram_rows(statistics: Statistics) -> list[Image.Image]:
     drawn = {
         "Kernel width: standard deviation, pixels of the image it blurs": statistics.spread,
         "Kernel support: longer side of all values above 1 % of the maximum, pixels": statistics.support,
@@ -116,20 +119,17 @@ def _add_histograms(sheet: Sheet, statistics: Statistics) -> None:
     named = (("kernels", statistics.spread), ("noise levels", statistics.noise))
     if missing := " and ".join(f"no {name}" for name, values in named if not values):
         heading += f" (the degradation yields {missing})"
-    sheet.text(heading, HEADING, bold=True)
-    if drawn:
-        columns = max(4, len(drawn))
-        width = (sheet.width + GAP) // columns - GAP
-        sheet.row([_bars(name, values, width) for name, values in drawn.items()], width, TEXT)
+    tiles = [_bars(name, values) for name, values in drawn.items()]
+    return [_heading(heading), *(tile_rows(tiles, BAR_WIDTH, TEXT) if tiles else [])]
 
 
-def _bars(name: str, values: Sequence[float], width: int) -> Tile:
-    picture = Image.new("RGB", (width, BAR_HEIGHT), BACKGROUND)
+def _bars(name: str, values: Sequence[float]) -> Tile:
+    picture = Image.new("RGB", (BAR_WIDTH - 2, BAR_HEIGHT), BACKGROUND)
     if max(values) - min(values) < 1e-6:
         return Tile(picture, name, f"always {values[0]:.4g}")
     counts, low, high = histogram(values)
     draw = ImageDraw.Draw(picture)
-    edges = np.linspace(0, width, len(counts) + 1).round().astype(int).tolist()
+    edges = np.linspace(0, picture.width, len(counts) + 1).round().astype(int).tolist()
     for count, left, right in zip(counts, edges[:-1], edges[1:], strict=True):
         if count:
             top = BAR_HEIGHT - round(0.95 * BAR_HEIGHT * count / counts.max())

@@ -13,9 +13,9 @@ from torch import Tensor
 from datamodules.batch import Batch
 from lightning_modules.metrics.protocol import Protocol
 from lightning_modules.metrics.psnr_ssim import psnr, smallest_side, ssim
-from lightning_modules.plots.kernels import add_kernels, coarse_panels, kernel_tiles
+from lightning_modules.plots.kernels import coarse_tiles, kernel_rows, kernel_tiles
 from lightning_modules.plots.regions import pick_zoom_box
-from lightning_modules.plots.sheet import Panel, result_sheet, save_png, to_image
+from lightning_modules.plots.sheet import Tile, result_rows, save_png, stack, to_image
 from networks.ops.resize import bicubic_resize
 from networks.restored import Restored
 
@@ -62,65 +62,66 @@ def size(images: Tensor) -> str:
     return f"{images.shape[-1]} x {images.shape[-2]}"
 
 
-def panels(
-    restored: Restored,
-    batch: Batch,
-    protocol: Protocol,
-    label: str,
-    i: int = 0,
-    result: Measured | None = None,
-    baseline: Measured | None = None,
-) -> list[Panel]:
-    """What a person wants to compare of image `i`: input, bicubic, each branch by its truth, result, truth.
+@dataclass
+class Sheets:
+    """Draws the images of batches as sheets.
 
-    Args:
-        result: `restored.sr` as it was measured before; measured here if it was not.
-        baseline: the same of `enlarged(batch)`.
-
-    Raises:
-        ValueError: if the batch has no input.
+    Attributes:
+        protocol: what the captions measure.
+        label: name of the model over its picture.
     """
-    if batch.lr is None or batch.scale is None:
-        raise ValueError("the degradation yields no 'lr' or 'scale': there is no input to show")
-    result = result or measured(restored.sr, batch.hr, protocol, batch.scale)
-    if baseline is None and (images := enlarged(batch)) is not None:
-        baseline = measured(images, batch.hr, protocol, batch.scale)
-    facts = size(batch.lr)
-    if batch.noise_level is not None:
-        facts += f", noise sigma {255 * batch.noise_level[i].item():.3g}/255"
-    if baseline is not None and batch.scale == 1 and baseline.scores:
-        facts = f"{baseline.caption(i)}\n{facts}"
-    columns = [Panel("input", facts, batch.lr[i])]
-    if baseline is not None and batch.scale != 1 and label != "bicubic":
-        columns.append(Panel("bicubic", baseline.caption(i), baseline.images[i]))
-    if restored.deblurred is not None and batch.lr_sharp is not None:
-        branch = measured(restored.deblurred, batch.lr_sharp, protocol, batch.scale)
-        columns.append(Panel("deblurred branch", branch.caption(i), restored.deblurred[i]))
-        columns.append(Panel("truth of deblurred", size(batch.lr_sharp), batch.lr_sharp[i]))
-    elif restored.deblurred is not None:
-        columns.append(Panel("deblurred branch", size(restored.deblurred), restored.deblurred[i]))
-    if restored.pyramid is not None:
-        columns += coarse_panels([scale[i] for scale in restored.pyramid], restored.sr[i], label)
-    columns.append(Panel(label, result.caption(i), restored.sr[i]))
-    columns.append(Panel("ground truth", f"{size(batch.hr)}   ({protocol.name})", batch.hr[i]))
-    return columns
 
+    protocol: Protocol
+    label: str
 
-def sheet(
-    restored: Restored,
-    batch: Batch,
-    protocol: Protocol,
-    label: str,
-    i: int = 0,
-    result: Measured | None = None,
-    baseline: Measured | None = None,
-) -> Image.Image:
-    """The sheet of image `i` of a batch, below it the kernels that there are; arguments as for `panels`."""
-    columns = panels(restored, batch, protocol, label, i, result, baseline)
-    drawn = result_sheet(columns, pick_zoom_box(batch.hr[i]), batch.name[i])
-    kernels = [None if kernel is None else kernel[i] for kernel in (restored.kernel, batch.kernel)]
-    add_kernels(drawn, kernel_tiles(*kernels))
-    return drawn.image()
+    def tiles(
+        self, restored: Restored, batch: Batch, i: int, result: Measured, baseline: Measured | None
+    ) -> list[Tile]:
+        """What a person wants to compare of image `i`: input, bicubic, each branch by its truth, result, truth.
+
+        Args:
+            result: `restored.sr`.
+            baseline: `enlarged(batch)`.
+
+        Raises:
+            ValueError: if the batch has no input.
+        """
+        if batch.lr is None or batch.scale is None:
+            raise ValueError("the degradation yields no 'lr' or 'scale': there is no input to show")
+        facts = size(batch.lr)
+        if batch.noise_level is not None:
+            facts += f", noise sigma {255 * batch.noise_level[i].item():.3g}/255"
+        if baseline is not None and batch.scale == 1 and baseline.scores:
+            facts = f"{baseline.caption(i)}\n{facts}"
+        tiles = [Tile(to_image(batch.lr[i]), "input", facts)]
+        if baseline is not None and batch.scale != 1 and self.label != "bicubic":
+            tiles.append(Tile(to_image(baseline.images[i]), "bicubic", baseline.caption(i)))
+        if restored.deblurred is not None:
+            branch, truth = Measured(restored.deblurred, {}), batch.lr_sharp
+            if truth is not None:
+                branch = measured(restored.deblurred, truth, self.protocol, batch.scale)
+            tiles.append(Tile(to_image(restored.deblurred[i]), "deblurred branch", branch.caption(i)))
+            if truth is not None:
+                tiles.append(Tile(to_image(truth[i]), "truth of deblurred", size(truth)))
+        if restored.pyramid is not None:
+            tiles += coarse_tiles([scale[i] for scale in restored.pyramid], restored.sr[i], self.label)
+        tiles.append(Tile(to_image(restored.sr[i]), self.label, result.caption(i)))
+        tiles.append(Tile(to_image(batch.hr[i]), "ground truth", f"{size(batch.hr)}   ({self.protocol.name})"))
+        return tiles
+
+    def draw(
+        self, restored: Restored, batch: Batch, i: int, result: Measured, baseline: Measured | None
+    ) -> Image.Image:
+        """The sheet of image `i` of a batch, below it the kernels that there are; arguments as for `tiles`."""
+        tiles = self.tiles(restored, batch, i, result, baseline)
+        rows = result_rows(tiles, pick_zoom_box(batch.hr[i]), batch.name[i])
+        kernels = [None if kernel is None else kernel[i] for kernel in (restored.kernel, batch.kernel)]
+        return stack([*rows, *kernel_rows(kernel_tiles(*kernels))])
+
+    def save(self, folder: Path, restored: Restored, batch: Batch, result: Measured, baseline: Measured | None) -> None:
+        """Write the sheet of every image of a batch as NAME.png; arguments as for `tiles`."""
+        for i, name in enumerate(batch.name):
+            save_png(self.draw(restored, batch, i, result, baseline), folder / f"{name.replace('/', '_')}.png")
 
 
 class ValidationSheets(pl.Callback):
@@ -134,8 +135,7 @@ class ValidationSheets(pl.Callback):
     """
 
     def __init__(self, protocol: Protocol, label: str, images: int = 4, every_n_epochs: int = 1) -> None:
-        self.protocol, self.label = protocol, label
-        self.images, self.every_n_epochs = images, every_n_epochs
+        self.sheets, self.images, self.every_n_epochs = Sheets(protocol, label), images, every_n_epochs
 
     @rank_zero_only
     def on_validation_batch_end(
@@ -149,25 +149,14 @@ class ValidationSheets(pl.Callback):
     ) -> None:
         if batch_idx >= self.images or trainer.current_epoch % self.every_n_epochs or trainer.sanity_checking:
             return
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                picture = sheet(outputs["restored"], batch, self.protocol, self.label)
+        loggers = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
+        if loggers:
+            restored, images, protocol = outputs["restored"], enlarged(batch), self.sheets.protocol
+            result = measured(restored.sr, batch.hr, protocol, batch.scale)
+            baseline = None if images is None else measured(images, batch.hr, protocol, batch.scale)
+            picture = self.sheets.draw(restored, batch, 0, result, baseline)
+            for logger in loggers:
                 logger.log_image(f"val/{batch.name[0]}", [picture], step=trainer.global_step)
-
-
-def save_sheets(
-    folder: Path,
-    restored: Restored,
-    batch: Batch,
-    protocol: Protocol,
-    label: str,
-    result: Measured,
-    baseline: Measured | None,
-) -> None:
-    """Write the sheet of every image of a batch as NAME.png; arguments as for `panels`."""
-    for i, name in enumerate(batch.name):
-        drawn = sheet(restored, batch, protocol, label, i, result, baseline)
-        save_png(drawn, folder / f"{name.replace('/', '_')}.png")
 
 
 def save_pictures(folder: Path, restored: Restored, batch: Batch, baseline: Measured | None) -> None:

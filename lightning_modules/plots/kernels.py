@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from lightning_modules.metrics.kernel_error import kernel_error
-from lightning_modules.plots.sheet import ACCENT, NOTE, Panel, Sheet, Tile, outline
+from lightning_modules.plots.sheet import ACCENT, NOTE, Tile, outline, text, tile_rows, to_image
 
 NEGATIVE = (70, 130, 255)
 LARGE_KERNEL, SMALL_KERNEL = 320, 180  # sides of the squares that kernels have to fit into
@@ -21,8 +21,8 @@ KERNEL_NOTE = (
 )
 
 
-def kernel_picture(kernel: Tensor, factor: int) -> Image.Image:
-    """A kernel [1, k, k] with each value a block of `factor` pixels, row 0 on top; the block at floor(k/2) is framed.
+def kernel_picture(kernel: Tensor, side: int) -> Image.Image:
+    """A kernel [1, k, k] with each value a block, row 0 on top, in about `side` pixels; block floor(k/2) is framed.
 
     White on black, the largest value white, negative values blue.
     """
@@ -31,8 +31,9 @@ def kernel_picture(kernel: Tensor, factor: int) -> Image.Image:
     pixels = np.where(values[..., None] < 0, -values[..., None] * np.array(NEGATIVE) / 255, values[..., None])
     # Square root, as a display's own curve: long faint tails matter as much as the peak.
     image = Image.fromarray((255 * np.sqrt(pixels)).round().astype(np.uint8))
+    factor = max(1, side // max(image.size))
+    x, y = (factor * (size // 2) for size in image.size)
     image = image.resize((factor * image.width, factor * image.height), Image.Resampling.NEAREST)
-    x, y = (factor * (n // 2) for n in (values.shape[1], values.shape[0]))
     outline(ImageDraw.Draw(image), (x, y, x + factor, y + factor), 1, ACCENT)
     return image
 
@@ -43,45 +44,38 @@ def kernel_tiles(estimated: Tensor | None, true: Tensor | None) -> list[Tile]:
     room = SMALL_KERNEL if estimated is None else LARGE_KERNEL
     tiles = []
     for name, kernel in named:
-        factor = max(1, room // max(other.shape[-1] for _, other in named))
         height, width = kernel.shape[-2:]
+        factor = max(1, room // max(other.shape[-1] for _, other in named))
         lines = [f"{width} x {height}, centre ({width // 2}, {height // 2})"]
         if kernel is estimated and true is not None:
             lines.append(f"kernel error {kernel_error(kernel[None], true[None]).item():.3g}")
         if (kernel < 0).any():
             lines.append("negative values blue")
-        tiles.append(Tile(kernel_picture(kernel, factor), name, "\n".join(lines)))
+        tiles.append(Tile(kernel_picture(kernel, factor * width), name, "\n".join(lines)))
     return tiles
 
 
-def add_kernels(sheet: Sheet, tiles: Sequence[Tile]) -> None:
-    """Kernels are not images of the scene: they stand below it, with a note of how they are drawn."""
-    if tiles:
-        sheet.row(tiles, max(COLUMN, *(tile.picture.width for tile in tiles)))
-        sheet.text(KERNEL_NOTE, NOTE)
+def kernel_rows(tiles: Sequence[Tile]) -> list[Image.Image]:
+    """Kernels are not pictures of the scene: they stand below it, with a note of how they are drawn."""
+    if not tiles:
+        return []
+    column = max(COLUMN, *(tile.picture.width + 2 for tile in tiles))
+    return [*tile_rows(tiles, column), text(KERNEL_NOTE, NOTE)]
 
 
-def coarse_panels(pyramid: Sequence[Tensor], sr: Tensor, label: str) -> list[Panel]:
-    """The estimates [C, h_i, w_i] of one image in their order, but for one that is the result [C, H, W] itself."""
-    panels = []
+def coarse_tiles(pyramid: Sequence[Tensor], sr: Tensor, label: str) -> list[Tile]:
+    """The estimates [C, h_i, w_i] of one image in their order, but for one that is the result [C, H, W] itself.
+
+    Reductions have a pitch of exactly 2, 4, ... pixels (`networks.ops.resize.bilinear_shrink`): where the sides of the
+    scene are no multiples of it, the last row and column reach beyond the scene, and blocks are cut to it.
+    """
+    tiles = []
     for estimate in pyramid:
         if estimate.shape == sr.shape and torch.equal(estimate, sr):
             continue
         height, width = estimate.shape[-2:]
         factor = round(max(sr.shape[-2:]) / max(height, width))
         title = f"{label} at 1/{factor}" if factor > 1 else f"{label}, estimate"
-        panels.append(Panel(title, f"{width} x {height}", _on_scene(estimate, factor, *sr.shape[-2:])))
-    return panels
-
-
-def _on_scene(estimate: Tensor, factor: int, height: int, width: int) -> Tensor:
-    """An image whose last row or column reaches beyond the scene, as blocks, cut to the scene.
-
-    Reductions have a pitch of exactly `factor` pixels (`networks.ops.resize.bilinear_shrink`). Where the scene's sides
-    are no multiples of it, a sheet that stretched them to the scene would show another region than that of the others.
-    """
-    if height % factor == 0 and width % factor == 0:
-        return estimate
-    blocks = estimate.repeat_interleave(factor, 1).repeat_interleave(factor, 2)[:, :height, :width]
-    covered = estimate.shape[-2:] == (-(-height // factor), -(-width // factor))
-    return blocks if covered else estimate
+        blocks = estimate.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+        tiles.append(Tile(to_image(blocks[:, : sr.shape[-2], : sr.shape[-1]]), title, f"{width} x {height}"))
+    return tiles
