@@ -189,7 +189,7 @@ def save_png(image: Image.Image, path: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _wrapped(words: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+def _wrapped(words: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
     """Lines that fit, broken between words, and inside a word (a file name, say) only if it is wider than the line."""
     # The font that comes with Pillow has ASCII only: letters lose their accents, others become question marks.
     plain = "".join(sign for sign in unicodedata.normalize("NFKD", words) if not unicodedata.combining(sign))

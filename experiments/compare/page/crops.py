@@ -6,7 +6,7 @@ import base64
 import io
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,7 @@ from experiments.compare.types import Benchmark, Comparison, Method, Table
 from lightning_modules.plots.regions import Box, busiest_box
 
 LONGEST = 640  # side of an embedded region in pixels
-BUDGET = 24_000_000  # bytes of all embedded pictures; a photograph's PNG in base64 takes about 2.6 bytes a pixel
-BYTES_PER_PIXEL = 2.6
+BUDGET = 9_230_000  # pixels of all embedded pictures, about 24 MB of PNG in base64
 FOCUS = 96  # side of the region shown first
 OVERVIEW = 240  # longest side of the overview
 
@@ -68,7 +67,7 @@ class Candidate:
     benchmark: Benchmark
     image: str
     spread: float
-    methods: list[Method] = field(default_factory=list)
+    methods: Sequence[Method] = ()
 
     def key(self, kind: str) -> object:
         """What two candidates share: their "image", "dataset" (of one suite) or "cell" (one degradation of it)."""
@@ -89,7 +88,7 @@ def examples(comparison: Comparison, count: int = 8) -> list[Example]:
 
 def embedded_side(pictures: int) -> int:
     """Longest side at which so many square pictures stay within the budget, a multiple of 8 in 128...640."""
-    side = math.isqrt(int(BUDGET / BYTES_PER_PIXEL / max(1, pictures)))
+    side = math.isqrt(BUDGET // max(1, pictures))
     return max(128, min(LONGEST, side // 8 * 8))
 
 
