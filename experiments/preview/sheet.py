@@ -10,17 +10,7 @@ from torch import Tensor
 from datamodules.batch import Batch
 from experiments.preview.statistics import Statistics, kernel_offset, kernel_spread, kernel_support
 from lightning_modules.plots.kernels import kernel_picture
-from lightning_modules.plots.sheet import (
-    BACKGROUND,
-    Tile,
-    resized,
-    shown_size,
-    side_by_side,
-    stack,
-    tile_rows,
-    to_image,
-)
-from lightning_modules.plots.sheet import text as text_row
+from lightning_modules.plots.sheet import Tile, resized, shown_size, side_by_side, stack, text_row, tile_rows, to_image
 
 WIDEST = 320  # crops up to this size are enlarged by a whole number as far as they fit, larger ones are reduced to it
 KERNEL, SMALL_KERNEL = 126, 84  # sides of the squares for kernels
@@ -124,7 +114,7 @@ def _histogram_rows(statistics: Statistics) -> list[Image.Image]:
 
 
 def _bars(name: str, values: Sequence[float]) -> Tile:
-    picture = Image.new("RGB", (BAR_WIDTH - 2, BAR_HEIGHT), BACKGROUND)
+    picture = Image.new("RGB", (BAR_WIDTH - 2, BAR_HEIGHT), "white")
     if max(values) - min(values) < 1e-6:
         return Tile(picture, name, f"always {values[0]:.4g}")
     counts, low, high = histogram(values)

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from lightning_modules.metrics.kernel_error import kernel_error
-from lightning_modules.plots.sheet import ACCENT, NOTE, Tile, outline, text, tile_rows, to_image
+from lightning_modules.plots.sheet import ACCENT, NOTE, Tile, outline, text_row, tile_rows, to_image
 
 NEGATIVE = (70, 130, 255)
 LARGE_KERNEL, SMALL_KERNEL = 320, 180  # sides of the squares that kernels have to fit into
@@ -60,7 +60,7 @@ def kernel_rows(tiles: Sequence[Tile]) -> list[Image.Image]:
     if not tiles:
         return []
     column = max(COLUMN, *(tile.picture.width + 2 for tile in tiles))
-    return [*tile_rows(tiles, column), text(KERNEL_NOTE, NOTE)]
+    return [*tile_rows(tiles, column), text_row(KERNEL_NOTE, NOTE)]
 
 
 def coarse_tiles(pyramid: Sequence[Tensor], sr: Tensor, label: str) -> list[Tile]:

@@ -52,9 +52,9 @@ def stack(rows: Sequence[Image.Image]) -> Image.Image:
 
 def tile_rows(tiles: Sequence[Tile], column: int, size: int = TEXT) -> list[Image.Image]:
     """Rows of titles, framed pictures and captions, in columns of this width; captions `size` pixels high."""
-    titles = [text(tile.title, size * 7 // 6, column, bold=True, centred=True) for tile in tiles]
+    titles = [text_row(tile.title, size * 7 // 6, column, bold=True, centred=True) for tile in tiles]
     pictures = [framed(tile.picture, FRAME, 1) for tile in tiles]
-    captions = [text(tile.caption, size, column, centred=True) for tile in tiles]
+    captions = [text_row(tile.caption, size, column, centred=True) for tile in tiles]
     rows = (side_by_side(titles, column), side_by_side(pictures, column), side_by_side(captions, column, top=True))
     return [row for row in rows if row.height]
 
@@ -72,7 +72,7 @@ def framed(picture: Image.Image, colour: Colour, thickness: int) -> Image.Image:
     return ImageOps.expand(picture.convert("RGB"), thickness, colour)
 
 
-def text(words: str, size: int, width: int = LINE, bold: bool = False, centred: bool = False) -> Image.Image:
+def text_row(words: str, size: int, width: int = LINE, bold: bool = False, centred: bool = False) -> Image.Image:
     """Lines of at most this width, letters `size` pixels high; empty without words."""
     font = ImageFont.load_default(size)
     lines = _wrapped(words, font, width)
@@ -107,7 +107,7 @@ def result_rows(tiles: Sequence[Tile], zoom_box: Box, title: str) -> list[Image.
     factor = max(shown[0], 4 * WIDEST // 5) // (right - left)
     column = max(shown[0], 4 * WIDEST // 5) + 6
     per_row = math.ceil(len(tiles) / math.ceil(len(tiles) / PER_ROW))
-    rows = [text(title, TITLE, bold=True)]
+    rows = [text_row(title, TITLE, bold=True)]
     for start in range(0, len(tiles), per_row):
         part = tiles[start : start + per_row]
         overviews = [Tile(overview(tile.picture, shown, scene, zoom_box), tile.title, tile.caption) for tile in part]
@@ -117,7 +117,7 @@ def result_rows(tiles: Sequence[Tile], zoom_box: Box, title: str) -> list[Image.
         f"Marked region: {right - left} x {bottom - top} pixels of {scene[0]} x {scene[1]}, from column {left} "
         f"and row {top}, enlarged {factor} times without interpolation"
     )
-    return [*rows, text(note, NOTE)]
+    return [*rows, text_row(note, NOTE)]
 
 
 def shown_size(scene: Size, smallest: Size, widest: int) -> Size:

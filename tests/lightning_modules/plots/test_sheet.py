@@ -26,7 +26,7 @@ from lightning_modules.plots.sheet import (
     shown_size,
     side_by_side,
     stack,
-    text,
+    text_row,
     tile_rows,
     to_image,
     zoomed,
@@ -167,7 +167,7 @@ def test_all_of_a_long_text_is_drawn_and_fits() -> None:
     assert len(lines) > 4
     assert "".join(lines).replace(" ", "") == words.replace(" ", "").replace("\n", "")
     assert all(font.getlength(line) + 1 <= 384 for line in lines)
-    image = array(text(words, 24, 384, bold=True))
+    image = array(text_row(words, 24, 384, bold=True))
     assert image.shape == (32 * len(lines), 384, 3)
     for number in range(len(lines)):
         assert (image[32 * number : 32 * number + 32] != 255).any()
