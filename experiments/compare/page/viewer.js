@@ -71,24 +71,25 @@ class Example {
     return [this.views[0].scrollLeft, this.views[0].scrollTop];
   }
 
-  /** Show this position of the picture in the middle. */
-  moveTo(position) {
-    const [left, top] = position.map((at, i) => at * this.zoom - this.view[i] / 2);
+  scrollTo(left, top) {
     for (const view of this.views) view.scrollTo(left, top);
     this.markShown();
   }
 
+  /** Show this position of the picture in the middle. */
+  moveTo(position) {
+    this.scrollTo(...position.map((at, i) => at * this.zoom - this.view[i] / 2));
+  }
+
   pan(across, down) {
-    for (const view of this.views) view.scrollBy(across, down);
-    this.markShown();
+    this.scrollTo(this.offset[0] + across, this.offset[1] + down);
   }
 
   /** Zoom; what is at `at`, screen pixels from the corner of a view, stays there; without it the middle. */
   zoomTo(zoom, at = this.view.map((side) => side / 2)) {
-    const [left, top] = this.offset.map((offset, i) => ((offset + at[i]) * zoom) / this.zoom - at[i]);
+    const place = this.offset.map((offset, i) => ((offset + at[i]) * zoom) / this.zoom - at[i]);
     this.setZoom(zoom);
-    for (const view of this.views) view.scrollTo(left, top);
-    this.markShown();
+    this.scrollTo(...place);
   }
 
   /** The next zoom in or out: whole numbers above 100 % keep all pixels of one size. */
