@@ -22,13 +22,7 @@ BAR = (60, 105, 170)
 
 
 def preview_sheet(title: str, text: str, crops: Sequence[Batch], statistics: Statistics) -> Image.Image:
-    """Draw the sheet.
-
-    Args:
-        title: first line.
-        text: below it, wrapped.
-        crops: degraded batches of one sample each, `hr` of equal size; each is a column.
-        statistics: of many more samples.
+    """Draw degraded batches of one sample each, `hr` of equal size, as columns, and statistics of many more samples.
 
     Raises:
         ValueError: no crops, or a degradation that made no `lr`.
@@ -50,8 +44,7 @@ def preview_sheet(title: str, text: str, crops: Sequence[Batch], statistics: Sta
     rows = [text_row(title, TITLE, bold=True), text_row(text, TEXT), *_kernel_rows(crops, statistics, column)]
     for heading, images, captions in lines:
         if images:
-            pictures = [resized(to_image(image), shown) for image in images]
-            tiles = [Tile(picture, caption=caption) for picture, caption in zip(pictures, captions, strict=True)]
+            tiles = [Tile(resized(to_image(x), shown), caption=c) for x, c in zip(images, captions, strict=True)]
             rows += [_heading(heading), *tile_rows(tiles, column, TEXT)]
     return stack([*rows, *_histogram_rows(statistics)])
 

@@ -11,23 +11,14 @@ from datamodules.batch import Batch
 
 @dataclass
 class Statistics:
-    """What many samples drew; lists are empty where the degradation yields no such thing.
+    """What many samples drew; lists are empty where the degradation yields no such thing."""
 
-    Attributes:
-        spread: standard deviations of kernels, `kernel_spread`.
-        support: sides of kernels in pixels, `kernel_support`.
-        offset: how far off-centre kernels are, `kernel_offset`.
-        noise: standard deviations of noise in levels of 0 ... 255.
-        scale: scales.
-        kernels: the first kernels [1, k, k].
-    """
-
-    spread: list[float] = field(default_factory=list)
-    support: list[float] = field(default_factory=list)
-    offset: list[float] = field(default_factory=list)
-    noise: list[float] = field(default_factory=list)
+    spread: list[float] = field(default_factory=list)  # standard deviations of kernels, `kernel_spread`
+    support: list[float] = field(default_factory=list)  # sides of kernels in pixels, `kernel_support`
+    offset: list[float] = field(default_factory=list)  # how far off-centre kernels are, `kernel_offset`
+    noise: list[float] = field(default_factory=list)  # standard deviations in levels of 0 ... 255
     scale: list[float] = field(default_factory=list)
-    kernels: list[Tensor] = field(default_factory=list)
+    kernels: list[Tensor] = field(default_factory=list)  # the first ones [1, k, k]
 
     def add(self, batch: Batch, keep: int = 48) -> None:
         """Take over a degraded batch; `keep` kernels are kept in all."""

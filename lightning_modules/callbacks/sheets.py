@@ -64,15 +64,10 @@ def size(images: Tensor) -> str:
 
 @dataclass
 class Sheets:
-    """Draws the images of batches as sheets.
+    """Draws the images of batches as sheets."""
 
-    Attributes:
-        protocol: what the captions measure.
-        label: name of the model over its picture.
-    """
-
-    protocol: Protocol
-    label: str
+    protocol: Protocol  # what the captions measure
+    label: str  # name of the model over its picture
 
     def tiles(
         self, restored: Restored, batch: Batch, i: int, result: Measured, baseline: Measured | None

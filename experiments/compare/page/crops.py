@@ -27,36 +27,28 @@ OVERVIEW = 240  # longest side of the overview
 
 @dataclass
 class Panel:
-    """One picture of a row; `source` is a data URI, "" where no picture was kept."""
+    """One picture of a row."""
 
     title: str
     scores: str
-    detail: str
-    source: str
+    detail: str  # which run it is of
+    source: str  # data URI, "" where no picture was kept
 
 
 @dataclass
 class Example:
-    """One image as all methods restored it.
-
-    Attributes:
-        spread: largest minus smallest PSNR of the methods, as text.
-        whole: width and height of the image.
-        crop: what of it is embedded.
-        focus: what is shown first, in pixels of the embedded region.
-        pair: numbers of the panels that A and B start with; None where there are not two.
-    """
+    """One image as all methods restored it."""
 
     image: str
-    where: str
-    spread: str
+    where: str  # data set and protocol
+    spread: str  # largest minus smallest PSNR of the methods
     panels: list[Panel]
-    overview: str
-    whole: tuple[int, int]
-    crop: Box
-    focus: Box
+    overview: str  # data URI
+    whole: tuple[int, int]  # width and height of the image
+    crop: Box  # what of it is embedded
+    focus: Box  # what is shown first, in pixels of the embedded region
     notes: list[str]
-    pair: tuple[int, int] | None
+    pair: tuple[int, int] | None  # numbers of the panels that A and B start with; None where there are not two
 
 
 @dataclass
