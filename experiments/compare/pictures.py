@@ -32,6 +32,6 @@ def _made_of(file: Path, benchmark: Benchmark, run: Run | None) -> bool:
     """Whether the pictures are of this measurement: a later one of the same data set puts its own in their place."""
     if not file.is_file():
         return True
-    made = json.loads(file.read_text())
-    alike = (renamed(made["degradation"]), made["suite_seed"]) == (benchmark.degradation, benchmark.suite_seed)
-    return alike and (run is None or made["checkpoint_sha256"] == run.checkpoint_sha256)
+    measured = json.loads(file.read_text())
+    alike = (renamed(measured["degradation"]), measured["suite_seed"]) == (benchmark.degradation, benchmark.suite_seed)
+    return alike and (run is None or measured["checkpoint_sha256"] == run.checkpoint_sha256)
