@@ -27,7 +27,7 @@ from experiments.models import checksum
 from experiments.results.records import BASELINE, MADE_OF, MADE_OF_FIELDS, EvaluationRecord, add_records, read_records
 from experiments.results.tables import cell_folder
 from experiments.runtime.run_folder import write_text
-from lightning_modules.callbacks.sheets import Measured, TestSheets, enlarged, measured, save_pictures
+from lightning_modules.callbacks.sheets import Measured, Sheets, enlarged, measured, save_pictures
 from lightning_modules.metrics.build import FILES
 from lightning_modules.restoration import RestorationModule
 
@@ -124,7 +124,7 @@ class Measurement:
         module, datamodule, where = self.module, self.datamodule, self.pictures_folder
         names, numbers = test_names(datamodule), datamodule.numbers["test"]
         first = module.protocols[0]
-        sheets = TestSheets(where, first, self.record.model)
+        sheets = Sheets(first, self.record.model)
         if pictures != "none" and distributed.rank() == 0:
             made_of = {name: getattr(self.record, name) for name in MADE_OF_FIELDS}
             write_text(where / MADE_OF, json.dumps(made_of))
@@ -148,10 +148,12 @@ class Measurement:
                     "seconds": outputs["seconds"],
                 }
                 partial_results.write(name, **done[name])
+                restored, enlargement = outputs["restored"], baseline.get(first.name)
                 if pictures == "sheets":
-                    sheets.write(outputs["restored"], batch, outputs["scores"][first.name], baseline.get(first.name))
-                elif pictures == "results":
-                    save_pictures(where, outputs["restored"], batch, baseline.get(first.name))
+                    result = Measured(restored.sr, outputs["scores"][first.name])
+                    sheets.save(where, restored, batch, result, enlargement)
+                if pictures != "none":
+                    save_pictures(where, restored, batch, enlargement)
                 _advance(progress, distributed.world())
         done = {name: entry for part in distributed.gather(done) for name, entry in part.items()}
         records = []

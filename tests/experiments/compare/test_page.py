@@ -1,8 +1,10 @@
 """The HTML page of a comparison, read back by an HTML parser; pictures are decoded and compared with the files."""
 
 import base64
+import html as html_module
 import io
 import json
+import math
 import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
@@ -277,7 +279,14 @@ def test_names_are_text_never_markup(tmp_path: Path) -> None:
     assert not any(name.startswith("on") for _, attributes in read.elements for name in attributes)
     assert len(read.all("script")) == len(harmless.all("script"))
     assert evil in read.text
-    assert json.loads(read.scripts["chart-data"])["methods"][1] == evil
+    plots = json.loads(read.scripts["chart-data"])
+    assert evil in [figure["title"] for figure in plots["curves"]]
+    # plotly.js reads some markup in its texts.
+    names = [line["name"] for figure in plots["curves"] for line in figure["data"]] + plots["speed"][0]["data"][0][
+        "text"
+    ]
+    assert html_module.escape(evil, quote=False) in names
+    assert not any("<" in name for name in names)
 
 
 def test_the_page_asks_for_nothing_from_outside(tmp_path: Path) -> None:
@@ -299,16 +308,25 @@ def test_the_page_asks_for_nothing_from_outside(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("without_plotly")
 def test_the_plots_have_finite_data(tmp_path: Path) -> None:
-    data = json.loads(Reader(page(comparison(tmp_path))).scripts["chart-data"], parse_constant=pytest.fail)
-    assert [entry["title"] for entry in data["curves"]] == ["val/psnr/y_shave4", "train/loss"]
-    assert data["curves"][0]["lines"][1] == {"name": "net_b", "method": 2, "seed": 0, "x": [0, 100], "y": [20.0, 26.5]}
-    assert data["curves"][1]["lines"][0]["x"] == [0, 100]
-    speed = data["speed"][0]
-    assert [(p["name"], p["seconds"], p["parameters"], p["device"]) for p in speed["points"]] == [
-        ("net_a", 0.41, 590_000, "cpu, 2 threads"),
-        ("net_b", 0.02, 17_016_000, "NVIDIA H200"),
+    plots = json.loads(Reader(page(comparison(tmp_path))).scripts["chart-data"], parse_constant=pytest.fail)
+    assert [figure["title"] for figure in plots["curves"]] == ["val/psnr/y_shave4", "train/loss"]
+    first, second = plots["curves"][0]["data"]
+    assert (second["name"], second["x"], second["y"]) == ("net_b", [0, 100], [20.0, 26.5])
+    assert first["line"]["color"] != second["line"]["color"]
+    assert plots["curves"][1]["data"][0]["x"] == [0, 100]
+    (speed,) = plots["speed"]
+    (marks,) = speed["data"]
+    assert (marks["text"], marks["x"]) == (["net_a", "net_b"], [0.41, 0.02])
+    assert [math.isclose(size, 44) for size in marks["marker"]["size"]] == [False, True]
+    assert marks["marker"]["symbol"] == ["circle", "diamond"]
+    facts = [
+        "0.41 s / image<br>0.590 M parameters<br>cpu, 2 threads",
+        "0.02 s / image<br>17.016 M parameters<br>NVIDIA H200",
     ]
-    assert speed["baseline"] == {"name": "bicubic", "psnr": 25.0}
+    assert marks["customdata"] == facts
+    assert speed["note"].startswith("Time on cpu, 2 threads; NVIDIA H200.")
+    (line,) = speed["layout"]["shapes"]
+    assert (line["y0"], line["label"]["text"]) == (25.0, "bicubic 25.00 dB")
 
 
 @pytest.mark.usefixtures("without_plotly")
@@ -318,7 +336,7 @@ def test_infinite_values_are_drawn_but_not_plotted(tmp_path: Path) -> None:
     found.tables[0].benchmarks[0].scores["psnr"]["net_a"] = perfect
     read = Reader(page(found))
     assert read.row("net_a")[1] == "∞"
-    assert [p["name"] for p in json.loads(read.scripts["chart-data"])["speed"][0]["points"]] == ["net_b"]
+    assert json.loads(read.scripts["chart-data"])["speed"][0]["data"][0]["text"] == ["net_b"]
 
 
 @pytest.mark.usefixtures("without_plotly")
@@ -344,7 +362,7 @@ def test_the_box_of_the_largest_difference() -> None:
     assert busiest_box(values, 100) == (0, 0, 57, 31)
     values[0, 0] = 1000
     assert busiest_box(values, 4)[:2] == (0, 0)
-    assert busiest_box(values, 4, margin=6) == (40, 20, 44, 24)
+    assert busiest_box(values, 4, border=6) == (40, 20, 44, 24)
     gray, colour = pixels(7, 5, 1, 1), pixels(7, 5, 2)
     expected = np.maximum(gray, colour.astype(float).mean(2)) - np.minimum(gray, colour.astype(float).mean(2))
     np.testing.assert_allclose(spread_of([gray, colour]), expected, atol=1e-4)
