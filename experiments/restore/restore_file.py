@@ -93,11 +93,8 @@ class FileRestorer:
                     pixels = _as_deep(found.deblurred.reshape(photograph.pixels.shape), dtype)
                     same = None if photograph.alpha is None else _as_deep(photograph.alpha, dtype)
                     write_photograph(item.beside("_deblurred"), photograph.with_pixels(pixels, same), record)
-                write_photograph(item.target, photograph.with_pixels(sr, transparency), record)
-        described = [kind.decode() for kind, _ in photograph.colour]
-        if described and "sRGB" not in described and item.target.suffix.lower() != ".png":
-            found.notes.append(f"its {', '.join(described)} left out, which only PNG holds: colours may look different")
-        return [*photograph.notes, *found.notes]
+                left_out = write_photograph(item.target, photograph.with_pixels(sr, transparency), record)
+        return [*photograph.notes, *found.notes, *left_out]
 
     def _enlarge(self, alpha: np.ndarray, out: np.ndarray) -> np.ndarray:
         """Transparency by bicubic interpolation: it is drawn, not photographed, and has no blur to take away."""

@@ -1,5 +1,6 @@
 """Photographs that are damaged, malicious or merely rare, each of which once went wrong."""
 
+import io
 import random
 import struct
 import tracemalloc
@@ -12,8 +13,7 @@ import tifffile
 from PIL import Image
 
 from datamodules.errors import InputError
-from datamodules.io import exif as exif_bytes
-from datamodules.io import xmp as xmp_packet
+from datamodules.io import metadata
 from datamodules.io.decode import decode_rgb8
 from datamodules.io.photo import Photograph
 from datamodules.io.read_photo import read_photograph
@@ -23,8 +23,8 @@ from tests.datamodules.io.test_photographs import RGB, camera_exif, chunk, eight
 
 def test_packet_of_openings_takes_no_time() -> None:
     packet = b"<xmp:Thumbnails>" * 200_000  # hours, once
-    assert xmp_packet.upright(packet) == packet
-    assert xmp_packet.upright(b"a<xmp:Thumbnails>b</xmp:Thumbnails>c" * 2) == b"acac"
+    assert metadata.upright_xmp(packet) == b""
+    assert metadata.upright_xmp(b"a<xmp:Thumbnails>b</xmp:Thumbnails>c" * 2) == b"acac"
 
 
 def tiff_with(tags: list[tuple[int, int]], behind: bytes) -> bytes:
@@ -45,33 +45,33 @@ def test_tags_that_share_their_bytes_take_no_memory(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert peak < 30 << 20  # of 300
     assert found.pixels.shape == (4, 4, 1)
-    assert found.notes == ()
 
 
-def test_values_beyond_the_limit_are_no_exif(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datamodules.io.exif._MOST_BYTES", 1000)
-    found = read(tmp_path, tiff_with([(270, 400), (271, 400), (37724, 5000)], b"x" * 5000))  # the last is Photoshop's
+def test_large_values_are_left_out_of_exif_and_said(tmp_path: Path) -> None:
+    found = read(tmp_path, tiff_with([(270, 400), (37724, 2 << 20)], b"x" * (2 << 20)))  # the last is Photoshop's
     assert found.exif is not None
-    assert found.notes == ()
-    found = read(tmp_path, tiff_with([(270, 400), (271, 400), (272, 400)], b"x" * 5000))
+    assert found.notes == ("its EXIF is damaged or has values of more than 1 MB, left out in part",)
+    exif = tiff_with([(270, 400), (37724, 70_000)], b"x" * 70_000)
+    found = read(tmp_path, png16(sixteen(), 2, chunk(b"eXIf", exif)))
     assert found.exif is None
-    assert found.notes == ("its EXIF has values of more than 64 MB, left out",)
+    assert found.notes == ("its EXIF has more than 65536 bytes, left out",)
 
 
 def test_damaged_exif_is_found_by_the_reader() -> None:
-    """Whatever `upright` lets through can be written."""
+    """Whatever `upright_exif` lets through can be written, and read again."""
     generator = random.Random(0)
     written = 0
     for _ in range(1500):
         data = bytearray(camera_exif(generator.choice("<>")))
         for _ in range(generator.choice((1, 1, 2, 4))):
             data[generator.randrange(400)] = generator.choice((0, 1, 2, 3, 5, 7, 12, 13, 255, generator.randrange(256)))
-        try:
-            upright = exif_bytes.upright(bytes(data))
-        except exif_bytes.NoExif:
+        upright = metadata.upright_exif(io.BytesIO(data), [])
+        if upright is None:
             continue
         for size in ((10, 10), (70_000, 300)):
-            exif_bytes.parts(exif_bytes.with_size(upright, *size))
+            notes: list[str] = []
+            assert metadata.upright_exif(io.BytesIO(metadata.exif_with(upright, *size, (300, 300))), notes)
+            assert not notes
         written += 1
     assert written > 300
 
@@ -81,8 +81,11 @@ def test_thumbnail_that_lies_about_its_size_takes_nothing_along() -> None:
     data = b"II*\0" + struct.pack("<IHHHII", 8, 1, 34665, 4, 1, 120) + struct.pack("<I", 50)
     small = struct.pack("<HHHIIHHIII", 2, 513, 4, 1, 90, 514, 4, 1, 5000, 0)
     data = data.ljust(50, b"\0") + small.ljust(70, b"\0") + inner.ljust(30, b"\0") + b"2026:01:02 03:04:05\0"
-    _, _, found = exif_bytes.parts(exif_bytes.upright(data))
-    assert found[34665][36867].value == b"2026:01:02 03:04:05\0"
+    upright = metadata.upright_exif(io.BytesIO(data), [])
+    assert upright is not None
+    exif = Image.Exif()
+    exif.load(upright)
+    assert exif.get_ifd(34665) == {36867: "2026:01:02 03:04:05"}
 
 
 @pytest.mark.parametrize(
