@@ -145,7 +145,7 @@ def write(target: Image, top: int, values: Tensor) -> None:
 
 
 def as_input(images: Tensor, device: torch.device, takes_gray: bool) -> Tensor:
-    """Images [B, C, h, w] as a network wants them, which takes gray ones or colour alone."""
+    """Images [B, C, h, w] as a network wants them, which takes gray ones or only colour."""
     images = images.to(device)
     if images.shape[1] == 1 and not takes_gray:
         images = images.expand(-1, 3, -1, -1)
@@ -153,7 +153,7 @@ def as_input(images: Tensor, device: torch.device, takes_gray: bool) -> Tensor:
 
 
 def with_channels(values: Tensor, channels: int) -> Tensor:
-    """The luma of a colour result [3, h, w] where the image was gray."""
-    if len(values) == channels:
+    """The luma of colour results [B, 3, h, w] where the image was gray."""
+    if values.shape[1] == channels:
         return values
-    return torch.einsum("chw,c->hw", values.float(), values.new_tensor(GRAY, dtype=torch.float32))[None]
+    return torch.einsum("bchw,c->bhw", values.float(), values.new_tensor(GRAY, dtype=torch.float32))[:, None]
