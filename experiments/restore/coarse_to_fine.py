@@ -80,22 +80,17 @@ def restore_by_scales(
     run: Callable[[Step, Tensor, Tensor | None], tuple[Tensor, Tensor]],
     target: Image,
 ) -> Iterator[tuple[int, int]]:
-    """Restore an image.
+    """Restore an image, and yield after every batch of tiles how many are done and how many there are.
 
     Args:
-        network: SRN.
         picture: of a size that the network's size_multiple divides.
         tiling: of every scale, in pixels of this scale, exact by the receptive field of `OneScale`.
-        batch: tiles that go through the network together.
         run: applies the step to its inputs [B, ...], gives its results in the channels of the photograph.
         target: gets the result.
-
-    Yields:
-        How many tiles are done, and how many there are, after every batch.
     """
     step = Step(network)
     factors = [2**k for k in reversed(range(network.n_scales))]
-    sizes = [(picture.height // factor, picture.width // factor) for factor in factors]
+    sizes = [(picture.size[0] // factor, picture.size[1] // factor) for factor in factors]
     count = sum(len(spans(height, tiling)) * len(spans(width, tiling)) for height, width in sizes)
     separate = picture.channels if network.channels == 1 else 1  # images that a channel of the photograph each makes
     done, carried = 0, None

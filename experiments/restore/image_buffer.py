@@ -45,6 +45,7 @@ class Picture:
     Attributes:
         own_size: (H, W).
         size: may be set to more: the image goes on with its last row and column.
+        channels: 1 or 3.
 
     Raises:
         InputError: for anything else, for an image without pixels, and for values that are not finite.
@@ -53,33 +54,24 @@ class Picture:
     def __init__(self, data: Image) -> None:
         if not isinstance(data, Tensor | np.ndarray):
             raise InputError(f"an image as {type(data).__name__}, expected a tensor or an array")
-        self.data = data
-        shape = tuple(data.shape)
+        self.data, shape = data, tuple(data.shape)
         if isinstance(data, Tensor):
             expected = "a float tensor [C, H, W] with C = 1 or 3"
             fits = len(shape) == 3 and shape[0] in (1, 3) and data.is_floating_point()
-            self.channels, size = shape[0] if shape else 0, shape[1:]
+            channels, size = shape[:1], shape[1:]
         else:
             expected = "an array [H, W] or [H, W, C] of uint8 or uint16 with C = 1 or 3"
-            fits = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
-            fits = fits and data.dtype in LARGEST
-            self.channels, size = 1 if len(shape) == 2 else shape[-1] if shape else 0, shape[:2]
+            fits = len(shape) in (2, 3) and shape[2:] in ((), (1,), (3,)) and data.dtype in LARGEST
+            channels, size = shape[2:], shape[:2]
         if not fits or 0 in size:
             kind = str(data.dtype).removeprefix("torch.")
             raise InputError(f"an image of shape {list(shape)} and type {kind}, expected {expected}, and some pixels")
+        self.channels = channels[0] if channels else 1
         if isinstance(data, Tensor) and not data.isfinite().all():
             raise InputError("the image has values that are not finite")
         if isinstance(data, Tensor) and max(-data.min().item(), data.max().item() - 1) > 1:  # some are not clamped
             raise InputError(f"the image has values {data.min():g} to {data.max():g}, expected 0 to 1: divide by 255")
         self.own_size = self.size = (int(size[0]), int(size[1]))
-
-    @property
-    def height(self) -> int:
-        return self.size[0]
-
-    @property
-    def width(self) -> int:
-        return self.size[1]
 
     def part(self, rows: slice, columns: slice) -> Tensor:
         """A part of it [C, h, w], float32 on the CPU, in [0, 1] if the image is.
@@ -106,20 +98,15 @@ class Picture:
         return np.zeros((height, width, *self.data.shape[2:]), self.data.dtype)
 
     def check_room(self, out: Any, scale: int) -> None:
-        """Whether a result fits `out`.
-
-        Raises:
-            InputError: if it does not.
-        """
-        wanted = tuple(scale * n for n in self.own_size)
-        fits = isinstance(out, np.ndarray) and out.dtype in LARGEST and out.shape[:2] == wanted
-        if fits and not out.flags.writeable:
+        """Whether a result fits `out`; raises InputError if it does not."""
+        height, width = (scale * n for n in self.own_size)
+        shapes = [(height, width), (height, width, 1)] if self.channels == 1 else [(height, width, 3)]
+        is_array = isinstance(out, np.ndarray)
+        if not is_array or out.dtype not in LARGEST or out.shape not in shapes:
+            kind = f"{list(out.shape)} {out.dtype}" if is_array else type(out).__name__
+            raise InputError(f"out: found {kind}, expected an array {list(shapes[0])} of uint8 or uint16")
+        if not out.flags.writeable:
             raise InputError("out: is read-only, expected an array to write into")
-        rest: list[tuple[int, ...]] = [(), (1,)] if self.channels == 1 else [(3,)]
-        if not fits or out.shape[2:] not in rest:
-            found = f"{list(out.shape)} {out.dtype}" if hasattr(out, "shape") else type(out).__name__
-            shape = [*wanted, 3] if self.channels == 3 else list(wanted)
-            raise InputError(f"out: found {found}, expected an array {shape} of uint8 or uint16")
 
 
 def write(target: Image, top: int, values: Tensor) -> None:
@@ -133,15 +120,13 @@ def write(target: Image, top: int, values: Tensor) -> None:
     for start in range(0, values.shape[1], LINES):
         lines = values[:, start : start + LINES]
         rows = slice(top + start, top + start + lines.shape[1])
-        if isinstance(target, np.ndarray) and target.dtype == np.float32:
-            target[rows] = lines.numpy().transpose(1, 2, 0)
-            continue
-        lines = lines.clamp(0, 1)
         if isinstance(target, Tensor):
-            target[:, rows] = lines
-            continue
-        levels = (lines * LARGEST[target.dtype]).round().numpy().astype(target.dtype)
-        target[rows] = levels.transpose(1, 2, 0) if target.ndim == 3 else levels[0]
+            target[:, rows] = lines.clamp(0, 1)
+        elif target.dtype == np.float32:
+            target[rows] = lines.numpy().transpose(1, 2, 0)
+        else:
+            levels = (lines.clamp(0, 1) * LARGEST[target.dtype]).round().numpy().astype(target.dtype)
+            target[rows] = levels.transpose(1, 2, 0) if target.ndim == 3 else levels[0]
 
 
 def as_input(images: Tensor, device: torch.device, takes_gray: bool) -> Tensor:

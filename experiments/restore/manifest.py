@@ -109,13 +109,7 @@ class Manifest:
         return ""
 
     def begin(self, path: Path, source: Path, before: list[int]) -> None:
-        """To be called when a file is complete and about to get its name.
-
-        Args:
-            path: of the result, or beside it.
-            source: the photograph.
-            before: its `state` when it was read.
-        """
+        """To be called when a file is complete and about to get its name; `before`: the source's `state` when read."""
         path.unlink(missing_ok=True)
         if self.kept:
             line = {"name": self._name(path), "of": str(source.resolve()), "source": before, "settings": self.settings}

@@ -155,7 +155,7 @@ class Restorer:
         later = with_given_kernel(network) if tiling or placed else None
         if later:
             size = max(tiling.tile if tiling else max(picture.size), smallest_side(network))
-            rows, columns = middle(picture.height, size), middle(picture.width, size)
+            rows, columns = (middle(length, size) for length in picture.size)
             estimated = self._apply(network, picture, rows, [columns], fields).kernel
             assert estimated is not None
             result.kernel = estimated[0, 0].float().cpu().clone()
@@ -170,8 +170,8 @@ class Restorer:
         if tiling and not tiling.exact:
             notes.append(self._approximation(tiling, scale))
         if tiling and self._by_scales(network):
-            align = alignment(network, scale)
-            picture.size = (up_to(picture.height, align), up_to(picture.width, align))
+            height, width = picture.size
+            picture.size = (up_to(height, network.size_multiple), up_to(width, network.size_multiple))
             steps = restore_by_scales(network, picture, tiling, batch, self._run_step, result.sr)
         else:
             steps = self._restore_parts(network, picture, fields, tiling, batch, result)
@@ -228,10 +228,11 @@ class Restorer:
         result: Restoration,
     ) -> Iterator[tuple[int, int]]:
         """Restore tile by tile, or the whole, into `result`; yields how many tiles are done, and how many there are."""
-        joined = [Joined(result.sr, result.scale, picture.width, picture.channels)]
+        height, width = picture.size
+        joined = [Joined(result.sr, result.scale, width, picture.channels)]
         if "deblurred" in network.outputs:
             result.deblurred = picture.like(1)
-            joined.append(Joined(result.deblurred, 1, picture.width, picture.channels))
+            joined.append(Joined(result.deblurred, 1, width, picture.channels))
         if self.self_ensemble:
             network = SelfEnsemble(network)
 
@@ -242,7 +243,7 @@ class Restorer:
             images = [restored.sr, restored.deblurred][: len(joined)]
             return [with_channels(image, picture.channels) for image in images if image is not None]
 
-        done, count = 0, len(spans(picture.height, tiling)) * len(spans(picture.width, tiling))
+        done, count = 0, len(spans(height, tiling)) * len(spans(width, tiling))
         for tiles in restore_tiles(picture.size, tiling, batch, restore, joined):
             done += tiles
             yield done, count

@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from experiments.restore.arguments import checked_fields, checked_scale
 from experiments.restore.load import Source
 from experiments.restore.manifest import Manifest
 from experiments.restore.paths import Format, Item, plan
-from experiments.restore.restore_file import FileRestorer
+from experiments.restore.restore_file import restore_file
 from experiments.runtime.speed import settle
 
 log = logging.getLogger(__name__)
@@ -76,29 +76,37 @@ def run(cfg: DictConfig) -> None:
     if cfg.deblurred and not restorer.deblurs:
         raise ConfigError(f"deblurred: found true, but {restorer.name} makes no deblurred photograph")
     endings = ["_kernel.png", "_kernel.npy"] if restorer.estimates_kernel else []
+    endings += ["_deblurred"] if cfg.deblurred else []
     given = cfg.input if isinstance(cfg.input, str) else [str(part) for part in cfg.input]
-    folder, items = plan(given, cfg.output, cfg.format, [*endings, *(["_deblurred"] if cfg.deblurred else [])])
-    settings = {**identity, **_settings(cfg, arguments), "format": cfg.format}
+    folder, items = plan(given, cfg.output, cfg.format, endings)
+    kernel = arguments["kernel"]
+    settings = {  # what a result depends on: not the tiles, for who runs out of memory continues with smaller ones
+        **identity,
+        "scale": arguments["scale"],
+        "kernel": None if kernel is None else str(cfg.kernel),
+        "kernel_sha256": None if kernel is None else hashlib.sha256(kernel.numpy().tobytes()).hexdigest()[:16],
+        "noise_level": cfg.noise_level,
+        "format": cfg.format,
+    }
     kept = items[0].target != Path(cfg.output).expanduser()  # a folder of somebody's gets no hidden file
     with _stopping(), Manifest(folder, settings, kept) as manifest:
         done = manifest.finished(items, cfg.replace)
         if done:
             log.info("%d of %d photographs are restored already and stay as they are", len(done), len(items))
         todo = [item for item in items if item not in done]
-        work = FileRestorer(restorer, {**arguments, "batch": cfg.batch}, manifest, cfg.max_pixels)
-        failed = _restore_all(work, todo, bool(cfg.trainer.enable_progress_bar))
+
+        def restore(item: Item, progress: Callable[[int, int], None]) -> list[str]:
+            return restore_file(item, restorer, {**arguments, "batch": cfg.batch}, manifest, cfg.max_pixels, progress)
+
+        failed = _restore_all(restore, todo, bool(cfg.trainer.enable_progress_bar))
     if failed:
         rest = "the others are" if failed < len(items) else "nothing is"
         raise InputError(f"{failed} of {len(items)} photographs could not be restored, see above; {rest} in {folder}")
     print(f"restored: {len(items)} in {folder}" + (f", {len(done)} of them before" if done else ""), flush=True)
 
 
-def _restore_all(work: FileRestorer, items: Sequence[Item], show: bool) -> int:
-    """Restore photographs behind a bar with the time that is left, or else with a line for each.
-
-    Returns:
-        How many could not be restored.
-    """
+def _restore_all(restore: Callable[..., list[str]], items: Sequence[Item], show: bool) -> int:
+    """Restore photographs behind a bar, or else with a line for each; returns how many could not be restored."""
     failed, said = 0, set()
     form = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]"
     with tqdm(total=len(items), bar_format=form, mininterval=0.3, disable=not (show and items)) as bar:
@@ -106,7 +114,7 @@ def _restore_all(work: FileRestorer, items: Sequence[Item], show: bool) -> int:
             bar.set_description(f"{before + 1}/{len(items)} {item.source.name}")
             began = time.perf_counter()
             try:
-                notes = work.restore(item, lambda done, tiles, before=before: bar.update(before + done / tiles - bar.n))
+                notes = restore(item, lambda done, tiles, before=before: bar.update(before + done / tiles - bar.n))
             except NotWritten:  # nor could the next one be
                 raise
             except InputError as error:
@@ -128,16 +136,9 @@ def _restore_all(work: FileRestorer, items: Sequence[Item], show: bool) -> int:
 def load(cfg: DictConfig) -> tuple[Restorer, dict[str, Any]]:
     """The network that the config asks for, and what identifies it in the records of results."""
     settle(cfg)
-    precision = _PRECISIONS.get(str(cfg.trainer.precision))
+    precision: Any = _PRECISIONS.get(str(cfg.trainer.precision))
     if precision is None:
         raise ConfigError(f"trainer.precision: found {cfg.trainer.precision}, expected 32-true, bf16-mixed or auto")
-    accelerator = str(cfg.trainer.accelerator)
-    options: dict[str, Any] = {
-        "device": "cuda" if accelerator == "gpu" else accelerator,
-        "precision": precision,
-        "self_ensemble": bool(cfg.self_ensemble),
-        "use": asked_use(cfg),
-    }
     model = HydraConfig.get().runtime.choices["model"] if "model" in overridden_keys() else None
     changes = [item for item in HydraConfig.get().overrides.task if item.lstrip("+~").startswith("model.")]
     source: Source = cfg.ckpt or cfg.run or cfg.weights or (list(cfg.cascade) if cfg.cascade else None)
@@ -145,7 +146,15 @@ def load(cfg: DictConfig) -> tuple[Restorer, dict[str, Any]]:
         raise ConfigError("task=restore: by which network? Give run=RUN, ckpt=FILE, weights=FILE or model=bicubic")
     if (model or changes) and source is not None and not cfg.weights:
         raise ConfigError(f"model: {source} knows its network: omit model=")
-    restorer = Restorer.load(source, model, overrides=changes, **options)
+    restorer = Restorer.load(
+        source,
+        model,
+        overrides=changes,
+        device="cuda" if cfg.trainer.accelerator == "gpu" else str(cfg.trainer.accelerator),
+        precision=precision,
+        self_ensemble=cfg.self_ensemble,
+        use=asked_use(cfg),
+    )
     files = [Path(str(part)) for part in (source if isinstance(source, list) else [source]) if part is not None]
     files = [chosen_checkpoint(file, asked_use(cfg)) if file.is_dir() else file for file in files]
     identity = {
@@ -153,7 +162,7 @@ def load(cfg: DictConfig) -> tuple[Restorer, dict[str, Any]]:
         "options": changes,
         "weights": [checksum(file) if file.is_file() else str(file) for file in files],
         "precision": precision,
-        "self_ensemble": bool(cfg.self_ensemble),
+        "self_ensemble": cfg.self_ensemble,
     }
     return restorer, identity
 
@@ -173,17 +182,6 @@ def restoration_arguments(cfg: DictConfig, restorer: Restorer) -> dict[str, Any]
     except InputError as error:
         raise ConfigError(str(error), key=error.key) from error
     return {"scale": scale, "kernel": kernel, "noise_level": cfg.noise_level, "tile": cfg.tile, "overlap": cfg.overlap}
-
-
-def _settings(cfg: DictConfig, arguments: dict[str, Any]) -> dict[str, Any]:
-    """What a result depends on. Not the tiles: who runs out of memory continues with smaller ones."""
-    kernel = arguments["kernel"]
-    return {
-        "scale": arguments["scale"],
-        "kernel": None if kernel is None else str(cfg.kernel),
-        "kernel_sha256": None if kernel is None else hashlib.sha256(kernel.numpy().tobytes()).hexdigest()[:16],
-        "noise_level": arguments["noise_level"],
-    }
 
 
 @contextlib.contextmanager

@@ -91,13 +91,10 @@ def choose_tiling(
     for mixing; networks that look further than LARGEST_MARGIN are approximated.
 
     Args:
-        size: (H, W) of the image.
-        scale: of the enlargement.
+        size: (H, W) of the image; `tile` and `overlap` are in its pixels.
         align: see `receptive_field.alignment`.
         field: the network's receptive field, called only if the image is cut; None: too large, or the whole image.
         kernel_side: of the blur kernel in pixels of the result, for methods that look at the whole image.
-        tile: side, in pixels of the image.
-        overlap: of neighbouring tiles, in pixels of the image.
 
     Returns:
         None where the image stays whole.
@@ -109,18 +106,15 @@ def choose_tiling(
         raise InputError(f"tile: found {tile}, expected at least 1 pixel, or none to choose it", key="tile")
     if overlap is not None and overlap < 0:
         raise InputError(f"overlap: found {overlap}, expected 0 or more pixels, or none to choose it", key="overlap")
-    whole = size[0] * size[1] * scale**2 <= RESULT_SIDE**2 if tile is None else max(size) <= tile
-    if whole:
+    if size[0] * size[1] * scale**2 <= RESULT_SIDE**2 if tile is None else max(size) <= tile:
         return None
     needed = field()
-    feather = up_to(FEATHER, align)
-    least = 0 if needed is None else 2 * needed + feather
     if overlap is not None:
         overlap = up_to(overlap, align)
         exact = needed is not None and overlap >= 2 * needed + align
         margin = needed if exact and needed is not None else max(0, overlap // align * 3 // 8) * align
     elif needed is not None:
-        exact, overlap, margin = True, least, needed
+        exact, overlap, margin = True, 2 * needed + up_to(FEATHER, align), needed
     else:
         margin = LARGEST_MARGIN if not kernel_side else GLOBAL_MARGIN + kernel_side // scale
         margin = up_to(margin if tile is None else min(margin, tile // 5), align)
@@ -174,12 +168,7 @@ class Joined:
     """Puts the results of tiles together, row by row of tiles, and writes what is complete.
 
     Holds one row of tiles as floats: its memory depends on the tiles and the width of the image, not on its height.
-
-    Args:
-        target: gets the result.
-        scale: of the result against the image.
-        width: of the image.
-        channels: of the result.
+    The width is that of the image, the scale that of the result against it.
     """
 
     def __init__(self, target: Image, scale: Fraction | int, width: int, channels: int) -> None:
@@ -215,17 +204,10 @@ def restore_tiles(
     restore: Callable[[Span, Sequence[Span]], Sequence[Tensor]],
     joined: Sequence[Joined],
 ) -> Iterator[int]:
-    """Restore an image tile by tile.
+    """Restore an image of size (H, W) tile by tile, up to `batch` together, and yield how many these were.
 
     Args:
-        size: (H, W) of the image.
-        tiling: None: it stays whole.
-        batch: tiles that are restored together.
         restore: the results [B, C, h, w] of tiles in a row, one for each of `joined`.
-        joined: get them.
-
-    Yields:
-        How many tiles have been restored together.
     """
     columns = spans(size[1], tiling)
     for row in spans(size[0], tiling):
