@@ -69,7 +69,8 @@ def _load(stream: Any) -> tuple[Directory, dict[int, Directory]]:
     directory = Directory(header)
     stream.seek(directory.next)
     directory.load(stream)
-    first, inner = _copy(directory, (*_DESCRIPTIVE, *_RESOLUTION)), {}
+    first = _copy(directory, (*_DESCRIPTIVE, *_RESOLUTION))
+    inner: dict[int, Directory] = {}
     for tag in _INNER:
         if tag in directory:
             stream.seek(directory[tag])

@@ -67,9 +67,10 @@ def _by_pillow(stream: BinaryIO, max_pixels: int | None) -> Photograph:
     if kind == "PNG" and image.mode == "L" and isinstance(level := info.get("transparency"), int):
         stream.seek(24)
         info["transparency"] = level * {2: 85, 4: 17}.get(stream.read(1)[0], 1)  # as Pillow has done with the pixels
-    if image.mode == "CMYK":
-        image = _from_cmyk(image, info, notes)
-    planes = _sixteen_bit_png(stream, info, image.size) if sixteen_bit else _eight_bit(image)
+    if sixteen_bit:
+        planes = _sixteen_bit_png(stream, info, image.size)
+    else:
+        planes = _eight_bit(_from_cmyk(image, info, notes) if image.mode == "CMYK" else image)
     tags = stream if kind == "TIFF" else _exif(info)
     return _upright(
         planes,

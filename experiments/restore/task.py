@@ -137,6 +137,7 @@ def load(cfg: DictConfig) -> tuple[Restorer, dict[str, Any]]:
     """The network that the config asks for, and what identifies it in the records of results."""
     settle(cfg)
     precision: Any = _PRECISIONS.get(str(cfg.trainer.precision))
+    use: Any = asked_use(cfg)
     if precision is None:
         raise ConfigError(f"trainer.precision: found {cfg.trainer.precision}, expected 32-true, bf16-mixed or auto")
     model = HydraConfig.get().runtime.choices["model"] if "model" in overridden_keys() else None
@@ -153,10 +154,10 @@ def load(cfg: DictConfig) -> tuple[Restorer, dict[str, Any]]:
         device="cuda" if cfg.trainer.accelerator == "gpu" else str(cfg.trainer.accelerator),
         precision=precision,
         self_ensemble=cfg.self_ensemble,
-        use=asked_use(cfg),
+        use=use,
     )
     files = [Path(str(part)) for part in (source if isinstance(source, list) else [source]) if part is not None]
-    files = [chosen_checkpoint(file, asked_use(cfg)) if file.is_dir() else file for file in files]
+    files = [chosen_checkpoint(file, use) if file.is_dir() else file for file in files]
     identity = {
         "model": restorer.name,
         "options": changes,
