@@ -47,6 +47,8 @@ def read_photograph(path: str | Path, max_pixels: int | None = None) -> Photogra
         if start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
             with tifffile.TiffFile(stream) as file:
                 page: Any = file.pages[0]
+                if sum(tag.valuebytecount for tag in page.tags) > Path(path).stat().st_size:  # Pillow would read them
+                    raise InputError("TIFF has tags of more bytes than the file: replace or delete it")
                 if page.dtype == np.uint16 and page.bitspersample == 16:  # Pillow knows only some of these
                     check_pixels(page.imagewidth, page.imagelength, max_pixels)
                     return _sixteen_bit_tiff(stream, page, len(file.pages))

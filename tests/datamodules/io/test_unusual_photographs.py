@@ -27,9 +27,9 @@ def test_packet_of_openings_takes_no_time() -> None:
     assert metadata.upright_xmp(b"a<xmp:Thumbnails>b</xmp:Thumbnails>c" * 2) == b"acac"
 
 
-def tiff_with(tags: list[tuple[int, int]], behind: bytes) -> bytes:
-    """4x4 pixels of 16 bits, and tags of so many bytes, all of them the same ones at the end."""
-    short = {256: 4, 257: 4, 258: 16, 259: 1, 262: 1, 273: 8, 277: 1, 278: 4, 279: 32}
+def tiff_with(tags: list[tuple[int, int]], behind: bytes, bits: int = 16) -> bytes:
+    """4x4 pixels, and tags of so many bytes, all of them the same ones at the end."""
+    short = {256: 4, 257: 4, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: 4, 279: 2 * bits}
     rows = {tag: struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in short.items()}
     at = 8 + 2 + 12 * (len(short) + len(tags)) + 4
     rows |= {tag: struct.pack("<HHII", tag, 7, size, at) for tag, size in tags}
@@ -37,18 +37,44 @@ def tiff_with(tags: list[tuple[int, int]], behind: bytes) -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, len(rows)) + directory + bytes(4) + behind
 
 
-def test_tags_that_share_their_bytes_take_no_memory(tmp_path: Path) -> None:
-    data = tiff_with([(50_000 + i, 1 << 20) for i in range(300)], bytes(1 << 20))
+@pytest.mark.parametrize("bits", [8, 16])
+def test_tags_that_share_their_bytes_take_no_memory(tmp_path: Path, bits: int) -> None:
+    data = tiff_with([(50_000 + i, 1 << 20) for i in range(300)], bytes(1 << 20), bits)
     tracemalloc.start()
-    found = read(tmp_path, data)
+    with pytest.raises(InputError, match="TIFF has tags of more bytes than the file"):
+        read(tmp_path, data)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 30 << 20  # of 300
-    assert found.pixels.shape == (4, 4, 1)
+
+
+def exif_with_tags_that_share(count: int, size: int) -> bytes:
+    """A first directory that refers to a further one, whose tags are all of the same bytes at the end."""
+    first = b"II*\0" + struct.pack("<IHHHIII", 8, 1, 34665, 4, 1, 26, 0)
+    at = 26 + 2 + 12 * count + 4
+    rows = b"".join(struct.pack("<HHII", 50_000 + i, 7, size, at) for i in range(count))
+    return first + struct.pack("<H", count) + rows + bytes(4) + bytes(size)
+
+
+def test_exif_that_shares_its_bytes_takes_no_memory(tmp_path: Path) -> None:
+    for exif in (exif_with_tags_that_share(300, 1 << 20), exif_with_tags_that_share(5000, 5000)):
+        tracemalloc.start()
+        found = read(tmp_path, png16(sixteen(), 2, chunk(b"eXIf", exif)))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 70 << 20
+        assert len(found.notes) == 1
+    notes: list[str] = []
+    tracemalloc.start()
+    metadata.upright_exif(io.BytesIO(exif_with_tags_that_share(300, 1 << 19)), notes)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 80 << 20  # of 150 in four forms
+    assert notes == ["its EXIF is damaged or has values of more than 1 MB, left out in part"]
 
 
 def test_large_values_are_left_out_of_exif_and_said(tmp_path: Path) -> None:
-    found = read(tmp_path, tiff_with([(270, 400), (37724, 2 << 20)], b"x" * (2 << 20)))  # the last is Photoshop's
+    found = read(tmp_path, tiff_with([(270, 400), (37724, 2 << 20)], b"x" * (3 << 20)))  # the last is Photoshop's
     assert found.exif is not None
     assert found.notes == ("its EXIF is damaged or has values of more than 1 MB, left out in part",)
     exif = tiff_with([(270, 400), (37724, 70_000)], b"x" * 70_000)
