@@ -38,16 +38,15 @@ def refuse_unwritable(path: Path, width: int, height: int, dtype: np.dtype[Any],
     kind = _SUFFIXES.get(path.suffix.lower())
     if kind is None:
         raise InputError(f"{path}: cannot be written: found {path.suffix!r}, expected one of {', '.join(_SUFFIXES)}")
-    largest = _LARGEST_SIDES[kind]
-    problem = ""
-    if max(width, height) > largest:
-        problem = f"is {width}x{height}, more than the {largest} pixels a side that {kind} can hold"
+    if max(width, height) > _LARGEST_SIDES[kind]:
+        problem = f"is {width}x{height}, more than the {_LARGEST_SIDES[kind]} pixels a side that {kind} can hold"
     elif kind in ("JPEG", "WEBP") and dtype != np.uint8:
         problem = f"has 16 bits a channel, {kind} holds 8"
     elif kind == "JPEG" and alpha:
         problem = "has transparency, which JPEG cannot hold"
-    if problem:
-        raise InputError(f"{path}: {problem}: write PNG or TIFF")
+    else:
+        return
+    raise InputError(f"{path}: {problem}: write PNG or TIFF")
 
 
 @contextlib.contextmanager

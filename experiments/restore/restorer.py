@@ -209,14 +209,13 @@ class Restorer:
 
     def _approximation(self, tiling: Tiling, scale: int) -> str:
         field = self.field(scale)
-        reach = (
-            f"further than {LARGEST_MARGIN} pixels, or at the whole image" if field is None else f"{field} pixels far"
-        )
+        reach = f"further than {LARGEST_MARGIN} pixels, or at the whole image"
+        if field is not None:
+            reach = f"{field} pixels far"
         if self._by_scales(self._network(scale)):
             reach += " at each of its scales"
-        return (
-            f"{self.name} looks {reach}: tiles of {tiling.tile} pixels that overlap by {tiling.overlap} approximate it."
-        )
+        tiles = f"tiles of {tiling.tile} pixels that overlap by {tiling.overlap}"
+        return f"{self.name} looks {reach}: {tiles} approximate it."
 
     def _restore_parts(
         self,
