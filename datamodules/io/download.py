@@ -82,9 +82,8 @@ def locked(path: str | Path) -> Iterator[None]:
 def _check_existing(path: Path, size: int, sha256: str) -> None:
     if not path.is_file():
         raise InputError(f"{path}: expected a file of {size} bytes, found a folder: move it away")
-    found = path.stat().st_size
-    if found != size:
-        raise InputError(f"{path}: expected {size} bytes, found {found}: delete it to download it again")
+    if path.stat().st_size != size:
+        raise InputError(f"{path}: expected {size} bytes, found {path.stat().st_size}: delete it to download it again")
     checksum = _sha256(path)
     if checksum != sha256:
         raise InputError(f"{path}: expected sha256 {sha256}, found {checksum}: delete it to download it again")
@@ -111,11 +110,11 @@ def _fetch(url: str, path: Path, size: int, sha256: str, progress: bool) -> None
                     " copy"
                 )
             time.sleep(BACKOFF_SECONDS * 2 ** (failures - 1))
-    found = _sha256(part)
-    if found != sha256:
+    checksum = _sha256(part)
+    if checksum != sha256:
         part.unlink()
         raise InputError(
-            f"{url}: wrong checksum: expected sha256 {sha256}, found {found}; the download was removed: run again,"
+            f"{url}: wrong checksum: expected sha256 {sha256}, found {checksum}; the download was removed: run again,"
             f" and if this repeats put a good copy at {path} by hand"
         )
     os.replace(part, path)

@@ -43,7 +43,7 @@ class Picture:
         data: float tensor [C, H, W] in [0, 1], or uint8 or uint16 array [H, W] or [H, W, C]; C is 1 or 3.
 
     Attributes:
-        own_size: (H, W).
+        given_size: (H, W).
         size: may be set to more: the image goes on with its last row and column.
         channels: 1 or 3.
 
@@ -71,14 +71,14 @@ class Picture:
             raise InputError("the image has values that are not finite")
         if isinstance(data, Tensor) and max(-data.min().item(), data.max().item() - 1) > 1:  # some are not clamped
             raise InputError(f"the image has values {data.min():g} to {data.max():g}, expected 0 to 1: divide by 255")
-        self.own_size = self.size = (int(size[0]), int(size[1]))
+        self.given_size = self.size = (int(size[0]), int(size[1]))
 
     def part(self, rows: slice, columns: slice) -> Tensor:
         """A part of it [C, h, w], float32 on the CPU, in [0, 1] if the image is.
 
         Behind its end the image goes on with its last row and column.
         """
-        height, width = self.own_size
+        height, width = self.given_size
         beyond = (0, max(0, columns.stop - width), 0, max(0, rows.stop - height))
         rows = slice(min(rows.start, height - 1), min(rows.stop, height))
         columns = slice(min(columns.start, width - 1), min(columns.stop, width))
@@ -91,7 +91,7 @@ class Picture:
 
     def like(self, scale: int) -> Image:
         """Room for a result that is `scale` times as large, of the same kind."""
-        height, width = (scale * n for n in self.own_size)
+        height, width = (scale * n for n in self.given_size)
         if isinstance(self.data, Tensor):
             dtype = self.data.dtype if self.data.dtype == torch.float64 else torch.float32
             return torch.zeros(self.channels, height, width, dtype=dtype)
@@ -99,7 +99,7 @@ class Picture:
 
     def check_room(self, out: Any, scale: int) -> None:
         """Whether a result fits `out`; raises InputError if it does not."""
-        height, width = (scale * n for n in self.own_size)
+        height, width = (scale * n for n in self.given_size)
         shapes = [(height, width), (height, width, 1)] if self.channels == 1 else [(height, width, 3)]
         is_array = isinstance(out, np.ndarray)
         if not is_array or out.dtype not in LARGEST or out.shape not in shapes:
