@@ -199,15 +199,15 @@ def _refuse_unusual(image: ImageFile.ImageFile, stream: BinaryIO) -> bool:
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return True
     tags = image.tag_v2
-    unusual = {
+    reasons = {
         "neither gray nor RGB, or white is 0": tags.get(262) not in (1, 2),
         "planar": tags.get(284, 1) != 1,
         "turned by its orientation tag": tags.get(_ORIENTATION, 1) != 1,
         "premultiplied by its alpha": 1 in tags.get(338, ()),
     }
-    if found := [name for name, present in unusual.items() if present]:
+    if unusual := [reason for reason, applies in reasons.items() if applies]:
         # Pillow and OpenCV decode these wrongly, each in its own way.
-        raise InputError(f"16-bit TIFF is {' and '.join(found)}: save it upright as plain gray or RGB")
+        raise InputError(f"16-bit TIFF is {' and '.join(unusual)}: save it upright as plain gray or RGB")
     return True
 
 

@@ -1,7 +1,7 @@
-"""Fetches data sets: resumable checked downloads, and zip archives unpacked whole or not at all.
+"""Fetches data sets: resumable checked downloads.
 
-Whatever interrupts a call (Ctrl-C, a kill, a full disk, a lost network), the final file or folder is either absent or
-complete, and calling again carries on. Every failure is an `InputError`.
+Whatever interrupts a call (Ctrl-C, a kill, a full disk, a lost network), the file is either absent or complete, and
+calling again carries on. Every failure is an `InputError`.
 """
 
 import hashlib
@@ -9,10 +9,7 @@ import logging
 import os
 import re
 import shutil
-import stat
 import time
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,47 +49,8 @@ def download(url: str, path: str | Path, *, size: int, sha256: str, progress: bo
                     return path
         _check_existing(path, size, sha256)
     except OSError as error:
-        raise _disk_error(path, error) from error
+        raise disk_error(path, error) from error
     return path
-
-
-def unpack_zip(archive: str | Path, folder: str | Path, *, progress: bool = True) -> None:
-    """Unpacks `archive` so that `folder` appears complete or not at all.
-
-    Members are written to `folder` + ".unpacking", which is renamed at the end; what a killed run left there is
-    removed. If everything lies in one top folder that is called like `folder`, that level is dropped, so that
-    a.zip with a/1.png gives a/1.png and not a/a/1.png.
-
-    Raises:
-        InputError: the archive is absent, no zip, damaged or encrypted, a member would land outside of `folder` or is
-            not a plain file, `folder` has content already, or the disk is full or refuses to be written.
-    """
-    archive, folder = Path(archive), Path(folder)
-    if not archive.is_file():
-        raise InputError(f"{archive}: not found, expected a zip archive: download it again")
-    with locked(folder):
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(f"{folder}: exists already, expected to unpack {archive} there: move or delete it")
-        unpacking = folder.with_name(folder.name + ".unpacking")
-        try:
-            with zipfile.ZipFile(archive) as members:
-                _check_members(archive, members.infolist())
-                shutil.rmtree(unpacking, ignore_errors=True)
-                total = sum(member.file_size for member in members.infolist())
-                _check_space(folder.parent, total, f"unpacking {archive}")
-                _extract(members, unpacking, total, progress)
-            inner = unpacking / folder.name
-            doubled = inner.is_dir() and len(list(unpacking.iterdir())) == 1
-            os.replace(inner if doubled else unpacking, folder)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
-            raise InputError(
-                f"{archive}: expected a complete zip archive, found a damaged one or none"
-                f" ({_one_line(error)}): delete it and download it again"
-            ) from error
-        except OSError as error:
-            raise _disk_error(folder, error) from error
-        finally:
-            shutil.rmtree(unpacking, ignore_errors=True)
 
 
 @contextmanager
@@ -114,7 +72,7 @@ def locked(path: str | Path) -> Iterator[None]:
             log.info("waiting for another process that is making %s", path)
             lock.acquire()
     except (OSError, NotImplementedError) as error:
-        raise _disk_error(path, error) from error
+        raise disk_error(path, error) from error
     try:
         yield
     finally:
@@ -124,9 +82,8 @@ def locked(path: str | Path) -> Iterator[None]:
 def _check_existing(path: Path, size: int, sha256: str) -> None:
     if not path.is_file():
         raise InputError(f"{path}: expected a file of {size} bytes, found a folder: move it away")
-    found = path.stat().st_size
-    if found != size:
-        raise InputError(f"{path}: expected {size} bytes, found {found}: delete it to download it again")
+    if path.stat().st_size != size:
+        raise InputError(f"{path}: expected {size} bytes, found {path.stat().st_size}: delete it to download it again")
     checksum = _sha256(path)
     if checksum != sha256:
         raise InputError(f"{path}: expected sha256 {sha256}, found {checksum}: delete it to download it again")
@@ -138,7 +95,7 @@ def _fetch(url: str, path: Path, size: int, sha256: str, progress: bool) -> None
     if _size(part) > size:  # not a beginning of this file
         part.unlink()
     furthest = _size(part)
-    _check_space(part.parent, size - furthest, f"downloading {url}")
+    check_space(part.parent, size - furthest, f"downloading {url}")
     failures = 0
     while _size(part) < size:
         failure = _fetch_rest(url, path, part, size, progress)
@@ -153,11 +110,11 @@ def _fetch(url: str, path: Path, size: int, sha256: str, progress: bool) -> None
                     " copy"
                 )
             time.sleep(BACKOFF_SECONDS * 2 ** (failures - 1))
-    found = _sha256(part)
-    if found != sha256:
+    checksum = _sha256(part)
+    if checksum != sha256:
         part.unlink()
         raise InputError(
-            f"{url}: wrong checksum: expected sha256 {sha256}, found {found}; the download was removed: run again,"
+            f"{url}: wrong checksum: expected sha256 {sha256}, found {checksum}; the download was removed: run again,"
             f" and if this repeats put a good copy at {path} by hand"
         )
     os.replace(part, path)
@@ -188,7 +145,7 @@ def _fetch_rest(url: str, path: Path, part: Path, size: int, progress: bool) -> 
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
         return f"{problem} {urlsplit(url).netloc} ({_root_cause(error)})"
     except requests.RequestException as error:
-        raise InputError(f"{url}: cannot be downloaded ({_one_line(error)}): correct the URL") from error
+        raise InputError(f"{url}: cannot be downloaded ({one_line(error)}): correct the URL") from error
     if _size(part) > size:
         part.unlink()
         raise _other_file(url, path, size, f"more than {size}")
@@ -220,37 +177,8 @@ def _failure(response: requests.Response, url: str, path: Path, part: Path, size
     return ""
 
 
-def _check_members(archive: Path, members: list[zipfile.ZipInfo]) -> None:
-    """Refuses an archive before anything is written; zipfile alone would drop ".." silently and write elsewhere."""
-    for member in members:
-        if member.header_offset < 0:
-            raise zipfile.BadZipFile("bytes are missing in the middle")
-        name = member.filename.replace("\\", "/")
-        kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where the archive has no Unix modes
-        if name.startswith("/") or ".." in name.split("/") or re.match("[A-Za-z]:", name):
-            problem = "has a path outside of the folder"
-        elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            problem = "is a link" if kind == stat.S_IFLNK else "is a special file"
-        elif member.flag_bits & 0x1:
-            problem = "is encrypted"
-        else:
-            continue
-        raise InputError(
-            f"{archive}: member {member.filename!r} {problem}, expected plain files and folders only: nothing was"
-            " unpacked, do not trust this archive"
-        )
-
-
-def _extract(members: zipfile.ZipFile, folder: Path, total: int, progress: bool) -> None:
-    folder.mkdir()
-    label = f"unpacking {Path(members.filename or '').name}"
-    with tqdm(desc=label, total=total, unit="B", unit_scale=True, disable=None if progress else True) as bar:
-        for member in members.infolist():
-            members.extract(member, folder)
-            bar.update(member.file_size)
-
-
-def _check_space(folder: Path, needed: int, task: str) -> None:
+def check_space(folder: Path, needed: int, task: str) -> None:
+    """Refuses a task that needs more bytes than the disk of a folder has."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(
@@ -259,7 +187,7 @@ def _check_space(folder: Path, needed: int, task: str) -> None:
         )
 
 
-def _disk_error(path: Path, error: Exception) -> InputError:
+def disk_error(path: Path, error: Exception) -> InputError:
     """Says what the system refused, about the file that it names, else about `path` (ENOSPC names none)."""
     free = f", {_human(shutil.disk_usage(path.parent).free)} free" if path.parent.is_dir() else ""
     return InputError(
@@ -288,7 +216,8 @@ def _human(count: int) -> str:
     return tqdm.format_sizeof(count, "B")
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """The text of an error, or its class if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -296,4 +225,4 @@ def _root_cause(error: BaseException) -> str:
     """The system's own words: requests and urllib3 wrap them three times over."""
     while inner := error.__cause__ or error.__context__:
         error = inner
-    return (isinstance(error, OSError) and error.strerror) or _one_line(error)
+    return (isinstance(error, OSError) and error.strerror) or one_line(error)

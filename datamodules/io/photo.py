@@ -15,8 +15,8 @@ class Photograph:
         pixels: uint8 or uint16 [H, W, C], RGB or gray, values 0 to 255 or 65535.
         alpha: [H, W] in the dtype of `pixels`, not premultiplied; None where the file has none.
         icc: colour profile of `pixels`.
-        exif: as a TIFF structure, orientation 1, without a thumbnail.
-        xmp: packet, orientation 1.
+        exif: as `metadata.upright_exif` returns it.
+        xmp: packet, as `metadata.upright_xmp` returns it.
         dpi: horizontally and vertically.
         format: of the file it was read from: PNG, JPEG, BMP, TIFF or WEBP.
         notes: what of the file is not here, each a few words.

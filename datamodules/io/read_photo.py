@@ -4,7 +4,6 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,12 +12,15 @@ import tifffile
 from PIL import Image, ImageCms, ImageFile
 
 from datamodules.errors import InputError
-from datamodules.io import exif as exif_bytes
-from datamodules.io import xmp as xmp_packet
+from datamodules.io import metadata
 from datamodules.io.decode import check_pixels, is_sixteen_bit, naming, open_image, sixteen_bit_pixels, upright
 from datamodules.io.photo import Photograph
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it says of damaged files is said by `notes` or an error
+
+_ORIENTATION = 274  # tag of EXIF and TIFF
+_LARGEST_EXIF = 1 << 16  # bytes outside TIFF, as in JPEG: Pillow reads entries that all refer to the same ones
+Planes = tuple[np.ndarray, np.ndarray | None]
 
 
 def read_photograph(path: str | Path, max_pixels: int | None = None) -> Photograph:
@@ -32,70 +34,74 @@ def read_photograph(path: str | Path, max_pixels: int | None = None) -> Photogra
 
     Args:
         path: PNG, JPEG, BMP, TIFF or WebP, recognised by its content.
-        max_pixels: more are refused by the header, before anything is decoded; None: `images.MAX_PIXELS`.
+        max_pixels: more are refused by the header, before anything is decoded; None: `decode.MAX_PIXELS`.
 
     Raises:
         InputError: the file is missing, truncated, damaged or no image; has too many pixels; or stores float, signed,
             32-bit, CIELAB or 16-bit CMYK samples.
     """
     with naming(path), Path(path).open("rb") as stream, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's about EXIF that is damaged, which `notes` tell of
-        return _sixteen_bit_tiff(stream, max_pixels) or _by_pillow(stream, max_pixels)
+        warnings.simplefilter("ignore")  # Pillow's about what is damaged: `notes` tell of it
+        start = stream.read(4)
+        stream.seek(0)
+        if start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            with tifffile.TiffFile(stream) as file:
+                page: Any = file.pages[0]
+                if sum(tag.valuebytecount for tag in page.tags) > Path(path).stat().st_size:  # Pillow would read them
+                    raise InputError("TIFF has tags of more bytes than the file: replace or delete it")
+                if page.dtype == np.uint16 and page.bitspersample == 16:  # Pillow knows only some of these
+                    check_pixels(page.imagewidth, page.imagelength, max_pixels)
+                    return _sixteen_bit_tiff(stream, page, len(file.pages))
+        return _by_pillow(stream, max_pixels)
 
 
 def _by_pillow(stream: BinaryIO, max_pixels: int | None) -> Photograph:
     image = open_image(stream, max_pixels)
-    sixteen_bit = is_sixteen_bit(image, stream)
-    pages = getattr(image, "n_frames", 1)
-    turned = image.getexif().get(exif_bytes.ORIENTATION) if image.format == "TIFF" else None
+    info, kind, notes = image.info, str(image.format), list[str]()
+    sixteen_bit, pages = is_sixteen_bit(image, stream), getattr(image, "n_frames", 1)
+    turned = image.getexif().get(_ORIENTATION) if kind == "TIFF" else None
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # another library may have switched it on
     image.load()  # the whole file, also where OpenCV decodes it below: OpenCV returns partial pictures
-    orientation = image.getexif().get(exif_bytes.ORIENTATION, 1)  # a TIFF has been turned, and has lost its tag
-    icc, info, kind = image.info.get("icc_profile"), image.info, image.format
+    if len(info.get("exif", b"")) > _LARGEST_EXIF:
+        notes.append(f"its EXIF has more than {_LARGEST_EXIF} bytes, left out")
+        del info["exif"]
+    orientation = image.getexif().get(_ORIENTATION, 1)  # a TIFF has been turned, and has lost its tag
     if kind == "PNG" and image.mode == "L" and isinstance(level := info.get("transparency"), int):
         stream.seek(24)
         info["transparency"] = level * {2: 85, 4: 17}.get(stream.read(1)[0], 1)  # as Pillow has done with the pixels
-    notes = []
-    if image.mode == "CMYK":
-        other = icc is not None and icc[16:20] != b"CMYK"
-        image, icc = _from_cmyk(image, None if other else icc)
-        notes.append("CMYK converted to sRGB" + (", its colour profile is for something else" if other else ""))
-    pixels, alpha = _sixteen_bit_png(stream, info, image.size) if sixteen_bit else _eight_bit(image)
-    try:
-        described = exif_bytes.of_tiff(stream) if kind == "TIFF" else _exif(info)
-    except exif_bytes.NoExif as error:
-        described = None
-        notes.append(f"its EXIF {error}, left out")
-    xmp = info.get("xmp") or info.get("XML:com.adobe.xmp")
-    return _photograph(
-        pixels,
-        alpha,
+    if sixteen_bit:
+        planes = _sixteen_bit_png(stream, info, image.size)
+    else:
+        planes = _eight_bit(_from_cmyk(image, info, notes) if image.mode == "CMYK" else image)
+    tags = stream if kind == "TIFF" else _exif(info)
+    return _upright(
+        planes,
         orientation,
-        icc=icc,
-        exif=described,
-        xmp=xmp.encode() if isinstance(xmp, str) else xmp,
-        dpi=_dots(info.get("dpi"), turned or orientation),
-        format="JPEG" if kind == "MPO" else str(kind),
+        {**info, "dpi": _dots(info.get("dpi"), turned or orientation)},
+        exif=metadata.upright_exif(tags, notes) if tags else None,
+        format="JPEG" if kind == "MPO" else kind,
         notes=notes,
         pages=pages,
         colour=_colour_chunks(stream) if kind == "PNG" else (),
     )
 
 
-def _photograph(
-    pixels: np.ndarray,
-    alpha: np.ndarray | None,
-    orientation: int,
-    *,
-    icc: bytes | None,
-    exif: bytes | None,
-    xmp: bytes | None,
-    dpi: tuple[float, float] | None,
-    format: str,
-    notes: list[str],
-    pages: int,
-    colour: tuple[tuple[bytes, bytes], ...] = (),
+def _sixteen_bit_tiff(stream: BinaryIO, page: Any, pages: int) -> Photograph:
+    turned, notes = page.tags.get(_ORIENTATION), list[str]()
+    orientation = int(turned.value) if turned else 1
+    info = {"xmp": page.tags.valueof(700), "icc_profile": page.tags.valueof(34675)}
+    if 282 in page.tags and page.tags.valueof(296, 2) in (2, 3):  # a resolution with a unit
+        info["dpi"] = _dots(page.get_resolution("inch"), orientation)
+    planes, exif = _planes(stream, page, turned), metadata.upright_exif(stream, notes)
+    return _upright(planes, orientation, info, exif=exif, format="TIFF", notes=notes, pages=pages)
+
+
+def _upright(
+    planes: Planes, orientation: int, info: dict[Any, Any], *, notes: list[str], pages: int, **others: Any
 ) -> Photograph:
+    """A photograph of what is stored: turned, without a colour profile that is for other channels."""
+    pixels, alpha = planes
+    icc, xmp = info.get("icc_profile"), info.get("xmp") or info.get("XML:com.adobe.xmp")
     if icc and icc[16:20] != (b"GRAY" if pixels.shape[2] == 1 else b"RGB "):
         notes.append(f"its colour profile is for {icc[16:20].decode('latin-1').strip() or 'nothing'}, left out")
         icc = None
@@ -104,13 +110,11 @@ def _photograph(
     return Photograph(
         np.ascontiguousarray(upright(pixels, orientation)),
         None if alpha is None else np.ascontiguousarray(upright(alpha, orientation)),
-        icc,
-        exif,
-        xmp_packet.upright(xmp) if xmp else None,
-        dpi,
-        format,
-        tuple(notes),
-        colour,
+        icc=icc,
+        xmp=metadata.upright_xmp(xmp.encode() if isinstance(xmp, str) else bytes(xmp)) if xmp else None,
+        dpi=info.get("dpi"),
+        notes=tuple(notes),
+        **others,
     )
 
 
@@ -125,7 +129,12 @@ def _dots(dpi: Any, orientation: int) -> tuple[float, float] | None:
     return (down, across) if orientation in (5, 6, 7, 8) else (across, down)
 
 
-Planes = tuple[np.ndarray, np.ndarray | None]
+def _exif(info: dict[Any, Any]) -> BinaryIO | None:
+    exif = info.get("exif")
+    if exif is None and (text := info.get("Raw profile type exif")):  # as ImageMagick has written it into PNG
+        with contextlib.suppress(ValueError):
+            exif = bytes.fromhex("".join(text.split("\n")[3:]))
+    return io.BytesIO(exif.removeprefix(metadata.PREFIX)) if exif else None
 
 
 def _eight_bit(image: Image.Image) -> Planes:
@@ -139,38 +148,35 @@ def _eight_bit(image: Image.Image) -> Planes:
 
 
 def _colour_chunks(stream: BinaryIO) -> tuple[tuple[bytes, bytes], ...]:
-    found = []
+    chunks = []
     stream.seek(8)
     while len(head := stream.read(8)) == 8 and head[4:] != b"IDAT":
         size, kind = int.from_bytes(head[:4], "big"), head[4:]
         if kind in (b"cICP", b"cHRM", b"gAMA", b"sRGB"):
-            found.append((kind, stream.read(size)))
-        else:
-            stream.seek(size, io.SEEK_CUR)
-        stream.seek(4, io.SEEK_CUR)
-    return tuple(found)
+            chunks.append((kind, stream.read(size)))
+            size = 0
+        stream.seek(size + 4, io.SEEK_CUR)  # with the checksum
+    return tuple(chunks)
 
 
-def _from_cmyk(image: ImageFile.ImageFile, profile: bytes | None) -> tuple[Any, bytes | None]:
-    """An RGB image of a CMYK one, and its profile if it has one."""
-    if profile is None:
-        converted: Image.Image | None = image.convert("RGB")
-        found = None
-    else:
-        srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(image, source, srgb, outputMode="RGB")
-        except (ImageCms.PyCMSError, OSError) as error:
-            raise InputError(f"its CMYK profile is damaged ({error}): convert the file to RGB") from error
-        found = srgb.tobytes()
-    assert converted is not None
-    image.info.pop("icc_profile", None)
-    converted.format, converted.info = image.format, image.info
-    return converted, found
+def _from_cmyk(image: Image.Image, info: dict[Any, Any], notes: list[str]) -> Image.Image:
+    """An RGB image of a CMYK one; its profile takes the place of the other one in `info`."""
+    profile = info.pop("icc_profile", None)
+    notes.append("CMYK converted to sRGB")
+    if profile is None or profile[16:20] != b"CMYK":
+        notes[-1] += ", its colour profile is for something else" if profile else ""
+        return image.convert("RGB")
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    try:
+        converted = ImageCms.profileToProfile(image, io.BytesIO(profile), srgb, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError) as error:
+        raise InputError(f"its CMYK profile is damaged ({error}): convert the file to RGB") from error
+    assert converted is not None  # for it is not made in place
+    info["icc_profile"] = srgb.tobytes()
+    return converted
 
 
-def _sixteen_bit_png(stream: BinaryIO, info: Mapping[Any, Any], size: tuple[int, int]) -> Planes:
+def _sixteen_bit_png(stream: BinaryIO, info: dict[Any, Any], size: tuple[int, int]) -> Planes:
     stream.seek(25)
     gray = stream.read(1)[0] in (0, 4)  # colour type in the header chunk
     stored = sixteen_bit_pixels(stream, size)
@@ -181,42 +187,8 @@ def _sixteen_bit_png(stream: BinaryIO, info: Mapping[Any, Any], size: tuple[int,
     return stored[:, :, :1] if gray else stored[:, :, :3], alpha
 
 
-def _sixteen_bit_tiff(stream: BinaryIO, max_pixels: int | None) -> Photograph | None:
-    """A TIFF file of 16-bit unsigned samples, of which Pillow knows only some; None if it is something else."""
-    if stream.read(4) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return None
-    stream.seek(0)
-    with tifffile.TiffFile(stream) as file:
-        page: Any = file.pages[0]
-        if page.dtype != np.uint16 or page.bitspersample != 16:
-            return None
-        check_pixels(page.imagewidth, page.imagelength, max_pixels)
-        tags = {code: page.tags[code].value for code in (282, 296, 700, 34675) if code in page.tags}
-        turned = page.tags.get(exif_bytes.ORIENTATION)
-        orientation = int(turned.value) if turned else 1
-        pixels, alpha = _planes(stream, page, turned)
-        resolution = page.get_resolution("inch") if tags.get(296, 2) in (2, 3) and 282 in tags else None
-        described, notes = None, []
-        try:
-            described = exif_bytes.of_tiff(stream)
-        except exif_bytes.NoExif as error:
-            notes.append(f"its EXIF {error}, left out")
-        return _photograph(
-            pixels,
-            alpha,
-            orientation,
-            icc=tags.get(34675),
-            exif=described,
-            xmp=bytes(tags[700]) if 700 in tags else None,
-            dpi=_dots(resolution, orientation),
-            format="TIFF",
-            notes=notes,
-            pages=len(file.pages),
-        )
-
-
 def _planes(stream: BinaryIO, page: Any, turned: Any) -> Planes:
-    """Pixels and alpha as they are stored.
+    """Pixels and alpha of a 16-bit TIFF file as they are stored.
 
     Args:
         turned: the tag of the orientation, if any.
@@ -232,19 +204,14 @@ def _planes(stream: BinaryIO, page: Any, turned: Any) -> Planes:
         stored = _packed_tiff(stream, page, turned)
     stored = stored.reshape(page.imagelength, page.imagewidth, -1)
     pixels, alpha = stored[:, :, :colours], None
-    if kind == 0:
+    if kind == 0:  # white
         pixels = 65535 - pixels
     if extra and extra[0] in (1, 2) and stored.shape[2] > colours:
         alpha = stored[:, :, colours]
-        if extra[0] == 1:
-            pixels = _unmultiplied(pixels, alpha)
+        if extra[0] == 1:  # premultiplied; black where nothing is left
+            whole = np.maximum(alpha, 1).astype(np.uint32)[:, :, None]
+            pixels = np.minimum((pixels.astype(np.uint32) * 65535 + whole // 2) // whole, 65535).astype(np.uint16)
     return pixels, alpha
-
-
-def _unmultiplied(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Pixels without the alpha that they were multiplied by; black where nothing is left of them."""
-    whole = np.maximum(alpha, 1).astype(np.uint32)[:, :, None]
-    return np.minimum((pixels.astype(np.uint32) * 65535 + whole // 2) // whole, 65535).astype(np.uint16)
 
 
 def _packed_tiff(stream: BinaryIO, page: Any, turned: Any) -> np.ndarray:
@@ -258,12 +225,4 @@ def _packed_tiff(stream: BinaryIO, page: Any, turned: Any) -> np.ndarray:
     data = bytearray(stream.read())
     if turned is not None:  # OpenCV would fail over it
         data[turned.valueoffset : turned.valueoffset + 2] = b"\1\0" if data[:2] == b"II" else b"\0\1"
-    return sixteen_bit_pixels(io.BytesIO(bytes(data)), (page.imagewidth, page.imagelength))
-
-
-def _exif(info: Mapping[Any, Any]) -> bytes | None:
-    found = info.get("exif")
-    if found is None and (text := info.get("Raw profile type exif")):  # as ImageMagick has written it into PNG
-        with contextlib.suppress(ValueError):
-            found = bytes.fromhex("".join(text.split("\n")[3:]))
-    return exif_bytes.upright(found) if found else None
+    return sixteen_bit_pixels(io.BytesIO(data), (page.imagewidth, page.imagelength))

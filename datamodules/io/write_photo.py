@@ -1,7 +1,6 @@
 """Writes photographs with all that belongs to them, PNG and TIFF piece by piece."""
 
 import contextlib
-import dataclasses
 import errno
 import os
 import struct
@@ -15,10 +14,9 @@ import tifffile
 from PIL import Image
 
 from datamodules.errors import InputError
-from datamodules.io import exif
+from datamodules.io import metadata
 from datamodules.io.photo import Photograph
 from datamodules.io.png import LARGEST_SIDE, write_png
-from datamodules.io.xmp import with_number
 
 _SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP"}
 _LARGEST_SIDES = {"PNG": LARGEST_SIDE, "JPEG": 65500, "WEBP": 16383, "TIFF": 2**31 - 1}
@@ -40,16 +38,15 @@ def refuse_unwritable(path: Path, width: int, height: int, dtype: np.dtype[Any],
     kind = _SUFFIXES.get(path.suffix.lower())
     if kind is None:
         raise InputError(f"{path}: cannot be written: found {path.suffix!r}, expected one of {', '.join(_SUFFIXES)}")
-    largest = _LARGEST_SIDES[kind]
-    problem = ""
-    if max(width, height) > largest:
-        problem = f"is {width}x{height}, more than the {largest} pixels a side that {kind} can hold"
+    if max(width, height) > _LARGEST_SIDES[kind]:
+        problem = f"is {width}x{height}, more than the {_LARGEST_SIDES[kind]} pixels a side that {kind} can hold"
     elif kind in ("JPEG", "WEBP") and dtype != np.uint8:
         problem = f"has 16 bits a channel, {kind} holds 8"
     elif kind == "JPEG" and alpha:
         problem = "has transparency, which JPEG cannot hold"
-    if problem:
-        raise InputError(f"{path}: {problem}: write PNG or TIFF")
+    else:
+        return
+    raise InputError(f"{path}: {problem}: write PNG or TIFF")
 
 
 @contextlib.contextmanager
@@ -85,68 +82,67 @@ def replacing(path: Path, just_before: Callable[[Path], object] | None = None) -
 
 def write_photograph(
     path: str | Path, photograph: Photograph, just_before: Callable[[Path], object] | None = None
-) -> None:
+) -> list[str]:
     """Writes a photograph in the format that the suffix of `path` names; the file is complete or absent.
 
     PNG and TIFF are written piece by piece: `pixels` and `alpha` may be memory maps larger than memory. JPEG (quality
-    95, full colour resolution) and WebP (lossless) are made in memory. Pixel sizes in EXIF and XMP become the new ones.
+    95, full colour resolution) and WebP (lossless) are made in memory.
 
     Args:
         path: .png, .jpg, .jpeg, .tif, .tiff or .webp.
         just_before: called with `path` when the new file is complete and about to get this name.
 
+    Returns:
+        What of the photograph this format cannot hold, each a few words.
+
     Raises:
-        InputError: the format cannot hold it, or no file can have this name.
+        InputError: the format cannot hold its pixels, or no file can have this name.
         NotWritten: there is no space, no such folder or no permission.
     """
     path = Path(path)
     height, width = photograph.pixels.shape[:2]
     refuse_unwritable(path, width, height, photograph.pixels.dtype, photograph.alpha is not None)
-    described = exif.with_size(photograph.exif, width, height) if photograph.exif else None
-    xmp = photograph.xmp
-    for name, number in ((b"PixelXDimension", width), (b"PixelYDimension", height)):
-        xmp = with_number(xmp, rb"exif:" + name, number) if xmp else None
-    for name, number in ((b"ImageWidth", width), (b"ImageLength", height)):
-        xmp = with_number(xmp, rb"tiff:" + name, number) if xmp else None
-    true = dataclasses.replace(photograph, exif=described, xmp=xmp)
-    write = {"PNG": _write_png, "TIFF": _write_tiff}.get(_SUFFIXES[path.suffix.lower()], _write_by_pillow)
+    exif = metadata.exif_with(photograph.exif, width, height, photograph.dpi) if photograph.exif else None
+    kind, notes = _SUFFIXES[path.suffix.lower()], []
+    chunks = [chunk.decode() for chunk, _ in photograph.colour]
+    if chunks and "sRGB" not in chunks and kind != "PNG":
+        notes.append(f"its {', '.join(chunks)} left out, which only PNG holds: colours may look different")
     with replacing(path, just_before) as part:
-        write(part, true)
+        if kind == "PNG":
+            _write_png(part, photograph, exif)
+        elif kind == "TIFF":
+            notes += _write_tiff(part, photograph, exif)
+        else:
+            _write_by_pillow(part, photograph, exif)
+    return notes
 
 
-def _write_png(path: Path, photograph: Photograph) -> None:
+def _write_png(path: Path, photograph: Photograph, exif: bytes | None) -> None:
     before = list(photograph.colour)
     if photograph.icc:
         before.append((b"iCCP", b"icc\0\0" + zlib.compress(photograph.icc)))
     if photograph.dpi:
         before.append((b"pHYs", struct.pack(">IIB", *(round(dots / 0.0254) for dots in photograph.dpi), 1)))
-    if photograph.exif:
-        before.append((b"eXIf", photograph.exif))
+    if exif:
+        before.append((b"eXIf", exif))
     if photograph.xmp:
         before.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + photograph.xmp))
     with path.open("wb") as stream:
         write_png(stream, photograph.pixels, photograph.alpha, before)
 
 
-def _write_tiff(path: Path, photograph: Photograph) -> None:
+def _write_tiff(path: Path, photograph: Photograph, exif: bytes | None) -> list[str]:
     pixels, alpha = photograph.pixels, photograph.alpha
     height, width = pixels.shape[:2]
     channels = pixels.shape[2] + (alpha is not None)
     side = [min(_TILE, -(-length // 16) * 16) for length in (height, width)]
-    layout, described, inner = exif.parts(photograph.exif) if photograph.exif else (exif.Layout("<"), {}, {})
     big = height * width * channels * pixels.itemsize > _BIG_TIFF
-    # The numbers of the types are those of TIFF, which tifffile takes.
-    tags: list[tuple[int, int, int, Any, bool]] = [
-        (tag, entry.kind, entry.count, entry.value, True) for tag, entry in described.items()
-    ]
-    if photograph.xmp:
-        tags.append((700, 1, len(photograph.xmp), photograph.xmp, True))
 
     def tiles() -> Iterator[np.ndarray]:
         for top in range(0, height, side[0]):
             for left in range(0, width, side[1]):
                 part = np.s_[top : top + side[0], left : left + side[1]]
-                tile = pixels[part] if alpha is None else np.concatenate([pixels[part], alpha[part][:, :, None]], 2)
+                tile = pixels[part] if alpha is None else np.dstack([pixels[part], alpha[part]])
                 room = [(0, side[axis] - tile.shape[axis]) for axis in (0, 1)]
                 yield np.pad(tile, (*room, (0, 0)), mode="edge")
 
@@ -155,7 +151,7 @@ def _write_tiff(path: Path, photograph: Photograph) -> None:
         tiles(),
         shape=(height, width, channels) if channels > 1 else (height, width),
         dtype=pixels.dtype,
-        byteorder=layout.order,
+        byteorder="<",
         bigtiff=big,
         photometric="rgb" if channels > 2 else "minisblack",
         planarconfig="contig" if channels > 1 else None,
@@ -166,28 +162,29 @@ def _write_tiff(path: Path, photograph: Photograph) -> None:
         iccprofile=photograph.icc,
         resolution=photograph.dpi,
         resolutionunit="inch" if photograph.dpi else None,
-        extratags=tags,
+        extratags=[(700, 1, len(photograph.xmp), photograph.xmp, True)] if photograph.xmp else [],
         software=False,
         metadata=None,
     )
-    if inner:
-        exif.add_to_tiff(path, inner)
+    if exif and big:
+        return ["its EXIF left out, which a TIFF of more than 4 GB is not given"]
+    if exif:
+        metadata.add_exif_to_tiff(path, exif)
+    return []
 
 
-def _write_by_pillow(path: Path, photograph: Photograph) -> None:
-    planes = photograph.pixels
-    if photograph.alpha is not None:
-        colours = planes if planes.shape[2] == 3 else planes.repeat(3, 2)  # WebP has no gray
-        planes = np.concatenate([colours, photograph.alpha[:, :, None]], 2)
-    image = Image.fromarray(planes[:, :, 0] if planes.shape[2] == 1 else np.ascontiguousarray(planes))
-    options: dict[str, Any] = {"exif": exif.PREFIX + photograph.exif} if photograph.exif else {}
+def _write_by_pillow(path: Path, photograph: Photograph, exif: bytes | None) -> None:
+    planes, icc = photograph.pixels, photograph.icc
+    options: dict[str, Any] = {"exif": metadata.PREFIX + exif} if exif else {}
     options |= {"xmp": photograph.xmp} if photograph.xmp else {}
-    icc = photograph.icc
     if path.suffix.lower() == ".webp":
         options |= {"lossless": True, "exact": True}
-        icc = icc if photograph.pixels.shape[2] == 3 else None  # one for gray would not be one for its colours
+        if planes.shape[2] == 1:  # WebP has no gray, and a profile for gray would not be one for its colours
+            planes, icc = planes.repeat(3, 2), None
     else:
         options |= {"quality": _JPEG_QUALITY, "subsampling": 0, **({"dpi": photograph.dpi} if photograph.dpi else {})}
+    planes = planes if photograph.alpha is None else np.dstack([planes, photograph.alpha])
+    image = Image.fromarray(planes[:, :, 0] if planes.shape[2] == 1 else np.ascontiguousarray(planes))
     try:
         image.save(path, icc_profile=icc, **options)
     except ValueError as error:  # metadata beyond the 64 KB that JPEG has for them

@@ -7,7 +7,7 @@ from typing import Literal
 from datamodules.errors import InputError
 from datamodules.io.decode import list_images
 from datamodules.io.download import download, locked
-from datamodules.io.unpack_tar import unpack_tar
+from datamodules.io.unpack import unpack_tar
 from datamodules.sources import Split
 from datamodules.sources.benchmark import Benchmark
 

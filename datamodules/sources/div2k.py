@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Literal
 
 from datamodules.errors import InputError
-from datamodules.io.download import download, locked, unpack_zip
+from datamodules.io.download import download, locked
+from datamodules.io.unpack import unpack_zip
 
 TRAIN, VALID = "DIV2K_train_HR", "DIV2K_valid_HR"
 

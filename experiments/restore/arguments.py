@@ -38,14 +38,13 @@ def checked_kernel(kernel: Tensor | np.ndarray) -> Tensor:
     Raises:
         InputError: for another shape, for values that are not finite, or a sum that is not positive.
     """
-    given = kernel if isinstance(kernel, Tensor) else torch.from_numpy(np.array(kernel, np.float64))
-    found = given.detach().cpu().double()
-    if found.dim() != 2 or 0 in found.shape:
-        raise InputError(f"kernel: of shape {list(found.shape)}, expected [k, k]", key="kernel")
-    total = found.sum().item()
-    if not found.isfinite().all() or not total > 0:
+    values = (kernel.detach() if isinstance(kernel, Tensor) else torch.from_numpy(np.array(kernel))).cpu().double()
+    if values.dim() != 2 or 0 in values.shape:
+        raise InputError(f"kernel: of shape {list(values.shape)}, expected [k, k]", key="kernel")
+    total = values.sum().item()
+    if not values.isfinite().all() or not total > 0:
         raise InputError(f"kernel: its sum is {total:g}, expected finite values with a positive sum", key="kernel")
-    return (found / total).float()
+    return (values / total).float()
 
 
 def checked_scale(scale: int | None, scales: Sequence[int], name: str) -> int:
@@ -54,14 +53,12 @@ def checked_scale(scale: int | None, scales: Sequence[int], name: str) -> int:
     Raises:
         InputError: for another one; where none is given and there are several.
     """
-    listed = ", ".join(map(str, scales))
-    if scale is None:
-        if len(scales) > 1:
-            raise InputError(f"scale: not given: {name} enlarges by {listed}: say by which", key="scale")
-        return scales[0]
-    if scale not in scales:
-        raise InputError(f"scale: found {scale}, {name} enlarges by {listed}", key="scale")
-    return int(scale)
+    enlarges = f"{name} enlarges by {', '.join(map(str, scales))}"
+    if scale is None and len(scales) > 1:
+        raise InputError(f"scale: {enlarges}: say by which, scale={scales[0]}", key="scale")
+    if scale is not None and scale not in scales:
+        raise InputError(f"scale: found {scale}, {enlarges}", key="scale")
+    return int(scale or scales[0])
 
 
 def checked_fields(
@@ -76,23 +73,23 @@ def checked_fields(
     Raises:
         InputError: for values that the network does not take, or cannot do without.
     """
-    name, found = restorer.name, dict[str, Any]()
+    name, fields = restorer.name, dict[str, Any]()
     if restorer.needs_kernel:
         if kernel is None:
             raise InputError(f"kernel: {name} needs the blur kernel of the image: give one", key="kernel")
-        found["kernel"] = checked_kernel(kernel)
+        fields["kernel"] = checked_kernel(kernel)
     elif kernel is not None:
-        why = "estimates the kernel itself" if restorer.estimates_kernel else "knows no kernel"
+        why = "estimates the kernel itself" if restorer.estimates_kernel else "takes none"
         raise InputError(f"kernel: given, but {name} {why}: omit it", key="kernel")
     if "noise_level" in restorer.inputs:
         if noise_level is None:
             notes.append(f"The noise level was not given: {255 * NOISE_LEVEL:g}/255 is assumed.")
             noise_level = NOISE_LEVEL
         if not 0 <= noise_level <= 1:
-            raise InputError(f"noise_level: found {noise_level}, expected a number from 0 to 1", key="noise_level")
-        found["noise_level"] = float(noise_level)
+            raise InputError(f"noise_level: found {noise_level}, expected 0 to 1, such as 0.01", key="noise_level")
+        fields["noise_level"] = float(noise_level)
     elif noise_level is not None:
-        raise InputError(f"noise_level: given, but {name} takes none: omit it", key="noise_level")
+        raise InputError(f"noise_level: found {noise_level}, but {name} takes none: omit it", key="noise_level")
     if "scale" in restorer.inputs:
-        found["scale"] = scale
-    return found
+        fields["scale"] = scale
+    return fields

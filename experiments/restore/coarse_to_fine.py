@@ -5,10 +5,10 @@ pixels of the finest, but at none of its scales does it look far. So each scale 
 the next one begins, in tiles of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import astuple
-from typing import Literal
+from fractions import Fraction
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from experiments.restore.image_buffer import Image, Picture
 from experiments.restore.scratch_array import scratch_array
-from experiments.restore.tiling import Joined, Span, Tiling, in_batches, spans
+from experiments.restore.tiling import Joined, Span, Tiling, restore_tiles, spans
 from networks.base import RestorationNetwork
 from networks.ops.resize import bilinear_shrink
 from networks.restored import Restored
@@ -78,56 +78,40 @@ def restore_by_scales(
     tiling: Tiling,
     batch: int,
     run: Callable[[Step, Tensor, Tensor | None], tuple[Tensor, Tensor]],
-    progress: Callable[[int, int], None] | None,
     target: Image,
-) -> None:
-    """Restore an image.
+) -> Iterator[tuple[int, int]]:
+    """Restore an image, and yield after every batch of tiles how many are done and how many there are.
 
     Args:
-        network: SRN.
         picture: of a size that the network's size_multiple divides.
         tiling: of every scale, in pixels of this scale, exact by the receptive field of `OneScale`.
-        batch: tiles that go through the network together.
         run: applies the step to its inputs [B, ...], gives its results in the channels of the photograph.
-        progress: called as progress(done, all) after every batch of tiles.
         target: gets the result.
     """
     step = Step(network)
     factors = [2**k for k in reversed(range(network.n_scales))]
-    sizes = [(picture.height // factor, picture.width // factor) for factor in factors]
+    sizes = [(picture.size[0] // factor, picture.size[1] // factor) for factor in factors]
     count = sum(len(spans(height, tiling)) * len(spans(width, tiling)) for height, width in sizes)
     separate = picture.channels if network.channels == 1 else 1  # images that a channel of the photograph each makes
     done, carried = 0, None
     with ExitStack() as stack:
         for factor, (height, width) in zip(factors, sizes, strict=True):
-            columns = spans(width, tiling)
+
+            def restore(row: Span, group: Sequence[Span], factor: int = factor, carried: Any = carried) -> list[Tensor]:
+                blurred = torch.stack([_shrunk(picture, factor, row, column, network.resize) for column in group])
+                coarser = None if carried is None else torch.stack([_part(carried, row, column) for column in group])
+                estimates, handed_on = run(step, blurred, coarser)
+                return [estimates if factor == 1 else handed_on]
+
             if factor == 1:
                 joined = Joined(target, 1, width, picture.channels)
             else:
                 shape = (height // 4, width // 4, separate * step.carried)
-                handed_on = stack.enter_context(scratch_array(None, shape, np.dtype(np.float32)))
-                joined = Joined(handed_on, 1, shape[1], shape[2])
-            for row in spans(height, tiling):
-                joined.start_row(row if factor == 1 else _quarter(row))
-                for group in in_batches(columns, batch):
-                    blurred = torch.stack([_shrunk(picture, factor, row, column, network.resize) for column in group])
-                    seen = None if carried is None else torch.stack([_part(carried, row, column) for column in group])
-                    estimates, states = run(step, blurred, seen)
-                    for i, column in enumerate(group):
-                        if factor == 1:
-                            joined.add(estimates[i], row, column)
-                        else:
-                            joined.add(states[i], _quarter(row), _quarter(column))
-                    done += len(group)
-                    if progress:
-                        progress(done, count)
-                joined.finish_row(row if factor == 1 else _quarter(row))
-            carried = None if factor == 1 else handed_on
-
-
-def _quarter(span: Span) -> Span:
-    """The tile in what is handed on, which has a quarter of the resolution."""
-    return Span(*(value // 4 for value in astuple(span)))
+                carried = stack.enter_context(scratch_array(None, shape, np.dtype(np.float32)))
+                joined = Joined(carried, Fraction(1, 4), width, shape[2])
+            for tiles in restore_tiles((height, width), tiling, batch, restore, [joined]):
+                done += tiles
+                yield done, count
 
 
 def _shrunk(picture: Picture, factor: int, row: Span, column: Span, resize: Literal["half_pixel", "tf1"]) -> Tensor:
@@ -142,5 +126,5 @@ def _shrunk(picture: Picture, factor: int, row: Span, column: Span, resize: Lite
 
 def _part(carried: np.ndarray, row: Span, column: Span) -> Tensor:
     """What the coarser scale has handed on of a tile: [K, h/8, w/8]."""
-    found = carried[row.start // 8 : row.stop // 8, column.start // 8 : column.stop // 8]
-    return torch.from_numpy(np.ascontiguousarray(found.transpose(2, 0, 1)))
+    part = carried[row.start // 8 : row.stop // 8, column.start // 8 : column.stop // 8]
+    return torch.from_numpy(np.ascontiguousarray(part.transpose(2, 0, 1)))

@@ -43,8 +43,9 @@ class Picture:
         data: float tensor [C, H, W] in [0, 1], or uint8 or uint16 array [H, W] or [H, W, C]; C is 1 or 3.
 
     Attributes:
-        own_size: (H, W).
+        given_size: (H, W).
         size: may be set to more: the image goes on with its last row and column.
+        channels: 1 or 3.
 
     Raises:
         InputError: for anything else, for an image without pixels, and for values that are not finite.
@@ -53,40 +54,31 @@ class Picture:
     def __init__(self, data: Image) -> None:
         if not isinstance(data, Tensor | np.ndarray):
             raise InputError(f"an image as {type(data).__name__}, expected a tensor or an array")
-        self.data = data
-        shape = tuple(data.shape)
+        self.data, shape = data, tuple(data.shape)
         if isinstance(data, Tensor):
             expected = "a float tensor [C, H, W] with C = 1 or 3"
             fits = len(shape) == 3 and shape[0] in (1, 3) and data.is_floating_point()
-            self.channels, size = shape[0] if shape else 0, shape[1:]
+            channels, size = shape[:1], shape[1:]
         else:
             expected = "an array [H, W] or [H, W, C] of uint8 or uint16 with C = 1 or 3"
-            fits = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
-            fits = fits and data.dtype in LARGEST
-            self.channels, size = 1 if len(shape) == 2 else shape[-1] if shape else 0, shape[:2]
+            fits = len(shape) in (2, 3) and shape[2:] in ((), (1,), (3,)) and data.dtype in LARGEST
+            channels, size = shape[2:], shape[:2]
         if not fits or 0 in size:
             kind = str(data.dtype).removeprefix("torch.")
             raise InputError(f"an image of shape {list(shape)} and type {kind}, expected {expected}, and some pixels")
+        self.channels = channels[0] if channels else 1
         if isinstance(data, Tensor) and not data.isfinite().all():
             raise InputError("the image has values that are not finite")
         if isinstance(data, Tensor) and max(-data.min().item(), data.max().item() - 1) > 1:  # some are not clamped
             raise InputError(f"the image has values {data.min():g} to {data.max():g}, expected 0 to 1: divide by 255")
-        self.own_size = self.size = (int(size[0]), int(size[1]))
-
-    @property
-    def height(self) -> int:
-        return self.size[0]
-
-    @property
-    def width(self) -> int:
-        return self.size[1]
+        self.given_size = self.size = (int(size[0]), int(size[1]))
 
     def part(self, rows: slice, columns: slice) -> Tensor:
         """A part of it [C, h, w], float32 on the CPU, in [0, 1] if the image is.
 
         Behind its end the image goes on with its last row and column.
         """
-        height, width = self.own_size
+        height, width = self.given_size
         beyond = (0, max(0, columns.stop - width), 0, max(0, rows.stop - height))
         rows = slice(min(rows.start, height - 1), min(rows.stop, height))
         columns = slice(min(columns.start, width - 1), min(columns.stop, width))
@@ -99,27 +91,22 @@ class Picture:
 
     def like(self, scale: int) -> Image:
         """Room for a result that is `scale` times as large, of the same kind."""
-        height, width = (scale * n for n in self.own_size)
+        height, width = (scale * n for n in self.given_size)
         if isinstance(self.data, Tensor):
             dtype = self.data.dtype if self.data.dtype == torch.float64 else torch.float32
             return torch.zeros(self.channels, height, width, dtype=dtype)
         return np.zeros((height, width, *self.data.shape[2:]), self.data.dtype)
 
     def check_room(self, out: Any, scale: int) -> None:
-        """Whether a result fits `out`.
-
-        Raises:
-            InputError: if it does not.
-        """
-        wanted = tuple(scale * n for n in self.own_size)
-        fits = isinstance(out, np.ndarray) and out.dtype in LARGEST and out.shape[:2] == wanted
-        if fits and not out.flags.writeable:
+        """Whether a result fits `out`; raises InputError if it does not."""
+        height, width = (scale * n for n in self.given_size)
+        shapes = [(height, width), (height, width, 1)] if self.channels == 1 else [(height, width, 3)]
+        is_array = isinstance(out, np.ndarray)
+        if not is_array or out.dtype not in LARGEST or out.shape not in shapes:
+            kind = f"{list(out.shape)} {out.dtype}" if is_array else type(out).__name__
+            raise InputError(f"out: found {kind}, expected an array {list(shapes[0])} of uint8 or uint16")
+        if not out.flags.writeable:
             raise InputError("out: is read-only, expected an array to write into")
-        rest: list[tuple[int, ...]] = [(), (1,)] if self.channels == 1 else [(3,)]
-        if not fits or out.shape[2:] not in rest:
-            found = f"{list(out.shape)} {out.dtype}" if hasattr(out, "shape") else type(out).__name__
-            shape = [*wanted, 3] if self.channels == 3 else list(wanted)
-            raise InputError(f"out: found {found}, expected an array {shape} of uint8 or uint16")
 
 
 def write(target: Image, top: int, values: Tensor) -> None:
@@ -133,19 +120,17 @@ def write(target: Image, top: int, values: Tensor) -> None:
     for start in range(0, values.shape[1], LINES):
         lines = values[:, start : start + LINES]
         rows = slice(top + start, top + start + lines.shape[1])
-        if isinstance(target, np.ndarray) and target.dtype == np.float32:
-            target[rows] = lines.numpy().transpose(1, 2, 0)
-            continue
-        lines = lines.clamp(0, 1)
         if isinstance(target, Tensor):
-            target[:, rows] = lines
-            continue
-        levels = (lines * LARGEST[target.dtype]).round().numpy().astype(target.dtype)
-        target[rows] = levels.transpose(1, 2, 0) if target.ndim == 3 else levels[0]
+            target[:, rows] = lines.clamp(0, 1)
+        elif target.dtype == np.float32:
+            target[rows] = lines.numpy().transpose(1, 2, 0)
+        else:
+            levels = (lines.clamp(0, 1) * LARGEST[target.dtype]).round().numpy().astype(target.dtype)
+            target[rows] = levels.transpose(1, 2, 0) if target.ndim == 3 else levels[0]
 
 
 def as_input(images: Tensor, device: torch.device, takes_gray: bool) -> Tensor:
-    """Images [B, C, h, w] as a network wants them, which takes gray ones or colour alone."""
+    """Images [B, C, h, w] as a network wants them, which takes gray ones or only colour."""
     images = images.to(device)
     if images.shape[1] == 1 and not takes_gray:
         images = images.expand(-1, 3, -1, -1)
@@ -153,7 +138,7 @@ def as_input(images: Tensor, device: torch.device, takes_gray: bool) -> Tensor:
 
 
 def with_channels(values: Tensor, channels: int) -> Tensor:
-    """The luma of a colour result [3, h, w] where the image was gray."""
-    if len(values) == channels:
+    """The luma of colour results [B, 3, h, w] where the image was gray."""
+    if values.shape[1] == channels:
         return values
-    return torch.einsum("chw,c->hw", values.float(), values.new_tensor(GRAY, dtype=torch.float32))[None]
+    return torch.einsum("bchw,c->bhw", values.float(), values.new_tensor(GRAY, dtype=torch.float32))[:, None]

@@ -1,9 +1,9 @@
 """What made each result in a folder, so that an interrupted restoration continues and nothing is mistaken."""
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from filelock import FileLock, Timeout
@@ -36,43 +36,37 @@ class Manifest:
         Raises:
             InputError: if one does, or the folder cannot be written.
         """
+        text = ""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if not self.kept:
-                return self
-            self.lock.acquire(timeout=0)
-            for line in self.path.read_text("utf-8").splitlines() if self.path.exists() else []:
-                try:
-                    entry = json.loads(line)
-                    self.lines[entry["name"]] = {**entry, "settings": dict(entry["settings"]), "of": str(entry["of"])}
-                except (ValueError, KeyError, TypeError):  # torn by a kill
-                    continue
-            torn = bool(self.path.exists() and (text := self.path.read_bytes()) and not text.endswith(b"\n"))
-            self.file = self.path.open("a", encoding="utf-8")
+            if self.kept:
+                self.lock.acquire(timeout=0)
+                text = self.path.read_text("utf-8", "replace") if self.path.exists() else ""
+                self.file = self.path.open("a", encoding="utf-8")
         except Timeout as error:
             raise InputError(f"output={self.folder}: another process restores into it: wait for it") from error
-        except (OSError, UnicodeDecodeError) as error:
-            if self.lock.is_locked:
-                self._release()
-            reason = getattr(error, "strerror", None) or error
-            raise InputError(f"output={self.folder}: cannot be used ({reason}): give another folder") from error
-        if torn:
-            self.file.write("\n")
+        except OSError as error:
+            self._release()
+            raise InputError(f"output={self.folder}: cannot be used ({error.strerror}): give another folder") from error
+        for line in text.splitlines(keepends=True):
+            if not line.endswith("\n"):  # torn by a kill
+                self.file.write("\n")
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                entry = json.loads(line)
+                self.lines[entry["name"]] = {**entry, "settings": dict(entry["settings"]), "of": str(entry["of"])}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self.kept:
-            return
-        self.file.close()
-        if not self.path.stat().st_size:
-            self.path.unlink()
-        self._release()
+    def __exit__(self, *_: object) -> None:
+        if self.kept:
+            self.file.close()
+            if not self.path.stat().st_size:
+                self.path.unlink()
+            self._release()
 
     def _release(self) -> None:
-        self.lock.release()
-        Path(self.lock.lock_file).unlink(missing_ok=True)
+        if self.lock.is_locked:
+            self.lock.release()
+            Path(self.lock.lock_file).unlink(missing_ok=True)
 
     def finished(self, items: Iterable[Item], replace: bool) -> list[Item]:
         """Those of whose results all files are there, made with these settings of these photographs.
@@ -85,14 +79,13 @@ class Manifest:
         """
         done, others = [], []
         for item in items:
-            there = [path for path in item.files if path.exists()]
-            different = [(path, why) for path in there if (why := self._difference(path, item.source))]
+            existing = [path for path in item.files if path.exists()]
+            different = [(path, why) for path in existing if (why := self._difference(path, item.source))]
             others += different[:1]
-            now = state(item.source)
-            if not different and all(
-                path in there and self.lines[self._name(path)].get("source") == now for path in item.files
-            ):
-                done.append(item)
+            if existing == list(item.files) and not different:
+                made_of = [self.lines[self._name(path)].get("source") for path in existing]
+                if made_of == [state(item.source)] * len(made_of):
+                    done.append(item)
         if others and not replace:
             path, why = others[0]
             more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
@@ -116,25 +109,18 @@ class Manifest:
         return ""
 
     def begin(self, path: Path, source: Path, before: list[int]) -> None:
-        """To be called when a file is complete and about to get its name.
-
-        Args:
-            path: of the result, or beside it.
-            source: the photograph.
-            before: its `state` when it was read.
-        """
+        """To be called when a file is complete and about to get its name; `before`: the source's `state` when read."""
         path.unlink(missing_ok=True)
-        if not self.kept:
-            return
-        line = {"name": self._name(path), "of": str(source.resolve()), "source": before, "settings": self.settings}
-        self.file.write(json.dumps(line) + "\n")
-        self.file.flush()
+        if self.kept:
+            line = {"name": self._name(path), "of": str(source.resolve()), "source": before, "settings": self.settings}
+            self.file.write(json.dumps(line) + "\n")
+            self.file.flush()
 
 
 def state(source: Path) -> list[int]:
     """Size and time of a file, by which a changed photograph is known; nothing if it is gone."""
     try:
-        found = source.stat()
+        status = source.stat()
     except OSError:
         return []
-    return [found.st_size, found.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns]

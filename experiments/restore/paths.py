@@ -12,7 +12,7 @@ from datamodules.io.decode import IMAGE_SUFFIXES, list_images
 
 Format = Literal["lossless", "same", "png", "tif", "jpg", "webp"]
 LOSSLESS = (".png", ".tif", ".tiff")
-WRITTEN = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp")
+WRITTEN = (*LOSSLESS, ".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True)
@@ -57,65 +57,61 @@ def plan(given: str | Sequence[str], output: str, form: Format, further: Sequenc
         InputError: something is not there, holds no photograph, or two results would have one name, or that of a
             photograph.
     """
-    parts = [given] if isinstance(given, str) else list(given)
     folder = Path(output).expanduser()
-    found: dict[Path, tuple[Path, Path]] = {}
-    for part in parts:
-        inside = _inside(folder, Path(part).expanduser())
-        for path, relative in _find(part):
-            real = path.resolve()
-            if not inside or not real.is_relative_to(folder.resolve()):
-                found.setdefault(real, (path, relative))
-    if not found:
+    sources: dict[Path, tuple[Path, Path]] = {}
+    for part in [given] if isinstance(given, str) else given:
+        path, (base, names) = Path(part).expanduser(), _search(part)
+        if path.is_dir() and folder.resolve() == base.resolve():
+            raise InputError(f"output={folder}: is the folder of the photographs: give another one, also in it")
+        is_below = base.resolve() in folder.resolve().parents and (path.is_dir() or not path.exists())
+        for name in names:
+            real = (base / name).resolve()
+            if not is_below or not real.is_relative_to(folder.resolve()):
+                sources.setdefault(real, (base / name, name))
+    if not sources:
         raise InputError(f"input={given}: all of it lies in output={output}: nothing is left to restore")
-    if folder.suffix.lower() in IMAGE_SUFFIXES and not folder.is_dir():
-        return _single(folder, found, further)
-    items = []
-    for path, relative in found.values():
-        name = relative.with_suffix(_suffix(relative.suffix, form))
-        items.append(Item(path, folder / name, tuple(further)))
-    _refuse_collisions(items, set(found))
+    if folder.suffix.lower() not in IMAGE_SUFFIXES or folder.is_dir():
+        items = [
+            Item(path, folder / name.with_suffix(_suffix(name.suffix, form)), tuple(further))
+            for path, name in sources.values()
+        ]
+    elif len(sources) > 1:
+        raise InputError(f"output={folder}: is a file, and input= names {len(sources)} photographs: give a folder")
+    elif folder.suffix.lower() not in WRITTEN:
+        raise InputError(f"output={folder}: found {folder.suffix}, expected {', '.join(WRITTEN)}")
+    else:
+        items = [Item(path, folder, tuple(further)) for path, _ in sources.values()]
+        folder = folder.parent
+    _refuse_collisions(items, set(sources))
     return folder, items
 
 
-def _single(file: Path, found: dict[Path, tuple[Path, Path]], further: Sequence[str]) -> tuple[Path, list[Item]]:
-    if len(found) > 1:
-        raise InputError(f"output={file}: is a file, and input= names {len(found)} photographs: give a folder")
-    if file.suffix.lower() not in WRITTEN:
-        raise InputError(f"output={file}: found {file.suffix}, expected {', '.join(WRITTEN)}")
-    items = [Item(path, file, tuple(further)) for path, _ in found.values()]
-    _refuse_collisions(items, set(found))
-    return file.parent, items
-
-
 def _suffix(suffix: str, form: Format) -> str:
-    low = suffix.lower()
-    if form == "lossless":
-        return suffix if low in LOSSLESS else ".png"
-    if form == "same":
-        return suffix if low in WRITTEN else ".png"  # BMP holds neither 16 bits nor a profile
-    return f".{form}"
+    kept = {"lossless": LOSSLESS, "same": WRITTEN}  # BMP holds neither 16 bits nor a profile
+    if form not in kept:
+        return f".{form}"
+    return suffix if suffix.lower() in kept[form] else ".png"
 
 
-def _find(given: str) -> list[tuple[Path, Path]]:
-    """Files and their paths relative to what was given."""
+def _search(given: str) -> tuple[Path, list[Path]]:
+    """The folder that is searched, and the paths in it of the photographs that are found."""
     path = Path(given).expanduser()
     if path.is_dir():
         try:
-            return [(file, file.relative_to(path)) for file in list_images(path)]
+            return path, [file.relative_to(path) for file in list_images(path)]
         except InputError as error:
             raise InputError(f"input={error}") from error
     if path.exists():
-        return [(path, Path(path.name))]
+        return path.parent, [Path(path.name)]
     if not glob.has_magic(given):
         raise InputError(f"input={given}: does not exist: give a photograph, a folder, or a pattern in quotes")
     base = _fixed(path)
     files = [Path(name) for name in sorted(glob.glob(str(path.relative_to(base)), root_dir=base, recursive=True))]
     photographs = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and (base / file).is_file()]
     if not photographs:
-        found = f"{len(files)} other file(s)" if files else "nothing"
-        raise InputError(f"input={given}: finds {found}, expected {', '.join(IMAGE_SUFFIXES)}")
-    return [(base / file, file) for file in photographs]
+        others = f"{len(files)} other file(s)" if files else "nothing"
+        raise InputError(f"input={given}: finds {others}, expected {', '.join(IMAGE_SUFFIXES)}")
+    return base, photographs
 
 
 def _fixed(pattern: Path) -> Path:
@@ -126,22 +122,6 @@ def _fixed(pattern: Path) -> Path:
             break
         fixed /= part
     return fixed
-
-
-def _inside(folder: Path, given: Path) -> bool:
-    """Whether results go below the folder that is searched for photographs.
-
-    Raises:
-        InputError: if they go into that very folder, where the next search would take them for photographs.
-    """
-    searched = given if given.is_dir() else _fixed(given) if glob.has_magic(str(given)) else None
-    if searched is None or not folder.resolve().is_relative_to(searched.resolve()):
-        return False
-    if folder.resolve() == searched.resolve():
-        if given.is_dir():
-            raise InputError(f"output={folder}: is the folder of the photographs: give another one, also in it")
-        return False
-    return True
 
 
 def _refuse_collisions(items: Sequence[Item], sources: set[Path]) -> None:

@@ -27,11 +27,6 @@ def receptive_field(network: RestorationNetwork, scale: int, limit: int = 512) -
     a multiple of that and holds for whole blocks: the results of a block depend on the blocks up to that far. Some
     convolutions of processors compute a few neighbours along, which may add to it by as much.
 
-    Args:
-        network: in evaluation mode, on any device.
-        scale: of its enlargement.
-        limit: the largest field of interest.
-
     Returns:
         None if it is larger than `limit`, or the whole image.
     """
@@ -40,10 +35,10 @@ def receptive_field(network: RestorationNetwork, scale: int, limit: int = 512) -
     length = up_to(4 * limit + align, align)  # also seen is what lies beyond a gap
     reached = 0
     for axis in (-2, -1):
-        found = _reach(network, scale, axis, align, length)
-        if found is None:
+        reach = _reach(network, scale, axis, align, length)
+        if reach is None:
             return None
-        reached = max(reached, up_to(found, align))
+        reached = max(reached, up_to(reach, align))
     return reached if reached <= limit else None
 
 

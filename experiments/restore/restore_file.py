@@ -1,112 +1,87 @@
 """One photograph after the other: read, restored, written with all that belongs to it."""
 
-import logging
-import sys
-import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
-from tqdm import tqdm
 
 from datamodules.errors import ConfigError, InputError
-from datamodules.io.decode import open_image
 from datamodules.io.photo import Photograph
 from datamodules.io.read_photo import read_photograph
 from datamodules.io.write_photo import NotWritten, refuse_unwritable, replacing, write_photograph
+from experiments.models import Model
 from experiments.restore import Restorer
 from experiments.restore.manifest import Manifest, state
 from experiments.restore.paths import Item
 from experiments.restore.scratch_array import scratch_array
 from experiments.runtime.out_of_memory import shortage
-
-log = logging.getLogger(__name__)
+from networks.bicubic import Bicubic
 
 _EIGHT_BIT = (".jpg", ".jpeg", ".webp")
 _PICTURE_SIDE = 256  # of the picture of a kernel, at least
 
 
-class FileRestorer:
-    """Restores photographs into files.
+def restore_file(
+    item: Item,
+    restorer: Restorer,
+    arguments: Mapping[str, Any],
+    manifest: Manifest,
+    max_pixels: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[str]:
+    """Restore a photograph; its result is complete or absent. Returns what has to be said of it.
 
     Args:
-        restorer: the network.
-        arguments: of every restoration: scale, kernel, noise_level, tile, overlap, batch.
-        manifest: open; knows which results are complete.
+        arguments: of `Restorer.restore`: scale, kernel, noise_level, tile, overlap, batch.
+        manifest: open; gets to know which results are complete.
         max_pixels: larger files are refused.
+
+    Raises:
+        InputError: the photograph cannot be read, restored or held by the format of its result.
+        NotWritten: the folder cannot be written, nor will it with the next photograph.
+        ConfigError: an argument does not fit the network.
     """
+    with _naming(item):
+        before = state(item.source)
+        photograph = read_photograph(item.source, max_pixels)
+        height, width = (arguments["scale"] * side for side in photograph.pixels.shape[:2])
+        dtype = np.dtype(np.uint8) if item.target.suffix.lower() in _EIGHT_BIT else photograph.pixels.dtype
+        refuse_unwritable(item.target, width, height, dtype, photograph.alpha is not None)
+        folder = item.target.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        shape = (height, width, photograph.pixels.shape[2])
+        flat = (0, 0) if photograph.alpha is None else shape[:2]
+        with scratch_array(folder, shape, dtype) as sr, scratch_array(folder, flat, dtype) as alpha:
+            try:
+                restored = restorer.restore(photograph.filled(), **arguments, progress=progress, out=sr)
+            except NotWritten:
+                raise
+            except InputError as error:
+                if error.key in arguments:  # no other photograph would do
+                    raise ConfigError(str(error), key=error.key) from error
+                raise InputError(f"{item.source}: {error}") from error
+            if photograph.alpha is not None:
+                # By interpolation: it is drawn, not photographed, and has no blur to take away.
+                bicubic = Restorer(
+                    Model("bicubic", lambda scale: Bicubic(scale), (arguments["scale"],)), str(restorer.device)
+                )
+                bicubic.restore(photograph.alpha, out=alpha)
 
-    def __init__(
-        self,
-        restorer: Restorer,
-        arguments: Mapping[str, Any],
-        manifest: Manifest,
-        max_pixels: int | None = None,
-    ) -> None:
-        self.restorer, self.arguments, self.manifest = restorer, arguments, manifest
-        self.max_pixels = max_pixels
-        self.scale: int = arguments["scale"]
-        self._bicubic: Restorer | None = None
+            def record(path: Path) -> None:
+                manifest.begin(path, item.source, before)
 
-    def restore(self, item: Item, progress: Callable[[int, int], None] | None = None) -> list[str]:
-        """Restore a photograph; its result is complete or absent.
-
-        Returns:
-            What has to be said of it.
-
-        Raises:
-            InputError: the photograph cannot be read, restored or held by the format of its result.
-            NotWritten: the folder cannot be written, nor will it with the next photograph.
-            ConfigError: an argument does not fit the network.
-        """
-        with _naming(item):
-            before = state(item.source)
-            photograph = read_photograph(item.source, self.max_pixels)
-            height, width = (self.scale * side for side in photograph.pixels.shape[:2])
-            dtype = np.dtype(np.uint8) if item.target.suffix.lower() in _EIGHT_BIT else photograph.pixels.dtype
-            refuse_unwritable(item.target, width, height, dtype, photograph.alpha is not None)
-            item.target.parent.mkdir(parents=True, exist_ok=True)
-            shape = (height, width, photograph.pixels.shape[2])
-            flat = (0, 0) if photograph.alpha is None else shape[:2]
-            folder = item.target.parent
-            with scratch_array(folder, shape, dtype) as sr, scratch_array(folder, flat, dtype) as alpha:
-                try:
-                    found = self.restorer.restore(photograph.filled(), **self.arguments, progress=progress, out=sr)
-                except NotWritten:
-                    raise
-                except InputError as error:
-                    if error.key in self.arguments:  # no other photograph would do
-                        raise ConfigError(str(error), key=error.key) from error
-                    raise InputError(f"{item.source}: {error}") from error
-                transparency = None if photograph.alpha is None else self._enlarge(photograph.alpha, alpha)
-
-                def record(path: Path) -> None:
-                    self.manifest.begin(path, item.source, before)
-
-                if "_kernel.npy" in item.endings and found.kernel is not None:
-                    _write_kernel(item, found.kernel, record)
-                if isinstance(found.deblurred, np.ndarray) and "_deblurred" in item.endings:
-                    pixels = _as_deep(found.deblurred.reshape(photograph.pixels.shape), dtype)
-                    same = None if photograph.alpha is None else _as_deep(photograph.alpha, dtype)
-                    write_photograph(item.beside("_deblurred"), photograph.with_pixels(pixels, same), record)
-                write_photograph(item.target, photograph.with_pixels(sr, transparency), record)
-        described = [kind.decode() for kind, _ in photograph.colour]
-        if described and "sRGB" not in described and item.target.suffix.lower() != ".png":
-            found.notes.append(f"its {', '.join(described)} left out, which only PNG holds: colours may look different")
-        return [*photograph.notes, *found.notes]
-
-    def _enlarge(self, alpha: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """Transparency by bicubic interpolation: it is drawn, not photographed, and has no blur to take away."""
-        if self.scale == 1 and alpha.dtype == out.dtype:
-            return alpha
-        if self._bicubic is None:
-            self._bicubic = Restorer.load(None, model="bicubic", device=str(self.restorer.device))
-        self._bicubic.restore(alpha, scale=self.scale, out=out)
-        return out
+            if "_kernel.npy" in item.endings and restored.kernel is not None:
+                _write_kernel(item, restored.kernel, record)
+            if isinstance(restored.deblurred, np.ndarray) and "_deblurred" in item.endings:
+                pixels = _as_deep(restored.deblurred.reshape(photograph.pixels.shape), dtype)
+                same = None if photograph.alpha is None else _as_deep(photograph.alpha, dtype)
+                write_photograph(item.beside("_deblurred"), photograph.with_pixels(pixels, same), record)
+            result = photograph.with_pixels(sr, None if photograph.alpha is None else alpha)
+            left_out = write_photograph(item.target, result, record)
+    return [*photograph.notes, *restored.notes, *left_out]
 
 
 def _as_deep(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
@@ -136,64 +111,3 @@ def _naming(item: Item) -> Iterator[None]:
         raise InputError(f"{item.source}: out of memory ({reason}): set a smaller tile= or batch=") from error
     except OSError as error:
         raise InputError(f"{item.source}: cannot be restored into {item.target}: {error.strerror or error}") from error
-
-
-class Progress:
-    """A bar over the pixels of all photographs with the time that is left, or a line for each photograph.
-
-    Args:
-        items: that will be restored.
-        show: a bar, as there is a terminal.
-    """
-
-    def __init__(self, items: Sequence[Item], show: bool, max_pixels: int | None = None) -> None:
-        self.sizes = [_pixels(item.source, max_pixels) for item in items]
-        self.count, self.number, self.started = len(items), 0, time.perf_counter()
-        form = "{l_bar}{bar}| {n:.1f}/{total:.1f} MP [{elapsed}<{remaining}]"
-        total = sum(self.sizes) / 1e6
-        self.bar = tqdm(total=total, unit="MP", disable=not show or not items, bar_format=form, mininterval=0.3)
-        self.done = 0.0
-
-    def begin(self, item: Item) -> None:
-        self.begun = time.perf_counter()
-        self.item, self.number = item, self.number + 1
-        self.bar.set_description(f"{self.number}/{self.count} {item.source.name}")
-
-    def tiles(self, done: int, all: int) -> None:
-        self._to(self.done + self.sizes[self.number - 1] / 1e6 * done / all)
-
-    def end(self, said: str | None = None) -> None:
-        """The photograph is finished, or has failed, of which `said` is the line."""
-        self.done += self.sizes[self.number - 1] / 1e6
-        self._to(self.done)
-        if said is not None:
-            self.say(said)
-        elif self.bar.disable:
-            now = time.perf_counter()
-            total = sum(self.sizes) / 1e6
-            left = (now - self.started) / self.done * (total - self.done) if self.done else 0
-            rest = f", about {tqdm.format_interval(left)} left" if self.number < self.count else ""
-            names, seconds = f"{self.item.source} -> {self.item.target}", now - self.begun
-            log.info("%s", f"{self.number}/{self.count} {names} ({seconds:.1f} s{rest})")
-
-    def say(self, line: str) -> None:
-        self.bar.clear()
-        print(line, file=sys.stderr, flush=True)
-        self.bar.refresh()
-
-    def close(self) -> None:
-        self.bar.close()
-
-    def _to(self, value: float) -> None:
-        self.bar.update(max(0.0, value - self.bar.n))
-
-
-def _pixels(source: Path, max_pixels: int | None) -> int:
-    """By the header; one that cannot be read takes no time either."""
-    try:
-        with source.open("rb") as stream, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's about sizes, which are refused when it is its turn
-            image = open_image(stream, max_pixels)
-            return int(image.width * image.height)
-    except Exception:  # is said when it is its turn
-        return 0

@@ -22,17 +22,7 @@ from experiments.restore.arguments import checked_fields, checked_scale, choose_
 from experiments.restore.coarse_to_fine import OneScale, Step, restore_by_scales
 from experiments.restore.image_buffer import Image, Picture, Restoration, as_input, with_channels
 from experiments.restore.receptive_field import alignment, receptive_field, up_to
-from experiments.restore.tiling import (
-    LARGEST_MARGIN,
-    Joined,
-    Span,
-    Tiling,
-    choose_tiling,
-    in_batches,
-    middle,
-    spans,
-    whole,
-)
+from experiments.restore.tiling import LARGEST_MARGIN, Joined, Span, Tiling, choose_tiling, middle, restore_tiles, spans
 from experiments.runtime.out_of_memory import shortage
 from networks.base import RestorationNetwork
 from networks.cascade import taken
@@ -128,12 +118,12 @@ class Restorer:
 
         Args:
             image: float tensor [C, H, W] in [0, 1], or array [H, W] or [H, W, C] of uint8 or uint16; C is 1 or 3, RGB.
-            scale: one of `scales`; may be left out where there is one alone.
+            scale: one of `scales`; may be omitted where there is only one.
             kernel: [k, k], the blur in pixels of the result, applied as a convolution, its centre at index floor(k/2);
                 divided by its sum. Needed by networks that take it, refused by others.
             noise_level: standard deviation of the noise on the [0, 1] scale, for networks that take it.
-            tile: side of the tiles in pixels of the image, chosen by `tiles.choose_tiling` if it is left out.
-            overlap: of neighbouring tiles in pixels of the image; left out, it is what the network needs for a result
+            tile: side of the tiles in pixels of the image, chosen by `tiling.choose_tiling` if it is omitted.
+            overlap: of neighbouring tiles in pixels of the image; if it is omitted, what the network needs for a result
                 equal to that of the whole image, or an approximation that the notes name.
             batch: tiles that go through the network together.
             progress: called as progress(done, all) after every batch of tiles.
@@ -165,7 +155,7 @@ class Restorer:
         later = with_given_kernel(network) if tiling or placed else None
         if later:
             size = max(tiling.tile if tiling else max(picture.size), smallest_side(network))
-            rows, columns = middle(picture.height, size), middle(picture.width, size)
+            rows, columns = (middle(length, size) for length in picture.size)
             estimated = self._apply(network, picture, rows, [columns], fields).kernel
             assert estimated is not None
             result.kernel = estimated[0, 0].float().cpu().clone()
@@ -180,11 +170,14 @@ class Restorer:
         if tiling and not tiling.exact:
             notes.append(self._approximation(tiling, scale))
         if tiling and self._by_scales(network):
-            align = alignment(network, scale)
-            picture.size = (up_to(picture.height, align), up_to(picture.width, align))
-            restore_by_scales(network, picture, tiling, batch, self._run_step, progress, result.sr)
+            height, width = picture.size
+            picture.size = (up_to(height, network.size_multiple), up_to(width, network.size_multiple))
+            steps = restore_by_scales(network, picture, tiling, batch, self._run_step, result.sr)
         else:
-            self._restore_parts(network, picture, fields, tiling, batch, progress, result)
+            steps = self._restore_parts(network, picture, fields, tiling, batch, result)
+        for done, count in steps:
+            if progress:
+                progress(done, count)
         return result
 
     def _continue(self, picture: Picture, network: RestorationNetwork, scale: int, notes: list[str]) -> None:
@@ -216,14 +209,13 @@ class Restorer:
 
     def _approximation(self, tiling: Tiling, scale: int) -> str:
         field = self.field(scale)
-        reach = (
-            f"further than {LARGEST_MARGIN} pixels, or at the whole image" if field is None else f"{field} pixels far"
-        )
+        reach = f"further than {LARGEST_MARGIN} pixels, or at the whole image"
+        if field is not None:
+            reach = f"{field} pixels far"
         if self._by_scales(self._network(scale)):
             reach += " at each of its scales"
-        return (
-            f"{self.name} looks {reach}: tiles of {tiling.tile} pixels that overlap by {tiling.overlap} approximate it."
-        )
+        tiles = f"tiles of {tiling.tile} pixels that overlap by {tiling.overlap}"
+        return f"{self.name} looks {reach}: {tiles} approximate it."
 
     def _restore_parts(
         self,
@@ -232,41 +224,34 @@ class Restorer:
         fields: Mapping[str, Any],
         tiling: Tiling | None,
         batch: int,
-        progress: Callable[[int, int], None] | None,
         result: Restoration,
-    ) -> None:
-        """Restore tile by tile, or the whole, into `result`."""
-        rows = spans(picture.height, tiling) if tiling else [whole(picture.height)]
-        columns = spans(picture.width, tiling) if tiling else [whole(picture.width)]
-        joined = [Joined(result.sr, result.scale, picture.width, picture.channels)]
+    ) -> Iterator[tuple[int, int]]:
+        """Restore tile by tile, or the whole, into `result`; yields how many tiles are done, and how many there are."""
+        height, width = picture.size
+        joined = [Joined(result.sr, result.scale, width, picture.channels)]
         if "deblurred" in network.outputs:
             result.deblurred = picture.like(1)
-            joined.append(Joined(result.deblurred, 1, picture.width, picture.channels))
+            joined.append(Joined(result.deblurred, 1, width, picture.channels))
         if self.self_ensemble:
             network = SelfEnsemble(network)
-        done = 0
-        for row in rows:
-            for one in joined:
-                one.start_row(row)
-            for group in in_batches(columns, batch):
-                restored = self._apply(network, picture, row, group, fields)
-                if restored.kernel is not None and not tiling:
-                    result.kernel = restored.kernel[0, 0].float().cpu().clone()
-                for one, images in zip(joined, (restored.sr, restored.deblurred), strict=False):
-                    assert images is not None
-                    for column, values in zip(group, images, strict=True):
-                        one.add(with_channels(values, picture.channels), row, column)
-                done += len(group)
-                if progress:
-                    progress(done, len(rows) * len(columns))
-            for one in joined:
-                one.finish_row(row)
+
+        def restore(row: Span, group: Sequence[Span]) -> list[Tensor]:
+            restored = self._apply(network, picture, row, group, fields)
+            if restored.kernel is not None and not tiling:
+                result.kernel = restored.kernel[0, 0].float().cpu().clone()
+            images = [restored.sr, restored.deblurred][: len(joined)]
+            return [with_channels(image, picture.channels) for image in images if image is not None]
+
+        done, count = 0, len(spans(height, tiling)) * len(spans(width, tiling))
+        for tiles in restore_tiles(picture.size, tiling, batch, restore, joined):
+            done += tiles
+            yield done, count
 
     def _apply(
         self, network: RestorationNetwork, picture: Picture, row: Span, group: Sequence[Span], fields: Mapping[str, Any]
     ) -> Restored:
         """The network's result of tiles of equal size, those of `group` in a row."""
-        parts = [picture.part(slice(row.start, row.stop), slice(one.start, one.stop)) for one in group]
+        parts = [picture.part(slice(row.start, row.stop), slice(column.start, column.stop)) for column in group]
         lr = as_input(torch.stack(parts), self.device, network.takes_gray)
         given: dict[str, Any] = {"lr": lr, "scale": fields.get("scale")}
         if "kernel" in fields:
@@ -281,7 +266,7 @@ class Restorer:
         lr = as_input(blurred, self.device, step.network.takes_gray)
         with self._inference(lr):
             estimates, handed_on = step(lr, None if carried is None else carried.to(self.device))
-        return torch.stack([with_channels(values, blurred.shape[1]) for values in estimates]), handed_on
+        return with_channels(estimates, blurred.shape[1]), handed_on
 
     @contextmanager
     def _inference(self, lr: Tensor) -> Iterator[None]:

@@ -16,12 +16,7 @@ MAPPED = 256 * 2**20  # bytes from which on it is a file
 
 @contextmanager
 def scratch_array(folder: Path | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[np.ndarray]:
-    """An array; a large one is a nameless file, which the system may put on the disk.
-
-    Args:
-        folder: of the file; None: that of temporary files.
-        shape: of the array.
-        dtype: of the array.
+    """An array; a large one is a nameless file in `folder` (None: that of temporary files).
 
     Raises:
         NotWritten: where the disk has no room.

@@ -5,23 +5,25 @@ import hashlib
 import logging
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pydantic import PositiveInt
-from torch import Tensor
+from tqdm import tqdm
 
 from datamodules.degradations.kernel_spec import given_kernel
 from datamodules.errors import ConfigError, InputError
 from datamodules.io.write_photo import NotWritten
 from experiments.models import checksum, find, refuse_several
 from experiments.restore import Restorer
+from experiments.restore.arguments import checked_fields, checked_scale
 from experiments.restore.manifest import Manifest
 from experiments.restore.paths import Format, Item, plan
-from experiments.restore.restore_file import FileRestorer, Progress
+from experiments.restore.restore_file import restore_file
 from experiments.runtime.speed import settle
 
 log = logging.getLogger(__name__)
@@ -71,109 +73,97 @@ def run(cfg: DictConfig) -> None:
     if cfg.deblurred and not restorer.deblurs:
         raise ConfigError(f"deblurred: found true, but {restorer.name} makes no deblurred photograph")
     endings = ["_kernel.png", "_kernel.npy"] if restorer.estimates_kernel else []
+    endings += ["_deblurred"] if cfg.deblurred else []
     given = cfg.input if isinstance(cfg.input, str) else [str(part) for part in cfg.input]
-    folder, items = plan(given, cfg.output, cfg.format, [*endings, *(["_deblurred"] if cfg.deblurred else [])])
-    settings = {**identity, **_settings(cfg, arguments), "format": cfg.format}
+    folder, items = plan(given, cfg.output, cfg.format, endings)
+    kernel = arguments["kernel"]
+    settings = {  # what a result depends on: not the tiles, for who runs out of memory continues with smaller ones
+        **identity,
+        "scale": arguments["scale"],
+        "kernel": None if kernel is None else str(cfg.kernel),
+        "kernel_sha256": None if kernel is None else hashlib.sha256(kernel.numpy().tobytes()).hexdigest()[:16],
+        "noise_level": cfg.noise_level,
+        "format": cfg.format,
+    }
     kept = items[0].target != Path(cfg.output).expanduser()  # a folder of somebody's gets no hidden file
     with _stopping(), Manifest(folder, settings, kept) as manifest:
         done = manifest.finished(items, cfg.replace)
         if done:
             log.info("%d of %d photographs are restored already and stay as they are", len(done), len(items))
         todo = [item for item in items if item not in done]
-        work = FileRestorer(restorer, {**arguments, "batch": cfg.batch}, manifest, cfg.max_pixels)
-        failed = _go_through(work, todo, Progress(todo, bool(cfg.trainer.enable_progress_bar), cfg.max_pixels))
+
+        def restore(item: Item, progress: Callable[[int, int], None]) -> list[str]:
+            return restore_file(item, restorer, {**arguments, "batch": cfg.batch}, manifest, cfg.max_pixels, progress)
+
+        failed = _restore_all(restore, todo, bool(cfg.trainer.enable_progress_bar))
     if failed:
         rest = "the others are" if failed < len(items) else "nothing is"
         raise InputError(f"{failed} of {len(items)} photographs could not be restored, see above; {rest} in {folder}")
     print(f"restored: {len(items)} in {folder}" + (f", {len(done)} of them before" if done else ""), flush=True)
 
 
-def _go_through(work: FileRestorer, items: Sequence[Item], progress: Progress) -> int:
-    """How many could not be restored."""
+def _restore_all(restore: Callable[..., list[str]], items: Sequence[Item], show: bool) -> int:
+    """Restore photographs behind a bar, or else with a line for each; returns how many could not be restored."""
     failed, said = 0, set()
-    try:
-        for item in items:
-            progress.begin(item)
+    form = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]"
+    with tqdm(total=len(items), bar_format=form, mininterval=0.3, disable=not (show and items)) as bar:
+        for before, item in enumerate(items):
+            bar.set_description(f"{before + 1}/{len(items)} {item.source.name}")
+            began = time.perf_counter()
             try:
-                notes = work.restore(item, progress.tiles)
+                notes = restore(item, lambda done, tiles, before=before: bar.update(before + done / tiles - bar.n))
             except NotWritten:  # nor could the next one be
                 raise
             except InputError as error:
                 failed += 1
-                progress.end(str(error))
+                tqdm.write(str(error), file=sys.stderr)
                 continue
-            progress.end()
-            for note in notes:
-                # What the network assumed is the same for all.
-                if note not in said:
-                    progress.say(f"{item.source}: {note}")
-                    said.add(note)
-    finally:
-        progress.close()
+            finally:
+                bar.update(before + 1 - bar.n)
+            if bar.disable:
+                seconds = time.perf_counter() - began
+                log.info("%d/%d %s -> %s (%.1f s)", before + 1, len(items), item.source, item.target, seconds)
+            for note in dict.fromkeys(notes):
+                if note not in said:  # what the network assumed is the same for all
+                    tqdm.write(f"{item.source}: {note}", file=sys.stderr)
+            said.update(notes)
     return failed
 
 
 def load(cfg: DictConfig) -> tuple[Restorer, dict[str, Any]]:
     """The network that the config asks for, and what identifies it in the records of results."""
     settle(cfg)
-    precision = _PRECISIONS.get(str(cfg.trainer.precision))
+    precision: Any = _PRECISIONS.get(str(cfg.trainer.precision))
     if precision is None:
         raise ConfigError(f"trainer.precision: found {cfg.trainer.precision}, expected 32-true, bf16-mixed or auto")
-    accelerator = str(cfg.trainer.accelerator)
-    options: dict[str, Any] = {
-        "device": "cuda" if accelerator == "gpu" else accelerator,
-        "precision": precision,
-        "self_ensemble": bool(cfg.self_ensemble),
-    }
     (model,) = find(cfg)
-    restorer = Restorer(model, **options)
+    device = "cuda" if cfg.trainer.accelerator == "gpu" else str(cfg.trainer.accelerator)
+    restorer = Restorer(model, device=device, precision=precision, self_ensemble=cfg.self_ensemble)
     identity = {
         "model": restorer.name,
         "options": [item for item in HydraConfig.get().overrides.task if item.lstrip("+~").startswith("model.")],
         "weights": [checksum(file) for file in model.files],
         "precision": precision,
-        "self_ensemble": bool(cfg.self_ensemble),
+        "self_ensemble": cfg.self_ensemble,
     }
     return restorer, identity
 
 
 def restoration_arguments(cfg: DictConfig, restorer: Restorer) -> dict[str, Any]:
-    """The arguments of every restoration, checked before a photograph is read."""
-    name, scales = restorer.name, ", ".join(map(str, restorer.scales))
-    if cfg.scale is None and len(restorer.scales) > 1:
-        raise ConfigError(f"scale: {name} enlarges by {scales}: say by which, scale={restorer.scales[0]}")
-    if cfg.scale is not None and cfg.scale not in restorer.scales:
-        raise ConfigError(f"scale: found {cfg.scale}, {name} enlarges by {scales}")
-    kernel: Tensor | None = None
-    if restorer.needs_kernel:
-        if cfg.kernel is None:
-            raise ConfigError(f"kernel: {name} has to be told the blur of the photographs: {_HOW}")
-        kernel = given_kernel(str(cfg.kernel))
-    elif cfg.kernel is not None:
-        why = "estimates the kernel itself" if restorer.estimates_kernel else "takes no kernel"
-        raise ConfigError(f"kernel: found {cfg.kernel}, but {name} {why}: omit it")
-    if cfg.noise_level is not None and "noise_level" not in restorer.inputs:
-        raise ConfigError(f"noise_level: found {cfg.noise_level}, but {name} takes none: omit it")
-    if cfg.noise_level is not None and not 0 <= cfg.noise_level <= 1:
-        raise ConfigError(f"noise_level: found {cfg.noise_level}, expected 0 to 1, such as 0.01")
-    return {
-        "scale": cfg.scale or restorer.scales[0],
-        "kernel": kernel,
-        "noise_level": cfg.noise_level,
-        "tile": cfg.tile,
-        "overlap": cfg.overlap,
-    }
+    """The arguments of every restoration, checked before a photograph is read.
 
-
-def _settings(cfg: DictConfig, fixed: dict[str, Any]) -> dict[str, Any]:
-    """What a result depends on. Not the tiles: who runs out of memory continues with smaller ones."""
-    kernel = fixed["kernel"]
-    return {
-        "scale": fixed["scale"],
-        "kernel": None if kernel is None else str(cfg.kernel),
-        "kernel_sha256": None if kernel is None else hashlib.sha256(kernel.numpy().tobytes()).hexdigest()[:16],
-        "noise_level": fixed["noise_level"],
-    }
+    Raises:
+        ConfigError: if one is missing or does not fit the network.
+    """
+    if restorer.needs_kernel and cfg.kernel is None:
+        raise ConfigError(f"kernel: {restorer.name} has to be told the blur of the photographs: {_HOW}")
+    kernel = None if cfg.kernel is None else given_kernel(str(cfg.kernel))
+    try:
+        scale = checked_scale(cfg.scale, restorer.scales, restorer.name)
+        checked_fields(restorer, scale, kernel, cfg.noise_level, notes=[])
+    except InputError as error:
+        raise ConfigError(str(error), key=error.key) from error
+    return {"scale": scale, "kernel": kernel, "noise_level": cfg.noise_level, "tile": cfg.tile, "overlap": cfg.overlap}
 
 
 @contextlib.contextmanager

@@ -5,10 +5,12 @@ network did not see all that it would have seen of the whole image. What is left
 this strip the results of both are mixed, with weights that go over from one to the other in a straight line.
 """
 
+import itertools
 import math
 import mmap
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -56,17 +58,20 @@ class Span:
     stop: int
     first: int
     last: int
-    before: int
-    after: int
+    before: int = 0
+    after: int = 0
 
-    def weights(self, scale: int) -> Tensor:
-        """Of the kept pixels of the result; those of neighbours sum to 1."""
-        weights = torch.ones(scale * (self.last - self.first))
-        before, after = scale * self.before, scale * self.after
-        if before:
-            weights[:before] = (torch.arange(before) + 0.5) / before
-        if after:
-            weights[-after:] = 1 - (torch.arange(after) + 0.5) / after
+    def times(self, scale: Fraction | int) -> "Span":
+        """The tile in a result that is `scale` times as large."""
+        return Span(*(int(scale * value) for value in astuple(self)))
+
+    def weights(self) -> Tensor:
+        """Of the kept pixels; those of neighbours sum to 1."""
+        weights = torch.ones(self.last - self.first)
+        if self.before:
+            weights[: self.before] = (torch.arange(self.before) + 0.5) / self.before
+        if self.after:
+            weights[-self.after :] = 1 - (torch.arange(self.after) + 0.5) / self.after
         return weights
 
 
@@ -86,13 +91,10 @@ def choose_tiling(
     for mixing; networks that look further than LARGEST_MARGIN are approximated.
 
     Args:
-        size: (H, W) of the image.
-        scale: of the enlargement.
+        size: (H, W) of the image; `tile` and `overlap` are in its pixels.
         align: see `receptive_field.alignment`.
         field: the network's receptive field, called only if the image is cut; None: too large, or the whole image.
         kernel_side: of the blur kernel in pixels of the result, for methods that look at the whole image.
-        tile: side, in pixels of the image.
-        overlap: of neighbouring tiles, in pixels of the image.
 
     Returns:
         None where the image stays whole.
@@ -104,18 +106,15 @@ def choose_tiling(
         raise InputError(f"tile: found {tile}, expected at least 1 pixel, or none to choose it", key="tile")
     if overlap is not None and overlap < 0:
         raise InputError(f"overlap: found {overlap}, expected 0 or more pixels, or none to choose it", key="overlap")
-    whole = size[0] * size[1] * scale**2 <= RESULT_SIDE**2 if tile is None else max(size) <= tile
-    if whole:
+    if size[0] * size[1] * scale**2 <= RESULT_SIDE**2 if tile is None else max(size) <= tile:
         return None
     needed = field()
-    feather = up_to(FEATHER, align)
-    least = 0 if needed is None else 2 * needed + feather
     if overlap is not None:
         overlap = up_to(overlap, align)
         exact = needed is not None and overlap >= 2 * needed + align
         margin = needed if exact and needed is not None else max(0, overlap // align * 3 // 8) * align
     elif needed is not None:
-        exact, overlap, margin = True, least, needed
+        exact, overlap, margin = True, 2 * needed + up_to(FEATHER, align), needed
     else:
         margin = LARGEST_MARGIN if not kernel_side else GLOBAL_MARGIN + kernel_side // scale
         margin = up_to(margin if tile is None else min(margin, tile // 5), align)
@@ -132,88 +131,95 @@ def choose_tiling(
     return Tiling(up_to(tile, align), overlap, margin, exact)
 
 
-def spans(length: int, tiling: Tiling) -> list[Span]:
-    """The tiles along an axis of `length` pixels."""
+def spans(length: int, tiling: Tiling | None) -> list[Span]:
+    """The tiles along an axis of `length` pixels; all of it without a tiling."""
+    if tiling is None:
+        return [Span(0, length, 0, length)]
     step = tiling.tile - tiling.overlap
     mixed = tiling.overlap - 2 * tiling.margin
     count = max(1, math.ceil((length - tiling.overlap) / step))
-    found = []
+    tiles = []
     for i in range(count):
         is_first, is_last = i == 0, i == count - 1
         start, stop = i * step, length if is_last else i * step + tiling.tile
-        found.append(
-            Span(
-                start,
-                stop,
-                first=start if is_first else start + tiling.margin,
-                last=stop if is_last else stop - tiling.margin,
-                before=0 if is_first else mixed,
-                after=0 if is_last else mixed,
-            )
-        )
-    return found
-
-
-def whole(length: int) -> Span:
-    """All of an axis."""
-    return Span(0, length, 0, length, 0, 0)
+        first, before = (start, 0) if is_first else (start + tiling.margin, mixed)
+        last, after = (stop, 0) if is_last else (stop - tiling.margin, mixed)
+        tiles.append(Span(start, stop, first, last, before, after))
+    return tiles
 
 
 def middle(length: int, size: int) -> Span:
     """The middle `size` pixels of an axis, or all of them."""
     start = max(0, length - size) // 2
-    return Span(start, min(length, start + size), start, min(length, start + size), 0, 0)
+    stop = min(length, start + size)
+    return Span(start, stop, start, stop)
 
 
 def in_batches(columns: Sequence[Span], batch: int) -> list[list[Span]]:
     """The tiles of a row, up to `batch` of equal width together."""
-    found: list[list[Span]] = []
-    for span in columns:
-        width = span.stop - span.start
-        if found and len(found[-1]) < batch and found[-1][0].stop - found[-1][0].start == width:
-            found[-1].append(span)
-        else:
-            found.append([span])
-    return found
+    groups: list[list[Span]] = []
+    for _, equal in itertools.groupby(columns, lambda span: span.stop - span.start):
+        tiles = list(equal)
+        groups += [tiles[i : i + batch] for i in range(0, len(tiles), batch)]
+    return groups
 
 
 class Joined:
     """Puts the results of tiles together, row by row of tiles, and writes what is complete.
 
     Holds one row of tiles as floats: its memory depends on the tiles and the width of the image, not on its height.
-
-    Args:
-        target: gets the result.
-        scale: of the result against the image.
-        width: of the image.
-        channels: of the result.
+    The width is that of the image, the scale that of the result against it.
     """
 
-    def __init__(self, target: Image, scale: int, width: int, channels: int) -> None:
-        self.target, self.scale, self.width, self.channels = target, scale, width, channels
-        self.begun = torch.zeros(channels, 0, scale * width)  # of the next row: its part of what is mixed
+    def __init__(self, target: Image, scale: Fraction | int, width: int, channels: int) -> None:
+        self.target, self.scale = target, scale
+        self.begun = torch.zeros(channels, 0, int(scale * width))  # of the next row: its part of what is mixed
 
     def start_row(self, row: Span) -> None:
-        height = self.scale * (row.last - row.first)
-        self.row = torch.zeros(self.channels, height, self.scale * self.width)
-        self.row[:, : self.begun.shape[1]] = self.begun
+        row = row.times(self.scale)
+        channels, height, width = self.begun.shape
+        self.row = torch.zeros(channels, row.last - row.first, width)
+        self.row[:, :height] = self.begun
 
     def add(self, result: Tensor, row: Span, column: Span) -> None:
         """The result [C, h, w] of one tile."""
-        s = self.scale
-        kept = result[
-            :,
-            s * (row.first - row.start) : s * (row.last - row.start),
-            s * (column.first - column.start) : s * (column.last - column.start),
-        ].float()
-        weighted = kept.cpu() * row.weights(s)[:, None] * column.weights(s)
-        self.row[:, :, s * column.first : s * column.last] += weighted
+        row, column = row.times(self.scale), column.times(self.scale)
+        rows = slice(row.first - row.start, row.last - row.start)
+        columns = slice(column.first - column.start, column.last - column.start)
+        weighted = result[:, rows, columns].float().cpu() * row.weights()[:, None] * column.weights()
+        self.row[:, :, column.first : column.last] += weighted
 
     def finish_row(self, row: Span) -> None:
-        complete = self.row.shape[1] - self.scale * row.after
-        write(self.target, self.scale * row.first, self.row[:, :complete])
+        row = row.times(self.scale)
+        complete = self.row.shape[1] - row.after
+        write(self.target, row.first, self.row[:, :complete])
         self.begun = self.row[:, complete:].clone()
         release(self.target)
+
+
+def restore_tiles(
+    size: tuple[int, int],
+    tiling: Tiling | None,
+    batch: int,
+    restore: Callable[[Span, Sequence[Span]], Sequence[Tensor]],
+    joined: Sequence[Joined],
+) -> Iterator[int]:
+    """Restore an image of size (H, W) tile by tile, up to `batch` together, and yield how many these were.
+
+    Args:
+        restore: the results [B, C, h, w] of tiles in a row, one for each of `joined`.
+    """
+    columns = spans(size[1], tiling)
+    for row in spans(size[0], tiling):
+        for result in joined:
+            result.start_row(row)
+        for group in in_batches(columns, batch):
+            for result, tiles in zip(joined, restore(row, group), strict=True):
+                for column, values in zip(group, tiles, strict=True):
+                    result.add(values, row, column)
+            yield len(group)
+        for result in joined:
+            result.finish_row(row)
 
 
 def release(image: Image) -> None:

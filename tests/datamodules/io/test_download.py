@@ -192,7 +192,7 @@ def test_small_disk(server: "Server", tmp_path: Path, monkeypatch: pytest.Monkey
     try:
         with pytest.raises(InputError, match="needs 500kB"):
             fetch(server.url, disk / "a.zip")
-        monkeypatch.setattr(module, "_check_space", lambda *_: None)  # as if the space went after the check
+        monkeypatch.setattr(module, "check_space", lambda *_: None)  # as if the space went after the check
         with pytest.raises(InputError, match="No space left on device"):
             fetch(server.url, disk / "a.zip")
         assert CONTENT[:100_000] == (disk / "a.zip.part").read_bytes()[:100_000]

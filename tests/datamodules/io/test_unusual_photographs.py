@@ -1,5 +1,6 @@
 """Photographs that are damaged, malicious or merely rare, each of which once went wrong."""
 
+import io
 import random
 import struct
 import tracemalloc
@@ -12,8 +13,7 @@ import tifffile
 from PIL import Image
 
 from datamodules.errors import InputError
-from datamodules.io import exif as exif_bytes
-from datamodules.io import xmp as xmp_packet
+from datamodules.io import metadata
 from datamodules.io.decode import decode_rgb8
 from datamodules.io.photo import Photograph
 from datamodules.io.read_photo import read_photograph
@@ -23,13 +23,13 @@ from tests.datamodules.io.test_photographs import RGB, camera_exif, chunk, eight
 
 def test_packet_of_openings_takes_no_time() -> None:
     packet = b"<xmp:Thumbnails>" * 200_000  # hours, once
-    assert xmp_packet.upright(packet) == packet
-    assert xmp_packet.upright(b"a<xmp:Thumbnails>b</xmp:Thumbnails>c" * 2) == b"acac"
+    assert metadata.upright_xmp(packet) == b""
+    assert metadata.upright_xmp(b"a<xmp:Thumbnails>b</xmp:Thumbnails>c" * 2) == b"acac"
 
 
-def tiff_with(tags: list[tuple[int, int]], behind: bytes) -> bytes:
-    """4x4 pixels of 16 bits, and tags of so many bytes, all of them the same ones at the end."""
-    short = {256: 4, 257: 4, 258: 16, 259: 1, 262: 1, 273: 8, 277: 1, 278: 4, 279: 32}
+def tiff_with(tags: list[tuple[int, int]], behind: bytes, bits: int = 16) -> bytes:
+    """4x4 pixels, and tags of so many bytes, all of them the same ones at the end."""
+    short = {256: 4, 257: 4, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: 4, 279: 2 * bits}
     rows = {tag: struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in short.items()}
     at = 8 + 2 + 12 * (len(short) + len(tags)) + 4
     rows |= {tag: struct.pack("<HHII", tag, 7, size, at) for tag, size in tags}
@@ -37,41 +37,67 @@ def tiff_with(tags: list[tuple[int, int]], behind: bytes) -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, len(rows)) + directory + bytes(4) + behind
 
 
-def test_tags_that_share_their_bytes_take_no_memory(tmp_path: Path) -> None:
-    data = tiff_with([(50_000 + i, 1 << 20) for i in range(300)], bytes(1 << 20))
+@pytest.mark.parametrize("bits", [8, 16])
+def test_tags_that_share_their_bytes_take_no_memory(tmp_path: Path, bits: int) -> None:
+    data = tiff_with([(50_000 + i, 1 << 20) for i in range(300)], bytes(1 << 20), bits)
     tracemalloc.start()
-    found = read(tmp_path, data)
+    with pytest.raises(InputError, match="TIFF has tags of more bytes than the file"):
+        read(tmp_path, data)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 30 << 20  # of 300
-    assert found.pixels.shape == (4, 4, 1)
-    assert found.notes == ()
 
 
-def test_values_beyond_the_limit_are_no_exif(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datamodules.io.exif._MOST_BYTES", 1000)
-    found = read(tmp_path, tiff_with([(270, 400), (271, 400), (37724, 5000)], b"x" * 5000))  # the last is Photoshop's
+def exif_with_tags_that_share(count: int, size: int) -> bytes:
+    """A first directory that refers to a further one, whose tags are all of the same bytes at the end."""
+    first = b"II*\0" + struct.pack("<IHHHIII", 8, 1, 34665, 4, 1, 26, 0)
+    at = 26 + 2 + 12 * count + 4
+    rows = b"".join(struct.pack("<HHII", 50_000 + i, 7, size, at) for i in range(count))
+    return first + struct.pack("<H", count) + rows + bytes(4) + bytes(size)
+
+
+def test_exif_that_shares_its_bytes_takes_no_memory(tmp_path: Path) -> None:
+    for exif in (exif_with_tags_that_share(300, 1 << 20), exif_with_tags_that_share(5000, 5000)):
+        tracemalloc.start()
+        found = read(tmp_path, png16(sixteen(), 2, chunk(b"eXIf", exif)))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 70 << 20
+        assert len(found.notes) == 1
+    notes: list[str] = []
+    tracemalloc.start()
+    metadata.upright_exif(io.BytesIO(exif_with_tags_that_share(300, 1 << 19)), notes)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 80 << 20  # of 150 in four forms
+    assert notes == ["its EXIF is damaged or has values of more than 1 MB, left out in part"]
+
+
+def test_large_values_are_left_out_of_exif_and_said(tmp_path: Path) -> None:
+    found = read(tmp_path, tiff_with([(270, 400), (37724, 2 << 20)], b"x" * (3 << 20)))  # the last is Photoshop's
     assert found.exif is not None
-    assert found.notes == ()
-    found = read(tmp_path, tiff_with([(270, 400), (271, 400), (272, 400)], b"x" * 5000))
+    assert found.notes == ("its EXIF is damaged or has values of more than 1 MB, left out in part",)
+    exif = tiff_with([(270, 400), (37724, 70_000)], b"x" * 70_000)
+    found = read(tmp_path, png16(sixteen(), 2, chunk(b"eXIf", exif)))
     assert found.exif is None
-    assert found.notes == ("its EXIF has values of more than 64 MB, left out",)
+    assert found.notes == ("its EXIF has more than 65536 bytes, left out",)
 
 
 def test_damaged_exif_is_found_by_the_reader() -> None:
-    """Whatever `upright` lets through can be written."""
+    """Whatever `upright_exif` lets through can be written, and read again."""
     generator = random.Random(0)
     written = 0
     for _ in range(1500):
         data = bytearray(camera_exif(generator.choice("<>")))
         for _ in range(generator.choice((1, 1, 2, 4))):
             data[generator.randrange(400)] = generator.choice((0, 1, 2, 3, 5, 7, 12, 13, 255, generator.randrange(256)))
-        try:
-            upright = exif_bytes.upright(bytes(data))
-        except exif_bytes.NoExif:
+        upright = metadata.upright_exif(io.BytesIO(data), [])
+        if upright is None:
             continue
         for size in ((10, 10), (70_000, 300)):
-            exif_bytes.parts(exif_bytes.with_size(upright, *size))
+            notes: list[str] = []
+            assert metadata.upright_exif(io.BytesIO(metadata.exif_with(upright, *size, (300, 300))), notes)
+            assert not notes
         written += 1
     assert written > 300
 
@@ -81,8 +107,11 @@ def test_thumbnail_that_lies_about_its_size_takes_nothing_along() -> None:
     data = b"II*\0" + struct.pack("<IHHHII", 8, 1, 34665, 4, 1, 120) + struct.pack("<I", 50)
     small = struct.pack("<HHHIIHHIII", 2, 513, 4, 1, 90, 514, 4, 1, 5000, 0)
     data = data.ljust(50, b"\0") + small.ljust(70, b"\0") + inner.ljust(30, b"\0") + b"2026:01:02 03:04:05\0"
-    _, _, found = exif_bytes.parts(exif_bytes.upright(data))
-    assert found[34665][36867].value == b"2026:01:02 03:04:05\0"
+    upright = metadata.upright_exif(io.BytesIO(data), [])
+    assert upright is not None
+    exif = Image.Exif()
+    exif.load(upright)
+    assert exif.get_ifd(34665) == {36867: "2026:01:02 03:04:05"}
 
 
 @pytest.mark.parametrize(

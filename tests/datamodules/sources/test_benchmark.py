@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from datamodules.errors import InputError
-from datamodules.io.unpack_tar import unpack_tar
+from datamodules.io.unpack import unpack_tar
 from datamodules.sources import bsds500
 from datamodules.sources.benchmark import SETS, Benchmark, Name
 from datamodules.sources.bsds500 import Bsd100, Bsds500

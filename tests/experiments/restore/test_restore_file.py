@@ -10,7 +10,7 @@ from PIL import Image
 from datamodules.errors import InputError
 from experiments.config.errors import ConfigError
 from experiments.restore.paths import Item
-from experiments.restore.restore_file import FileRestorer
+from experiments.restore.restore_file import restore_file
 
 
 class Refusing:
@@ -29,5 +29,5 @@ def test_only_an_argument_that_does_not_fit_ends_the_task(tmp_path: Path) -> Non
         refusing: Any = Refusing(InputError("tile: found 1, expected more", key=key))
         manifest: Any = None
         with pytest.raises(kind, match="tile: found 1, expected more") as caught:
-            FileRestorer(refusing, {"scale": 1, "tile": 1}, manifest).restore(item)
+            restore_file(item, refusing, {"scale": 1, "tile": 1}, manifest)
         assert caught.value.key == key

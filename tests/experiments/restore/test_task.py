@@ -289,7 +289,7 @@ def test_formats(cli: Cli, tmp_path: Path, form: str, names: set[str]) -> None:
         (
             ["input=in", "output=out", "scale=2", "kernel=disk:2"],
             2,
-            "kernel: found disk:2, but bicubic takes no kernel",
+            "kernel: given, but bicubic takes none",
         ),
         (["input=in", "output=out", "scale=2", "noise_level=0.1"], 2, "noise_level: found 0.1, but bicubic takes none"),
         (["input=in", "output=out", "scale=2", "tile=wide"], 2, "tile: "),

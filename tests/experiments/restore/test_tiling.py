@@ -107,7 +107,7 @@ def test_weights_sum_to_one_everywhere(length: int, margin: int, overlap: int) -
         assert span.stop - span.start <= 64
         assert span.first == 0 or span.first - span.start == margin
         assert span.last == length or span.stop - span.last == margin
-        total[3 * span.first : 3 * span.last] += span.weights(3)
+        total[3 * span.first : 3 * span.last] += span.times(3).weights()
     torch.testing.assert_close(total, torch.ones_like(total))
 
 
