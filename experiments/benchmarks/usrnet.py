@@ -1,32 +1,29 @@
-"""Times USRNet against a plain transcription of the paper's formulas, with the same weights.
+"""Times USRNet against a plain transcription of the paper's formulas, with the same weights, on one CPU thread.
 
-    python -m experiments.benchmarks.usrnet [--device cpu] [--threads 1] [--rounds 5] [--json FILE]
+    python -m experiments.benchmarks.usrnet [--models tiny full] [--rounds 5]
 
 Three parts: the data step alone, restoring one image, and a training step (forward and backward) on patches of 96
-pixels. Both ways run in turns, so that other load on the machine meets them alike; median, spread and the ratio of the
-medians are printed. The plain way computes the data step with full complex spectra of high-resolution size and the
-convolutions in the memory format the input comes in.
+pixels. Printed are milliseconds, median with the spread, and the ratio of the medians. The plain way computes the data
+step with full complex spectra of high-resolution size and the convolutions in the memory format the input comes in.
 """
 
 import argparse
-import json
-import platform
 import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from experiments.benchmarks.timing import in_turns, machine, spread
 from networks.ops.fourier import otf
 from networks.usrnet import DataStep, USRNet
 
 TINY: dict[str, Any] = {"n_iter": 6, "widths": (16, 32, 64, 64), "hyper_width": 32}
-MODELS: dict[str, dict[str, Any]] = {"tiny": TINY, "full": {}}
-SLOW = {"full": 2}  # rounds of the large network
+MODELS: dict[str, tuple[dict[str, Any], int]] = {"tiny": (TINY, 4), "full": ({}, 2)}  # options, batch of training
+HR = 96  # side of a training patch
+Ways = dict[str, Callable[[], Tensor]]
 
 
 class PlainDataStep:
@@ -94,105 +91,63 @@ def plain_forward(net: USRNet, lr: Tensor, kernel: Tensor, scale: int, noise_lev
     return x
 
 
-def compare(ways: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, list[float]]:
-    """Milliseconds of every way, in turns; the first turn warms up."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for count in range(rounds + 1):
-        for name, way in ways.items():
-            if device == "cuda":
-                torch.cuda.synchronize()
-            start = time.perf_counter()
-            way()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            if count:
-                times[name].append((time.perf_counter() - start) * 1e3)
-    return times
-
-
-def with_gradient(way: Callable[[], Tensor], net: nn.Module | None = None) -> Callable[[], None]:
-    def run() -> None:
-        if net is not None:
-            net.zero_grad()
-        way().square().mean().backward()
-
-    return run
-
-
-def without_gradient(way: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    return torch.no_grad()(way)
-
-
-def random_input(batch: int, side: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
+def random_input(batch: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
     """LR images of side x side, kernels of 25 x 25, noise levels."""
     generator = torch.Generator().manual_seed(0)
     lr = torch.rand(batch, 3, side, side, generator=generator)
     kernel = torch.rand(batch, 1, 25, 25, generator=generator)
     level = torch.rand(batch, 1, 1, 1, generator=generator) / 10
-    return lr.to(device), (kernel / kernel.sum((-2, -1), keepdim=True)).to(device), level.to(device)
+    return lr, kernel / kernel.sum((-2, -1), keepdim=True), level
 
 
-def data_steps(batch: int, side: int, scale: int, device: str) -> dict[str, dict[str, Callable[[], object]]]:
-    """One application of the data step, what is computed once an image left out."""
-    lr, kernel, level = random_input(batch, side, device)
+def data_steps(batch: int, side: int, scale: int) -> Ways:
+    """One application of the data step, without what is computed once an image."""
+    lr, kernel, level = random_input(batch, side)
     x = lr.repeat_interleave(scale, -2).repeat_interleave(scale, -1).requires_grad_()
     ours, plain = DataStep(lr, kernel, scale), PlainDataStep(lr, kernel, scale)
-    ways: dict[str, Callable[[], Tensor]] = {"ours": lambda: ours(x, level), "plain": lambda: plain(x, level)}
-    title = f"data step, batch {batch}, LR {side}, x{scale}"
-    return {
-        f"{title}, forward": {name: without_gradient(way) for name, way in ways.items()},
-        f"{title}, forward + backward": {name: with_gradient(way) for name, way in ways.items()},
-    }
+    return {"ours": lambda: ours(x, level), "plain": lambda: plain(x, level)}
 
 
-def networks(model: str, batch: int, side: int, scale: int, training: bool, device: str) -> dict[str, Any]:
+def networks(model: str, batch: int, side: int, scale: int) -> Ways:
     torch.manual_seed(0)
-    net = USRNet(**MODELS[model]).to(device)
-    lr, kernel, level = random_input(batch, side, device)
-    ways: dict[str, Callable[[], Tensor]] = {
+    net = USRNet(**MODELS[model][0])
+    lr, kernel, level = random_input(batch, side)
+    return {
         "ours": lambda: net(lr, kernel, scale, level).sr,
         "plain": lambda: plain_forward(net, lr, kernel, scale, level),
     }
-    run = {name: with_gradient(way, net) if training else without_gradient(way) for name, way in ways.items()}
-    what = "forward + backward" if training else "forward"
-    return {f"{model}, batch {batch}, LR {side}, x{scale}, {what}": run}
+
+
+def backward(way: Callable[[], Tensor]) -> Callable[[], object]:
+    return lambda: way().square().mean().backward()
+
+
+def show(title: str, ways: Ways, rounds: int, gradient: bool) -> None:
+    run = {name: backward(way) if gradient else torch.no_grad()(way) for name, way in ways.items()}
+    times = in_turns(run, rounds)
+    ratio = statistics.median(times["plain"]) / statistics.median(times["ours"])
+    title += ", forward + backward" if gradient else ", forward"
+    print(f"{title:52}{spread(times['ours']):>28}{spread(times['plain']):>28}{ratio:>7.2f}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=4, help="patches of the training step; half of it for full")
+    parser.add_argument("--rounds", type=int, default=5, help="of the networks; of the data step four times as many")
     parser.add_argument("--models", nargs="*", default=list(MODELS), choices=list(MODELS))
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    name = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor() or platform.machine()
-    print(f"{name}, {options.threads} thread(s), torch {torch.__version__}, float32, ms: median (min to max)")
-    print(f"{'':48}{'ours':>28}{'plain':>28}{'ratio':>7}")
-    result: dict[str, Any] = {"options": {k: str(v) for k, v in vars(options).items()}, "device": name, "ms": {}}
-
-    def show(cases: dict[str, Any], rounds: int) -> None:
-        for title, ways in cases.items():
-            times = compare(ways, rounds, options.device)
-            middle = {way: statistics.median(values) for way, values in times.items()}
-            cells = (f"{middle[way]:.1f} ({min(values):.1f} to {max(values):.1f})" for way, values in times.items())
-            print(f"{title:48}{''.join(f'{cell:>28}' for cell in cells)}{middle['plain'] / middle['ours']:>7.2f}")
-            result["ms"][title] = times
-
-    for batch, side, scale in ((1, 256, 1), (1, 64, 2), (1, 64, 4), (1, 67, 4), (1, 256, 2), (1, 256, 4)):
-        show(data_steps(batch, side, scale, options.device), 4 * options.rounds)
-    for scale in (1, 2, 3, 4):
-        show(data_steps(8, 96 // scale, scale, options.device), 4 * options.rounds)
-    for model in options.models:
-        rounds = SLOW.get(model, options.rounds)
-        batch = options.batch // 2 if model in SLOW else options.batch
-        show(networks(model, 1, 64, 4, False, options.device), rounds)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"{machine('cpu')}, float32, ms\n{'':52}{'ours':>28}{'plain':>28}{'ratio':>7}")
+    sizes = [(1, 256, 1), (1, 64, 2), (1, 64, 4), (1, 67, 4), (1, 256, 2), (1, 256, 4)]
+    for batch, side, scale in [*sizes, *((8, HR // scale, scale) for scale in (1, 2, 3, 4))]:
+        for gradient in (False, True):
+            title = f"data step, batch {batch}, LR {side}, x{scale}"
+            show(title, data_steps(batch, side, scale), 4 * args.rounds, gradient)
+    for model in args.models:
+        show(f"{model}, batch 1, LR 64, x4", networks(model, 1, 64, 4), args.rounds, gradient=False)
+        batch = MODELS[model][1]
         for scale in (1, 2, 3, 4):
-            show(networks(model, batch, 96 // scale, scale, True, options.device), rounds)
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+            title = f"{model}, batch {batch}, LR {HR // scale}, x{scale}"
+            show(title, networks(model, batch, HR // scale, scale), args.rounds, gradient=True)
 
 
 if __name__ == "__main__":
