@@ -107,7 +107,7 @@ def describe(args: argparse.Namespace, device: str) -> dict[str, Any]:
         "date": facts["created"],
         "command": f"python -m experiments.benchmarks.gpu {shlex.join(sys.argv[1:])}",
         "training photographs": str(args.images or "those of scikit-image"),
-        "test images": "Set5" if args.set5 else "astronaut, coffee (scikit-image)",
+        "test images": str(args.set5 or "astronaut, coffee (scikit-image)"),
         "smoke": args.smoke,
     }
 

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from datamodules.errors import InputError
-from experiments.benchmarks.tiles import compare, scaled
 from experiments.restore import Restorer
 from experiments.restore.adapt import sees_whole_image
 from experiments.restore.load import Loaded
@@ -17,6 +16,7 @@ from networks.gfn import GFN
 from networks.srn import SRN
 from tests.conftest import photograph
 from tests.helpers.networks import MODELS, tiny
+from tests.helpers.tiled_and_whole import compare, scaled
 
 
 def picture(height: int, width: int) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Tiled against whole: every convolutional network at its full size on a photograph of 1000x700.
 
-    python -m experiments.benchmarks.tiles [ed_dsrn vdsr ...] [--narrow] [--size 1000 700]
+    python -m tests.helpers.tiled_and_whole [ed_dsrn vdsr ...] [--narrow] [--size 1000 700]
 
 Random weights; the result is scaled to a mean of 0.5 and a standard deviation of 0.1, so that none of it is clamped
 and differences count as those of an image in [0, 1]. Tiles have a side of three receptive fields, or 320. Printed is

@@ -1,6 +1,6 @@
 """Times USRNet against a plain transcription of the paper's formulas, with the same weights, on one CPU thread.
 
-    python -m experiments.benchmarks.usrnet [--models tiny full] [--rounds 5]
+    python -m tests.helpers.plain_usrnet [--models tiny full] [--rounds 5]
 
 Three parts: the data step alone, restoring one image, and a training step (forward and backward) on patches of 96
 pixels. Printed are milliseconds, median with the spread, and the ratio of the medians. The plain way computes the data
