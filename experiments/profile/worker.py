@@ -199,6 +199,7 @@ MEASURE = {"forward": measure_forward, "train": measure_training}
 
 def measure(cfg: DictConfig, phase: str) -> Phase:
     try:
+        load_libraries(cfg)
         return MEASURE[phase](cfg)
     except Exception as error:  # whatever a network does must not take the other rows along
         cause = error.__cause__ or error
@@ -208,7 +209,7 @@ def measure(cfg: DictConfig, phase: str) -> Phase:
 
 
 def measure_alone(config: Any, phase: str) -> Phase:
-    """What a process does that is there for this alone.
+    """What a process does that is there only for this.
 
     Args:
         config: as composed, as plain values; accelerator, precision and scale are settled.
@@ -219,7 +220,6 @@ def measure_alone(config: Any, phase: str) -> Phase:
     cfg = OmegaConf.create(config)
     torch.manual_seed(cfg.seed)
     torch.backends.cudnn.benchmark = bool(cfg.trainer.benchmark)
-    load_libraries(cfg)
     return measure(cfg, phase)
 
 

@@ -123,7 +123,7 @@ def side(case: Case) -> int:
 def training_steps(case: Case, settings: Settings) -> Values:
     """Whole steps with loading, degradation, network, loss and optimiser: under the suite's trainer (callbacks, log
     every tenth step), and in a plain PyTorch loop over the same, in turns: median (smallest to largest) of the rounds.
-    Shares are the trainer's own account; wait is for the loader. Start: loader, first steps and compiling. Peak: of the
+    Shares are what the trainer says; wait is for the loader. Start: loader, first steps and compiling. Peak: of the
     memory that tensors take. SRN gets camera shake, USRNet x4, GFN the inputs of ED-DSRN and all its parts train at
     once; batch and patch are those of the recipes.
     """
@@ -165,7 +165,6 @@ def restoring(case: Case, settings: Settings) -> Values:
     repeats = ["warmup=0", "repeats=1"] if settings.smoke else ["warmup=3", "repeats=7"]
     cfg = settings.recipe(case, "task=profile", f"target=[{height},{width}]", "scale=4", "train=false", *repeats)
     row = profile.subject(cfg)
-    worker.load_libraries(cfg)
     phase = worker.measure(cfg, "forward")
     if phase.error or phase.macs is None:
         raise RuntimeError(phase.error)
