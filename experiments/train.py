@@ -16,7 +16,8 @@ from datamodules.distributed import on_rank_zero, rank, rank_zero_first
 from datamodules.errors import InputError
 from experiments.config.slurm import check_tasks
 from experiments.config.training import check_training
-from experiments.evaluate.measure import Progress, checksum, measure, metric_files, on_data, test_names
+from experiments.evaluate.measure import Measurement, on_data, progress_bar, test_names
+from experiments.models import checksum
 from experiments.results.records import EvaluationRecord
 from experiments.results.tables import report
 from experiments.results.wandb import log_training, training_loggers
@@ -214,18 +215,10 @@ def test(training: Training) -> tuple[list[EvaluationRecord], EvaluationRecord, 
     training.module.network, loaded = load_network(chosen)
     run_dir, datamodule = training.run_dir, training.datamodule
     record = EvaluationRecord(cfg.label, run_dir.name, cfg.seed, str(chosen.relative_to(run_dir)), checksum(chosen))
-    record = on_data(record, datamodule, training.config["degradation"], training.device, metric_files(cfg))
-    progress = Progress(len(test_names(datamodule)), sys.stderr.isatty())
-    found = measure(
-        training.module,
-        datamodule,
-        run_dir,
-        record,
-        device=training.device,
-        pictures=cfg.pictures,
-        progress=progress,
-    )
-    progress.close()
+    record = on_data(record, datamodule, cfg, training.device)
+    measurement = Measurement(training.module, datamodule, run_dir, record)
+    with progress_bar(len(test_names(datamodule)), sys.stderr.isatty()) as progress:
+        found = measurement.run(training.device, cfg.pictures, progress)
     return found, record, loaded["global_step"]
 
 

@@ -14,8 +14,7 @@ import torch
 
 from experiments.config import CONF
 from experiments.config.compose import compose_model
-from experiments.export.errors import ExportError
-from experiments.export.exportable import Exportable, record
+from experiments.export.exportable import Exportable, ExportError, record
 from experiments.export.formats import write_onnx, write_program
 from lightning_modules.checkpoints.checkpoint import build_network
 from networks.base import RestorationNetwork

@@ -19,8 +19,8 @@ from skimage import data
 from tqdm import tqdm
 
 from experiments.config.compose import compose_model
+from experiments.models import Model
 from experiments.restore import Restorer
-from experiments.restore.load import Loaded
 from lightning_modules.checkpoints.checkpoint import build_network
 from lightning_modules.host_memory import resident
 
@@ -45,7 +45,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
     network = build_network(compose_model(args.model), args.model).eval()
-    restorer = Restorer(Loaded(args.model, lambda _: network, network.scales), precision=args.precision)
+    restorer = Restorer(Model(args.model, lambda _: network, network.scales), precision=args.precision)
     scale, image = restorer.scales[-1], mirrored(*args.size)
     height, width = scale * image.shape[0], scale * image.shape[1]
     before, start = peak_gib(), time.perf_counter()

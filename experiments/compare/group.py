@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePath
+from functools import cached_property
 from typing import Any
 
 from datamodules.errors import InputError
-from experiments.compare.read_runs import ComparedRun
-from experiments.results.records import EvaluationRecord
+from experiments.compare.types import Run
+from experiments.results.records import BASELINE, EvaluationRecord, canonical
 
-# What has to be equal for two records to be of one benchmark; the first four name it.
-_PLACE = ("suite", "dataset", "cell", "protocol")
-_COMPARED = (*_PLACE, "split", "suite_seed", "scale", "degradation")
+Measured = tuple[Run, EvaluationRecord]
 
 
 @dataclass(frozen=True)
@@ -29,53 +26,65 @@ class Setting:
     self_ensemble: bool = False
 
 
+BICUBIC = Setting("", BASELINE)  # of all runs that measured it along
+
+
 @dataclass
 class Group:
     """Records of one benchmark: the same images under the same degradation, measured by the same protocol."""
 
-    place: str
     about: EvaluationRecord  # the first one: all agree in what they were measured on
-    records: dict[Setting, list[tuple[ComparedRun, EvaluationRecord]]] = field(default_factory=dict)
-    baseline_records: list[tuple[ComparedRun, EvaluationRecord]] = field(default_factory=list)
+    records: dict[Setting, list[Measured]] = field(default_factory=dict)  # a record a seed; of bicubic one a run
+
+    @cached_property
+    def place(self) -> str:
+        """Suite, data set, cell and protocol by name."""
+        return canonical([self.about.suite, self.about.dataset, self.about.cell, self.about.protocol_name])
 
     @property
-    def sources(self) -> list[ComparedRun]:
-        """Runs whose networks were measured here."""
-        return list({s.where: s for found in self.records.values() for s, _ in found}.values())
+    def table(self) -> tuple[str | None, str]:
+        """Suite and protocol by name."""
+        return self.about.suite, self.about.protocol_name
+
+    @property
+    def networks(self) -> list[str]:
+        """The runs whose networks were measured here."""
+        networks = [records for setting, records in self.records.items() if setting != BICUBIC]
+        return list(dict.fromkeys(source.where for records in networks for source, _ in records))
+
+    @property
+    def baselines(self) -> list[str]:
+        """The runs with which bicubic enlargement was measured here."""
+        return [source.where for source, _ in self.records.get(BICUBIC, [])]
 
 
-def group_records(found: Iterable[tuple[ComparedRun, EvaluationRecord]]) -> list[Group]:
+def group_records(records: Iterable[Measured]) -> list[Group]:
     """Sort records into benchmarks, in the order in which they come.
 
     Raises:
         InputError: one seed of a setting was given twice.
     """
     groups: dict[str, Group] = {}
-    for source, record in found:
-        place = canonical({**{name: getattr(record, name) for name in _PLACE}, "protocol": record.protocol_name})
-        group = groups.setdefault(canonical(measured_on(record)), Group(place, record))
-        if record.is_baseline:
-            group.baseline_records.append((source, record))
-            continue
-        plain = Setting(setting_name(source.run.name), record.model, "", record.self_ensemble)
-        several = len({r.checkpoint for r in source.records if r.model == record.model}) > 1
-        setting = Setting(plain.name, plain.model, str(record.checkpoint), plain.self_ensemble)
-        group.records.setdefault(setting if several else plain, []).append((source, record))
-    _one_run_a_seed(groups.values())
+    for source, record in records:
+        group = groups.setdefault(canonical(record.conditions), Group(record))
+        setting = _setting(source, record)
+        seeds = group.records.setdefault(setting, [])
+        for other, known in seeds if setting != BICUBIC else ():
+            if known.seed == record.seed:
+                raise InputError(
+                    f"{source.where}: seed {record.seed} of {setting.name} a second time, beside {other.where}: give "
+                    "one of the two"
+                )
+        seeds.append((source, record))
     return list(groups.values())
 
 
-def _one_run_a_seed(groups: Iterable[Group]) -> None:
-    for group in groups:
-        for setting, found in group.records.items():
-            seen: dict[Any, ComparedRun] = {}
-            for source, record in found:
-                if record.seed in seen:
-                    raise InputError(
-                        f"{source.where}: seed {record.seed} of {setting.name} a second time, beside "
-                        f"{seen[record.seed].where}: give one of the two"
-                    )
-                seen[record.seed] = source
+def _setting(source: Run, record: EvaluationRecord) -> Setting:
+    if record.is_baseline:
+        return BICUBIC
+    several = len({r.checkpoint for r in source.records if r.model == record.model}) > 1
+    checkpoint = str(record.checkpoint) if several else ""
+    return Setting(setting_name(source.name), record.model, checkpoint, record.self_ensemble)
 
 
 def setting_name(run: str) -> str:
@@ -85,31 +94,15 @@ def setting_name(run: str) -> str:
 
 def flat(node: Any, path: str = "") -> dict[str, Any]:
     """Values by dotted key."""
-    if isinstance(node, Mapping) and node:
-        return {
-            k: v for name, child in node.items() for k, v in flat(child, f"{path}.{name}" if path else name).items()
-        }
-    return {path: node}
-
-
-def canonical(value: Any) -> str:
-    """One text for equal values: 0 and 0.0 are equal, the folder of a file does not matter, its name does."""
-    return json.dumps({key: _plain(key, child) for key, child in flat(value).items()}, sort_keys=True)
-
-
-def _plain(key: str, value: Any) -> Any:
-    if isinstance(value, list):
-        return [_plain(key, item) for item in value]
-    if isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    return PurePath(value).name if isinstance(value, str) and key.endswith(("path", "root")) else value
-
-
-def measured_on(record: EvaluationRecord) -> dict[str, Any]:
-    """What the values of a record depend on beside the network."""
-    return {name: getattr(record, name) for name in _COMPARED}
+    if not isinstance(node, Mapping) or not node:
+        return {path: node}
+    values: dict[str, Any] = {}
+    for name, child in node.items():
+        values |= flat(child, f"{path}.{name}" if path else name)
+    return values
 
 
 def shown(record: EvaluationRecord) -> str:
+    """`usrnet_table1, bsd68 scale=2 noise=0, rgb_shave_s2`."""
     cell = "".join(f" {key}={value}" for key, value in record.cell.items())
     return f"{record.suite or 'no suite'}, {record.dataset}{cell}, {record.protocol_name}"

@@ -7,134 +7,102 @@ measured on has to agree too: the whole degradation, its seed, the images, and t
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 from datamodules.errors import InputError
-from experiments.compare.group import Group, canonical, flat, group_records, measured_on, shown
-from experiments.compare.read_runs import ComparedRun
-from experiments.results.records import EvaluationRecord
+from experiments.compare.group import BICUBIC, Group, Measured, flat, group_records, shown
+from experiments.compare.types import Run
+from experiments.results.records import EvaluationRecord, canonical
 
 WITNESS_DB = 0.01  # bicubic results of the same input differ by less, whatever the machine
-MOST_SHOWN = 6  # places that a message lists
+MOST_SHOWN = 6  # places that a note lists
 
 
-def match(
-    sources: Sequence[ComparedRun],
-    suites: Sequence[str],
-    datasets: Sequence[str],
-    protocols: Sequence[str],
-    mixed: bool,
-) -> tuple[list[Group], list[str]]:
+def match(sources: Sequence[Run], chosen: Mapping[str, Sequence[str]], mixed: bool) -> tuple[list[Group], list[str]]:
     """The benchmarks on which the runs can be compared, in the order of the records, and notes about the others.
 
     Args:
         sources: the runs.
-        suites, datasets, protocols: keep records of these only; empty keeps all.
+        chosen: "suites", "datasets", "protocols": keep records of these only; empty keeps all.
         mixed: compare results with self-ensemble and results without it.
 
     Raises:
         InputError: the runs were measured on different things: the message names the first difference.
     """
-    notes: list[str] = []
-    groups = group_records(_chosen(sources, suites, datasets, protocols))
-    _one_kind_of_ensemble(groups, mixed, notes)
-    conflicts = [text for place in _places(groups).values() if (text := _conflict(place))]
-    inside = [group for group in groups if group.about.suite is not None]
-    strict = [text for place in _places(inside).values() if (text := _conflict(place))]
-    if strict:
-        raise InputError(strict[0])
-    several = len({source.where for group in groups for source in group.sources}) > 1
-    kept = [group for group in groups if not several or _belongs(group, groups)]
-    if several and not any(len(group.sources) > 1 for group in kept):
-        raise InputError(conflicts[0] if conflicts else _nothing_in_common(groups))
-    notes += [f"left out: {text}" for text in conflicts]
-    there = {group.place for group in kept} | {group.place for group in groups if len(_places(groups)[group.place]) > 1}
-    alone = sorted({shown(group.about) for group in groups if group not in kept and group.place not in there})
-    if alone:
-        notes.append(f"left out, measured for one run only: {_listed(alone)}")
-    for group in kept:
-        _same_images(group)
-        _same_inputs(group)
-    _everyone_shares(groups, kept)
-    _bicubic_shares(sources, groups)
-    if unseen := sorted(
-        {s.run.name for g in kept for s in g.sources if s.where not in {w.where for w, _ in g.baseline_records}}
-    ):
-        notes.append(
-            f"the inputs of {', '.join(unseen)} could not be checked: there is no bicubic record beside theirs"
-        )
-    return kept, notes
-
-
-def _chosen(
-    sources: Sequence[ComparedRun], suites: Sequence[str], datasets: Sequence[str], protocols: Sequence[str]
-) -> list[tuple[ComparedRun, EvaluationRecord]]:
-    found = [(source, record) for source in sources for record in source.records]
-    for key, wanted, value in (
-        ("suites", suites, lambda r: r.suite or "none"),
-        ("datasets", datasets, lambda r: r.dataset),
-        ("protocols", protocols, lambda r: r.protocol_name),
-    ):
-        there = sorted({str(value(record)) for _, record in found})
-        for item in wanted:
-            if item not in there:
-                raise InputError(f"{key}={item}: no such record in these runs, there is {', '.join(there)}")
-        found = [(s, r) for s, r in found if not wanted or value(r) in wanted]
-    return found
-
-
-def _one_kind_of_ensemble(groups: list[Group], mixed: bool, notes: list[str]) -> None:
-    """Self-ensemble costs eight passes and gains tenths of a decibel: not to be compared with one pass by accident."""
-    kinds: dict[bool, dict[tuple[str, str], ComparedRun]] = {False: {}, True: {}}
-    for group in groups:
-        for setting, found in group.records.items():
-            kinds[setting.self_ensemble][setting.name, setting.model] = found[0][0]
-    if mixed or not kinds[False] or not kinds[True]:
-        return
-    keep = next((kind for kind in (False, True) if kinds[kind].keys() >= kinds[not kind].keys()), None)
-    if keep is None:
-        with_it = next(source for key, source in kinds[True].items() if key not in kinds[False])
-        without = next(source for key, source in kinds[False].items() if key not in kinds[True])
-        raise InputError(
-            f"self_ensemble is true in {with_it.where} and false in {without.where}: evaluate both the same way, or "
-            "compare them all the same with mixed_ensemble=true"
-        )
-    before = {source.where: source for group in groups for source in group.sources}
-    for group in groups:
-        group.records = {setting: found for setting, found in group.records.items() if setting.self_ensemble == keep}
-    after = {source.where for group in groups for source in group.sources}
-    if lost := [where for where in before if where not in after]:
-        raise InputError(
-            f"{lost[0]}: has records with self_ensemble={str(not keep).lower()} alone, unlike the others: evaluate all "
-            "the same way, or compare them all the same with mixed_ensemble=true"
-        )
-    notes.append(f"left out: records with self_ensemble={str(not keep).lower()} (mixed_ensemble=true shows both)")
-
-
-def _places(groups: Iterable[Group]) -> dict[str, list[Group]]:
+    records, notes = _one_kind_of_ensemble(_chosen(sources, chosen), mixed)
+    groups = group_records(records)
     places: dict[str, list[Group]] = {}
     for group in groups:
         places.setdefault(group.place, []).append(group)
-    return places
+    for alternatives in places.values():
+        if conflict := _conflict(alternatives):
+            if alternatives[0].about.suite is not None:  # a suite is one set of inputs
+                raise InputError(conflict)
+            notes.append(f"left out: {conflict}")
+    networks = {run for group in groups for run in group.networks}
+    kept = [group for group in groups if len(networks) < 2 or _belongs(group, groups)]
+    _everyone_shares(sources, groups, kept)
+    known = {group.place for group in kept}
+    single = sorted({shown(g.about) for g in groups if g.place not in known and len(places[g.place]) == 1})
+    if single:
+        more = [f"and {len(single) - MOST_SHOWN} more"] if len(single) > MOST_SHOWN else []
+        notes.append(f"left out, measured for one run only: {'; '.join([*single[:MOST_SHOWN], *more])}")
+    for group in kept:
+        _same_images(group)
+        _same_inputs(group)
+    unseen = {source.name for source in sources for g in kept if source.where in {*g.networks} - {*g.baselines}}
+    if unseen:
+        runs = ", ".join(sorted(unseen))
+        notes.append(f"the inputs of {runs} could not be checked: there is no bicubic record with theirs")
+    return kept, notes
 
 
-def _conflict(place: list[Group]) -> str | None:
+def _chosen(sources: Sequence[Run], chosen: Mapping[str, Sequence[str]]) -> list[Measured]:
+    records = [(source, record) for source in sources for record in source.records]
+    for key, value in (
+        ("suites", lambda record: record.suite or "none"),
+        ("datasets", lambda record: record.dataset),
+        ("protocols", lambda record: record.protocol_name),
+    ):
+        known = {value(record) for _, record in records}
+        for item in chosen[key]:
+            if item not in known:
+                raise InputError(f"{key}={item}: no such record in these runs, there is {', '.join(sorted(known))}")
+        records = [item for item in records if not chosen[key] or value(item[1]) in chosen[key]]
+    return records
+
+
+def _one_kind_of_ensemble(records: list[Measured], mixed: bool) -> tuple[list[Measured], list[str]]:
+    """Self-ensemble costs eight passes and gains tenths of a decibel: not to be compared with one pass by accident."""
+    with_it = {source.where for source, record in records if record.self_ensemble}
+    without = {source.where for source, record in records if not record.self_ensemble and not record.is_baseline}
+    if mixed or not with_it or not without:
+        return records, []
+    keep = with_it > without  # one pass, if all runs have it
+    if not keep and not with_it <= without:
+        raise InputError(
+            f"self_ensemble is true in {min(with_it - without)} and false in {min(without - with_it)}: evaluate both "
+            "the same way, or compare them all the same with mixed_ensemble=true"
+        )
+    kept = [(source, record) for source, record in records if record.is_baseline or record.self_ensemble == keep]
+    return kept, [f"left out: records with self_ensemble={str(not keep).lower()} (mixed_ensemble=true shows both)"]
+
+
+def _conflict(place: Sequence[Group]) -> str | None:
     """What is wrong if two runs measured one place under different conditions only."""
-    names = {source.where: source for group in place for source in group.sources}
-    for first in names:
-        for second in names:
-            if first < second:
-                own = [[g for g in place if any(s.where == name for s in g.sources)] for name in (first, second)]
-                if not any(group in own[1] for group in own[0]):
-                    return _difference(first, own[0][0].about, second, own[1][0].about)
+    for first, second in combinations(sorted({run for group in place for run in group.networks}), 2):
+        one, two = ([group for group in place if run in group.networks] for run in (first, second))
+        if not any(group is other for group in one for other in two):
+            return _difference(first, one[0].about, second, two[0].about)
     return None
 
 
 def _difference(first: str, a: EvaluationRecord, second: str, b: EvaluationRecord) -> str:
-    one, two = flat(measured_on(a)), flat(measured_on(b))
-    for key in [*one, *(key for key in two if key not in one)]:
+    """The first thing in which two records were not measured alike."""
+    one, two = flat(a.conditions), flat(b.conditions)
+    for key in {**one, **two}:
         if canonical({key: one.get(key)}) != canonical({key: two.get(key)}) or (key in one) != (key in two):
             return (
                 f"{key} is {_value(one, key)} in {first} and {_value(two, key)} in {second} ({shown(a)}): "
@@ -144,95 +112,45 @@ def _difference(first: str, a: EvaluationRecord, second: str, b: EvaluationRecor
 
 
 def _value(values: Mapping[str, Any], key: str) -> str:
-    return json.dumps(values[key]) if key in values else "absent"
+    if key not in values:
+        return "absent"
+    return "none" if values[key] is None else json.dumps(values[key])
 
 
-def _belongs(group: Group, groups: list[Group]) -> bool:
-    """Outside a suite a benchmark of one run alone compares nothing; a suite's grid shows its empty cells."""
-    if len(group.sources) > 1:
+def _belongs(group: Group, groups: Sequence[Group]) -> bool:
+    """Outside a suite a benchmark of one run compares nothing; a suite's grid shows its empty cells."""
+    if len(group.networks) > 1:
         return True
-    if group.about.suite is None or not group.sources:
+    if group.about.suite is None or not group.networks:
         return False
-    shared = [g for g in groups if len(g.sources) > 1 and _table(g) == _table(group)]
-    return bool(shared) and not any(g.place == group.place for g in shared)
+    shared = [other for other in groups if len(other.networks) > 1 and other.table == group.table]
+    return bool(shared) and not any(other.place == group.place for other in shared)
 
 
-def _table(group: Group) -> tuple[Any, str]:
-    return group.about.suite, group.about.protocol_name
-
-
-def _listed(items: Sequence[str]) -> str:
-    more = len(items) - MOST_SHOWN
-    return "; ".join(items[:MOST_SHOWN]) + (f"; and {more} more" if more > 0 else "")
-
-
-def _nothing_in_common(groups: list[Group]) -> str:
-    """The runs share no place: name the first part of the closest pair of places that differs."""
-    names = list(dict.fromkeys(source.where for group in groups for source in group.sources))
-    own = {name: [measured_on(g.about) for g in groups if any(s.where == name for s in g.sources)] for name in names}
-    parts = ("suite", "dataset", "cell", "protocol")
-    first, second = names[:2]
-    one, two = max(
-        ((a, b) for a in own[first] for b in own[second]),
-        key=lambda pair: sum(canonical(pair[0][part]) == canonical(pair[1][part]) for part in parts),
-    )
-    part = next(part for part in parts if canonical(one[part]) != canonical(two[part]))
-    a, b = ((f["protocol"]["name"] if part == "protocol" else _text(f[part])) for f in (one, two))
-    return (
-        f"{first} and {second} have nothing in common: {part} is {a} in the one and {b} in the other: evaluate both on "
-        "the same data by the same protocol"
-    )
-
-
-def _text(value: Any) -> str:
-    return "none" if value is None else value if isinstance(value, str) else json.dumps(value)
-
-
-def _everyone_shares(groups: list[Group], kept: list[Group]) -> None:
-    """No run drops out of a comparison unseen."""
-    there = {source.where for group in kept for source in group.sources}
-    for group in groups:
-        for source in group.sources:
-            if source.where not in there:
-                theirs, others = ({_brief(g.about) for g in of} for of in (_of(source, groups), kept))
-                if theirs & others:  # the cells differ
-                    theirs, others = ({shown(g.about) for g in of} for of in (_of(source, groups), kept))
-                raise InputError(
-                    f"{source.where}: nothing in common with the other runs: it has {_listed(sorted(theirs))}, "
-                    f"they have {_listed(sorted(others))}: evaluate it on the same, or leave it out"
-                )
-
-
-def _bicubic_shares(sources: Sequence[ComparedRun], groups: list[Group]) -> None:
-    """A run of bicubic alone has no row of its own, but has to be measured like the others all the same."""
-    measured = {source.where for group in groups for source in group.sources}
+def _everyone_shares(sources: Sequence[Run], groups: Sequence[Group], kept: Sequence[Group]) -> None:
+    """No run drops out of a comparison unseen: that of a network is compared, that of bicubic only is of the same."""
+    networks = {run for group in groups for run in group.networks}
     for source in sources:
-        own = [g for g in groups if any(source.where == w.where for w, _ in g.baseline_records)]
-        if not measured or source.where in measured or not own or any(group.sources for group in own):
+        run = source.where
+        mine = [group for group in groups if run in (group.networks if run in networks else group.baselines)]
+        if not mine or not networks or any(group is other and group.networks for group in kept for other in mine):
             continue
-        for group in own:
-            if other := next((g for g in groups if g.place == group.place and g.sources), None):
-                raise InputError(_difference(source.where, group.about, other.sources[0].where, other.about))
-        raise InputError(
-            f"{source.where}: nothing in common with the other runs: it has "
-            f"{_listed(sorted({shown(g.about) for g in own}))}: evaluate it on the same, or leave it out"
-        )
+        pairs = [(a.about, other, b.about) for a in mine for b in groups for other in b.networks if other != run]
+        raise InputError(_difference(run, *max(pairs, key=lambda pair: _alike(pair[0], pair[2]))))
 
 
-def _of(source: ComparedRun, groups: Iterable[Group]) -> list[Group]:
-    return [group for group in groups if source in group.sources]
-
-
-def _brief(record: EvaluationRecord) -> str:
-    return f"{record.suite or 'no suite'}, {record.dataset}, {record.protocol_name}"
+def _alike(a: EvaluationRecord, b: EvaluationRecord) -> int:
+    """In how many things two records were measured alike."""
+    one, two = a.conditions, b.conditions
+    return sum(canonical({key: one[key]}) == canonical({key: two[key]}) for key in one)
 
 
 def _same_images(group: Group) -> None:
-    found = [item for items in [*group.records.values(), group.baseline_records] for item in items]
-    full_source, full = max(found, key=lambda item: len(item[1].images))
-    for source, record in found:
+    measured = [item for records in group.records.values() for item in records]
+    full_source, full = max(measured, key=lambda item: len(item[1].images))
+    for source, record in measured:
         lacking = sorted(full.images.keys() - record.images.keys())
-        if lacking or len(record.images) != len(full.images):
+        if lacking:
             raise InputError(
                 f"{source.where}: no image {lacking[0]} in {shown(group.about)} ({len(record.images)} images), "
                 f"{full_source.where} has it ({len(full.images)} images): evaluate both on the same images"
@@ -240,13 +158,11 @@ def _same_images(group: Group) -> None:
 
 
 def _same_inputs(group: Group) -> None:
-    if not group.baseline_records:
-        return
-    first_source, first = group.baseline_records[0]
-    for source, record in group.baseline_records[1:]:
+    for source, record in group.records.get(BICUBIC, [])[1:]:
+        first_source, first = group.records[BICUBIC][0]
         for image, values in record.images.items():
             a, b = first.images[image]["psnr"], values["psnr"]
-            if a != b and not abs(a - b) <= WITNESS_DB and not (math.isinf(a) and math.isinf(b)):
+            if a != b and not abs(a - b) <= WITNESS_DB:
                 raise InputError(
                     f"{source.where}: another input than in {first_source.where}: enlarged bicubically, image {image} "
                     f"has {b:.4f} dB here and {a:.4f} dB there ({shown(group.about)}): evaluate both on the same files"

@@ -3,31 +3,22 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
-from experiments.compare.types import Benchmark, Method, Run
+from experiments.compare.types import Benchmark, Run
 from experiments.results.records import MADE_OF
 from experiments.runtime.saved_config import renamed
 
 
-def picture(method: Method, benchmark: Benchmark, image: str) -> Path | None:
-    """The 8-bit result of a method (its first run that has one), or None where no run kept pictures.
+def picture(
+    runs: Iterable[Run], benchmark: Benchmark, image: str, kind: Literal["sr", "input", "hr"] = "sr"
+) -> Path | None:
+    """An 8-bit picture from the first of these runs that kept it, or None.
 
-    The baseline's picture is the enlarged input, which every run keeps beside its results.
+    Args:
+        kind: the result of the run ("sr"), the degraded input enlarged bicubically to the size of the truth ("input"),
+            or the truth ("hr"); the last two are the same in all runs.
     """
-    return _first(method.runs, benchmark, image, "input" if method.baseline else "sr")
-
-
-def truth_picture(methods: Iterable[Method], benchmark: Benchmark, image: str) -> Path | None:
-    """The ground truth, from whichever run kept it."""
-    return _first((run for method in methods for run in method.runs), benchmark, image, "hr")
-
-
-def input_picture(methods: Iterable[Method], benchmark: Benchmark, image: str) -> Path | None:
-    """The degraded input, enlarged bicubically to the size of the truth, from whichever run kept it."""
-    return _first((run for method in methods for run in method.runs), benchmark, image, "input")
-
-
-def _first(runs: Iterable[Run], benchmark: Benchmark, image: str, kind: str) -> Path | None:
     name = f"{image.replace('/', '_')}_{kind}.png"
     for run in runs:
         if run.folder is not None:
@@ -41,6 +32,6 @@ def _made_of(file: Path, benchmark: Benchmark, run: Run | None) -> bool:
     """Whether the pictures are of this measurement: a later one of the same data set puts its own in their place."""
     if not file.is_file():
         return True
-    made = json.loads(file.read_text())
-    alike = (renamed(made["degradation"]), made["suite_seed"]) == (benchmark.degradation, benchmark.suite_seed)
-    return alike and (run is None or made["checkpoint_sha256"] == run.checkpoint_sha256)
+    measured = json.loads(file.read_text())
+    alike = (renamed(measured["degradation"]), measured["suite_seed"]) == (benchmark.degradation, benchmark.suite_seed)
+    return alike and (run is None or measured["checkpoint_sha256"] == run.checkpoint_sha256)

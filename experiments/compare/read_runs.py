@@ -2,59 +2,37 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from datamodules.errors import InputError
 from experiments.compare.types import Run
-from experiments.results.records import EvaluationRecord, read_records
+from experiments.results.records import EvaluationRecord, read_curves, read_mapping, read_records
 
 MOST_POINTS = 1000  # of a curve: more cannot be seen
 
 
-@dataclass(frozen=True)
-class ComparedRun:
-    """A run with its records; `where` names it in messages."""
-
-    run: Run
-    records: list[EvaluationRecord]
-    where: str
-    parameters: int | None = None
-
-
-def read_runs(folders: Sequence[Path]) -> list[ComparedRun]:
+def read_runs(folders: Sequence[Path]) -> list[Run]:
     """Read every run folder.
 
     Raises:
         InputError: a folder is missing, was never evaluated, holds results of an older format or values that are no
             numbers, or two runs have one name.
     """
-    sources = [read_run(folder, str(folder)) for folder in folders]
-    refuse_same_names(sources)
-    return sources
-
-
-def refuse_same_names(sources: Sequence[ComparedRun]) -> None:
-    """Two runs of one name cannot be told apart in a table."""
-    seen: dict[str, ComparedRun] = {}
-    for source in sources:
-        if source.run.name in seen:
-            first = seen[source.run.name].where
+    sources: dict[str, Run] = {}
+    for folder in folders:
+        source = read_run(folder, str(folder))
+        first = sources.setdefault(source.name, source)
+        if first is not source:
             raise InputError(
-                f"{source.where}: a second run named {source.run.name}, beside {first}: give each run once, "
-                "and rename one of the folders if they are different"
+                f"{source.where}: a second run named {source.name}, beside {first.where}: give each run once, and "
+                "rename one of the folders if they are different"
             )
-        seen[source.run.name] = source
+    return list(sources.values())
 
 
-def read_run(folder: Path, where: str) -> ComparedRun:
+def read_run(folder: Path, where: str) -> Run:
     """One run folder, which messages call `where`.
 
     Raises:
@@ -70,20 +48,22 @@ def read_run(folder: Path, where: str) -> ComparedRun:
         raise InputError(f"{where}: results.json holds no records: measure the run by task=evaluate run={where}")
     for record in records:
         _check(record, where)
-    own = next((record for record in records if not record.is_baseline), records[0])
-    meta = _mapping(folder / "meta.json")
+    network = next((record for record in records if not record.is_baseline), records[0])
+    meta = read_mapping(folder / "meta.json")
     commit = str(meta.get("git_commit", ""))[:12]
-    run = Run(
+    return Run(
         name=folder.resolve().name,
         folder=folder,
-        seed=own.seed,
-        checkpoint=own.checkpoint,
-        checkpoint_sha256=own.checkpoint_sha256,
+        seed=network.seed,
+        checkpoint=network.checkpoint,
+        checkpoint_sha256=network.checkpoint_sha256,
         created=str(meta.get("created", "")),
         commit=commit + ("+" if commit and meta.get("git_dirty") else ""),
         curves=curves(folder / "metrics.csv"),
+        where=where,
+        parameters=_parameters(folder, network.model),
+        records=records,
     )
-    return ComparedRun(run, records, where, _parameters(folder, own.model))
 
 
 def _check(record: EvaluationRecord, where: str) -> None:
@@ -96,38 +76,17 @@ def _check(record: EvaluationRecord, where: str) -> None:
             if not isinstance(value, (int, float)) or math.isnan(value):
                 raise InputError(
                     f"{where}: {place}: {metric} of image {image} is {value}, expected a number: "
-                    "evaluate the run again, or leave it out if its training diverged"
+                    "evaluate the run again, or omit it if its training diverged"
                 )
 
 
 def curves(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """Training loss and validation metrics of a `metrics.csv`, thinned to at most 1000 points each.
-
-    Lines that a killed run left torn are passed over; a run without the file has no curves.
-    """
-    found: dict[str, list[tuple[int, float]]] = {}
-    if not path.is_file():
-        return found
-    with path.open(newline="", errors="replace") as file:
-        for row in csv.DictReader(file):
-            for name, text in row.items():
-                if isinstance(name, str) and name.startswith(("val/", "train/loss")) and text:
-                    try:
-                        step, value = int(row["step"]), float(text)
-                    except (KeyError, TypeError, ValueError):
-                        continue
-                    if math.isfinite(value):
-                        found.setdefault(name, []).append((step, value))
-    return {name: points[:: -(-len(points) // MOST_POINTS)] for name, points in found.items()}
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    """A file that only adds to a comparison: absent or damaged it adds nothing."""
-    try:
-        found = json.loads(path.read_text()) if path.suffix == ".json" else yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    """Training loss and validation metrics of a `metrics.csv`, thinned to at most 1000 points each."""
+    return {
+        name: points[:: -(-len(points) // MOST_POINTS)]
+        for name, points in read_curves(path).items()
+        if name.startswith(("val/", "train/loss"))
+    }
 
 
 def _parameters(folder: Path, label: str) -> int | None:
@@ -136,7 +95,7 @@ def _parameters(folder: Path, label: str) -> int | None:
     None where they are not known: the code has changed since, or what was measured (a cascade, a checkpoint file) is
     not the network of the config.
     """
-    config = _mapping(folder / "config.yaml")
+    config = read_mapping(folder / "config.yaml")
     model = config.get("model")
     if not isinstance(model, dict) or not str(model.get("_target_", "")).startswith("networks."):
         return None

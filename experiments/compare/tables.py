@@ -1,239 +1,274 @@
-"""The tables of a comparison as rows of cells, which `writers` write as Markdown and LaTeX.
+"""The tables of a comparison: what is printed, exported and shown by the page is made from these.
 
-A suite with an axis that can be averaged over (kernels) is laid out as USRNet's Table 1: one sheet for each data set
-and metric, a row for each method in each row of the grid, a column for each kernel. All else has methods as rows, and
-data sets and metrics as columns.
+A suite with an axis that can be averaged over (kernels) is laid out as USRNet's Table 1: a table for each data set and
+metric, a row for each method in each row of the grid, a column for each kernel. All else has methods as rows, and data
+sets and metrics as columns.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from experiments.compare.group import canonical
-from experiments.compare.types import Average, Benchmark, Comparison, Difference, Method, Score, Table
+from experiments.compare.types import Benchmark, Comparison, Difference, Method, Score, Table, Timing
 from experiments.results.published import Published
-from experiments.results.records import METRICS
+from experiments.results.records import METRICS, canonical
+from experiments.results.table import (
+    EMPTY,
+    ResultTable,
+    TableCell,
+    TableColumn,
+    count,
+    heads,
+    metric_cell,
+    metric_column,
+    metric_title,
+    number,
+    words,
+)
+from experiments.results.tables import plain, short_keys
 
-Style = Literal["best", "second", "published", None]
-EMPTY = "-"
+LEGEND = (
+    TableCell("best", mark="best", suffix=" and "),
+    TableCell("second best", mark="second", suffix=" among the measured methods; "),
+    TableCell("published", mark="published", suffix=" figures are those of the sources, ≈ uncertain ones; "),
+    TableCell("in brackets: measured minus published."),
+)
 
 
-@dataclass(frozen=True)
-class TableCell:
-    """Text as a reader sees it, not escaped for any format."""
-
-    text: str
-    style: Style = None
-    suffix: str = ""
-
-
-@dataclass
-class Sheet:
-    """One table to be printed: a caption, a header, rows of the same length, lines below it."""
-
-    caption: str
-    header: list[str]
-    rows: list[list[TableCell]]
-    lines: list[str] = field(default_factory=list)
-
-
-def sheets(comparison: Comparison, table: Table) -> list[Sheet]:
-    """Scores, then gains against the reference, then cost."""
-    found = _grids(comparison, table) if table.averages else [_plain(comparison, table)]
-    columns: Sequence[Benchmark | Average] = table.averages or table.benchmarks
-    found[-1].lines += _verdicts(columns)
-    gains = _gains(comparison, table, columns)
-    return [*found, *([gains] if gains else []), _cost(comparison, table)]
+def result_tables(comparison: Comparison, table: Table, images: bool = False) -> list[ResultTable]:
+    """Scores, then differences to the reference, then cost; and for the page, the values of every image."""
+    methods = comparison.methods_of(table)
+    places: Sequence[Benchmark] = table.averages or table.benchmarks
+    scores = list(_grids(methods, table)) if table.averages else [_scores(methods, table)]
+    scores[-1].notes += _verdicts(places)
+    differences = _differences(methods, table, places, comparison.reference)
+    tables = [*scores, *([differences] if differences.rows else []), _cost(methods, table)]
+    return [*tables, *_images(methods, table)] if images else tables
 
 
 def describe(comparison: Comparison, table: Table) -> list[str]:
     """What every figure of a table is: protocol, data sets with their number of images, seeds."""
-    protocol = "; ".join(f"{key} {value}" for key, value in table.protocol.items() if key != "name")
-    data = dict.fromkeys(f"{b.dataset} ({b.split}, {_count(len(b.images), 'image')})" for b in table.benchmarks)
+    data = dict.fromkeys(f"{b.dataset} ({b.split}, {count(len(b.images), 'image')})" for b in table.benchmarks)
     seeds = []
     for method in comparison.methods_of(table):
         known = sorted({run.seed for run in method.runs if run.seed is not None})
         if not method.baseline and known:
             seeds.append(f"{method.label}: {', '.join(map(str, known))}")
-    lines = [f"Protocol {table.protocol['name']}: {protocol}.", f"Data: {', '.join(data)}."]
+    lines = [f"Protocol {protocol_text(table.protocol)}.", f"Data: {', '.join(data)}."]
     return [*lines, f"Seeds: {'; '.join(seeds)}."] if seeds else lines
 
 
-def number(value: float, metric: str, sign: str = "") -> str:
-    """A value with the digits of its metric."""
-    return f"{value:{sign}.{METRICS[metric][1]}f}"
+def protocol_text(protocol: dict[str, Any]) -> str:
+    """`y_shave4: luma (Y of BT.601), 4 pixels left out at each border, rounded to 8 bit`."""
+    colour = {"y": "luma (Y of BT.601)", "rgb": "RGB"}.get(protocol["colour"], protocol["colour"])
+    shave = f"{protocol['shave']} pixels left out at each border" if protocol["shave"] else "whole images"
+    rounding = protocol.get("rounding", "round")
+    eight_bit = {"round": "rounded to 8 bit", "truncate": "cut off to 8 bit", "none": "not rounded"}
+    parts = [colour, shave, eight_bit.get(rounding, str(rounding))]
+    if protocol.get("ssim") == "volume":
+        parts.append("SSIM of the colour volume")
+    return f"{protocol['name']}: {', '.join(parts)}"
 
 
-def head(metric: str) -> str:
-    """`PSNR dB ↑`: the arrow says which way is better."""
-    label, _, sign = METRICS[metric]
-    return f"{label} {'↑' if sign > 0 else '↓'}"
+def seconds_text(seconds: float) -> str:
+    return f"{seconds:.3g}" if seconds < 100 else f"{seconds:.0f}"
 
 
-def _plain(comparison: Comparison, table: Table) -> Sheet:
-    columns = [(b, metric) for b in table.benchmarks for metric in b.scores]
+def device_text(timing: Timing) -> str:
+    """`cpu, 2 threads`; threads say nothing about a GPU."""
+    if not timing.threads or "cpu" not in timing.device.lower():
+        return timing.device
+    return f"{timing.device}, {count(timing.threads, 'thread')}"
+
+
+def parameters_text(method: Method) -> str:
+    if method.parameters is None:
+        return EMPTY
+    return f"{method.parameters / 1e6:.3f} M" if method.parameters else "0"
+
+
+def _scores(methods: Sequence[Method], table: Table) -> ResultTable:
+    columns = [(benchmark, metric) for benchmark in table.benchmarks for metric in benchmark.scores]
     several = len(table.benchmarks) > 1
-    header = ["method", *(f"{b.title}: {head(metric)}" if several else head(metric) for b, metric in columns)]
-    rows = []
-    for method in comparison.methods_of(table):
-        rows.append([TableCell(method.label), *(_cell(b.scores[m].get(method.label), m) for b, m in columns)])
-    names = dict.fromkeys(f.method for b in table.benchmarks for f in b.published if f.metric in METRICS)
-    for name in names:
-        found = [_published([f for f in b.published if f.method == name and f.metric == m], m) for b, m in columns]
-        rows.append([_published_name(name), *found])
-    title = table.title if several else f"{table.title}: {table.benchmarks[0].title}"
-    return Sheet(title, header, [row for row in rows if any(cell.text != EMPTY for cell in row[1:])])
+    titles = [metric_column(metric, benchmark.title if several else "", arrow=True) for benchmark, metric in columns]
+    caption = table.title if several else f"{table.title}: {table.benchmarks[0].title}"
+    row_groups = [rows for rows in _rows(methods, columns) if rows]
+    return ResultTable(caption, [*heads(["method"]), *titles], row_groups)
 
 
-def _grids(comparison: Comparison, table: Table) -> list[Sheet]:
+def _grids(methods: Sequence[Method], table: Table) -> Iterator[ResultTable]:
     over = table.averages[0].over
-    found = []
-    for dataset in dict.fromkeys(b.dataset for b in table.benchmarks):
-        here = [b for b in table.benchmarks if b.dataset == dataset]
-        across = list(dict.fromkeys(canonical({over: b.cell.get(over)}) for b in here))
-        names = {canonical({over: b.cell.get(over)}): _value(b.cell.get(over)) for b in here}
-        down = [key for key in here[0].cell if key != over]
-        for metric in dict.fromkeys(metric for b in here for metric in b.scores):
-            caption = f"{table.title}: {dataset}, {head(metric)}; columns: {_key(over)}"
-            header = [*map(_key, down), "method", *(names[key] for key in across), "mean"]
-            counts = {average.count for average in table.averages if average.dataset == dataset}
-            short = f"some means are over fewer than {len(across)} columns: those that all methods of the row have"
-            lines = [short] if counts and min(counts) < len(across) else []
-            found.append(Sheet(caption, header, _grid_rows(comparison, table, here, over, across, metric), lines))
-    return found
-
-
-def _grid_rows(
-    comparison: Comparison, table: Table, here: Sequence[Benchmark], over: str, across: Sequence[str], metric: str
-) -> list[list[TableCell]]:
-    lines: dict[str, dict[str, Benchmark]] = {}
-    for b in here:
-        rest = canonical({key: value for key, value in b.cell.items() if key != over})
-        lines.setdefault(rest, {})[canonical({over: b.cell.get(over)})] = b
-    rows = []
-    for rest, cells in lines.items():
-        first = next(iter(cells.values()))
-        left = [TableCell(_value(value)) for key, value in first.cell.items() if key != over]
-        mean = next((a for a in table.averages if a.dataset == first.dataset and canonical(a.cell) == rest), None)
-        columns: list[Benchmark | Average | None] = [*(cells.get(key) for key in across), mean]
-        for method in comparison.methods_of(table):
-            found = [_cell(c.scores.get(metric, {}).get(method.label) if c else None, metric) for c in columns]
-            if any(cell.text != EMPTY for cell in found):
-                rows.append([*left, TableCell(method.label), *found])
-        everything = [f for c in columns if c for f in c.published if f.metric == metric]
-        for name in dict.fromkeys(f.method for f in everything):
-            figures = [
-                [f for f in c.published if f.method == name and f.metric == metric] if c else [] for c in columns
+    for dataset in dict.fromkeys(benchmark.dataset for benchmark in table.benchmarks):
+        benchmarks = [benchmark for benchmark in table.benchmarks if benchmark.dataset == dataset]
+        averages = {canonical(a.cell): a for a in table.averages if a.dataset == dataset}
+        across = {canonical(benchmark.cell.get(over)): plain(benchmark.cell.get(over)) for benchmark in benchmarks}
+        grid: dict[str, dict[str, Benchmark]] = {}  # by the other keys, then across
+        for benchmark in benchmarks:
+            row = grid.setdefault(canonical(benchmark.cell_without(over)), {})
+            row[canonical(benchmark.cell.get(over))] = benchmark
+        short = short_keys(list(benchmarks[0].cell))
+        down = [key for key in benchmarks[0].cell if key != over]
+        fewest = min((average.count for average in averages.values()), default=len(across))
+        partial = f"some means are over fewer than {len(across)} columns: those that all methods of the row have"
+        for place, metric in enumerate(dict.fromkeys(metric for b in benchmarks for metric in b.scores)):
+            row_groups = []
+            for other, row in grid.items():
+                left = words(*(plain(value) for value in next(iter(row.values())).cell_without(over).values()))
+                cells = [*(row.get(key) for key in across), averages.get(other)]
+                measured, published = _rows(methods, [(cell, metric) for cell in cells])
+                row_groups.append([[*left, *entries] for entries in (*measured, *published)])
+            caption = f"{table.title}: {dataset}, {metric_title(metric)}; columns: {over.removeprefix('degradation.')}"
+            notes = [partial] if fewest < len(across) else []
+            values = [
+                TableColumn(title, lower_is_better=METRICS[metric][2] < 0) for title in (*across.values(), "mean")
             ]
-            rows.append([*left, _published_name(name), *(_published(of, metric) for of in figures)])
-    return rows
+            titles = [*heads([*(short[key] for key in down), "method"]), *values]
+            yield ResultTable(caption, titles, row_groups, notes, folded=place > 0)
 
 
-def _cell(score: Score | None, metric: str) -> TableCell:
+def _rows(
+    methods: Sequence[Method], columns: Sequence[tuple[Benchmark | None, str]]
+) -> tuple[list[list[TableCell]], list[list[TableCell]]]:
+    """A row for each measured and for each published method that has a figure in one of the columns."""
+    measured = [
+        [TableCell(method.label), *(_score_cell(place, metric, method.label) for place, metric in columns)]
+        for method in methods
+    ]
+    names = dict.fromkeys(figure.method for place, _ in columns if place for figure in place.published)
+    published = [
+        [_published_name(name), *(_published_cell(place, metric, name) for place, metric in columns)] for name in names
+    ]
+    return _filled(measured), _filled(published)
+
+
+def _filled(rows: list[list[TableCell]]) -> list[list[TableCell]]:
+    return [row for row in rows if any(cell.value is not None for cell in row)]
+
+
+def _score_cell(place: Benchmark | None, metric: str, label: str) -> TableCell:
+    score = place.scores.get(metric, {}).get(label) if place else None
     if score is None:
-        return TableCell(EMPTY)
-    delta = "" if score.delta is None else f" ({number(score.delta, metric, '+')})"
-    return TableCell(number(score.mean, metric), score.rank, delta)
+        return TableCell()
+    delta = "" if score.delta is None else f" ({number(metric, score.delta, True)})"
+    return TableCell(number(metric, score.mean), score.mean, score.rank or "", delta, _tip(score, metric))
 
 
-def _published(figures: Sequence[Published], metric: str) -> TableCell:
-    if not figures:
-        return TableCell(EMPTY)
-    text = number(figures[0].value, metric)
-    return TableCell(text if figures[0].certain else f"≈{text}", "published")
+def _tip(score: Score, metric: str) -> str:
+    """The difference to the reference, and the means of the seeds."""
+    parts = [f"against {score.gain.second}: {_bounded(score.gain, metric)}"] if score.gain else []
+    if len(score.seeds) > 1:
+        parts.append(", ".join(f"{run} {number(metric, value)}" for run, value in score.seeds.items()))
+    return "; ".join(parts)
+
+
+def _published_cell(place: Benchmark | None, metric: str, method: str) -> TableCell:
+    for figure in place.published if place else ():
+        if (figure.method, figure.metric) == (method, metric):
+            text = seconds_text(figure.value) if metric == "seconds" else number(metric, figure.value)
+            return TableCell(
+                text if figure.certain else f"≈{text}", figure.value, "published", footnote=_source(figure)
+            )
+    return TableCell()
+
+
+def _source(figure: Published) -> str:
+    return "; ".join(filter(None, [figure.source, "" if figure.certain else "not certain", figure.caveat]))
 
 
 def _published_name(name: str) -> TableCell:
-    return TableCell(f"{name} (published)", "published")
+    return TableCell(f"{name} (published)", mark="published")
 
 
-def _gains(comparison: Comparison, table: Table, columns: Sequence[Benchmark | Average]) -> Sheet | None:
-    metrics = list(dict.fromkeys(metric for c in columns for metric in c.scores))
-    rows = []
-    for c in columns:
-        for method in comparison.methods_of(table):
-            scores = [c.scores.get(metric, {}).get(method.label) for metric in metrics]
-            gains = [(score.gain if score else None, m) for score, m in zip(scores, metrics, strict=True)]
-            if any(gain for gain, _ in gains):
-                texts = [_difference(gain, m) if gain else EMPTY for gain, m in gains]
-                rows.append([TableCell(_title(c)), TableCell(method.label), *map(TableCell, texts)])
-    if not rows:
-        return None
-    line = (
+def _differences(methods: Sequence[Method], table: Table, places: Sequence[Benchmark], reference: str) -> ResultTable:
+    metrics = list(dict.fromkeys(metric for place in places for metric in place.scores))
+    row_groups = []
+    for place in places:
+        rows = [
+            [*words(place.title, method.label), *(_gain_cell(place, metric, method.label) for metric in metrics)]
+            for method in methods
+        ]
+        row_groups.append(_filled(rows))
+    note = (
         "mean difference, 95 % interval (paired bootstrap over images, and seeds where there are several), images on "
         "which it is better; an asterisk: the interval excludes 0 (and the difference has a digit to show)"
     )
-    header = ["data", "method", *map(head, metrics)]
-    return Sheet(f"{table.title}: difference to {comparison.reference}", header, rows, [line])
+    titles = [*heads(["data", "method"]), *(metric_column(metric, arrow=True) for metric in metrics)]
+    return ResultTable(f"{table.title}: difference to {reference}", titles, row_groups, [note])
 
 
-def _difference(gain: Difference, metric: str) -> str:
-    bounds = f"[{number(gain.low, metric, '+')}, {number(gain.high, metric, '+')}]"
-    return f"{number(gain.mean, metric, '+')}{'*' if gain.better else ''} {bounds}, {gain.wins}/{gain.images}"
+def _gain_cell(place: Benchmark, metric: str, label: str) -> TableCell:
+    score = place.scores.get(metric, {}).get(label)
+    gain = score.gain if score else None
+    if gain is None:
+        return TableCell()
+    text = f"{_bounded(gain, metric, '*' if gain.better else '')}, {gain.wins}/{gain.images}"
+    return TableCell(text, gain.mean, "" if gain.better is None else "better" if gain.better == label else "worse")
 
 
-def _verdicts(columns: Iterable[Benchmark | Average]) -> list[str]:
+def _bounded(difference: Difference, metric: str, asterisk: str = "") -> str:
+    """`+0.60 [+0.40, +0.80]`: the mean with its interval."""
+    mean, low, high = (number(metric, value, True) for value in (difference.mean, difference.low, difference.high))
+    return f"{mean}{asterisk} [{low}, {high}]"
+
+
+def _verdicts(places: Sequence[Benchmark]) -> Iterator[str]:
     """Best against second best, in words; "better" only where the interval excludes 0."""
-    lines = []
-    for column in columns:
-        for metric, d in column.best.items():
-            bounds = f"[{number(d.low, metric, '+')}, {number(d.high, metric, '+')}]"
-            claim = f"{d.better} is better" if d.better else "no difference is shown"
-            lines.append(
-                f"{_title(column)}, {METRICS[metric][0]}: {d.first} against {d.second} "
-                f"{number(d.mean, metric, '+')} {bounds}, ahead on {d.wins} of {d.images} images: {claim}"
+    for place in places:
+        for metric, best in place.best.items():
+            claim = f"{best.better} is better" if best.better else "no difference is shown"
+            ties = f" ({best.ties} equal)" if best.ties else ""
+            yield (
+                f"{place.title}, {METRICS[metric][0]}: {best.first} against {best.second} {_bounded(best, metric)}, "
+                f"ahead on {best.wins} of {best.images} images{ties}: {claim}"
             )
-    return lines
 
 
-def _cost(comparison: Comparison, table: Table) -> Sheet:
-    places = list(dict.fromkeys((b.dataset, b.scale) for b in table.benchmarks))
-    header = ["method", "parameters", "runs", "device", *(f"s/image, {d}" + (f" x{s}" if s else "") for d, s in places)]
-    rows = []
-    for method in comparison.methods_of(table):
-        own = [(b, t) for b in table.benchmarks if (t := b.timings.get(method.label))]
-        devices = dict.fromkeys(t.device + (f", {_count(t.threads, 'thread')}" if t.threads else "") for _, t in own)
-        seconds = []
-        for place in places:
-            here = [t for b, t in own if (b.dataset, b.scale) == place]
-            alike = len({(t.device, t.threads) for t in here}) == 1  # times of different devices do not mix
-            seconds.append(TableCell(f"{statistics.median(t.seconds for t in here):.3g}" if alike else EMPTY))
-        runs = EMPTY if method.baseline else str(len(method.runs))
-        left = [method.label, _millions(method), runs, "; ".join(devices) or EMPTY]
-        rows.append([*map(TableCell, left), *seconds])
-    for name in dict.fromkeys(f.method for b in table.benchmarks for f in b.published if f.metric == "seconds"):
-        own_figures = [
-            (b, f) for b in table.benchmarks for f in b.published if (f.method, f.metric) == (name, "seconds")
+def _cost(methods: Sequence[Method], table: Table) -> ResultTable:
+    places = dict.fromkeys((b.dataset, b.scale) for b in table.benchmarks)
+    groups = [[b for b in table.benchmarks if (b.dataset, b.scale) == place] for place in places]
+    measured = []
+    for method in methods:
+        timings = [[b.timings[method.label] for b in group if method.label in b.timings] for group in groups]
+        devices = dict.fromkeys(device_text(timing) for group in timings for timing in group)
+        parameters = TableCell(parameters_text(method), method.parameters)
+        runs = TableCell() if method.baseline else TableCell(str(len(method.runs)), len(method.runs))
+        device = TableCell("; ".join(devices) or EMPTY)
+        measured.append([TableCell(method.label), parameters, runs, device, *map(_seconds_cell, timings)])
+    names = dict.fromkeys(f.method for b in table.benchmarks for f in b.published if f.metric == "seconds")
+    published = []
+    for name in names:
+        figures = [[_published_cell(benchmark, "seconds", name) for benchmark in group] for group in groups]
+        seconds = [next((cell for cell in cells if cell.value is not None), TableCell()) for cells in figures]
+        device = TableCell("the paper's", mark="published")
+        published.append([_published_name(name), TableCell(), TableCell(), device, *seconds])
+    timed = [f"s/image, {dataset}" + (f" x{scale}" if scale else "") for dataset, scale in places]
+    titles = [TableColumn(title, lower_is_better=True) for title in ("parameters", "runs", "device", *timed)]
+    note = "median seconds of the forward pass for one image"
+    return ResultTable(f"{table.title}: cost", [*heads(["method"]), *titles], [measured, published], [note])
+
+
+def _seconds_cell(timings: Sequence[Timing]) -> TableCell:
+    """Times of different devices do not mix."""
+    if len({(timing.device, timing.threads) for timing in timings}) != 1:
+        return TableCell()
+    seconds = statistics.median(timing.seconds for timing in timings)
+    return TableCell(seconds_text(seconds), seconds)
+
+
+def _images(methods: Sequence[Method], table: Table) -> Iterator[ResultTable]:
+    """The values of every image of each data set, without those of a grid."""
+    averaged = {average.dataset for average in table.averages}
+    for benchmark in table.benchmarks:
+        if benchmark.dataset in averaged:
+            continue
+        columns = [(metric, m.label) for metric in benchmark.scores for m in methods]
+        columns = [(metric, label) for metric, label in columns if label in benchmark.scores[metric]]
+        rows = [
+            [TableCell(image), *(metric_cell(m, benchmark.scores[m][label].images[image]) for m, label in columns)]
+            for image in benchmark.images
         ]
-        cells = [[f.value for b, f in own_figures if (b.dataset, b.scale) == place] for place in places]
-        shown = [TableCell(f"{values[0]:.3g}", "published") if values else TableCell(EMPTY) for values in cells]
-        rows.append(
-            [_published_name(name), TableCell(EMPTY), TableCell(EMPTY), TableCell("the paper's", "published"), *shown]
-        )
-    return Sheet(f"{table.title}: cost", header, rows, ["median seconds of the forward pass for one image"])
-
-
-def _millions(method: Method) -> str:
-    return EMPTY if method.parameters is None else f"{method.parameters / 1e6:.3f} M"
-
-
-def _title(column: Benchmark | Average) -> str:
-    if isinstance(column, Benchmark):
-        return column.title
-    cell = "".join(f", {_key(key)}={_value(value)}" for key, value in column.cell.items())
-    return f"{column.dataset}{cell}, mean over {column.count} {_key(column.over)}"
-
-
-def _key(key: str) -> str:
-    return key.removeprefix("degradation.")
-
-
-def _value(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
+        titles = [TableColumn(label, metric_title(m), True, METRICS[m][2] < 0) for m, label in columns]
+        caption = f"Every image of {benchmark.title}"
+        yield ResultTable(caption, [*heads(["image"]), *titles], [rows], folded=True)

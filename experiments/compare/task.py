@@ -1,17 +1,18 @@
 """task=compare: what several runs reached on the same images, as tables, intervals and a page."""
 
 import glob
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pydantic import NonNegativeInt
 
 from datamodules.errors import ConfigError, InputError
 from experiments.compare.build import compare
 from experiments.compare.read_runs import read_runs
 from experiments.compare.types import Comparison, to_json
-from experiments.compare.writers import csv_text, latex, markdown, rows
+from experiments.compare.writers import csv_text, latex, markdown, value_lines
 from experiments.runtime.run_folder import write_text
 
 KEYS: dict[str, Any] = {
@@ -60,7 +61,7 @@ def run(cfg: DictConfig) -> None:
     print(f"\n{markdown(comparison)}\ncomparison: {folder}\npage: {folder / 'index.html'}", flush=True)
     from experiments.results.wandb import log_comparison
 
-    log_comparison(cfg, folder, rows(comparison))
+    log_comparison(cfg, folder, value_lines(comparison))
 
 
 def write(comparison: Comparison, folder: Path, shown: int = 8) -> None:
@@ -73,10 +74,8 @@ def write(comparison: Comparison, folder: Path, shown: int = 8) -> None:
         raise InputError(f"{folder}: a run of this name exists: give the comparison another name with name=...")
     from experiments.compare.page import write_page
 
-    write_text(folder / "comparison.md", markdown(comparison))
-    write_text(folder / "comparison.tex", latex(comparison))
-    write_text(folder / "comparison.csv", csv_text(comparison))
-    write_text(folder / "comparison.json", to_json(comparison))
+    for kind, content in (("md", markdown), ("tex", latex), ("csv", csv_text), ("json", to_json)):
+        write_text(folder / f"comparison.{kind}", content(comparison))
     write_page(comparison, folder / "index.html", shown)
 
 
@@ -84,14 +83,11 @@ def _folders(name: str) -> list[Path]:
     """A folder, or for a pattern such as runs/ed_* the measured runs that it fits."""
     if not any(character in name for character in "*?["):
         return [Path(name)]
-    found = sorted(Path(path) for path in glob.glob(name) if (Path(path) / "results.json").is_file())
-    if not found:
+    folders = sorted(Path(path) for path in glob.glob(name) if (Path(path) / "results.json").is_file())
+    if not folders:
         raise InputError(f"runs={name}: fits no folder with results.json: measure runs by task=evaluate run=...")
-    return found
+    return folders
 
 
-def _list(value: Any) -> list[str]:
-    if value is None:
-        return []
-    found = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-    return [found] if isinstance(found, str) else list(found)  # type: ignore[arg-type]  # a list, which was checked
+def _list(value: str | Iterable[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or ())

@@ -1,114 +1,76 @@
-"""What `task=compare` found, as plain records: the tables, the page and the W&B view are made from these alone.
+"""The result of `task=compare` as plain records: the tables, the page and the W&B view are made from these only.
 
-A `Comparison` holds methods (rows) and tables; a table is one suite under one protocol and holds benchmarks (columns),
-each one data set under one degradation: the smallest thing on which methods can be compared. `read_runs` makes
-these records from run folders, `bootstrap` the intervals, `writers` Markdown, LaTeX and CSV.
+A `Comparison` holds methods (rows) and tables; a table is one suite under one protocol and holds benchmarks (columns).
+`read_runs` reads what `build` makes these records of, `bootstrap` the intervals; `tables` and `writers` print them.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from experiments.results.published import Published
+from experiments.results.records import EvaluationRecord
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder, that is one seed of a method.
-
-    Attributes:
-        name: name of the folder.
-        folder: where it is; None for a run that was read from W&B.
-        seed: of the training; None without one.
-        checkpoint: of the records, as they name it.
-        checkpoint_sha256: first 16 hex digits, None without weights.
-        created: ISO date of `meta.json`, or "".
-        commit: of the code, or ""; ends in "+" where the working tree had changes.
-        curves: of `metrics.csv`: metric ("val/psnr/y_shave4", "train/loss") -> [(step, value), ...] with rising steps.
-    """
+    """One run folder, that is one seed of a method."""
 
     name: str
-    folder: Path | None
-    seed: int | None
-    checkpoint: str | None = None
-    checkpoint_sha256: str | None = None
-    created: str = ""
-    commit: str = ""
-    curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    folder: Path | None  # None for a run that was read from W&B
+    seed: int | None  # of the training, if there was one
+    checkpoint: str | None = None  # of the records, as they name it
+    checkpoint_sha256: str | None = None  # first 16 hex digits
+    created: str = ""  # ISO date
+    commit: str = ""  # of the code; ends in "+" where the working tree had changes
+    curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # of metrics.csv: (step, value), in order
+    where: str = ""  # as messages name it
+    parameters: int | None = None  # of the network, where it is known
+    records: list[EvaluationRecord] = field(default_factory=list)
 
 
 @dataclass
 class Method:
-    """What is compared: one setting, all its seeds together.
+    """What is compared: one setting, all its seeds together."""
 
-    Attributes:
-        label: unique in the comparison, for people.
-        model: label of the model in the records; published figures are matched by it.
-        setting: name of the runs without their seed; "" for the baseline.
-        runs: one a seed; for the baseline (bicubic) all runs that measured it.
-        self_ensemble: whether the result is the mean over the eight flips and rotations.
-        parameters: of the network, or None where it is not known.
-        baseline: bicubic enlargement of the same input, measured along with every network.
-    """
-
-    label: str
-    model: str
-    setting: str
-    runs: tuple[Run, ...]
-    self_ensemble: bool = False
-    parameters: int | None = None
-    baseline: bool = False
+    label: str  # unique in the comparison, for people
+    model: str  # label of the model in the records; published figures are matched by it
+    setting: str  # name of the runs without their seed; "" for the baseline
+    runs: tuple[Run, ...]  # one a seed; for the baseline all runs that measured it
+    self_ensemble: bool = False  # the result is the mean over the eight flips and rotations
+    parameters: int | None = None  # of the network, where it is known
+    baseline: bool = False  # bicubic enlargement of the same input, measured along with every network
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired comparison `first` - `second` on the same images, in the unit of the metric.
-
-    Attributes:
-        first, second: labels of the methods.
-        mean: mean difference over images (and seeds).
-        low, high: 95 % interval of the mean (percentile bootstrap over images, and seeds where there are several).
-        wins: images on which `first` is better, ties not counted.
-        ties: images with equal values.
-        images: how many images.
-        better: `first`, `second`, or None where nothing is claimed: the interval holds 0, or the mean difference is 0
-            in the digits that are printed.
-    """
+    """A paired comparison, `first` - `second`, on the same images, in the unit of the metric."""
 
     first: str
     second: str
-    mean: float
-    low: float
+    mean: float  # over images (and seeds)
+    low: float  # 95 % interval of the mean: percentile bootstrap over images, and seeds where there are several
     high: float
-    wins: int
+    wins: int  # images on which `first` is better, ties not counted
     ties: int
     images: int
-    better: str | None
+    better: str | None  # None: the interval holds 0, or the mean is 0 in the digits that are printed
 
 
 @dataclass(frozen=True)
 class Score:
-    """One method on one benchmark under one metric.
+    """One method on one benchmark under one metric."""
 
-    Attributes:
-        mean: over images and seeds.
-        images: image -> value, the mean over seeds.
-        seeds: run name -> mean over images.
-        rank: among the measured methods of this benchmark, by the value that is printed; equal ones share a rank.
-        gain: against the reference method of the comparison; None for the reference itself and infinite values.
-        published: figure of the paper for this method, if it is comparable.
-    """
-
-    mean: float
-    images: dict[str, float]
-    seeds: dict[str, float]
-    rank: Literal["best", "second"] | None = None
-    gain: Difference | None = None
-    published: Published | None = None
+    mean: float  # over images and seeds
+    images: dict[str, float]  # the mean over seeds
+    seeds: dict[str, float]  # name of the run -> mean over images
+    rank: Literal["best", "second"] | None = None  # by the value that is printed; equal ones share a rank
+    gain: Difference | None = None  # against the reference; None for the reference itself and infinite values
+    published: Published | None = None  # for this method, if it is comparable
 
     @property
     def delta(self) -> float | None:
@@ -127,136 +89,74 @@ class Timing:
 
 @dataclass
 class Benchmark:
-    """One data set under one degradation, measured by one protocol: a column of a table.
-
-    Attributes:
-        dataset, split, scale: of the records.
-        cell: keys of the suite's grid with their values; outside a suite the keys of the degradation that tell the
-            columns of the table apart; {} where there is nothing to tell.
-        degradation, suite_seed: equal for all methods; the degradation resolved.
-        images: names of the images, in the order of the records.
-        scores: metric -> label of the method -> score. Methods that were not measured here are absent.
-        timings: label of the method -> timing.
-        best: metric -> best against second best measured method; absent where there are not two.
-        published: all published figures that belong here, of methods that were measured and others.
-        folder: where the pictures of this benchmark are, below `images/` of a run folder.
-    """
+    """One data set under one degradation, measured by one protocol: the smallest thing on which methods compare."""
 
     dataset: str
     split: str
     scale: int | None
-    cell: dict[str, Any]
+    cell: dict[str, Any]  # of the suite's grid; outside a suite what tells the benchmarks of the table apart
     degradation: dict[str, Any]
     suite_seed: int | None
     images: tuple[str, ...]
-    scores: dict[str, dict[str, Score]]
-    timings: dict[str, Timing]
-    best: dict[str, Difference]
-    published: list[Published]
-    folder: str
+    scores: dict[str, dict[str, Score]]  # metric -> label of a method that was measured here
+    timings: dict[str, Timing]  # by label
+    best: dict[str, Difference]  # metric -> best against second best measured method
+    published: list[Published]  # all figures of this data, of methods that were measured and others
+    folder: str  # of the pictures, below `images/` of a run folder
+
+    over: str = ""  # of a mean over benchmarks that all methods have: the key of the grid that varies,
+    count: int = 1  # and over how many; the value of an image is then its mean, `cell` what all of them share
 
     @property
     def title(self) -> str:
-        """`set5` or `bsd68, scale=2, number=0`: the last part of each key of the cell."""
-        return ", ".join([self.dataset, *(f"{key.rsplit('.', 1)[-1]}={value}" for key, value in self.cell.items())])
+        """`set5`, `bsd68, scale=2, number=0`, or `bsd68, scale=2, mean over 12 kernels.number`."""
+        cell = [f"{key.rsplit('.', 1)[-1]}={value}" for key, value in self.cell.items()]
+        mean = [f"mean over {self.count} {self.over.removeprefix('degradation.')}"] if self.over else []
+        return ", ".join([self.dataset, *cell, *mean])
 
-
-@dataclass
-class Average:
-    """Mean over benchmarks that all methods of the table have, of one data set: its images, or a row of a grid.
-
-    Attributes:
-        dataset: of all of them.
-        cell: keys that all of them share.
-        over: the key that varies, such as "degradation.kernels.number".
-        count: how many benchmarks.
-        scores, best: as of a benchmark; the value of an image is its mean over the benchmarks.
-        published: as of a benchmark: means of published rows that are complete.
-    """
-
-    dataset: str
-    cell: dict[str, Any]
-    over: str
-    count: int
-    scores: dict[str, dict[str, Score]]
-    best: dict[str, Difference]
-    published: list[Published] = field(default_factory=list)
+    def cell_without(self, key: str) -> dict[str, Any]:
+        """The row of a grid that this belongs to, where the columns are the values of a key."""
+        return {name: value for name, value in self.cell.items() if name != key}
 
 
 @dataclass
 class Table:
-    """All that is comparable of one suite under one protocol.
+    """All that is comparable of one suite under one protocol."""
 
-    Attributes:
-        suite: name, or None for measurements outside a suite.
-        protocol: as in the records: name, colour, shave, rounding, ssim.
-        benchmarks: in the order of the records.
-        averages: empty without a grid.
-        notes: what has to be known to read it: left-out records, caveats of published figures, few images.
-    """
-
-    suite: str | None
-    protocol: dict[str, Any]
-    benchmarks: list[Benchmark]
-    averages: list[Average] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    suite: str | None  # None for measurements outside a suite
+    protocol: dict[str, Any]  # as in the records
+    benchmarks: list[Benchmark]  # in the order of the records
+    averages: list[Benchmark] = field(default_factory=list)  # over the columns of a grid
+    notes: list[str] = field(default_factory=list)  # what a reader has to know: caveats, few images
 
     @property
     def title(self) -> str:
         """`usrnet_table1, rgb_shave_s2`."""
         return f"{self.suite or 'no suite'}, {self.protocol['name']}"
 
-    @property
-    def metrics(self) -> list[str]:
-        """Metrics of any benchmark, in order of appearance."""
-        return list(dict.fromkeys(metric for benchmark in self.benchmarks for metric in benchmark.scores))
-
-    def has(self, label: str) -> bool:
-        """Whether a method was measured anywhere in this table."""
-        return any(label in scores for benchmark in self.benchmarks for scores in benchmark.scores.values())
-
 
 @dataclass
 class Comparison:
-    """Everything that `task=compare` found.
-
-    Attributes:
-        name: of the comparison.
-        methods: rows, in the order in which the runs were given; the baseline first.
-        reference: label of the method against which gains are given.
-        tables: at least one, each with at least one benchmark.
-        notes: about the whole, such as runs whose input could not be checked against each other.
-        newest: ISO date of the newest run, or "".
-        commits: of the code of the runs.
-    """
+    """The result of `task=compare`."""
 
     name: str
-    methods: list[Method]
-    reference: str
-    tables: list[Table]
-    notes: list[str] = field(default_factory=list)
-    newest: str = ""
-    commits: tuple[str, ...] = ()
+    methods: list[Method]  # in the order in which the runs were given, the baseline first
+    reference: str  # label of the method against which gains are given
+    tables: list[Table]  # at least one, each with at least one benchmark
+    notes: list[str] = field(default_factory=list)  # about the whole
+    newest: str = ""  # ISO date of the newest run
+    commits: tuple[str, ...] = ()  # of the code of the runs
 
     def method(self, label: str) -> Method:
-        """The method of this label."""
         return next(method for method in self.methods if method.label == label)
 
     def methods_of(self, table: Table) -> list[Method]:
         """The methods that were measured anywhere in a table."""
-        return [method for method in self.methods if table.has(method.label)]
+        measured = {label for b in table.benchmarks for scores in b.scores.values() for label in scores}
+        return [method for method in self.methods if method.label in measured]
 
 
 def to_json(comparison: Comparison) -> str:
-    """Everything as JSON; infinite values become null, folders plain strings."""
-    return json.dumps(_plain(asdict(comparison)), indent=1, allow_nan=False) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(child) for key, child in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(child) for child in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
+    """Everything but the records as JSON; infinite values become null, folders plain strings."""
+    left_out = {"methods": {"__all__": {"runs": {"__all__": {"where", "parameters", "records"}}}}}
+    return TypeAdapter(Comparison).dump_json(comparison, indent=1, exclude=left_out).decode() + "\n"

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from filelock import FileLock, Timeout
@@ -13,7 +12,7 @@ from datamodules.errors import InputError
 
 
 class PartialResults:
-    """Append-only JSON lines, one an image, in a hidden file of each process beside `results.json`.
+    """Append-only JSON lines, one an image, in a hidden file of each process next to `results.json`.
 
     Whoever measures the same thing again, in however many processes, finds what all of them wrote.
 
@@ -24,24 +23,23 @@ class PartialResults:
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], rank: int = 0) -> None:
-        self.folder = folder
         text = json.dumps(identity, sort_keys=True, default=str)
         self.name = f".unfinished-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        self.folder, self.rank = folder, rank
         self.path = folder / f"{self.name}.{rank}.jsonl"
-        self.rank = rank
         self.lock = FileLock(folder / f"{self.name}.lock")
 
     def read(self) -> dict[str, dict[str, Any]]:
         """By image what was written; a last line that was torn by a kill does not count."""
-        found = {}
+        entries = {}
         for file in sorted(self.folder.glob(f"{self.name}.*.jsonl")):
             for line in file.read_text().splitlines():
                 try:
                     entry = json.loads(line)
                 except ValueError:
                     continue
-                found[entry["image"]] = entry
-        return found
+                entries[entry["image"]] = entry
+        return entries
 
     def __enter__(self) -> Self:
         """Until `remove`, or an error, no other measurement of the same thing can begin.
@@ -68,9 +66,7 @@ class PartialResults:
             self.file.write("\n")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.file.close()
         if kind is not None:
             self.lock.release()

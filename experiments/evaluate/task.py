@@ -3,7 +3,7 @@
 import copy
 import logging
 import time
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,9 @@ from experiments.config.compose import overridden_keys
 from experiments.config.signatures import check_targets
 from experiments.config.training import check_inputs, construct, input_mistake, scale_mistake
 from experiments.evaluate import suites
-from experiments.evaluate.measure import (
-    Progress,
-    finished,
-    measure,
-    metric_files,
-    on_data,
-    pictured,
-    test_names,
-)
-from experiments.evaluate.models import Candidate, find, refuse_several
+from experiments.evaluate.measure import Measurement, on_data, progress_bar, test_names
 from experiments.evaluate.suites import Cell
+from experiments.models import Model, find, refuse_several, run_folders
 from experiments.results.records import EvaluationRecord, read_records
 from experiments.results.tables import cell_line, report
 from experiments.results.wandb import log_evaluation
@@ -39,7 +31,6 @@ from networks.ensemble import SelfEnsemble
 
 log = logging.getLogger(__name__)
 
-
 KEYS: dict[str, Any] = {
     "run": str | list[str] | None,
     "ckpt": str | None,
@@ -47,6 +38,36 @@ KEYS: dict[str, Any] = {
     "self_ensemble": bool,
     "suite": dict | None,
 }
+
+
+@dataclass(frozen=True)
+class Job:
+    """A network that is measured on a cell; `folder` gets `results.json` and `images/`."""
+
+    model: Model
+    folder: Path
+    cell: Cell
+
+    def measurement(self, device: torch.device) -> Measurement:
+        """What is measured, on what; the data have been opened."""
+        model, cell, cfg, datamodule = self.model, self.cell, self.cell.cfg, self.cell.datamodule
+        network = model.network(datamodule.degradation.scales[0])
+        if cfg.self_ensemble:
+            network = SelfEnsemble(network, decimated=datamodule.degradation.reduction == "decimate")
+        protocols = list(hydra.utils.instantiate(cfg.protocol, _convert_="all").values())
+        module = RestorationModule(network, protocols)
+        module.metrics = build_metrics(cfg.metrics, cfg.lpips_weights, cfg.niqe_model)
+        record = EvaluationRecord(
+            model.label,
+            self.folder.name,
+            model.seed,
+            "+".join(_shown(file, self.folder) for file in model.files) or None,
+            model.sha256,
+            suite=cell.suite,
+            cell=dict(cell.values),
+            self_ensemble=bool(cfg.self_ensemble),
+        )
+        return Measurement(module, datamodule, self.folder, on_data(record, datamodule, cfg, device))
 
 
 def check(cfg: DictConfig) -> None:
@@ -57,7 +78,7 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ConfigError: one line with the key, what was found and what to do.
     """
-    refuse_several(cfg, "each says what is measured")
+    refuse_several(cfg)
     if cfg.suite or not cfg.run:
         check_inputs(cfg, construct(cfg, "degradation"))
 
@@ -73,98 +94,118 @@ def run(cfg: DictConfig) -> None:
         ConfigError: for a suite that does not fit the config.
     """
     device = distributed.start(cfg)
-    candidates = find(cfg)
-    for file in (candidate.folder / "results.json" for candidate in candidates):
+    jobs = plan(cfg)
+    # All that can be wrong is said before anything is measured, and before the folder is made.
+    for job in jobs:
+        refuse_misfit(job)
+    with rank_zero_first():
+        suites.open_data(list({id(job.cell): job.cell for job in jobs}.values()))
+    known = broadcast([job.measurement(device).finished(cfg.pictures) if cfg.suite else [] for job in jobs])
+    if rank() == 0 and not cfg.run:
+        write_text(Path(cfg.run_dir) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    if rank() == 0 and (skipped := sum(1 for records in known if records)):
+        log.info("%d of %d cells are in results.json already and are not measured again", skipped, len(jobs))
+
+    folders = list(dict.fromkeys(job.folder for job in jobs))
+    show = bool(cfg.trainer.enable_progress_bar)
+    images = sum(len(test_names(job.cell.datamodule)) for job, records in zip(jobs, known, strict=True) if not records)
+    measured: list[EvaluationRecord] = []
+    with progress_bar(images, show) as progress:
+        for job, records in zip(jobs, known, strict=True):
+            if not records:
+                progress.set_description(f"{job.folder.name}: {job.cell}" if len(folders) > 1 else str(job.cell))
+                start = time.perf_counter()
+                records = job.measurement(device).run(device, cfg.pictures, progress)
+                if records and len(jobs) > 1 and not show:
+                    log.info("%s", cell_line(records, time.perf_counter() - start))
+            measured += records
+    if rank() == 0:
+        print(report(measured, folders), flush=True)
+        for folder in folders:
+            log_evaluation(cfg, folder, [record for record in measured if record.run == folder.name])
+
+
+def plan(cfg: DictConfig) -> list[Job]:
+    """Every network on every cell."""
+    own = Path(cfg.run_dir)
+    if cfg.run:
+        _refuse_namesakes(run_folders(cfg))
+    else:
+        _refuse_other_model(cfg, own)
+    models = find(cfg)
+    for file in ((model.folder or own) / "results.json" for model in models):
         if file.exists():
             read_records(file)  # refuses those of an older format, which could not be added to
-    if cfg.suite:
-        shared = suites.plan(cfg)
-        jobs = [(candidate, cell) for candidate in candidates for cell in shared]
-    else:
-        jobs = [(candidate, single(cfg, candidate)) for candidate in candidates]
-    cells = list({id(cell): cell for _, cell in jobs}.values())
-    # All that can be wrong is said before anything is measured, and before the folder is made.
-    for candidate, cell in jobs:
-        refuse_misfit(candidate, cell)
-    with rank_zero_first():
-        suites.open_data(cells)
-    done = broadcast({i: known_records(job, device) if cfg.suite else [] for i, job in enumerate(jobs)})
-    if rank() == 0 and candidates[0].saved is None:
-        write_text(Path(cfg.run_dir) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    cells = suites.plan(cfg) if cfg.suite else None
+    return [Job(model, model.folder or own, cell) for model in models for cell in cells or [single(cfg, model)]]
 
-    found: list[EvaluationRecord] = []
-    show = bool(cfg.trainer.enable_progress_bar)
-    progress = Progress(sum(len(test_names(data(cell))) for i, (_, cell) in enumerate(jobs) if not done[i]), show)
-    skipped = sum(1 for records in done.values() if records)
-    if skipped and rank() == 0:
-        log.info("%d of %d cells are in results.json already and are not measured again", skipped, len(jobs))
-    try:
-        for i, (candidate, cell) in enumerate(jobs):
-            if done[i]:
-                found += done[i]
-                continue
-            progress.cell(f"{candidate.folder.name}: {cell}" if len(candidates) > 1 else str(cell))
-            start = time.perf_counter()
-            new = measure(
-                module_of(candidate, cell),
-                data(cell),
-                candidate.folder,
-                record_of(candidate, cell, device),
-                device=device,
-                pictures=cell.cfg.pictures,
-                progress=progress,
+
+def _refuse_namesakes(folders: list[Path]) -> None:
+    names = [folder.name for folder in folders]
+    for i, folder in enumerate(folders):
+        first = names.index(folder.name)
+        if first < i:
+            raise InputError(
+                f"run={folder}: two runs are called {folder.name}, the other is {folders[first]}: "
+                "give each once; tables and pictures tell runs apart by the names of their folders"
             )
-            found += new
-            if new and len(jobs) > 1 and not show:
-                log.info("%s", cell_line(new, time.perf_counter() - start))
-    finally:
-        progress.close()
-    if rank() == 0:
-        print(report(found, [c.folder for c in candidates]), flush=True)
-        for folder in (c.folder for c in candidates):
-            log_evaluation(cfg, folder, [record for record in found if record.run == folder.name])
 
 
-def single(cfg: DictConfig, candidate: Candidate) -> Cell:
-    """Without a suite: the config as it is, or with what the run was trained on."""
-    cfg = copy.deepcopy(cfg)
-    saved = candidate.saved
+def _refuse_other_model(cfg: DictConfig, own: Path) -> None:
+    """Options of a model are not in its records: a folder holds those of one set. Of the scale, records know."""
+    if (own / "meta.json").exists():
+        raise InputError(
+            f"{own}: a training run of this name exists: measure it with run={own}, "
+            "or give this evaluation another name with name=..."
+        )
+    begun = (own / "results.json").exists() or any(file.stat().st_size for file in own.glob(".unfinished-*.jsonl"))
+    if not begun or not (own / "config.yaml").exists():
+        return
+    now: Any = OmegaConf.to_container(cfg.model, resolve=True)
+    before: Any = OmegaConf.to_container(OmegaConf.load(own / "config.yaml"), resolve=True)
+    before = before.get("model", {})
+    for key in [*before, *now]:
+        if key != "scale" and before.get(key) != now.get(key):
+            raise InputError(
+                f"{own}: was measured with model.{key}={before.get(key)}, this is {now.get(key)}: "
+                "give this evaluation another name with name=..."
+            )
+
+
+def single(cfg: DictConfig, model: Model) -> Cell:
+    """Without a suite: the config as it is, or with what the run was trained on where the command line is silent."""
+    cfg, saved = copy.deepcopy(cfg), model.saved
     if saved is not None:
         overridden = overridden_keys()
         for name in ("data", "degradation", "protocol"):
-            if name not in overridden:
-                _take_over(cfg, saved, name, overridden)
+            if name in overridden:
+                continue
+            given = {key: OmegaConf.select(cfg, key) for key in overridden if key.startswith(f"{name}.")}
+            cfg[name] = saved[name]
+            for key, value in given.items():
+                OmegaConf.update(cfg, key, value, force_add=True)
+            if name in cfg.choices and "choices" in saved:
+                cfg.choices[name] = saved.choices[name]
         # The data section refers to the degradation, also when only one of the two is taken over.
         cfg.data.degradation = cfg.degradation
         check_targets(cfg)  # the run may be older than the code
-        for name in ("data", "degradation"):
-            if name not in overridden and "choices" in saved:
-                cfg.choices[name] = saved.choices[name]
         check_inputs(cfg, construct(cfg, "degradation"))
-    return Cell(cfg, str(cfg.choices.degradation))
+    return Cell(cfg)
 
 
-def _take_over(cfg: DictConfig, saved: DictConfig, name: str, overridden: list[str]) -> None:
-    """Replace a section by that of the run; single values given on the command line stay in force."""
-    given = {key: OmegaConf.select(cfg, key) for key in overridden if key.startswith(f"{name}.")}
-    cfg[name] = saved[name]
-    for key, value in given.items():
-        OmegaConf.update(cfg, key, value, force_add=True)
-
-
-def refuse_misfit(candidate: Candidate, cell: Cell) -> None:
+def refuse_misfit(job: Job) -> None:
     """A network and the degradation of a cell have to fit each other.
 
     Raises:
         InputError: names the model, the cell, and how to leave the cell out.
     """
-    if cell.cfg.self_ensemble and candidate.record.model == "bicubic":
+    model, cell = job.model.label, job.cell
+    if cell.cfg.self_ensemble and model == "bicubic":
         raise InputError("self_ensemble=true: bicubic enlargement is the baseline and is measured plain: omit it")
-    network = candidate.network(cell.cfg)
-    degradation = suites.degradation_of(cell)
-    inputs: Any = network.inputs
+    degradation = suites.build(cell, "degradation")
+    network = job.model.network(degradation.scales[0])
     mistake = scale_mistake(network, degradation) or input_mistake(
-        type(network).__name__, inputs, degradation, cell.degradation
+        type(network).__name__, network.inputs, degradation, cell.cfg.choices.degradation
     )
     if not mistake:
         return
@@ -172,37 +213,10 @@ def refuse_misfit(candidate: Candidate, cell: Cell) -> None:
         raise InputError(f"model: {mistake}")
     key = "degradation.scale"
     way = f"; {key}=4 or suite.grid.{key}=[3,4] measure some of the cells" if key in cell.values else ""
-    raise InputError(f"suite={cell.suite}, {cell}: {candidate.record.model} cannot be measured: {mistake}{way}")
+    raise InputError(f"suite={cell.suite}, {cell}: {model} cannot be measured: {mistake}{way}")
 
 
-def data(cell: Cell) -> Any:
-    """The data module of a cell whose data have been opened."""
-    assert cell.datamodule is not None
-    return cell.datamodule
-
-
-def record_of(candidate: Candidate, cell: Cell, device: torch.device) -> EvaluationRecord:
-    """What is measured, on what."""
-    degradation: Any = OmegaConf.to_container(cell.cfg.degradation, resolve=True)
-    record = on_data(candidate.record, data(cell), degradation, device, metric_files(cell.cfg))
-    return replace(record, suite=cell.suite, cell=dict(cell.values), self_ensemble=bool(cell.cfg.self_ensemble))
-
-
-def module_of(candidate: Candidate, cell: Cell) -> RestorationModule:
-    """The network of a cell with the protocols it is measured by."""
-    network = candidate.network(cell.cfg)
-    if cell.cfg.self_ensemble:
-        reduction = data(cell).degradation.reduction
-        network = SelfEnsemble(network, decimated=reduction == "decimate")
-    protocols = list(hydra.utils.instantiate(cell.cfg.protocol, _convert_="all").values())
-    module = RestorationModule(network, protocols)
-    module.metrics = build_metrics(cell.cfg.metrics, cell.cfg.lpips_weights, cell.cfg.niqe_model)
-    return module
-
-
-def known_records(job: tuple[Candidate, Cell], device: torch.device) -> list[EvaluationRecord]:
-    candidate, cell = job
-    record = record_of(candidate, cell, device)
-    if cell.cfg.pictures != "none" and not pictured(candidate.folder, record, data(cell)):
-        return []  # measured again, for its pictures
-    return finished(module_of(candidate, cell), data(cell), candidate.folder, record)
+def _shown(checkpoint: Path, folder: Path) -> str:
+    """As training writes it, so that a measurement made again replaces the earlier one."""
+    file, folder = checkpoint.resolve(), folder.resolve()
+    return str(file.relative_to(folder) if file.is_relative_to(folder) else checkpoint)

@@ -3,7 +3,9 @@
 import contextlib
 import io
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,7 +13,6 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
-from experiments.export.errors import ExportError
 from networks.base import RestorationNetwork
 
 TOLERANCE = 1e-4
@@ -23,12 +24,16 @@ SMALLEST_TRANSFORM = 16  # pixels of a side; smaller images are folded and exten
 OUTPUTS = ("sr", "deblurred", "kernel")
 
 
+class ExportError(Exception):
+    """Why a network is not written in a format: the end of a sentence that begins with the two."""
+
+
 class Exportable(nn.Module):
-    """A network of the suite that takes tensors by name alone and returns a dict of tensors.
+    """A network of the suite that takes only tensors, by name, and returns a dict of tensors.
 
     Inputs by name: `lr` [B, 3, h, w], RGB in [0, 1]; `kernel` [B, 1, kh, kw], sum 1, and `noise_level` [B, 1, 1, 1] on
     the [0, 1] scale where the network takes them. Outputs: those of `Restored` that it returns, `sr` first; the
-    estimates of coarser scales and codes are left out.
+    estimates of coarser scales and codes are omitted.
 
     Args:
         network: in evaluation mode.
@@ -41,9 +46,11 @@ class Exportable(nn.Module):
         self.settled = {"scale": scale} if "scale" in network.inputs else {}
         self.inputs = tuple(name for name in network.inputs if name != "scale")
         self.outputs = tuple(name for name in OUTPUTS if name in network.outputs)
-        unknown = [name for name in self.inputs if name not in ("lr", "kernel", "noise_level")]
-        if unknown:
-            raise ExportError(f"takes {unknown[0]}, which is no property of a photograph")
+
+    @cached_property
+    def program(self) -> ExportedProgram:
+        """Recorded once for all formats that need it."""
+        return record(self)
 
     def forward(self, lr: Tensor, kernel: Tensor | None = None, noise_level: Tensor | None = None) -> dict[str, Tensor]:
         fields = {"lr": lr, "kernel": kernel, "noise_level": noise_level}
@@ -54,12 +61,12 @@ class Exportable(nn.Module):
         """Random inputs, the same in every call."""
         random = torch.Generator().manual_seed(height * 1000 + width)
         kernel = torch.rand(batch, KERNEL * KERNEL, generator=random).softmax(1)
-        found = {
+        fields = {
             "lr": torch.rand(batch, 3, height, width, generator=random),
             "kernel": kernel.view(batch, 1, KERNEL, KERNEL),
             "noise_level": 0.05 * torch.rand(batch, 1, 1, 1, generator=random),
         }
-        return {name: found[name] for name in self.inputs}
+        return {name: fields[name] for name in self.inputs}
 
     def dimensions(self) -> dict[str, dict[int, Any]]:
         """The axes of the inputs that may have any length, by the names that they get."""
@@ -67,12 +74,12 @@ class Exportable(nn.Module):
         # To torch an axis of length 1 is a case of its own.
         least = max(SMALLEST_TRANSFORM, self.network.kernel_side) if transforms else 2
         batch, height, width = Dim("batch", min=1), Dim("height", min=least), Dim("width", min=least)
-        found: dict[str, dict[int, Any]] = {
+        axes: dict[str, dict[int, Any]] = {
             "lr": {0: batch, 2: height, 3: width},
             "kernel": {0: batch, 2: Dim("kernel_height", min=1), 3: Dim("kernel_width", min=1)},
             "noise_level": {0: batch},
         }
-        return {name: found[name] for name in self.inputs}
+        return {name: axes[name] for name in self.inputs}
 
 
 def record(exportable: Exportable) -> ExportedProgram:
@@ -95,9 +102,9 @@ def record(exportable: Exportable) -> ExportedProgram:
                 dynamic_shapes=exportable.dimensions(),
                 prefer_deferred_runtime_asserts_over_guards=True,
             )
+    except GuardOnDataDependentSymNode as error:
+        raise ExportError("takes steps that depend on the values of the image, which a graph cannot") from error
     except Exception as error:  # of many types, most of them internal
-        if isinstance(error, GuardOnDataDependentSymNode):
-            raise ExportError("takes steps that depend on the values of the image, which a graph cannot") from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split("! For more", 1)[0]
         raise ExportError(f"torch.export does not get through it: {reason}") from error
 
@@ -112,18 +119,17 @@ def compare(
     Raises:
         ExportError: if one is above `TOLERANCE`, not a number, of another shape, or the other form fails.
     """
-    found: dict[str, float] = {}
+    differences: dict[str, float] = {}
     for size in SIZES:
         batch, height, width = size
         shown = f"{batch} x {height} x {width}" if batch > 1 else f"{height} x {width}"
         fields = exportable.fields(*size)
         with torch.no_grad():
             expected = exportable(**fields)
-        try:
-            with torch.no_grad():
+            try:
                 restored = restore(fields)
-        except Exception as error:
-            raise ExportError(f"fails for images of {shown}: {(str(error).splitlines() or [''])[0]}") from error
+            except Exception as error:
+                raise ExportError(f"fails for images of {shown}: {(str(error).splitlines() or [''])[0]}") from error
         worst = 0.0
         for name, value in expected.items():
             if restored[name].shape != value.shape:
@@ -132,24 +138,19 @@ def compare(
                 )
             difference = (restored[name] - value).abs().max() / value.abs().max().clamp(min=1)
             worst = max(worst, difference.item() if difference.isfinite() else float("inf"))
-        if not worst <= TOLERANCE:
+        if worst > TOLERANCE:
             raise ExportError(f"differs from the network by {worst:.1e} for images of {shown}, allowed {TOLERANCE:.0e}")
-        found[shown] = worst
-    return found
+        differences[shown] = worst
+    return differences
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep back what the exporters print; what matters is in their exceptions and in the check."""
-    import warnings
-
-    with (
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-        warnings.catch_warnings(),
-    ):
+    silent = io.StringIO()
+    before = logging.root.manager.disable
+    with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        before = logging.root.manager.disable
         logging.disable(logging.CRITICAL)
         try:
             yield

@@ -3,7 +3,6 @@
 import importlib
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from experiments.export.errors import ExportError
-from experiments.export.exportable import Exportable, compare, quiet
+from experiments.export.exportable import Exportable, ExportError, compare, quiet
 from lightning_modules.checkpoints.checkpoint import load_network
 from lightning_modules.checkpoints.safetensors import KEY, save_weights
 
@@ -51,34 +49,34 @@ def write_onnx(
     require_onnx()
     import onnxruntime
 
-    if any(name.startswith(("fft_", "_fft_")) for name in operations(program)):
+    if _transforms(program):
         raise ExportError("computes Fourier transforms, which the exporter to ONNX does not translate: take program")
+    axes = exportable.dimensions().items()
     try:
         with quiet():
-            made = torch.onnx.export(
+            exported = torch.onnx.export(
                 program,
                 (),
                 dynamo=True,
+                dynamic_shapes={name: {i: axis.__name__ for i, axis in of_input.items()} for name, of_input in axes},
                 opset_version=OPSET,
                 input_names=list(exportable.inputs),
                 output_names=list(exportable.outputs),
                 verbose=False,
             )
-            assert made is not None
-            proto: Any = made.model_proto
+            assert exported is not None
+            proto: Any = exported.model_proto
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[-1]
         raise ExportError(f"the exporter to ONNX does not get through it: {type(error).__name__}: {reason}") from error
-    name_axes(proto, exportable)
-    described = {
-        "name": str(about.get("label", "")),
-        "scale": str(about["scale"]),
-        "inputs": ",".join(exportable.inputs),
-        "outputs": ",".join(exportable.outputs),
-        "values": VALUES,
-        KEY: json.dumps(dict(about)),
-    }
-    for key, value in described.items():
+    for key, value in (
+        ("name", about["label"]),
+        ("scale", str(about["scale"])),
+        ("inputs", ",".join(exportable.inputs)),
+        ("outputs", ",".join(exportable.outputs)),
+        ("values", VALUES),
+        (KEY, json.dumps(dict(about))),
+    ):
         proto.metadata_props.add(key=key, value=value)
     if proto.ByteSize() >= 2**31:
         raise ExportError("has 2 GB of weights or more, which do not fit into one file")
@@ -86,16 +84,14 @@ def write_onnx(
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
     def restore(fields: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        found = session.run(list(exportable.outputs), {name: value.numpy() for name, value in fields.items()})
-        return {name: torch.from_numpy(value) for name, value in zip(exportable.outputs, found, strict=True)}
+        outputs = session.run(list(exportable.outputs), {name: value.numpy() for name, value in fields.items()})
+        return dict(zip(exportable.outputs, map(torch.from_numpy, outputs), strict=True))
 
     return compare(exportable, restore)
 
 
 def require_onnx() -> None:
-    """Raises:
-    ExportError: if a package of the extra `export` is missing.
-    """
+    """Import the packages of the extra `export`; ExportError if one is missing."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read on import; without, onnxruntime reports its use
     for package in ("onnx", "onnxscript", "onnxruntime"):
         try:
@@ -106,23 +102,7 @@ def require_onnx() -> None:
             ) from error
 
 
-def operations(program: ExportedProgram) -> set[str]:
-    """Names of the torch operations in a program, without namespace and overload: conv2d, fft_rfft2."""
+def _transforms(program: ExportedProgram) -> bool:
+    """Whether there is a Fourier transform among the operations, such as aten._fft_r2c.default."""
     graphs = [module.graph for module in program.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]
-    targets = (str(node.target) for graph in graphs for node in graph.nodes if node.op == "call_function")
-    return {target.split(".")[1] if target.startswith("aten.") else target for target in targets}
-
-
-def name_axes(proto: Any, exportable: Exportable) -> None:
-    """Give the symbols s40, s73 ... of the exporter, which the inputs show, the names of their axes."""
-    names: dict[str, str] = {}
-    axes = exportable.dimensions()
-    for value in proto.graph.input:
-        for i, dimension in enumerate(value.type.tensor_type.shape.dim):
-            if dimension.dim_param and i in axes[value.name]:
-                names[dimension.dim_param] = axes[value.name][i].__name__
-    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
-        for dimension in value.type.tensor_type.shape.dim:
-            if dimension.dim_param:
-                text = re.sub(r"\w+", lambda found: names.get(found[0], found[0]), dimension.dim_param)
-                dimension.dim_param = text
+    return any("fft_" in str(node.target) for graph in graphs for node in graph.nodes if node.op == "call_function")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.batch import Batch
@@ -10,23 +11,14 @@ from datamodules.batch import Batch
 
 @dataclass
 class Statistics:
-    """What many samples drew; lists are empty where the degradation yields no such thing.
+    """What many samples drew; lists are empty where the degradation yields no such thing."""
 
-    Attributes:
-        spread: standard deviations of kernels, `kernel_spread`.
-        support: sides of kernels in pixels, `kernel_support`.
-        offset: how far off-centre kernels are, `kernel_offset`.
-        noise: standard deviations of noise in levels of 0 ... 255.
-        scale: scales.
-        kernels: the first kernels [1, k, k].
-    """
-
-    spread: list[float] = field(default_factory=list)
-    support: list[float] = field(default_factory=list)
-    offset: list[float] = field(default_factory=list)
-    noise: list[float] = field(default_factory=list)
+    spread: list[float] = field(default_factory=list)  # standard deviations of kernels, `kernel_spread`
+    support: list[float] = field(default_factory=list)  # sides of kernels in pixels, `kernel_support`
+    offset: list[float] = field(default_factory=list)  # how far off-centre kernels are, `kernel_offset`
+    noise: list[float] = field(default_factory=list)  # standard deviations in levels of 0 ... 255
     scale: list[float] = field(default_factory=list)
-    kernels: list[Tensor] = field(default_factory=list)
+    kernels: list[Tensor] = field(default_factory=list)  # the first ones [1, k, k]
 
     def add(self, batch: Batch, keep: int = 48) -> None:
         """Take over a degraded batch; `keep` kernels are kept in all."""
@@ -47,21 +39,17 @@ def kernel_spread(kernels: Tensor) -> list[float]:
 
     For a Gaussian that fits its frame it is sigma; for kernels [B, 1, k, k] one number each.
     """
-    weights = kernels[:, 0].double().abs()
-    weights = weights / weights.sum((1, 2), keepdim=True)
-    variance = np.zeros(len(weights))
-    for line in (weights.sum(1), weights.sum(2)):
+    variance = np.zeros(len(kernels))
+    for line in _profiles(kernels.abs()):
         index = np.arange(line.shape[1])
-        values = line.numpy()
-        variance = variance + values @ index**2 - (values @ index) ** 2
+        variance = variance + line @ index**2 - (line @ index) ** 2
     return np.sqrt(np.maximum(variance, 0) / 2).tolist()
 
 
 def kernel_support(kernels: Tensor) -> list[float]:
     """Longer side, in pixels, of the smallest box around all values of at least 1 % of the largest; one per kernel."""
-    values = kernels[:, 0].abs().numpy()
     sides = []
-    for kernel in values:
+    for kernel in kernels[:, 0].abs().numpy():
         rows, columns = np.nonzero(kernel >= 0.01 * kernel.max())
         sides.append(float(max(np.ptp(rows), np.ptp(columns)) + 1))
     return sides
@@ -69,8 +57,12 @@ def kernel_support(kernels: Tensor) -> list[float]:
 
 def kernel_offset(kernels: Tensor) -> list[float]:
     """Distance in pixels of the centroid from index floor(k/2), to 1e-4: so far it moves the image, one per kernel."""
+    x, y = (line @ (np.arange(line.shape[1]) - line.shape[1] // 2) for line in _profiles(kernels))
+    return np.hypot(y, x).round(4).tolist()
+
+
+def _profiles(kernels: Tensor) -> list[NDArray[np.float64]]:
+    """Sums over rows and over columns of kernels [B, 1, h, w] of sum 1: [B, w] and [B, h]."""
     weights = kernels[:, 0].double()
     weights = weights / weights.sum((1, 2), keepdim=True)
-    lines = [weights.sum(2).numpy(), weights.sum(1).numpy()]
-    y, x = (line @ (np.arange(line.shape[1]) - line.shape[1] // 2) for line in lines)
-    return np.hypot(y, x).round(4).tolist()
+    return [weights.sum(1).numpy(), weights.sum(2).numpy()]

@@ -25,7 +25,6 @@ from lightning_modules.plots.sheet import save_png
 STATISTICS_BATCH = 4  # samples that share a random scale: few, for many scales
 SMALLEST = 16  # kernels and noise levels do not depend on the image: a small one will do
 
-
 KEYS: dict[str, Any] = {"images": PositiveInt, "samples": PositiveInt}
 
 
@@ -92,7 +91,7 @@ def draw_crops(datamodule: ImageDataModule, split: Split, count: int) -> list[Ba
 
 def statistics(datamodule: ImageDataModule, count: int) -> Statistics:
     """What the samples of the first epoch draw, on gray images."""
-    found = Statistics()
+    drawn = Statistics()
     side = -(-SMALLEST // datamodule.multiple) * datamodule.multiple
     for number, start in enumerate(range(0, count, STATISTICS_BATCH)):
         index = torch.arange(start, min(start + STATISTICS_BATCH, count))
@@ -106,8 +105,8 @@ def statistics(datamodule: ImageDataModule, count: int) -> Statistics:
         )
         if isinstance(datamodule, PairedDataModule):
             batch.lr = hr[..., :: datamodule.source.scale, :: datamodule.source.scale]
-        found.add(datamodule.on_after_batch_transfer(batch, 0))
-    return found
+        drawn.add(datamodule.on_after_batch_transfer(batch, 0))
+    return drawn
 
 
 def describe(node: dict[str, Any]) -> str:

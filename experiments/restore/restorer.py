@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import InputError
+from experiments.models import Model, Source, load
 from experiments.restore.adapt import (
     estimated_side,
     for_photographs,
@@ -20,7 +21,6 @@ from experiments.restore.adapt import (
 from experiments.restore.arguments import checked_fields, checked_scale, choose_device
 from experiments.restore.coarse_to_fine import OneScale, Step, restore_by_scales
 from experiments.restore.image_buffer import Image, Picture, Restoration, as_input, with_channels
-from experiments.restore.load import Loaded, Source, load
 from experiments.restore.receptive_field import alignment, receptive_field, up_to
 from experiments.restore.tiling import (
     LARGEST_MARGIN,
@@ -57,14 +57,14 @@ class Restorer:
     """
 
     def __init__(
-        self, loaded: Loaded, device: str = "auto", precision: Precision = "32", self_ensemble: bool = False
+        self, model: Model, device: str = "auto", precision: Precision = "32", self_ensemble: bool = False
     ) -> None:
         if precision not in ("32", "bf16"):
             raise InputError(f"precision: found {precision!r}, expected 32 or bf16", key="precision")
         self.device = choose_device(device)
         self.precision, self.self_ensemble = precision, self_ensemble
-        self.name, self.scales = loaded.name, loaded.scales
-        self._make = loaded.network
+        self.name, self.scales = model.name, model.scales
+        self._make = model.network
         self._networks: dict[int, RestorationNetwork] = {}
         self._seen: dict[int, int | None] = {}
         any_scale = self._network(self.scales[0])
@@ -101,7 +101,7 @@ class Restorer:
 
         Raises:
             InputError: if a file is missing, damaged or of another network; for a device that is not there.
-            ConfigError: if there is no such option, or an override does not fit it.
+            ConfigError: if there is no such option, an override does not fit it, or a cascade is not one of two.
         """
         return cls(load(source, model, overrides, use), device, precision, self_ensemble)
 

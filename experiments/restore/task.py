@@ -17,11 +17,8 @@ from torch import Tensor
 from datamodules.degradations.kernel_spec import given_kernel
 from datamodules.errors import ConfigError, InputError
 from datamodules.io.write_photo import NotWritten
-from experiments.config.compose import overridden_keys
-from experiments.evaluate.measure import checksum
-from experiments.evaluate.models import asked_use, chosen_checkpoint, refuse_several
+from experiments.models import checksum, find, refuse_several
 from experiments.restore import Restorer
-from experiments.restore.load import Source
 from experiments.restore.manifest import Manifest
 from experiments.restore.paths import Format, Item, plan
 from experiments.restore.restore_file import FileRestorer, Progress
@@ -57,7 +54,7 @@ def check(cfg: DictConfig) -> None:
     """
     if cfg.input is None or cfg.output is None:
         raise ConfigError("task=restore: needs input= (a photograph, a folder or a pattern) and output= (a folder)")
-    refuse_several(cfg, "each says what restores")
+    refuse_several(cfg)
 
 
 def run(cfg: DictConfig) -> None:
@@ -127,22 +124,13 @@ def load(cfg: DictConfig) -> tuple[Restorer, dict[str, Any]]:
         "device": "cuda" if accelerator == "gpu" else accelerator,
         "precision": precision,
         "self_ensemble": bool(cfg.self_ensemble),
-        "use": asked_use(cfg),
     }
-    model = HydraConfig.get().runtime.choices["model"] if "model" in overridden_keys() else None
-    changes = [item for item in HydraConfig.get().overrides.task if item.lstrip("+~").startswith("model.")]
-    source: Source = cfg.ckpt or cfg.run or cfg.weights or (list(cfg.cascade) if cfg.cascade else None)
-    if source is None and model is None:
-        raise ConfigError("task=restore: by which network? Give run=RUN, ckpt=FILE, weights=FILE or model=bicubic")
-    if (model or changes) and source is not None and not cfg.weights:
-        raise ConfigError(f"model: {source} knows its network: omit model=")
-    restorer = Restorer.load(source, model, overrides=changes, **options)
-    files = [Path(str(part)) for part in (source if isinstance(source, list) else [source]) if part is not None]
-    files = [chosen_checkpoint(file, asked_use(cfg)) if file.is_dir() else file for file in files]
+    (model,) = find(cfg)
+    restorer = Restorer(model, **options)
     identity = {
         "model": restorer.name,
-        "options": changes,
-        "weights": [checksum(file) if file.is_file() else str(file) for file in files],
+        "options": [item for item in HydraConfig.get().overrides.task if item.lstrip("+~").startswith("model.")],
+        "weights": [checksum(file) for file in model.files],
         "precision": precision,
         "self_ensemble": bool(cfg.self_ensemble),
     }

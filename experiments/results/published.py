@@ -25,37 +25,22 @@ _PLACE = {"dataset", "metric", "cell", "image", "certain"}
 
 @dataclass(frozen=True)
 class Published:
-    """A figure of a paper or repository.
+    """A figure of a paper or repository."""
 
-    Attributes:
-        method: name in the source.
-        model: our label of the same model, or None.
-        suite, dataset, metric: where it belongs; metrics are those of the records, "seconds" and "parameters" too.
-        cell: keys of the suite's grid; a mean over one of them lacks it.
-        protocol: name of the protocol it was measured by, or our best reading where `caveat` says so.
-        value: in the unit of the metric.
-        source: paper, table.
-        image: for figures of a single image, else None.
-        certain: False for figures that were not read in a primary source.
-        caveat: why a difference to a measurement has to be read with care, or "".
-        mean_of: of a mean over a key of the grid: how many cells it is over.
-        requires: key of the degradation -> value without which a measurement is not comparable.
-    """
-
-    method: str
-    model: str | None
+    method: str  # name in the source
+    model: str | None  # our label of the same model
     suite: str
     dataset: str
-    cell: dict[str, Any]
-    metric: str
-    protocol: str
-    value: float
-    source: str
-    image: str | None = None
-    certain: bool = True
-    caveat: str = ""
-    requires: dict[str, Any] = field(default_factory=dict)
-    mean_of: int | None = None
+    cell: dict[str, Any]  # keys of the suite's grid; a mean over one of them lacks it
+    metric: str  # those of the records, "seconds" and "parameters" too
+    protocol: str  # by which it was measured, or our best reading where `caveat` says so
+    value: float  # in the unit of the metric
+    source: str  # paper, table
+    image: str | None = None  # for figures of a single image
+    certain: bool = True  # False for figures that were not read in a primary source
+    caveat: str = ""  # why a difference to a measurement has to be read with care
+    requires: dict[str, Any] = field(default_factory=dict)  # key of the degradation -> value, else not comparable
+    mean_of: int | None = None  # of a mean over a key of the grid: how many cells it is over
 
 
 def published(suite: str) -> list[Published]:
@@ -86,6 +71,8 @@ def _all(folder: Path) -> tuple[Published, ...]:
 
 def _figures(table: Mapping[str, Any]) -> Iterator[Published]:
     _refuse_unknown(table, _TABLE | _PLACE)
+    about = {key: table[key] for key in ("suite", "source", "protocol")}
+    about |= {key: table[key] for key in ("caveat", "requires", "mean_of") if key in table}
     for row in table["rows"]:
         _refuse_unknown(row, {"method", "model", "values"} | _PLACE)
         for column, value in zip(table["columns"], row["values"], strict=True):
@@ -93,22 +80,15 @@ def _figures(table: Mapping[str, Any]) -> Iterator[Published]:
             if value is None:
                 continue
             places = (table, column, row)
-            own = {key: place[key] for place in places for key in ("dataset", "metric", "image") if key in place}
+            where = {key: place[key] for place in places for key in ("dataset", "metric", "image") if key in place}
             yield Published(
                 method=row["method"],
                 model=row.get("model"),
-                suite=table["suite"],
-                dataset=own["dataset"],
                 cell={key: part for place in places for key, part in place.get("cell", {}).items()},
-                metric=own["metric"],
-                protocol=table["protocol"],
                 value=float(value),
-                source=table["source"],
-                image=own.get("image"),
                 certain=all(place.get("certain", True) for place in places),
-                caveat=table.get("caveat", ""),
-                requires=table.get("requires", {}),
-                mean_of=table.get("mean_of"),
+                **about,
+                **where,
             )
 
 

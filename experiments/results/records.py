@@ -4,13 +4,15 @@ A file is `{"format": 2, "records": [...]}`: one record for each model, data set
 protocol, with the means and the values of every image.
 """
 
+import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Self
 
+import yaml
 from filelock import FileLock
 
 from datamodules.errors import InputError
@@ -31,57 +33,34 @@ BASELINE = "bicubic"  # enlargement of the input, measured along with every netw
 MADE_OF = ".made_of.json"  # beside pictures: these fields of the measurement that they are of
 MADE_OF_FIELDS = ("degradation", "suite_seed", "checkpoint_sha256", "self_ensemble")
 Images = dict[str, dict[str, float]]  # image -> metric (or "seconds")
-# What makes two records the same measurement; a later one replaces the earlier, as does one of a newer checkpoint.
-_KEY = (
-    *("model", "checkpoint", "suite", "cell", "dataset", "split", "scale", "degradation", "suite_seed"),
-    *("self_ensemble", "protocol"),
-)
+# What values depend on, besides the network: only records that agree in all of it are compared.
+_CONDITIONS = ("suite", "dataset", "cell", "protocol", "split", "suite_seed", "scale", "degradation")
 _NEEDED = ("model", "dataset", "split", "degradation", "suite_seed", "protocol", "images", "cell", "suite")
 
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """One network on one data set under one degradation, measured by one protocol.
+    """One network on one data set under one degradation, measured by one protocol."""
 
-    Attributes:
-        model: label of the network.
-        run: name of the run folder.
-        seed: of the training, if there was one.
-        checkpoint: file of the weights, below the run folder if it is there.
-        checkpoint_sha256: the first 16 hexadecimal digits of that file's checksum.
-        suite: name of the evaluation suite, if any.
-        cell: values of its grid, by config key.
-        dataset, split: whose images.
-        scale: of the enlargement; None: drawn for every image.
-        degradation: the resolved config.
-        suite_seed: of the degradation.
-        self_ensemble: whether the network is averaged over the eight flips and rotations.
-        files: checksums that tell whether what the values depend on has changed, by what it is.
-        device, threads: where the seconds of the images were taken.
-        protocol: its fields, see `lightning_modules.metrics.protocol`.
-        means: over the images, by metric.
-        images: values of each image, by metric, and its `seconds`.
-    """
-
-    model: str
-    run: str | None = None
-    seed: int | None = None
-    checkpoint: str | None = None
-    checkpoint_sha256: str | None = None
-    suite: str | None = None
-    cell: Mapping[str, Any] = field(default_factory=dict)
+    model: str  # label of the network
+    run: str | None = None  # name of the run folder
+    seed: int | None = None  # of the training, if there was one
+    checkpoint: str | None = None  # file of the weights, below the run folder if it is there
+    checkpoint_sha256: str | None = None  # the first 16 hexadecimal digits
+    suite: str | None = None  # name of the evaluation suite, if any
+    cell: Mapping[str, Any] = field(default_factory=dict)  # values of its grid, by config key
     dataset: str = ""
     split: str = "test"
-    scale: int | None = None
-    degradation: Mapping[str, Any] = field(default_factory=dict)
-    suite_seed: int = 0
-    self_ensemble: bool = False
-    files: Mapping[str, str] = field(default_factory=dict)
-    device: str | None = None
+    scale: int | None = None  # of the enlargement; None: drawn for every image
+    degradation: Mapping[str, Any] = field(default_factory=dict)  # the resolved config
+    suite_seed: int = 0  # of the degradation
+    self_ensemble: bool = False  # averaged over the eight flips and rotations
+    files: Mapping[str, str] = field(default_factory=dict)  # checksums of what the values depend on, by what it is
+    device: str | None = None  # where the seconds of the images were taken
     threads: int | None = None
-    protocol: Mapping[str, Any] = field(default_factory=dict)
-    means: Mapping[str, float] = field(default_factory=dict)
-    images: Images = field(default_factory=dict)
+    protocol: Mapping[str, Any] = field(default_factory=dict)  # its fields, see lightning_modules.metrics.protocol
+    means: Mapping[str, float] = field(default_factory=dict)  # over the images, by metric
+    images: Images = field(default_factory=dict)  # values of each image, by metric, and its `seconds`
 
     @property
     def protocol_name(self) -> str:
@@ -93,9 +72,15 @@ class EvaluationRecord:
         return self.model == BASELINE and self.checkpoint is None
 
     @property
+    def conditions(self) -> dict[str, Any]:
+        """What the values depend on, besides the network."""
+        return {name: getattr(self, name) for name in _CONDITIONS}
+
+    @property
     def key(self) -> str:
-        """Equal for two records of the same measurement."""
-        return json.dumps(_whole([getattr(self, name) for name in _KEY]), sort_keys=True)
+        """Equal for two records of the same measurement: the later one replaces the earlier, as do newer weights."""
+        # On one machine files of one name in two folders are two files; `files` does not tell those of kernels apart.
+        return canonical([self.model, self.checkpoint, self.self_ensemble, self.conditions], folders=True)
 
     @property
     def metrics(self) -> list[str]:
@@ -120,23 +105,22 @@ class EvaluationRecord:
 
     def to_json(self) -> dict[str, Any]:
         """The means stand beside the fields, so that a file reads well."""
-        found = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("means", "images")}
-        return {**found, **self.means, "images": self.images}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("means", "images")}
+        return {**values, **self.means, "images": self.images}
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any], where: str) -> Self:
+    def from_json(cls, content: Mapping[str, Any], where: str) -> Self:
         """A record as a file has it; fields that an older one lacks have their defaults.
 
         Raises:
             InputError: it lacks what every version writes; `where` names the file.
         """
         for name in _NEEDED:
-            if not isinstance(found, Mapping) or name not in found:
+            if not isinstance(content, Mapping) or name not in content:
                 raise InputError(f"{where}: a record has no {name!r}: the file is damaged, evaluate the run again")
-        known = {one.name for one in fields(cls)} - {"means"}
-        means = {metric: found[metric] for metric in METRICS if metric in found}
-        values = {name: value for name, value in found.items() if name in known}
-        return cls(**{**values, "degradation": renamed(found["degradation"])}, means=means)
+        values = {f.name: content[f.name] for f in fields(cls) if f.name in content}
+        values["degradation"] = renamed(content["degradation"])
+        return cls(**values | {"means": {metric: content[metric] for metric in METRICS if metric in content}})
 
 
 def read_records(path: Path) -> list[EvaluationRecord]:
@@ -148,16 +132,45 @@ def read_records(path: Path) -> list[EvaluationRecord]:
     if not path.is_file():
         raise InputError(f"{path}: no such file: measure the run first, by task=evaluate run={path.parent}")
     try:
-        found = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON ({error}): move it away and evaluate again") from error
-    version = found.get("format") if isinstance(found, dict) else 1
-    if version != FORMAT or not isinstance(found.get("records"), list):
+    version = content.get("format") if isinstance(content, dict) else 1
+    if version != FORMAT or not isinstance(content.get("records"), list):
         raise InputError(
             f"{path}: results of format {version}, expected format {FORMAT}: move the file away and evaluate again, by "
             f"task=evaluate run={path.parent}"
         )
-    return [EvaluationRecord.from_json(record, str(path)) for record in found["records"]]
+    return [EvaluationRecord.from_json(record, str(path)) for record in content["records"]]
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A file of a run folder, JSON or YAML, that only adds to what is shown: missing or torn it says nothing."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:
+    """The columns of a `metrics.csv` as (step, value), where it has finite numbers.
+
+    Lines that a killed run left torn are passed over; a run without the file has no curves.
+    """
+    curves: dict[str, list[tuple[int, float]]] = {}
+    if not path.is_file():
+        return curves
+    with path.open(newline="", errors="replace") as file:
+        for row in csv.DictReader(file):
+            for name, text in row.items():
+                try:
+                    step, value = int(row["step"]), float(text)
+                except (KeyError, TypeError, ValueError):
+                    continue
+                if math.isfinite(value):
+                    curves.setdefault(name, []).append((step, value))
+    return curves
 
 
 def add_records(path: Path, new: Sequence[EvaluationRecord]) -> None:
@@ -190,21 +203,25 @@ def with_earlier_metrics(record: EvaluationRecord, earlier: EvaluationRecord | N
     same = earlier.checkpoint_sha256 == record.checkpoint_sha256
     if not same or any(earlier.files.get(name) != value for name, value in record.files.items()):
         return record
-    lacking = [metric for metric in earlier.means if metric not in record.means]
-    if not lacking:
-        return record
-    images = {
-        name: {**values, **{metric: earlier.images[name][metric] for metric in lacking}}
-        for name, values in record.images.items()
-    }
-    means = {**record.means, **{metric: earlier.means[metric] for metric in lacking}}
+    images = {name: {**earlier.images[name], **values} for name, values in record.images.items()}
+    means = {**earlier.means, **record.means}
     return replace(record, means=means, images=images, files={**record.files, **earlier.files})
 
 
-def _whole(value: Any) -> Any:
-    """0.0 and 0, which YAML and a command line tell apart, are the same setting."""
+def canonical(value: Any, folders: bool = False) -> str:
+    """One text for equal settings: 0 and 0.0 are equal.
+
+    Args:
+        folders: whether the folder of a file matters, or its name only: runs of other machines are compared too.
+    """
+    return json.dumps(_plain("", value, folders), sort_keys=True)
+
+
+def _plain(key: str, value: Any, folders: bool) -> Any:
     if isinstance(value, Mapping):
-        return {name: _whole(child) for name, child in value.items()}
+        return {str(name): _plain(str(name), child, folders) for name, child in value.items()}
     if isinstance(value, list | tuple):
-        return [_whole(child) for child in value]
+        return [_plain(key, item, folders) for item in value]
+    if isinstance(value, str) and key.endswith(("path", "root")) and not folders:
+        return PurePath(value).name
     return int(value) if isinstance(value, float) and value.is_integer() else value

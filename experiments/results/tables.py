@@ -1,4 +1,4 @@
-"""The tables that a person reads of an evaluation, in plain text."""
+"""The tables of an evaluation, and how its models and cells are called."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -6,97 +6,82 @@ from pathlib import Path
 from typing import Any
 
 from experiments.results.records import METRICS, EvaluationRecord
+from experiments.results.table import (
+    ResultTable,
+    TableCell,
+    TableColumn,
+    count,
+    heads,
+    metric_cell,
+    metric_column,
+    words,
+)
+from experiments.results.writers import text
 
 
-def table(measured: Sequence[EvaluationRecord]) -> str:
-    """Plain-text table: a row a model, its metrics under each protocol, and the gain of two rows."""
-    protocols = _distinct(record.protocol_name for record in measured)
-    metrics = {
-        p: [m for m in METRICS if any(m in r.means for r in measured if r.protocol_name == p)] for p in protocols
-    }
+def score_table(measured: Sequence[EvaluationRecord]) -> ResultTable:
+    """A row a model, its metrics under each protocol, and the gain of the second of two."""
     name = row_names(measured)
-    rows = _distinct(name(record) for record in measured)
-    value = {(name(r), r.protocol_name, m): r.means[m] for r in measured for m in METRICS if m in r.means}
-    columns = [(p, m, max(9, len(METRICS[m][0]) + 2)) for p in protocols for m in metrics[p]]
-    # The name of a protocol stands over its metrics, at the right.
-    first = {p: next(i for i, column in enumerate(columns) if column[0] == p) for p in protocols}
-    for p, i in first.items():
-        lack = len(p) + 3 - sum(width for q, _, width in columns if q == p)
-        columns[i] = (*columns[i][:2], columns[i][2] + max(lack, 2))
-    spans = [sum(width for q, _, width in columns if q == p) for p in protocols]
-    width = max(len("model"), *map(len, rows))
-    lines = [
-        " " * width + "".join(f"{p:>{span}}" for p, span in zip(protocols, spans, strict=True)),
-        f"{'model':{width}}" + "".join(f"{METRICS[m][0]:>{w}}" for _, m, w in columns),
+    columns = [
+        (protocol, metric)
+        for protocol in _distinct(record.protocol_name for record in measured)
+        for metric in METRICS
+        if any(metric in record.means for record in measured if record.protocol_name == protocol)
     ]
-    lines.append("-" * len(lines[0]))
-    for row in rows:
-        cells = [_number(value.get((row, p, m)), m, w) for p, m, w in columns]
-        lines.append(f"{row:{width}}" + "".join(cells))
+    means = {(name(record), record.protocol_name): record.means for record in measured}
+    rows = [
+        [TableCell(model), *(metric_cell(metric, means.get((model, p), {}).get(metric)) for p, metric in columns)]
+        for model in _distinct(name(record) for record in measured)
+    ]
     if len(rows) == 2:
-        keys = [[(row, p, m) for row in rows] for p, m, _ in columns]
-        gains = [value[b] - value[a] if a in value and b in value else None for a, b in keys]
-        cells = [_number(gain, m, w, "+") for gain, (_, m, w) in zip(gains, columns, strict=True)]
-        lines.append(f"{'gain':{width}}" + "".join(cells))
-    return "\n".join(line.rstrip() for line in lines)
+        gains = [TableCell("gain")]
+        for (_, metric), first, second in zip(columns, rows[0][1:], rows[1][1:], strict=True):
+            gain = None if first.value is None or second.value is None else second.value - first.value
+            gains.append(metric_cell(metric, gain, signed=True))
+        rows.append(gains)
+    return ResultTable("", [*heads(["model"]), *(metric_column(metric, p) for p, metric in columns)], [rows])
 
 
-def grid_table(measured: Sequence[EvaluationRecord], metric: str = "psnr") -> str:
-    """The cells of a suite on one data set under one protocol: the longest axis across, a block of rows a model.
+def grid_table(measured: Sequence[EvaluationRecord], metric: str = "psnr") -> ResultTable:
+    """The cells of a suite on one data set under one protocol: the longest axis across, the models below each other.
 
     Args:
         measured: records whose cells have the same keys.
-        metric: which mean is printed.
+        metric: which mean is shown.
     """
-    axes = {axis: _distinct(plain(r.cell[axis]) for r in measured) for axis in measured[0].cell}
+    axes = {axis: _distinct(plain(record.cell[axis]) for record in measured) for axis in measured[0].cell}
     across = max(axes, key=lambda axis: len(axes[axis]))
     down = [axis for axis in axes if axis != across]
     short = short_keys(list(axes))
     name = row_names(measured)
-    models = _distinct(name(record) for record in measured)
-    corner = [*(short[axis] for axis in down), short[across]]
-    place: dict[tuple[str, ...], EvaluationRecord] = {}
-    for r in measured:
-        place[(name(r), *(plain(r.cell[axis]) for axis in (*down, across)))] = r
-    rows = _distinct(tuple(plain(r.cell[axis]) for axis in down) for r in measured)
-    digits = METRICS[metric][1]
-    width = max(7, *(len(v) + 2 for v in axes[across]))
-    left = [max(len(word), *(len(row[i]) for row in rows), 3) + 2 for i, word in enumerate(corner[:-1])]
-    label = max(len(m) for m in (*models, corner[-1])) if not down else 0
-    head = "".join(f"{word:<{w}}" for word, w in zip(corner[:-1], left, strict=True)) + " " * label
-    head += "".join(f"{v:>{width}}" for v in axes[across]) + f"{'mean':>{width + 1}}"
-    above = f"{METRICS[metric][0]}, columns: {short[across]}"
-    lines = [above, head, "-" * len(head)]
-    for model in models:
-        if down:
-            lines.append(model)
-        for row in rows:
-            found = [place.get((model, *row, v)) for v in axes[across]]
-            values = [None if r is None else r.means.get(metric) for r in found]
-            known = [v for v in values if v is not None]
-            if not known:
-                continue
-            text = "".join(f"{v:<{w}}" for v, w in zip(row, left, strict=True)) + ("" if down else f"{model:<{label}}")
-            text += "".join(f"{'-':>{width}}" if v is None else f"{v:>{width}.{digits}f}" for v in values)
-            mean = f"{math.fsum(known) / len(known):>{width + 1}.{digits}f}" if len(known) == len(values) else ""
-            lines.append((text + mean).rstrip())
-    return "\n".join(lines)
+    groups: dict[tuple[str, ...], dict[str, dict[str, float]]] = {}  # place -> model -> value across -> mean
+    for record in measured:
+        models = groups.setdefault(tuple(plain(record.cell[axis]) for axis in down), {})
+        if metric in record.means:
+            models.setdefault(name(record), {})[plain(record.cell[across])] = record.means[metric]
+    row_groups = []
+    for place, models in groups.items():
+        rows = []
+        for model, means in models.items():
+            mean = math.fsum(means.values()) / len(means) if len(means) == len(axes[across]) else None
+            values = [*(means.get(value) for value in axes[across]), mean]
+            rows.append([*words(*place, model), *(metric_cell(metric, value) for value in values)])
+        row_groups.append(rows)
+    columns = [*heads([*(short[axis] for axis in down), "model"]), *map(TableColumn, [*axes[across], "mean"])]
+    return ResultTable(f"{METRICS[metric][0]}, columns: {short[across]}", columns, row_groups)
 
 
-def report(found: Sequence[EvaluationRecord], folders: Iterable[Path]) -> str:
+def report(records: Sequence[EvaluationRecord], folders: Iterable[Path]) -> str:
     """What is printed at the end: a table for each data set, or for each model's grid, and where the files are."""
     parts = []
-    for dataset in dict.fromkeys(record.dataset for record in found):
-        here = [record for record in found if record.dataset == dataset]
-        if len({str(record.cell) for record in here}) > 1:
-            for protocol in dict.fromkeys(record.protocol_name for record in here):
-                under = [record for record in here if record.protocol_name == protocol]
-                parts.append(f"{_heading(under)}, {protocol}\n{grid_table(under)}")
+    for of_set in _grouped(records, lambda record: record.dataset):
+        if len({str(record.cell) for record in of_set}) > 1:
+            for grid in _grouped(of_set, lambda record: record.protocol_name):
+                parts.append(f"{_heading(grid)}, {grid[0].protocol_name}\n{text(grid_table(grid))}")
         else:
             # The same inputs under other degradations (runs of different training) are different tables.
-            for kind in dict.fromkeys(_inputs(record) for record in here):
-                alike = [record for record in here if _inputs(record) == kind]
-                parts.append(f"{_heading(alike)}\n{table(alike)}")
+            for alike in _grouped(of_set, lambda record: str((record.degradation, record.suite_seed, record.scale))):
+                parts.append(f"{_heading(alike)}\n{text(score_table(alike))}")
     files = []
     for folder in folders:
         files.append(f"results: {folder / 'results.json'}")
@@ -105,46 +90,44 @@ def report(found: Sequence[EvaluationRecord], folders: Iterable[Path]) -> str:
     return "\n" + "\n\n".join([*parts, "\n".join(files)])
 
 
-def _inputs(record: EvaluationRecord) -> str:
-    return str((record.degradation, record.suite_seed, record.scale))
+def _grouped(
+    records: Iterable[EvaluationRecord], key: Callable[[EvaluationRecord], str]
+) -> Iterable[list[EvaluationRecord]]:
+    groups: dict[str, list[EvaluationRecord]] = {}
+    for record in records:
+        groups.setdefault(key(record), []).append(record)
+    return groups.values()
 
 
-def _heading(found: Sequence[EvaluationRecord]) -> str:
-    first = found[0]
-    count = len(first.images)
-    scales = list(dict.fromkeys(record.scale for record in found))
-    shown = "/".join("?" if scale is None else str(scale) for scale in scales)
+def _heading(records: Sequence[EvaluationRecord]) -> str:
+    first = records[0]
+    scales = "/".join("?" if scale is None else str(scale) for scale in _distinct(record.scale for record in records))
     target = first.degradation["_target_"].rsplit(".", 1)[-1]
     suite = f"{first.suite}: " if first.suite else ""
-    return f"{suite}{first.dataset}, test split, {count} image{'s' * (count != 1)}, x{shown}, {target}"
+    return f"{suite}{first.dataset}, test split, {count(len(first.images), 'image')}, x{scales}, {target}"
 
 
-def cell_line(found: Sequence[EvaluationRecord], seconds: float) -> str:
+def cell_line(records: Sequence[EvaluationRecord], seconds: float) -> str:
     """One line for the log when a cell is finished."""
-    last = found[-1]
+    last = records[-1]
     short = short_keys(list(last.cell))
     cell = "".join(f" {short[name]}={plain(value)}" for name, value in last.cell.items())
     return (
-        f"{last.dataset}{cell}: {row_names(found)(last)} {last.means['psnr']:.2f} dB "
+        f"{last.dataset}{cell}: {row_names(records)(last)} {last.means['psnr']:.2f} dB "
         f"({last.protocol_name}), {seconds:.1f} s"
     )
 
 
 def row_names(measured: Sequence[EvaluationRecord]) -> Callable[[EvaluationRecord], str]:
     """How to call the model of a record so that no two of these are called the same: by its run where it has to be."""
-    runs: dict[str, set[Any]] = {}
-    for r in measured:
-        if r.checkpoint is not None:
-            runs.setdefault(r.model, set()).add((r.run, r.checkpoint))
+    weights = {(r.model, r.run, r.checkpoint) for r in measured if r.checkpoint is not None}
 
     def name(record: EvaluationRecord) -> str:
-        several = runs.get(record.model, set())
-        found = record.model
-        if record.checkpoint is not None and len(several) > 1:
-            found = str(record.run)
-            if sum(run == record.run for run, _ in several) > 1:
-                found += f" {record.checkpoint}"
-        return found + (" (x8)" if record.self_ensemble else "")
+        runs = [run for model, run, _ in weights if model == record.model]
+        label = record.model
+        if record.checkpoint is not None and len(runs) > 1:
+            label = str(record.run) if runs.count(record.run) == 1 else f"{record.run} {record.checkpoint}"
+        return label + (" (x8)" if record.self_ensemble else "")
 
     return name
 
@@ -164,10 +147,6 @@ def cell_folder(cell: Mapping[str, Any]) -> str:
     """Name of a cell's folder of pictures, "" without a grid."""
     short = short_keys(list(cell))
     return ",".join(f"{short[key]}={plain(value)}" for key, value in cell.items()).replace("/", "_")
-
-
-def _number(value: float | None, metric: str, width: int, sign: str = "") -> str:
-    return f"{'-':>{width}}" if value is None else f"{value:>{sign}{width}.{METRICS[metric][1]}f}"
 
 
 def _distinct(items: Iterable[Any]) -> list[Any]:

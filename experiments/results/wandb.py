@@ -1,4 +1,4 @@
-"""What of a task goes to Weights & Biases, beside the curves: names and tags, the final test, a comparison.
+"""What of a task goes to Weights & Biases, besides the curves: names and tags, the final test, a comparison.
 
 A training makes a run of job type `train`. An evaluation and a comparison make one of their own, of job type `evaluate`
 or `compare`, where `logger=wandb` is on the command line. Every result is on this disk before it is logged.
@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from experiments.results.records import BASELINE, METRICS, EvaluationRecord
+from experiments.results.records import BASELINE, METRICS, EvaluationRecord, canonical
 from experiments.results.tables import cell_folder, short_keys
 from experiments.runtime.run_folder import named_overrides
 from lightning_modules.loggers.wandb import agent_trial, finish, keep_best, rank_zero, where_line
@@ -34,7 +34,7 @@ _UNTAGGED = ("experiment", "model", "data", "data.root", "seed")  # overrides th
 
 
 def training_loggers(cfg: DictConfig, run_dir: Path, meta: Mapping[str, Any], module: RestorationModule) -> list[Any]:
-    """The loggers beside the CSV, none or W&B, with the names that make seeds and ablations one view.
+    """The loggers besides the CSV, none or W&B, with the names that make seeds and ablations one view.
 
     Args:
         meta: of the run folder; its `wandb_id` continues a known W&B run.
@@ -44,16 +44,17 @@ def training_loggers(cfg: DictConfig, run_dir: Path, meta: Mapping[str, Any], mo
     config = {**OmegaConf.to_container(cfg, resolve=True), "meta": dict(meta)}  # type: ignore[dict-item]  # a mapping
     tags = [f"model:{cfg.label}", f"data:{cfg.choices.data}", f"seed:{cfg.seed}"]
     tags += [f"{key}={value}" for key, value in named_overrides(_overrides()).items() if key not in _UNTAGGED]
-    made = _start(cfg, run_dir, meta["wandb_id"], cfg.name, "train", cfg.group or setting, tags, config)
+    about = {"run_id": meta["wandb_id"], "name": cfg.name, "job_type": "train", "group": cfg.group or setting}
+    loggers = _start(cfg, run_dir, tags, config=config, **about)
     scores = [f"val/{metric}/{protocol.name}" for protocol in module.protocols for metric in ("psnr", "ssim")]
     terms = module.loss.terms if module.loss else ()
-    for logger in made:
+    for logger in loggers:
         keep_best(logger, scores, ["train/loss", *(f"train/loss_{branch}" for branch in terms)])
-    return made
+    return loggers
 
 
 def log_training(
-    loggers: Sequence[Any], run_dir: Path, found: Sequence[EvaluationRecord], best: Mapping[str, float]
+    loggers: Sequence[Any], run_dir: Path, records: Sequence[EvaluationRecord], best: Mapping[str, float]
 ) -> None:
     """The final test of a training: means in the summary, a table of images, the results as an artifact.
 
@@ -67,23 +68,23 @@ def log_training(
             run.summary.update(
                 {key: {"max": value} if key.startswith("val/") else value for key, value in best.items()}
             )
-            _log_results(run, run_dir, found)
+            _log_results(run, run_dir, records)
 
 
-def log_evaluation(cfg: DictConfig, run_dir: Path, found: Sequence[EvaluationRecord]) -> None:
+def log_evaluation(cfg: DictConfig, run_dir: Path, records: Sequence[EvaluationRecord]) -> None:
     """An evaluation as a W&B run of its own, if `logger=` is on the command line: tables of images and cells, results.
 
     Args:
         run_dir: folder that holds results.json and the pictures.
-        found: the records of this evaluation; all of one run folder.
+        records: of this evaluation; all of one run folder.
     """
-    if not found:
+    if not records:
         return
-    sets = list(dict.fromkeys(r.dataset for r in found))
-    models = [m for m in dict.fromkeys(r.model for r in found) if m != BASELINE] or [BASELINE]
-    group = cfg.group or found[0].suite or "+".join(sets)
-    tags = [*(f"model:{m}" for m in models), *(f"data:{s}" for s in sets)]
-    _job(cfg, run_dir, "evaluate", f"{run_dir.name} on {group}", group, tags, lambda r: _log_results(r, run_dir, found))
+    sets = dict.fromkeys(record.dataset for record in records)
+    tags = [*(f"model:{model}" for model in _models(records)), *(f"data:{dataset}" for dataset in sets)]
+    group = cfg.group or records[0].suite or "+".join(sets)
+    about = {"job_type": "evaluate", "name": f"{run_dir.name} on {group}", "group": group}
+    _job(cfg, run_dir, lambda run: _log_results(run, run_dir, records), tags, **about)
 
 
 def log_comparison(cfg: DictConfig, folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -95,72 +96,69 @@ def log_comparison(cfg: DictConfig, folder: Path, rows: Sequence[Mapping[str, An
     """
 
     def log_it(run: Any) -> None:
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        _log_table(run, "comparison", columns, [[row.get(key) for key in columns] for row in rows])
+        _log_table(run, "comparison", rows)
         inside = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
         files = {path.as_posix(): folder / path for path in inside if path.parts[0] != "wandb"}
         _log_artifact(run, "comparison", folder.name, files)
 
-    _job(cfg, folder, "compare", folder.name, cfg.group, [], log_it)
+    _job(cfg, folder, log_it, [], job_type="compare", name=folder.name, group=cfg.group)
 
 
-def summary(found: Sequence[EvaluationRecord]) -> dict[str, float]:
+def summary(records: Sequence[EvaluationRecord]) -> dict[str, float]:
     """test/DATASET/METRIC/PROTOCOL/MODEL -> the mean; over the cells too, if there is a grid."""
     values: dict[str, list[float]] = {}
-    for record in found:
-        for metric in METRICS:
-            if metric in record.means:
-                name = f"test/{record.dataset}/{metric}/{record.protocol_name}/{record.model}"
-                values.setdefault(name, []).append(record.means[metric])
+    for record in records:
+        for metric, mean in record.means.items():
+            name = f"test/{record.dataset}/{metric}/{record.protocol_name}/{record.model}"
+            values.setdefault(name, []).append(mean)
     return {name: sum(means) / len(means) for name, means in values.items()}
 
 
-def image_table(found: Sequence[EvaluationRecord], run_dir: Path) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of the images of one data set: scores by protocol, gain over bicubic, picture.
+def image_rows(records: Sequence[EvaluationRecord], run_dir: Path) -> list[dict[str, Any]]:
+    """The images of one data set: picture, scores by protocol, gain over bicubic.
 
     Args:
-        found: records of one data set. Bicubic has no rows of its own beside a network.
+        records: of one data set. Bicubic has no rows where there is a network.
         run_dir: the run folder. A picture is the path of its sheet, or of the bare result, or None.
     """
-    models = [m for m in dict.fromkeys(r.model for r in found) if m != BASELINE] or [BASELINE]
-    shown = [r for r in found if r.model in models]
-    cells = short_keys(list(dict.fromkeys(key for r in shown for key in r.cell)))
-    bicubic = {_place(r): r.images for r in found if r.model == BASELINE}
-    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for record in shown:
-        protocol, baseline = record.protocol_name, bicubic.get(_place(record), {})
-        for name, values in record.images.items():
-            key = (record.model, *(record.cell.get(cell) for cell in cells), name)
-            row = rows.setdefault(key, {})
-            row |= {f"{metric} {protocol}": values[metric] for metric in METRICS if metric in values}
-            if record.model != BASELINE and name in baseline:
-                row[f"gain {protocol}"] = values["psnr"] - baseline[name]["psnr"]
+    models, cells = _models(records), _cells(records)
+    bicubic = {record.key: record.images for record in records if record.is_baseline}
+    rows: dict[str, dict[str, Any]] = {}
+    for record in records:
+        if record.model not in models:
+            continue
+        cell = {name: record.cell.get(key) for key, name in cells.items()}
+        baseline = {} if record.is_baseline else bicubic.get(record.of_bicubic().key, {})
+        for image, values in record.images.items():
+            about = {"model": record.model, **cell, "image": image, "picture": _picture(run_dir, record, image)}
+            row = rows.setdefault(canonical([record.model, cell, image]), about)
+            row |= {f"{metric} {record.protocol_name}": values[metric] for metric in METRICS if metric in values}
+            if image in baseline:
+                row[f"gain {record.protocol_name}"] = values["psnr"] - baseline[image]["psnr"]
             if "seconds" in values:
                 row["seconds"] = values["seconds"]
-            row["picture"] = _picture(run_dir, record, name)
-    scores = list(dict.fromkeys(column for row in rows.values() for column in row if column != "picture"))
-    columns = [*scores, "picture"]
-    table = [[*key, *(row.get(column) for column in columns)] for key, row in rows.items()]
-    return ["model", *cells.values(), "image", *columns], table
+    return list(rows.values())
 
 
-def cell_table(found: Sequence[EvaluationRecord]) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of a grid: one row for each model, data set, cell and protocol, with the means."""
-    cells = short_keys(list(dict.fromkeys(key for r in found for key in r.cell)))
-    metrics = [metric for metric in METRICS if any(metric in r.means for r in found)]
-    rows = [
-        [
-            *(r.model, r.dataset, r.protocol_name),
-            *(r.cell.get(key) for key in cells),
-            *(r.means.get(metric) for metric in metrics),
-        ]
-        for r in found
+def cell_rows(records: Sequence[EvaluationRecord]) -> list[dict[str, Any]]:
+    """A grid: one row for each model, data set, cell and protocol, with the means."""
+    cells = _cells(records)
+    return [
+        {"model": record.model, "dataset": record.dataset, "protocol": record.protocol_name}
+        | {name: record.cell.get(key) for key, name in cells.items()}
+        | dict(record.means)
+        for record in records
     ]
-    return ["model", "dataset", "protocol", *cells.values(), *metrics], rows
 
 
-def _place(record: EvaluationRecord) -> tuple[Any, ...]:
-    return record.dataset, record.protocol_name, tuple(sorted(record.cell.items()))
+def _models(records: Sequence[EvaluationRecord]) -> list[str]:
+    """The networks, or bicubic where there is nothing else."""
+    return [model for model in dict.fromkeys(record.model for record in records) if model != BASELINE] or [BASELINE]
+
+
+def _cells(records: Sequence[EvaluationRecord]) -> dict[str, str]:
+    """The keys of all cells, with their short names."""
+    return short_keys(list(dict.fromkeys(key for record in records for key in record.cell)))
 
 
 def _picture(run_dir: Path, record: EvaluationRecord, name: str) -> Path | None:
@@ -173,40 +171,26 @@ def _overrides() -> list[str]:
     return list(HydraConfig.get().overrides.task)
 
 
-def _start(
-    cfg: DictConfig,
-    folder: Path,
-    run_id: str,
-    name: str,
-    job_type: str,
-    group: str | None,
-    tags: Sequence[str],
-    config: dict[str, Any],
-) -> list[Any]:
-    """The loggers that the config asks for, started; the user is told where each is."""
-    made = []
+def _start(cfg: DictConfig, folder: Path, tags: Sequence[str], **about: Any) -> list[Any]:
+    """The loggers that the config asks for, started; the user is told where each is.
+
+    Args:
+        about: run_id, name, job_type, group and config of the W&B run.
+    """
+    loggers = []
     for make in (hydra.utils.instantiate(cfg.logger, _convert_="all") or {}).values():
-        about = {"run_id": run_id, "name": name, "job_type": job_type, "group": group, "config": config}
-        made.append(make(folder, **about, tags=[*make.keywords.get("tags", ()), *tags]))
-        log.info("%s", where_line(made[-1]))
-    return made
+        loggers.append(make(folder, **about, tags=[*make.keywords.get("tags", ()), *tags]))
+        log.info("%s", where_line(loggers[-1]))
+    return loggers
 
 
-def _job(
-    cfg: DictConfig,
-    folder: Path,
-    job_type: str,
-    name: str,
-    group: str | None,
-    tags: Sequence[str],
-    log_it: Callable[[Any], None],
-) -> None:
+def _job(cfg: DictConfig, folder: Path, log_it: Callable[[Any], None], tags: Sequence[str], **about: Any) -> None:
     """A W&B run that only holds results that are there already."""
     chosen = any(re.match(r"[+~]*logger[.=]", item) for item in _overrides())
     if not chosen or not rank_zero():
         return
-    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # a mapping
-    for logger in _start(cfg, folder, secrets.token_hex(4), name, job_type, group, tags, config):
+    config = OmegaConf.to_container(cfg, resolve=True)
+    for logger in _start(cfg, folder, tags, run_id=secrets.token_hex(4), config=config, **about):
         status = 1
         try:
             with _server_may_be_lost(logger.experiment):
@@ -232,25 +216,31 @@ def _server_may_be_lost(run: Any) -> Iterator[None]:
         )
 
 
-def _log_results(run: Any, run_dir: Path, found: Sequence[EvaluationRecord]) -> None:
-    run.summary.update(summary(found))
-    for dataset in dict.fromkeys(r.dataset for r in found):
-        _log_table(run, f"test/images/{dataset}", *image_table([r for r in found if r.dataset == dataset], run_dir))
-    if any(r.cell for r in found):
-        _log_table(run, "test/cells", *cell_table(found))
+def _log_results(run: Any, run_dir: Path, records: Sequence[EvaluationRecord]) -> None:
+    run.summary.update(summary(records))
+    for dataset in dict.fromkeys(record.dataset for record in records):
+        of_set = [record for record in records if record.dataset == dataset]
+        _log_table(run, f"test/images/{dataset}", image_rows(of_set, run_dir))
+    if any(record.cell for record in records):
+        _log_table(run, "test/cells", cell_rows(records))
     _log_artifact(run, "results", run.id, {name: run_dir / name for name in RESULTS if (run_dir / name).is_file()})
 
 
-def _log_table(run: Any, key: str, columns: list[str], rows: list[list[Any]]) -> None:
+def _log_table(run: Any, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows whose keys are the columns; of the paths, pictures, as many as `PICTURES` are sent."""
     import wandb
 
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    table = wandb.Table(columns=[*columns], allow_mixed_types=True)
     shown = 0
     for row in rows:
-        for i, value in enumerate(row):
+        values = [row.get(column) for column in columns]
+        for i, value in enumerate(values):
             if isinstance(value, Path):
-                row[i] = wandb.Image(_small(value), file_type="jpg") if shown < PICTURES else None
+                values[i] = wandb.Image(_small(value), file_type="jpg") if shown < PICTURES else None
                 shown += 1
-    run.log({key: wandb.Table(columns=[*columns], data=rows, allow_mixed_types=True)})
+        table.add_data(*values)
+    run.log({key: table})
 
 
 def _small(path: Path) -> Image.Image:

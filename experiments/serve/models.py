@@ -1,8 +1,8 @@
 """What a visitor may choose from: trained runs, checkpoints, published weights, models without weights."""
 
+import functools
 import logging
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import ConfigError, InputError
-from experiments.config.compose import overridden_keys
-from experiments.evaluate.models import asked_use, used
+from experiments.models import asked_use, chosen_checkpoint, model_is_named, run_folders
 from experiments.restore import Restorer
 from experiments.runtime.speed import settle
 
@@ -48,73 +47,63 @@ def models_of(cfg: DictConfig) -> "Models":
     Raises:
         InputError: if a run has no checkpoint, or there is no run at all.
     """
-    found, load = _told_apart(_named(cfg)), loader(cfg)
-    if found:
-        models = Models(found, load)
+    named, load = _told_apart(_named(cfg)), loader(cfg)
+    if named:
+        models = Models(named, load)
         for model in models.names:  # what cannot be loaded is said now, not to the first visitor who asks for it
             models.load(model, models.checkpoints(model)[0])
         return models
-    found = _below(cfg)
-    for place, entry in enumerate(found):
-        models = Models(found[place:], load)
+    entries = _below(cfg)
+    for place, entry in enumerate(entries):
+        models = Models(entries[place:], load)
         try:
             models.load(entry.model, entry.checkpoint)
             return models
         except (InputError, ConfigError) as error:
             print(f"not served: {error}", flush=True)
     raise InputError(
-        f"{cfg.runs_dir}: no run with a checkpoint there{' that can be loaded' if found else ''}: give what to serve "
+        f"{cfg.runs_dir}: no run with a checkpoint there{' that can be loaded' if entries else ''}: give what to serve "
         "with run=FOLDER, ckpt=FILE or model=NAME weights=FILE"
     )
 
 
 def _named(cfg: DictConfig) -> list[Entry]:
-    found = [entry for folder in _folders(cfg.run) for entry in _of_run(cfg, folder)]
+    entries = [entry for folder in run_folders(cfg) for entry in _of_run(cfg, folder)]
     if cfg.ckpt:
-        found.append(Entry(Path(cfg.ckpt).name, Path(cfg.ckpt).stem, Path(cfg.ckpt)))
+        entries.append(Entry(Path(cfg.ckpt).name, Path(cfg.ckpt).stem, Path(cfg.ckpt)))
     option = str(HydraConfig.get().runtime.choices["model"])
     if cfg.weights:
-        found.append(Entry(option, Path(cfg.weights).name, Path(cfg.weights), option))
-    elif any(key.split(".")[0] == "model" for key in overridden_keys()):
-        found.append(Entry(option, "no weights", None, option))
-    return found
-
-
-def _folders(run: str | Sequence[str] | None) -> list[Path]:
-    return [Path(item) for item in ([run] if isinstance(run, str) else run or [])]
+        file = Path(cfg.weights)
+        entries.append(
+            Entry(option, file.name, file, option) if model_is_named() else Entry(file.name, file.stem, file)
+        )
+    elif model_is_named("model"):
+        entries.append(Entry(option, "no weights", None, option))
+    return entries
 
 
 def _of_run(cfg: DictConfig, folder: Path) -> list[Entry]:
-    if not (folder / "config.yaml").is_file():
-        raise InputError(
-            f"run={folder}: no run folder (config.yaml is missing there); runs are folders below runs_dir="
-        )
-    files = sorted((folder / "checkpoints").glob("*.ckpt"))
-    if not files:
-        raise InputError(f"run={folder}: has no checkpoint yet: train it further with resume=auto")
-    if len(files) > 1:
-        chosen = asked_use(cfg) or used(folder)
-        files.sort(key=lambda file: file.stem != chosen)
+    """All checkpoints of a run, first the one that it is judged by."""
+    chosen = chosen_checkpoint(folder, asked_use(cfg))
+    files = sorted((folder / "checkpoints").glob("*.ckpt"), key=lambda file: (file != chosen, file))
     return [Entry(folder.name, file.stem, file) for file in files]
 
 
 def _below(cfg: DictConfig) -> list[Entry]:
-    folders = sorted({file.parent.parent for file in Path(cfg.runs_dir).glob("*/checkpoints/*.ckpt")})
-    found = []
-    for folder in folders:
-        if (folder / "config.yaml").is_file():
-            try:
-                found += _of_run(cfg, folder)
-            except InputError as error:
-                print(f"not served: {error}", flush=True)
-    return found
+    entries = []
+    for folder in sorted({file.parent.parent for file in Path(cfg.runs_dir).glob("*/checkpoints/*.ckpt")}):
+        try:
+            entries += _of_run(cfg, folder)
+        except InputError as error:
+            print(f"not served: {error}", flush=True)
+    return entries
 
 
-def _told_apart(found: list[Entry]) -> list[Entry]:
+def _told_apart(entries: list[Entry]) -> list[Entry]:
     """Models of one name from several folders are counted, in the order of the command line: tiny, tiny (2)."""
     folders: dict[str, list[Path | None]] = {}
     apart = []
-    for entry in dict.fromkeys(found):
+    for entry in dict.fromkeys(entries):
         folder = entry.file.parent if entry.file else None
         same = folders.setdefault(entry.model, [])
         if folder not in same:
@@ -136,9 +125,7 @@ def loader(cfg: DictConfig) -> Callable[[Entry], Restorer]:
     }
 
     def load(entry: Entry) -> Restorer:
-        if entry.option is None:
-            return Restorer.load(entry.file, **options)
-        return Restorer.load(entry.file, model=model, **options)
+        return Restorer.load(entry.file, model=model if entry.option else None, **options)
 
     return load
 
@@ -153,8 +140,7 @@ class Models:
 
     def __init__(self, found: Sequence[Entry], load: Callable[[Entry], Restorer]) -> None:
         self._entries = {(entry.model, entry.checkpoint): entry for entry in found}
-        self._load = load
-        self._loaded: OrderedDict[Entry, Restorer] = OrderedDict()
+        self._load = functools.lru_cache(KEPT)(load)
         self._lock = threading.Lock()
 
     @property
@@ -181,16 +167,6 @@ class Models:
             ) from error
 
     def load(self, model: str, checkpoint: str) -> Restorer:
-        """The network, loaded unless it is one of the last that were asked for.
-
-        Raises:
-            InputError, ConfigError: if it cannot be loaded.
-        """
-        entry = self._entries[model, checkpoint]
+        """The network, loaded unless it is one of the last that were asked for."""
         with self._lock:
-            if entry not in self._loaded:
-                self._loaded[entry] = self._load(entry)
-                while len(self._loaded) > KEPT:
-                    self._loaded.popitem(last=False)
-            self._loaded.move_to_end(entry)
-            return self._loaded[entry]
+            return self._load(self._entries[model, checkpoint])

@@ -1,17 +1,15 @@
 """What is known of the jobs of a sweep, read from their run folders: whether finished, scores, minutes; as a table."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from datamodules.errors import InputError
-from experiments.results.records import METRICS, EvaluationRecord, read_records
+from experiments.results.records import EvaluationRecord, read_curves, read_mapping, read_records
+from experiments.results.table import EMPTY, ResultTable, TableCell, TableColumn, metric_cell, metric_column, words
+from experiments.results.writers import csv_text, markdown, text
 from experiments.runtime.run_folder import FREE_DATA_KEYS, without_new_keys, write_text
 from experiments.runtime.saved_config import renamed
 
@@ -27,31 +25,21 @@ _FREE = {
 
 @dataclass
 class Row:
-    """One line of the table.
+    """One line of the table."""
 
-    Attributes:
-        run: name of the run folder, or of the task where there is none.
-        overrides: what distinguishes the job from the others.
-        state: done, failed, or unfinished.
-        best: best validation PSNR in dB so far.
-        test: mean test scores by protocol and metric.
-        minutes: of training, over all attempts.
-        message: why it failed.
-    """
-
-    run: str
-    overrides: str
-    state: str
-    best: float | None = None
-    test: dict[str, dict[str, float]] = field(default_factory=dict)
-    minutes: float | None = None
-    message: str = ""
+    run: str  # name of the run folder, or of the task where there is none
+    overrides: str  # what distinguishes the job from the others
+    state: str  # done, failed, or unfinished
+    best: float | None = None  # validation PSNR in dB so far
+    test: dict[str, dict[str, float]] = field(default_factory=dict)  # protocol -> metric -> mean test score
+    minutes: float | None = None  # of training, over all attempts
+    message: str = ""  # why it failed
 
 
 def score_of_finished(cfg: Mapping[str, Any]) -> float | None:
     """The best validation PSNR of a run that has trained and tested with this configuration; None if it has not."""
     folder = Path(cfg["run_dir"])
-    meta, before = _mapping(folder / "meta.json"), renamed(_mapping(folder / "config.yaml"))
+    meta, before = read_mapping(folder / "meta.json"), renamed(read_mapping(folder / "config.yaml"))
     before = {key: value for key, value in before.items() if key in cfg}  # older runs have keys of other tasks too
     if "finished" not in meta or not _records(folder) or _identity(before) != _identity(without_new_keys(cfg, before)):
         return None
@@ -64,15 +52,6 @@ def _records(folder: Path) -> list[EvaluationRecord]:
         return read_records(folder / "results.json")
     except InputError:
         return []
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    """A file that may be missing or torn, which then says nothing; the job itself names what is wrong with it."""
-    try:
-        found = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _identity(cfg: Mapping[str, Any]) -> str:
@@ -100,87 +79,70 @@ def read_row(
     folder = Path(cfg["run_dir"])
     score = score_of_finished(cfg)
     state = "failed" if error else "unfinished" if score is None else "done"
-    curve, minutes = _curve(folder / "metrics.csv")
+    curve, minutes = _progress(folder)
     row = Row(folder.name, overrides, state, curve if score is None else score, minutes=minutes, message=error)
     if state == "done":
-        sha = _mapping(folder / "meta.json")["finished"].get("checkpoint_sha256")
+        sha = read_mapping(folder / "meta.json")["finished"].get("checkpoint_sha256")
         for record in _records(folder):
             if record.checkpoint_sha256 == sha and not record.suite and not record.self_ensemble:
                 row.test[record.protocol_name] = dict(record.means)
     return row
 
 
-def _curve(path: Path) -> tuple[float | None, float | None]:
-    """Best validation PSNR of the last stage, and minutes, from a metrics.csv."""
-    try:
-        rows = list(csv.DictReader(path.read_text().splitlines()))
-    except OSError:
-        return None, None
-    stages = {row["train/stage"] for row in rows if row.get("train/stage")}
-    last = max(stages, key=float) if stages else None
-    begun = last is None
-    best = minutes = None
-    for row in rows:
-        begun = begun or row.get("train/stage") == last
-        try:
-            minutes = float(row["speed/minutes"]) if row.get("speed/minutes") else minutes
-            name = next(key for key in row if key.startswith("val/psnr/"))
-            if begun and row[name]:
-                best = max(float(row[name]), best if best is not None else float("-inf"))
-        except (StopIteration, TypeError, ValueError):
-            continue
-    return best, minutes
+def _progress(folder: Path) -> tuple[float | None, float | None]:
+    """Best validation PSNR of the last stage, and minutes."""
+    curves = read_curves(folder / "metrics.csv")
+    stages = curves.get("train/stage", [])
+    last = max((stage for _, stage in stages), default=None)
+    begin = min((step for step, stage in stages if stage == last), default=0)
+    psnr = next((points for name, points in curves.items() if name.startswith("val/psnr/")), [])
+    minutes = [value for _, value in curves.get("speed/minutes", [])]
+    return max((value for step, value in psnr if step >= begin), default=None), minutes[-1] if minutes else None
 
 
 def write_tables(folder: Path, rows: Sequence[Row]) -> None:
     """Print the table; write it as `sweep.csv` (all digits) and `sweep.md` into the folder of the sweep."""
     if not rows:
         return
-    header, lines = cells(rows)
-    widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
-    print()
-    for line in [header, ["-" * width for width in widths], *lines]:
-        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
-    for row in rows:
-        if row.message:
-            print(f"{row.run}: {row.message}")
-    markdown = [f"| {' | '.join(text.replace('|', chr(92) + '|') for text in line)} |" for line in [header, *lines]]
-    markdown.insert(1, "|" + " --- |" * len(header))
-    write_text(folder / "sweep.md", "\n".join(markdown) + "\n")
-    write_text(folder / "sweep.csv", _csv(rows))
+    tests = list(dict.fromkeys((p, m) for row in rows for p in row.test for m in row.test[p]))
+    table = job_table(rows, tests)
+    lines = [
+        {
+            "run": row.run,
+            "overrides": row.overrides,
+            "best_val_psnr": row.best,
+            **{f"test/{m}/{p}": row.test.get(p, {}).get(m) for p, m in tests},
+            "minutes": row.minutes,
+            "state": row.state,
+            "message": row.message,
+        }
+        for row in rows
+    ]
+    print(f"\n{text(table)}")
+    write_text(folder / "sweep.md", markdown(table) + "\n")
+    write_text(folder / "sweep.csv", csv_text(lines))
     print(f"table: {folder / 'sweep.md'}, {folder / 'sweep.csv'}", flush=True)
 
 
-def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines as text; columns that no row fills are left out."""
-    tests = list(dict.fromkeys((p, m) for row in rows for p in row.test for m in row.test[p]))
-    header = ["overrides", "best val dB", *(f"{p} {METRICS[m][0]}" for p, m in tests), "minutes", "state", "run"]
-    lines = [
+def job_table(rows: Sequence[Row], tests: Sequence[tuple[str, str]]) -> ResultTable:
+    """A row a job, without the columns that no job fills.
+
+    Args:
+        tests: protocol and metric of the columns with test scores.
+    """
+    columns = [TableColumn("overrides", figures=False), TableColumn("best val dB")]
+    columns += [metric_column(metric, protocol) for protocol, metric in tests]
+    columns += [TableColumn("minutes"), TableColumn("state", figures=False), TableColumn("run", figures=False)]
+    cells = [
         [
-            row.overrides or "-",
-            _text(row.best, 2),
-            *(_text(row.test.get(p, {}).get(m), METRICS[m][1]) for p, m in tests),
-            _text(row.minutes, 1),
-            row.state,
-            row.run,
+            TableCell(row.overrides or EMPTY),
+            metric_cell("psnr", row.best),
+            *(metric_cell(m, row.test.get(p, {}).get(m)) for p, m in tests),
+            TableCell() if row.minutes is None else TableCell(f"{row.minutes:.1f}", row.minutes),
+            *words(row.state, row.run),
         ]
         for row in rows
     ]
-    kept = [i for i in range(len(header)) if any(line[i].strip("-") for line in lines)]
-    return [header[i] for i in kept], [[line[i] for i in kept] for line in lines]
-
-
-def _text(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _csv(rows: Sequence[Row]) -> str:
-    tests = list(dict.fromkeys((p, m) for row in rows for p in row.test for m in row.test[p]))
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    names = [f"test/{m}/{p}" for p, m in tests]
-    writer.writerow(["run", "overrides", "best_val_psnr", *names, "minutes", "state", "message"])
-    for row in rows:
-        scores = [row.test.get(p, {}).get(m) for p, m in tests]
-        writer.writerow([row.run, row.overrides, row.best, *scores, row.minutes, row.state, row.message])
-    return out.getvalue()
+    kept = [i for i in range(len(columns)) if any(row[i].text != EMPTY for row in cells)]
+    notes = [f"{row.run}: {row.message}" for row in rows if row.message]
+    return ResultTable("", [columns[i] for i in kept], [[[row[i] for i in kept] for row in cells]], notes)

@@ -14,7 +14,7 @@ from typing import Any
 import hydra
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
-from torch import nn
+from torch import Tensor, nn
 
 from datamodules.errors import InputError, folder_vanished, worker_death
 from lightning_modules.checkpoints.matconvnet import read_parameters
@@ -24,12 +24,8 @@ from networks.base import RestorationNetwork
 PREFIX = "network."
 
 
-class ForeignCheckpoint(InputError):
-    """A file that torch can read, of another program: published weights, say."""
-
-
 class AtomicCheckpointIO(CheckpointIO):
-    """Writes beside the target and renames, so that a checkpoint is complete or absent whenever the process dies."""
+    """Writes next to the target and renames, so that a checkpoint is complete or absent whenever the process dies."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
@@ -78,33 +74,42 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; a run keeps checkpoints/last.ckpt and checkpoints/best.ckpt")
-    if path.suffix == SUFFIX:
-        return _read_exported(path)
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its zip reader and unpickler raise
-        size = path.stat().st_size
+    checkpoint = _read_file(path)
+    if not _of_this_suite(checkpoint):
         raise InputError(
-            f"{path}: cannot be read as a checkpoint ({size:,} bytes, {type(error).__name__}): "
-            "it is truncated or another kind of file; use the other one of last.ckpt and best.ckpt, or copy it again"
-        ) from error
-    config = checkpoint.get("config") if isinstance(checkpoint, dict) else None
-    model = config.get("model") if isinstance(config, dict) else None
-    if not isinstance(model, dict) or not isinstance(checkpoint.get("state_dict"), dict):
-        raise ForeignCheckpoint(
-            f"{path}: holds no 'config' and 'state_dict' of this suite; published weights have importers of their own",
-            file=path,
+            f"{path}: holds no 'config' and 'state_dict' of this suite: for published weights say of which model: "
+            "model=NAME"
         )
     return checkpoint
 
 
-def _read_exported(path: Path) -> dict[str, Any]:
-    tensors, about = read_tensors(path)
-    if about is None or not isinstance(about.get("model"), dict):
+def _read_file(path: Path) -> Any:
+    """What a file holds: a checkpoint, or the state dict of another program."""
+    if path.suffix == ".mat":
+        return read_parameters(path)
+    if path.suffix == SUFFIX:
+        tensors, about = read_tensors(path)
+        if about is None:
+            return tensors
+        return {"state_dict": {PREFIX + name: value for name, value in tensors.items()}, "config": about}
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its zip reader and unpickler raise
         raise InputError(
-            f"{path}: holds no model config of this suite; weights of another program are read with model=NAME weights="
-        )
-    return {"state_dict": {PREFIX + name: value for name, value in tensors.items()}, "config": about}
+            f"{path}: cannot be read as a checkpoint or as weights ({path.stat().st_size:,} bytes, "
+            f"{type(error).__name__}): it is truncated or another kind of file; pickled modules are not opened; use "
+            "the other one of last.ckpt and best.ckpt, or copy it again"
+        ) from error
+
+
+def _of_this_suite(checkpoint: Any) -> bool:
+    config = checkpoint.get("config") if isinstance(checkpoint, dict) else None
+    model = config.get("model") if isinstance(config, dict) else None
+    return isinstance(model, dict) and _is_state_dict(checkpoint.get("state_dict"))
+
+
+def _is_state_dict(state: Any) -> bool:
+    return isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
 
 
 def build_network(model: dict[str, Any], where: str) -> RestorationNetwork:
@@ -143,11 +148,10 @@ def _defined_in_networks(target: str) -> bool:
     if module.split(".")[0] != "networks":
         return False
     try:
-        found = getattr(importlib.import_module(module), name)
+        part = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError):
         return False
-    own = inspect.isclass(found) or inspect.isfunction(found)
-    return own and found.__module__.split(".")[0] == "networks"
+    return (inspect.isclass(part) or inspect.isfunction(part)) and part.__module__.split(".")[0] == "networks"
 
 
 def load_weights(network: nn.Module, checkpoint: dict[str, Any], where: str) -> None:
@@ -157,30 +161,23 @@ def load_weights(network: nn.Module, checkpoint: dict[str, Any], where: str) -> 
         InputError: if names or shapes differ: the checkpoint is one of another model.
     """
     state = {k.removeprefix(PREFIX): v for k, v in checkpoint["state_dict"].items() if k.startswith(PREFIX)}
-    _load_exactly(
-        network,
-        state,
-        where,
-        f"a checkpoint of another model: it holds {checkpoint['config']['model'].get('_target_')}",
-    )
+    target = checkpoint["config"]["model"].get("_target_")
+    _load_exactly(network, state, f"{where}: a checkpoint of another model: it holds {target}")
 
 
-def _load_exactly(network: nn.Module, state: dict[str, Any], where: str, what: str) -> None:
-    own = network.state_dict()
-    wrong = [k for k in own if k in state and own[k].shape != state[k].shape]
-    missing, surplus = [k for k in own if k not in state], [k for k in state if k not in own]
+def _load_exactly(network: nn.Module, state: dict[str, Any], mistake: str) -> None:
+    expected = network.state_dict()
+    missing = [f"missing {k}" for k in expected if k not in state]
+    surplus = [f"unexpected {k}" for k in state if k not in expected]
+    wrong = [
+        f"{k} is {list(state[k].shape)}, expected {list(value.shape)}"
+        for k, value in expected.items()
+        if k in state and value.shape != state[k].shape
+    ]
     if missing or surplus or wrong:
-        first = (
-            f"missing {missing[0]}"
-            if missing
-            else f"unexpected {surplus[0]}"
-            if surplus
-            else f"{wrong[0]} is {list(state[wrong[0]].shape)}, expected {list(own[wrong[0]].shape)}"
-        )
         raise InputError(
-            f"{where}: {what}, "
-            f"which does not fit {type(network).__name__} as configured ({len(missing)} tensors missing, "
-            f"{len(surplus)} unexpected, {len(wrong)} of another shape; first: {first})"
+            f"{mistake}, which does not fit {type(network).__name__} as configured ({len(missing)} tensors missing, "
+            f"{len(surplus)} unexpected, {len(wrong)} of another shape; first: {[*missing, *surplus, *wrong][0]})"
         )
     network.load_state_dict(state)
 
@@ -194,45 +191,24 @@ def read_weights(network: nn.Module, path: Path) -> None:
     Raises:
         InputError: if the file is missing or damaged, is of another network, or the network knows no published weights.
     """
+    name = type(network).__name__
     if not path.is_file():
         raise InputError(f"{path}: no such file of weights: set weights= to a checkpoint or to published weights")
-    try:
-        found = _read_file(path)
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"{path}: cannot be read as weights ({path.stat().st_size:,} bytes, {type(error).__name__}): expected a "
-            "state dict of plain tensors; pickled modules are not opened"
-        ) from error
-    if isinstance(found, dict) and "config" in found and "state_dict" in found:
-        load_weights(network, read_checkpoint(path), str(path))
+    weights = _read_file(path)
+    if _of_this_suite(weights):
+        load_weights(network, weights, str(path))
         return
     translate = getattr(importlib.import_module(type(network).__module__), "import_official", None)
     if translate is None:
-        raise InputError(
-            f"{path}: not a checkpoint of this suite, and {type(network).__name__} has no importer for others"
-        )
-    if not isinstance(found, dict) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in found.items()
-    ):
-        raise InputError(f"{path}: holds a {type(found).__name__}, expected a state dict: tensors by name")
+        raise InputError(f"{path}: not a checkpoint of this suite, and {name} has no importer for others")
+    if not _is_state_dict(weights):
+        raise InputError(f"{path}: holds a {type(weights).__name__}, expected a state dict: tensors by name")
     try:
-        state = translate(found)
+        state = translate(weights)
     except ValueError as error:
         reason = textwrap.shorten(str(error), 300, placeholder=" ...")  # it may list hundreds of names
-        raise InputError(f"{path}: not published weights of {type(network).__name__}: {reason}") from error
-    _load_exactly(network, state, str(path), "published weights of another size")
-
-
-def _read_file(path: Path) -> Any:
-    """The checkpoint or the state dict in a file, whichever it holds."""
-    if path.suffix == ".mat":
-        return read_parameters(path)
-    if path.suffix == SUFFIX:
-        tensors, about = read_tensors(path)
-        return tensors if about is None else read_checkpoint(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+        raise InputError(f"{path}: not published weights of {name}: {reason}") from error
+    _load_exactly(network, state, f"{path}: published weights of another size")
 
 
 def load_network(path: Path) -> tuple[RestorationNetwork, dict[str, Any]]:

@@ -34,12 +34,12 @@ def read_parameters(path: Path) -> dict[str, Tensor]:
         names = [str(p["name"].item()) for p in params]
         if len(set(names)) < len(names) or any(np.iscomplexobj(p["value"]) for p in params):
             raise ValueError("a name that is there twice, or complex values")
-        found = {name: torch.from_numpy(p["value"].astype(np.float32)) for name, p in zip(names, params, strict=True)}
+        values = [torch.from_numpy(p["value"].astype(np.float32)) for p in params]
     except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: holds no network of MatConvNet: expected a structure 'net' whose field 'params' has 'name', each "
             "once, and 'value', real numbers"
         ) from error
-    if not found:
+    if not values:
         raise InputError(f"{path}: the network of MatConvNet has no parameters")
-    return found
+    return dict(zip(names, values, strict=True))

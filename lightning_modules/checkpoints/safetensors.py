@@ -54,10 +54,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """Tensors by name, on the CPU, and what the file says about its model; None in files of other programs.
 
     Raises:
-        InputError: if the file is missing, damaged, or of a later version of this suite.
+        InputError: if the file is damaged, or of a later version of this suite.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file of weights")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             text = (file.metadata() or {}).get(KEY)
@@ -74,6 +72,6 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: its metadata {KEY!r} is no JSON: export it again") from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
-        found = about.get("format") if isinstance(about, dict) else type(about).__name__
-        raise InputError(f"{path}: its metadata {KEY!r} is of format {found}, expected {FORMAT}: export it again")
+        version = about.get("format") if isinstance(about, dict) else type(about).__name__
+        raise InputError(f"{path}: its metadata {KEY!r} is of format {version}, expected {FORMAT}: export it again")
     return tensors, about

@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from experiments.export.task import ExportedModel, write
+from experiments.export.exportable import Exportable
+from experiments.export.task import write
 from networks.baselines.srresnet import SRResNet
 from tests.conftest import photograph
 
@@ -40,9 +41,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(photograph(21, 34, 0)).save(folder / "PHOTO.jpg", quality=95)
     torch.manual_seed(0)
     network = SRResNet(width=2, n_blocks=1, global_residual="bicubic", head_gain=0.1).eval()
-    subject = ExportedModel(network, {"label": "ed_dsrn", "scales": [4], "scale": 4}, folder)
+    exportable, about = Exportable(network, 4), {"label": "ed_dsrn", "scales": [4], "scale": 4}
     for name in ("onnx", "program"):
-        write(subject, name, folder / "runs" / "quickstart" / "export")  # type: ignore[arg-type]  # a Literal
+        write(exportable, about, name, folder / "runs" / "quickstart" / "export")  # type: ignore[arg-type]  # a Literal
     torch.save(network.state_dict(), folder / "weights.pth")
     return folder
 

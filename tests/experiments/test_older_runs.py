@@ -73,7 +73,7 @@ def test_its_pictures_are_found(runs: Path) -> None:
     comparison = compare([source], "one")
     benchmark = next(b for b in comparison.tables[0].benchmarks if b.cell == record.cell)
     method = next(m for m in comparison.methods if not m.baseline)
-    assert picture(method, benchmark, "image3") == folder / "image3_sr.png"
+    assert picture(method.runs, benchmark, "image3") == folder / "image3_sr.png"
 
 
 @pytest.mark.slow

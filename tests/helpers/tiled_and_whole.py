@@ -19,8 +19,8 @@ from torch import Tensor
 from experiments.benchmarks.restore_memory import mirrored, peak_gib
 from experiments.benchmarks.timing import machine
 from experiments.config.compose import compose_model
+from experiments.models import Model
 from experiments.restore import Restorer
-from experiments.restore.load import Loaded
 from experiments.restore.receptive_field import alignment, up_to
 from experiments.restore.tiling import FEATHER, choose_tiling, spans
 from lightning_modules.checkpoints.checkpoint import build_network
@@ -77,7 +77,7 @@ def compare(
 ) -> dict[str, Any]:
     """Differences between the image [3, H, W] restored in tiles and as a whole."""
     height, width = image.shape[1:]
-    restorer = Restorer(Loaded("network", lambda _: network, network.scales))
+    restorer = Restorer(Model("network", lambda _: network, network.scales))
     whole = torch.as_tensor(restorer.restore(image, scale, tile=max(height, width)).sr)
     tiled = torch.as_tensor(restorer.restore(image, scale, tile=tile, overlap=overlap).sr)
     align = alignment(network, scale)
@@ -105,7 +105,7 @@ def measure(name: str, size: tuple[int, int], overrides: tuple[str, ...]) -> str
     network = build_network(compose_model(name, overrides), name).eval()
     scale = 2 if name == "vdsr" else network.scales[-1]
     image = torch.from_numpy(mirrored(*size)).permute(2, 0, 1) / 255
-    field = Restorer(Loaded(name, lambda _: network, (scale,))).field(scale)
+    field = Restorer(Model(name, lambda _: network, (scale,))).field(scale)
     assert field is not None
     tile = up_to(max(320, 3 * field + FEATHER), alignment(network, scale))
     row = compare(scaled(network, scale, image), image, scale, tile)

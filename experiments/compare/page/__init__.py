@@ -5,18 +5,17 @@ page forbids itself every request by a Content-Security-Policy. Names of runs an
 the template escapes all text.
 """
 
-import math
 from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from experiments.compare.page.cells import parameters_text
 from experiments.compare.page.charts import chart_data
-from experiments.compare.page.crops import Example, examples
-from experiments.compare.page.tables import protocol_text, sections
+from experiments.compare.page.crops import examples
+from experiments.compare.tables import describe, parameters_text, protocol_text, result_tables
 from experiments.compare.types import Comparison
+from experiments.results.writers import html
 from experiments.runtime.run_folder import write_text
 
 
@@ -40,24 +39,18 @@ def page(comparison: Comparison, pictures: int = 8) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False)
     return environment.from_string(_file("page.html")).render(
         comparison=comparison,
-        sections=sections(comparison),
+        describe=describe,
+        result_tables=result_tables,
+        html=html,
         suites=list(dict.fromkeys(table.suite or "none" for table in tables)),
         protocols=list(dict.fromkeys(protocol_text(table.protocol) for table in tables)),
         examples=examples(comparison, pictures),
         charts=charts,
         parameters=parameters_text,
-        tile_width=_tile_width,
         css=Markup(_file("page.css")),
         scripts={name: Markup(_file(f"{name}.js")) for name in ("charts", "tables", "viewer")},
         plotly=Markup(_plotly()) if charts["curves"] or charts["speed"] else "",
     )
-
-
-def _tile_width(example: Example) -> int:
-    """Narrowest column in pixels, so that rows of a 1280 pixel window are equally long: one of up to seven tiles."""
-    tiles = len(example.panels) + 1 + bool(example.pair)
-    row = math.ceil(tiles / math.ceil(tiles / 7))
-    return 1240 // max(row, 4) - 12
 
 
 def _file(name: str) -> str:

@@ -14,54 +14,52 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from datamodules.errors import InputError
-from experiments.compare.page.cells import number
-from experiments.compare.pictures import input_picture, picture, truth_picture
+from experiments.compare.pictures import picture
 from experiments.compare.types import Benchmark, Comparison, Method, Table
+from experiments.results.table import number
+from lightning_modules.plots.regions import Box, busiest_box
 
-Box = tuple[int, int, int, int]  # left, top, right, bottom; right and bottom excluded
 LONGEST = 640  # side of an embedded region in pixels
-BUDGET = 24_000_000  # bytes of all embedded pictures; a photograph's PNG in base64 takes about 2.6 bytes a pixel
-BYTES_PER_PIXEL = 2.6
+BUDGET = 9_230_000  # pixels of all embedded pictures, about 24 MB of PNG in base64
 FOCUS = 96  # side of the region shown first
 OVERVIEW = 240  # longest side of the overview
 
 
 @dataclass
 class Panel:
-    """One picture beside the others; `source` is a data URI, "" where no picture was kept."""
+    """One picture of a row."""
 
     title: str
     scores: str
-    detail: str
-    source: str
+    detail: str  # which run it is of
+    source: str  # data URI, "" where no picture was kept
 
 
 @dataclass
 class Example:
-    """One image as all methods restored it; boxes are in pixels, `focus` inside the embedded region."""
+    """One image as all methods restored it."""
 
     image: str
-    where: str
-    spread: str
+    where: str  # data set and protocol
+    spread: str  # largest minus smallest PSNR of the methods
     panels: list[Panel]
-    overview: str
-    whole: tuple[int, int]
-    crop: Box
-    focus: Box
+    overview: str  # data URI
+    whole: tuple[int, int]  # width and height of the image
+    crop: Box  # what of it is embedded
+    focus: Box  # what is shown first, in pixels of the embedded region
     notes: list[str]
-    pair: tuple[int, int] | None
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.crop[2] - self.crop[0], self.crop[3] - self.crop[1]
+    pair: tuple[int, int] | None  # numbers of the panels that A and B start with; None where there are not two
 
 
 @dataclass
 class Candidate:
+    """An image that could be shown, and the methods without the baseline that were measured on it."""
+
     table: Table
     benchmark: Benchmark
     image: str
     spread: float
+    methods: Sequence[Method] = ()
 
     def key(self, kind: str) -> object:
         """What two candidates share: their "image", "dataset" (of one suite) or "cell" (one degradation of it)."""
@@ -74,28 +72,28 @@ def examples(comparison: Comparison, count: int = 8) -> list[Example]:
 
     Images of which no method's result was kept are passed over.
     """
-    chosen = choose([found for found in _candidates(comparison) if _pictures(comparison, found)], count)
-    embedded = sum(len(_measured(comparison, found)) + 2 for found in chosen)
-    side = embedded_side(embedded)
-    return [_example(comparison, found, side) for found in chosen]
+    chosen = choose(list(_candidates(comparison)), count)
+    side = embedded_side(sum(len(candidate.methods) + 2 for candidate in chosen))
+    baseline = next((method.label for method in comparison.methods if method.baseline), "")
+    return [_example(candidate, baseline, side) for candidate in chosen]
 
 
 def embedded_side(pictures: int) -> int:
     """Longest side at which so many square pictures stay within the budget, a multiple of 8 in 128...640."""
-    side = math.isqrt(int(BUDGET / BYTES_PER_PIXEL / max(1, pictures)))
+    side = math.isqrt(BUDGET // max(1, pictures))
     return max(128, min(LONGEST, side // 8 * 8))
 
 
 def choose(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
     """By spread, but first of each data set, then of each cell of a grid, other images before the same again."""
-    ordered = sorted(candidates, key=lambda found: -found.spread)  # stable: equal spreads stay in the given order
+    ordered = sorted(candidates, key=lambda candidate: -candidate.spread)  # stable: equal ones keep their order
     chosen: list[Candidate] = []
     for new in (("dataset", "image"), ("dataset",), ("cell", "image"), ("cell",), ()):
-        for found in ordered:
-            seen = any(found is other or any(found.key(k) == other.key(k) for k in new) for other in chosen)
+        for candidate in ordered:
+            seen = any(candidate is other or any(candidate.key(k) == other.key(k) for k in new) for other in chosen)
             if not seen and len(chosen) < count:
-                chosen.append(found)
-    return sorted(chosen, key=lambda found: -found.spread)
+                chosen.append(candidate)
+    return sorted(chosen, key=lambda candidate: -candidate.spread)
 
 
 def spread_of(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
@@ -103,25 +101,6 @@ def spread_of(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
     gray = [pixels.mean(axis=2, dtype=np.float32) if pixels.ndim == 3 else pixels for pixels in pictures]
     stack = np.stack(gray).astype(np.float32)
     return stack.max(axis=0) - stack.min(axis=0)
-
-
-def busiest_box(values: NDArray[np.float32], side: int, margin: int = 0) -> Box:
-    """The box of at most side x side with the largest sum; with room, off the borders.
-
-    Of boxes with almost the same sum it is the middle one, so that a small place of difference is not at its edge.
-    """
-    height, width = values.shape
-    tall, wide = min(side, height), min(side, width)
-    sums = np.zeros((height + 1, width + 1))
-    sums[1:, 1:] = values.cumsum(axis=0, dtype=np.float64).cumsum(axis=1)
-    rows = sums[tall:] - sums[:-tall]
-    totals = rows[:, wide:] - rows[:, :-wide]
-    down, right = (margin if length > 4 * margin else 0 for length in totals.shape)
-    inner = totals[down : totals.shape[0] - down, right : totals.shape[1] - right]
-    places = np.argwhere(inner >= 0.999 * inner.max())
-    middle = places[np.square(places - places.mean(axis=0)).sum(axis=1).argmin()]
-    top, left = int(middle[0]) + down, int(middle[1]) + right
-    return left, top, left + wide, top + tall
 
 
 def png_uri(image: Image.Image) -> str:
@@ -136,50 +115,38 @@ def _candidates(comparison: Comparison) -> Iterator[Candidate]:
     for table in comparison.tables:
         for benchmark in table.benchmarks:
             scores = benchmark.scores.get("psnr", {})
-            labels = [m.label for m in comparison.methods if m.label in scores and not m.baseline]
-            labels = labels if len(labels) > 1 else list(scores)
+            methods = [m for m in comparison.methods if m.label in scores and not m.baseline]
+            labels = [method.label for method in methods] if len(methods) > 1 else list(scores)
             for image in benchmark.images:
                 values = [scores[label].images.get(image, math.nan) for label in labels]
                 finite = [value for value in values if math.isfinite(value)]
-                if (benchmark.folder, image) not in seen and finite:
-                    yield Candidate(table, benchmark, image, max(finite) - min(finite))
+                kept = any(picture(method.runs, benchmark, image) for method in methods)
+                if kept and finite and (benchmark.folder, image) not in seen:
+                    yield Candidate(table, benchmark, image, max(finite) - min(finite), methods)
                 seen.add((benchmark.folder, image))
 
 
-def _measured(comparison: Comparison, found: Candidate) -> list[Method]:
-    """The methods without the baseline that were measured on the image."""
-    scores = found.benchmark.scores.get("psnr", {})
-    return [m for m in comparison.methods if m.label in scores and not m.baseline]
-
-
-def _pictures(comparison: Comparison, found: Candidate) -> dict[str, Path]:
-    """Label -> picture of the methods that kept one."""
-    paths = {m.label: picture(m, found.benchmark, found.image) for m in _measured(comparison, found)}
-    return {label: path for label, path in paths.items() if path is not None}
-
-
-def _example(comparison: Comparison, found: Candidate, side: int) -> Example:
-    benchmark, image = found.benchmark, found.image
-    methods = _measured(comparison, found)
-    paths = _pictures(comparison, found)
-    results = {label: _open(path) for label, path in paths.items()}
-    truth_path = truth_picture(methods, benchmark, image)
-    input_path = input_picture(methods, benchmark, image)
-    truth = _open(truth_path) if truth_path else None
-    enlarged = _open(input_path) if input_path else None
-    scene = truth or next(iter(results.values()))
+def _example(candidate: Candidate, baseline: str, side: int) -> Example:
+    benchmark, image, methods = candidate.benchmark, candidate.image, candidate.methods
+    runs = [run for method in methods for run in method.runs]
+    rows = [("input (bicubic)", baseline, "", picture(runs, benchmark, image, "input"))]
+    for method in methods:
+        path = picture(method.runs, benchmark, image)
+        rows.append((method.label, method.label, _seed_text(method, path), path))
+    rows.append(("ground truth", "", "", picture(runs, benchmark, image, "hr")))
+    images = [_open(path) if path else None for *_, path in rows]
+    scene = images[-1] or next(result for result in images[1:-1] if result)
     notes = []
-    for label, result in list(results.items()):
-        if result.size != scene.size:
-            notes.append(f"{label}: its picture is {_size(result)}, the others are {_size(scene)}; it is not shown.")
-            del results[label]
-    if enlarged is not None and enlarged.size != scene.size:
-        enlarged = None
+    for place, shown in enumerate(images):
+        if shown is not None and shown.size != scene.size:
+            title = rows[place][0]
+            notes.append(f"{title}: its picture is {_size(shown)}, the others are {_size(scene)}; it is not shown.")
+            images[place] = None
 
-    compared = [np.asarray(result) for result in results.values()]
+    compared = [result for result in images[1:-1] if result]
     if len(compared) < 2:  # of one method, where it changed the input or missed the truth
-        compared += [np.asarray(other) for other in (enlarged, truth) if other is not None][:1]
-    spread = spread_of(compared)
+        compared += [other for other in (images[0], images[-1]) if other][:1]
+    spread = spread_of([np.asarray(result) for result in compared])
     whole = max(scene.size) <= 1.1 * side  # not worth cutting
     crop = busiest_box(spread, max(scene.size) if whole else side)
     left, top, right, bottom = crop
@@ -189,28 +156,22 @@ def _example(comparison: Comparison, found: Candidate, side: int) -> Example:
             f"Embedded: {right - left} x {bottom - top} pixels of {_size(scene)} at full resolution, from column "
             f"{left} and row {top}. PSNR and SSIM are those of the whole image."
         )
-
-    def panel(title: str, label: str, result: Image.Image | None, detail: str = "") -> Panel:
-        return Panel(title, _score_text(benchmark, label, image), detail, png_uri(result.crop(crop)) if result else "")
-
-    baseline = next((method.label for method in comparison.methods if method.baseline), "")
-    panels = [panel("input (bicubic)", baseline, enlarged)]
-    for method in methods:
-        detail = _seed_text(method, paths.get(method.label))
-        panels.append(panel(method.label, method.label, results.get(method.label), detail))
-    panels.append(panel("ground truth", "", truth))
-    missing = [panel.title for panel in panels if not panel.source]
-    if missing:
+    panels = [
+        Panel(title, _score_text(benchmark, label, image), detail, png_uri(shown.crop(crop)) if shown else "")
+        for (title, label, detail, _), shown in zip(rows, images, strict=True)
+    ]
+    if missing := [panel.title for panel in panels if not panel.source]:
         notes.append(
             f"No picture was kept of: {', '.join(missing)}. Evaluate again with pictures=results to have it here."
         )
-    protocol = found.table.protocol["name"]
+    overview = scene.copy()
+    overview.thumbnail((OVERVIEW, OVERVIEW), Image.Resampling.LANCZOS)
     return Example(
         image,
-        f"{benchmark.title}, {protocol}",
-        number("psnr", found.spread),
+        f"{benchmark.title}, {candidate.table.protocol['name']}",
+        number("psnr", candidate.spread),
         panels,
-        _overview(truth or scene),
+        png_uri(overview),
         scene.size,
         crop,
         focus,
@@ -221,11 +182,10 @@ def _example(comparison: Comparison, found: Candidate, side: int) -> Example:
 
 def _score_text(benchmark: Benchmark, label: str, image: str) -> str:
     texts = []
-    for metric in ("psnr", "ssim"):
+    for metric, unit in (("psnr", " dB"), ("ssim", "")):
         score = benchmark.scores.get(metric, {}).get(label)
-        value = score.images.get(image) if score else None
-        if value is not None:
-            texts.append(number(metric, value) + (" dB" if metric == "psnr" else ""))
+        if score and image in score.images:
+            texts.append(number(metric, score.images[image]) + unit)
     return "  ".join(texts)
 
 
@@ -238,20 +198,14 @@ def _seed_text(method: Method, path: Path | None) -> str:
 
 
 def _pair(panels: Sequence[Panel], benchmark: Benchmark, image: str) -> tuple[int, int] | None:
-    """Numbers of the panels that A/B starts with: the best and the worst method of this image."""
-    shown = {panel.title: place for place, panel in enumerate(panels) if panel.source}
-    known = {label: s.images[image] for label, s in benchmark.scores.get("psnr", {}).items() if image in s.images}
-    ordered = sorted((label for label in known if label in shown), key=lambda label: -known[label])
+    """The best and the worst method of this image; of one method its result and the input."""
+    scores = benchmark.scores.get("psnr", {})
+    shown = [place for place, panel in enumerate(panels) if panel.source]
+    values = {place: scores[panels[place].title].images.get(image) for place in shown if panels[place].title in scores}
+    ordered = sorted((-value, place) for place, value in values.items() if value is not None)
     if len(ordered) > 1:
-        return shown[ordered[0]], shown[ordered[-1]]
-    places = list(shown.values())  # one method: against the input
-    return (places[1], places[0]) if len(places) > 1 else None
-
-
-def _overview(scene: Image.Image) -> str:
-    small = scene.copy()
-    small.thumbnail((OVERVIEW, OVERVIEW), Image.Resampling.LANCZOS)
-    return png_uri(small)
+        return ordered[0][1], ordered[-1][1]
+    return (shown[1], shown[0]) if len(shown) > 1 else None
 
 
 def _open(path: Path) -> Image.Image:

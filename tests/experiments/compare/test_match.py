@@ -30,12 +30,12 @@ OTHER_SHAVE = {"protocol": {**PROTOCOL, "shave": 0}}
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        ({}, OTHER_PROTOCOL, r"nothing in common: protocol is y_shave4 in the one and rgb_shave4 in the other"),
+        ({}, OTHER_PROTOCOL, r'protocol\.name is "y_shave4" in .*a and "rgb_shave4" in .*b' ),
         ({}, OTHER_SHAVE, r"protocol\.shave is 4 in .*a and 0 in .*b "),
-        ({"suite": "x"}, {"suite": "y"}, r"nothing in common: suite is x in the one and y in the other"),
-        ({"suite": "x"}, {}, r"nothing in common: suite is x in the one and none in the other"),
-        ({}, {"dataset": "set14"}, r"nothing in common: dataset is set5 in the one and set14 in the other"),
-        ({"cell": {"n": 1}}, {"cell": {"n": 2}}, r'cell is {"n": 1} in the one and {"n": 2} in the other'),
+        ({"suite": "x"}, {"suite": "y"}, r'suite is "x" in .*a and "y" in .*b' ),
+        ({"suite": "x"}, {}, r'suite is "x" in .*a and none in .*b' ),
+        ({}, {"dataset": "set14"}, r'dataset is "set5" in .*a and "set14" in .*b' ),
+        ({"cell": {"n": 1}}, {"cell": {"n": 2}}, r"cell\.n is 1 in .*a and 2 in .*b"),
         ({}, {"suite_seed": 7}, r"suite_seed is 0 in .*a and 7 in .*b \(no suite, set5, y_shave4\)"),
         ({}, SIGMA, r"degradation\.sigma is \[1\.0, 2\.0\] in .* and \[1\.5, 1\.5\]"),
         ({}, {"degradation": {**DEGRADATION, "noise": 0.1}}, r"degradation\.noise is absent in .* and 0\.1 in"),
@@ -87,9 +87,7 @@ def test_difference_outside_a_suite_is_left_out_and_named(tmp_path: Path) -> Non
 def test_a_third_run_that_shares_nothing(tmp_path: Path) -> None:
     third = write_run(tmp_path, "c", pair("vdsr", GAINS, dataset="set14"))
     message = refusal([*two(tmp_path), third])
-    assert (
-        "nothing in common with the other runs: it has no suite, set14, y_shave4, they have no suite, set5" in message
-    )
+    assert re.search(r'dataset is "set14" in .*c and "set5" in .*a', message), message
 
 
 def test_path_of_a_file_is_no_difference(tmp_path: Path) -> None:
@@ -152,4 +150,4 @@ def test_seeds_with_other_metrics(tmp_path: Path) -> None:
 
 def test_a_run_with_the_ensemble_alone(tmp_path: Path) -> None:
     runs = [write_run(tmp_path, f"a-seed={n}", pair("ed_dsrn", GAINS, seed=n, self_ensemble=n == 2)) for n in (1, 2)]
-    assert "has records with self_ensemble=true alone" in refusal(runs)
+    assert re.search(r"self_ensemble is true in .*a-seed=2 and false in .*a-seed=1", refusal(runs))

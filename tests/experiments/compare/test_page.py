@@ -1,8 +1,10 @@
 """The HTML page of a comparison, read back by an HTML parser; pictures are decoded and compared with the files."""
 
 import base64
+import html as html_module
 import io
 import json
+import math
 import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
@@ -16,11 +18,9 @@ from PIL import Image
 
 from experiments.compare import page as page_module
 from experiments.compare.page import page, write_page
-from experiments.compare.page.cells import number
 from experiments.compare.page.crops import Candidate, busiest_box, choose, embedded_side, spread_of
-from experiments.compare.page.tables import sections
+from experiments.compare.tables import result_tables
 from experiments.compare.types import (
-    Average,
     Benchmark,
     Comparison,
     Difference,
@@ -152,14 +152,17 @@ def without_plotly(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_table_has_values_marks_and_intervals(tmp_path: Path) -> None:
     html = page(comparison(tmp_path))
     read = Reader(html)
-    assert read.row("net_a")[1] == "26.33 +1.33 better [+1.08, +1.58] 2/3"
-    assert read.row("net_a")[0] == "net_a 0.590 M parameters"
-    assert read.row("net_b")[1] == "25.58 +0.58 better [+0.33, +0.83] 2/3"
-    assert read.row("bicubic")[1:4] == ["25.00", "0.5000", "–"]
-    assert read.row("net_a")[3] == "0.41"
+    rows = [[" ".join(cell.split()) for cell in row] for row in read.rows]
+    assert ["net_a", "26.33", "0.5000"] in rows
+    assert ["bicubic", "25.00", "0.5000"] in rows
+    assert ["set5", "net_a", "+1.33* [+1.08, +1.58], 2/3", "–"] in rows
+    assert ["set5", "net_b", "+0.58* [+0.33, +0.83], 2/3"] in [row[:3] for row in rows]
+    assert ["net_a", "0.590 M", "1", "cpu, 2 threads", "0.41"] in rows
+    assert ["net_b", "17.016 M", "1", "NVIDIA H200"] in [row[:4] for row in rows]
     assert '<span class="best">26.33' in html
     assert '<span class="second">25.58' in html
-    assert "net_a is first and net_b second, but no difference is proven: PSNR dB +0.75 [+0.50, +1.00]" in read.text
+    assert html.count('<span class="better">+') == 2
+    assert "PSNR dB: net_a against net_b +0.75 [+0.50, +1.00], ahead on 2 of 3 images: no difference" in read.text
     assert read.row("set/gray")[1:4] == ["25.00", "27.50", "25.00"]
     for text in ("luma (Y of BT.601), 4 pixels left out at each border", "only 3 images", "a note", "abc123"):
         assert text in read.text
@@ -172,18 +175,16 @@ def test_published_figures_stand_apart_with_source_and_doubt(tmp_path: Path) -> 
     paper = {"suite": "ed_dsrn_table1", "dataset": "set5", "cell": {}, "metric": "psnr", "protocol": "y_shave4"}
     own = Published("Net A", "net_a", **paper, value=26.5, source="Paper, Table 1")
     other = Published("Other", None, **paper, value=99.0, source="Repository", certain=False, caveat="another kernel")
-    single = Published("Coop", None, **paper, value=24.13, source="Paper, Figure 4", image="wide")
-    tested = benchmark(published=[own, other, single])
+    tested = benchmark(published=[own, other])
     value = tested.scores["psnr"]["net_a"]
     tested.scores["psnr"]["net_a"] = Score(value.mean, value.images, value.seeds, value.rank, value.gain, own)
     html = page(comparison(tmp_path, [Table("ed_dsrn_table1", Y, [tested])]))
     read = Reader(html)
-    assert read.row("net_a")[1].endswith("published 26.50, Δ −0.17")
-    assert read.row("Net A") == ["Net A published", "26.501", "–", "–"]  # the last 1 is the footnote
-    assert read.row("Other")[1] == "99.00 ?2"
-    assert html.count('class="published') == 2
+    assert read.row("net_a")[1] == "26.33 (−0.17)"
+    assert read.row("Net A") == ["Net A (published)", "26.501", "–"]  # the last 1 is the footnote
+    assert read.row("Other")[1] == "≈99.002"
+    assert html.count('<tr class="published') == 2
     assert "Repository; not certain; another kernel" in read.text
-    assert read.row("wide")[4] == "24.13"
     assert "99.00</span>" not in "".join(re.findall('class="best">.*?</span>', html))
 
 
@@ -193,22 +194,20 @@ def test_a_grid_has_a_row_for_each_method_and_a_mean(tmp_path: Path) -> None:
     tested = [benchmark(f"set5/{i}", cell) for i, cell in enumerate(cells)]
     tested[3].scores["psnr"].pop("net_b")
     best = {"psnr": difference("net_a", "net_b", 0.75, "net_a")}
-    mean = Average("set5", {"degradation.scale": 2}, "degradation.kernels.number", 2, scores(), best)
-    found = sections(comparison(tmp_path, [Table("usrnet_table1", Y, tested, [mean])]))[0]
-    assert [grid.folded for grid in found.grids] == [False, True]
-    psnr = found.grids[0]
-    assert (psnr.corners, psnr.columns, psnr.starts) == (
-        ["scale", "Method"],
-        ["0", "1", "mean", "gain over bicubic"],
-        {0, 2},
-    )
-    rows = [[*row.heads, *(cell.text for cell in row.cells)] for row in psnr.rows]
-    assert rows[1] == ["2", "net_a", "26.33", "26.33", "26.33", "+1.33 [+1.08, +1.58] 2/3 better"]
-    assert rows[5] == ["3", "net_b", "25.58", "–", "–", "–"]
-    assert psnr.sentences == [
-        "scale=2: net_a is better than net_b: PSNR dB +0.75 [+0.50, +1.00], better on 2 of 3 images"
-    ]
-    assert Reader(page(comparison(tmp_path, [Table("usrnet_table1", Y, tested, [mean])]))).row("3")[1] == "bicubic"
+    over = "degradation.kernels.number"
+    mean = benchmark("", {"degradation.scale": 2}, best=best, timings={}, over=over, count=2)
+    compared = comparison(tmp_path, [Table("usrnet_table1", Y, tested, [mean])])
+    tables = result_tables(compared, compared.tables[0], images=True)
+    assert [table.folded for table in tables] == [False, True, False, False]
+    psnr, _, differences, _ = tables
+    assert [column.title for column in psnr.columns] == ["scale", "method", "0", "1", "mean"]
+    rows = [[cell.text for cell in row] for row in psnr.rows]
+    assert rows[1] == ["2", "net_a", "26.33", "26.33", "26.33"]
+    assert rows[5] == ["3", "net_b", "25.58", "-", "-"]
+    place = "set5, scale=2, mean over 2 kernels.number"
+    assert [cell.text for cell in differences.rows[0]] == [place, "net_a", "+1.33* [+1.08, +1.58], 2/3", "-"]
+    assert any(f"{place}, PSNR dB: net_a against net_b +0.75" in note for table in tables for note in table.notes)
+    assert Reader(page(compared)).row("3")[1] == "bicubic"
 
 
 @pytest.mark.usefixtures("without_plotly")
@@ -280,7 +279,14 @@ def test_names_are_text_never_markup(tmp_path: Path) -> None:
     assert not any(name.startswith("on") for _, attributes in read.elements for name in attributes)
     assert len(read.all("script")) == len(harmless.all("script"))
     assert evil in read.text
-    assert json.loads(read.scripts["chart-data"])["methods"][1] == evil
+    plots = json.loads(read.scripts["chart-data"])
+    assert evil in [figure["title"] for figure in plots["curves"]]
+    # plotly.js reads some markup in its texts.
+    names = [line["name"] for figure in plots["curves"] for line in figure["data"]] + plots["speed"][0]["data"][0][
+        "text"
+    ]
+    assert html_module.escape(evil, quote=False) in names
+    assert not any("<" in name for name in names)
 
 
 def test_the_page_asks_for_nothing_from_outside(tmp_path: Path) -> None:
@@ -302,16 +308,25 @@ def test_the_page_asks_for_nothing_from_outside(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("without_plotly")
 def test_the_plots_have_finite_data(tmp_path: Path) -> None:
-    data = json.loads(Reader(page(comparison(tmp_path))).scripts["chart-data"], parse_constant=pytest.fail)
-    assert [entry["title"] for entry in data["curves"]] == ["val/psnr/y_shave4", "train/loss"]
-    assert data["curves"][0]["lines"][1] == {"name": "net_b", "method": 2, "seed": 0, "x": [0, 100], "y": [20.0, 26.5]}
-    assert data["curves"][1]["lines"][0]["x"] == [0, 100]
-    speed = data["speed"][0]
-    assert [(p["name"], p["seconds"], p["parameters"], p["device"]) for p in speed["points"]] == [
-        ("net_a", 0.41, 590_000, "cpu, 2 threads"),
-        ("net_b", 0.02, 17_016_000, "NVIDIA H200"),
+    plots = json.loads(Reader(page(comparison(tmp_path))).scripts["chart-data"], parse_constant=pytest.fail)
+    assert [figure["title"] for figure in plots["curves"]] == ["val/psnr/y_shave4", "train/loss"]
+    first, second = plots["curves"][0]["data"]
+    assert (second["name"], second["x"], second["y"]) == ("net_b", [0, 100], [20.0, 26.5])
+    assert first["line"]["color"] != second["line"]["color"]
+    assert plots["curves"][1]["data"][0]["x"] == [0, 100]
+    (speed,) = plots["speed"]
+    (marks,) = speed["data"]
+    assert (marks["text"], marks["x"]) == (["net_a", "net_b"], [0.41, 0.02])
+    assert [math.isclose(size, 44) for size in marks["marker"]["size"]] == [False, True]
+    assert marks["marker"]["symbol"] == ["circle", "diamond"]
+    facts = [
+        "0.41 s / image<br>0.590 M parameters<br>cpu, 2 threads",
+        "0.02 s / image<br>17.016 M parameters<br>NVIDIA H200",
     ]
-    assert speed["baseline"] == {"name": "bicubic", "psnr": 25.0}
+    assert marks["customdata"] == facts
+    assert speed["note"].startswith("Time on cpu, 2 threads; NVIDIA H200.")
+    (line,) = speed["layout"]["shapes"]
+    assert (line["y0"], line["label"]["text"]) == (25.0, "bicubic 25.00 dB")
 
 
 @pytest.mark.usefixtures("without_plotly")
@@ -321,7 +336,7 @@ def test_infinite_values_are_drawn_but_not_plotted(tmp_path: Path) -> None:
     found.tables[0].benchmarks[0].scores["psnr"]["net_a"] = perfect
     read = Reader(page(found))
     assert read.row("net_a")[1] == "∞"
-    assert [p["name"] for p in json.loads(read.scripts["chart-data"])["speed"][0]["points"]] == ["net_b"]
+    assert json.loads(read.scripts["chart-data"])["speed"][0]["data"][0]["text"] == ["net_b"]
 
 
 @pytest.mark.usefixtures("without_plotly")
@@ -347,7 +362,7 @@ def test_the_box_of_the_largest_difference() -> None:
     assert busiest_box(values, 100) == (0, 0, 57, 31)
     values[0, 0] = 1000
     assert busiest_box(values, 4)[:2] == (0, 0)
-    assert busiest_box(values, 4, margin=6) == (40, 20, 44, 24)
+    assert busiest_box(values, 4, border=6) == (40, 20, 44, 24)
     gray, colour = pixels(7, 5, 1, 1), pixels(7, 5, 2)
     expected = np.maximum(gray, colour.astype(float).mean(2)) - np.minimum(gray, colour.astype(float).mean(2))
     np.testing.assert_allclose(spread_of([gray, colour]), expected, atol=1e-4)
@@ -355,9 +370,3 @@ def test_the_box_of_the_largest_difference() -> None:
 
 def test_the_embedded_region_shrinks_with_the_number_of_pictures() -> None:
     assert [embedded_side(n) for n in (0, 1, 22, 48, 400, 10**6)] == [640, 640, 640, 432, 144, 128]
-
-
-def test_numbers_are_printed_as_the_metric_asks() -> None:
-    assert number("psnr", -0.126, signed=True) == "−0.13"
-    assert number("ssim", 0.70431) == "0.7043"
-    assert number("psnr", float("nan")) == "–"

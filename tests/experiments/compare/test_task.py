@@ -118,13 +118,14 @@ def test_runs_from_wandb(monkeypatch: pytest.MonkeyPatch, runs: Path, tmp_path: 
     asked = serve(monkeypatch, first, [Artifact(runs / "ed_dsrn-seed=1", "2026-11-01")])
     found = read_wandb("me/project", [])
     assert asked == ["me/project"]
-    assert [source.run.name for source in found] == ["srn", "ed_dsrn-seed=1"]
+    assert [run.name for run in found] == ["ed_dsrn-seed=1", "srn"]  # from the oldest on
+    found = found[1:]
     assert found[0].records[1].means["psnr"] == pytest.approx(22.2 + 0.6)
-    assert found[0].run.folder is None
-    assert found[0].run.curves["train/loss"] == [(0, 0.5), (10, 0.25)]
+    assert found[0].folder is None
+    assert found[0].curves["train/loss"] == [(0, 0.5), (10, 0.25)]
     assert found[0].parameters
-    assert [source.run.name for source in read_wandb("me/project", ["ed_dsrn-seed=1"])] == ["ed_dsrn-seed=1"]
-    with pytest.raises(InputError, match=r"runs=x: no such run in me/project, there is srn, ed_dsrn-seed=1"):
+    assert [source.name for source in read_wandb("me/project", ["ed_dsrn-seed=1"])] == ["ed_dsrn-seed=1"]
+    with pytest.raises(InputError, match=r"runs=x: no such run in me/project, there is ed_dsrn-seed=1, srn"):
         read_wandb("me/project", ["x"])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from experiments.compare.pictures import input_picture, picture, truth_picture
+from experiments.compare.pictures import picture
 from experiments.compare.read_runs import MOST_POINTS, curves
 from experiments.compare.types import to_json
 from experiments.results.records import MADE_OF
@@ -218,15 +218,14 @@ def test_pictures(tmp_path: Path) -> None:
     (benchmark,) = found.tables[0].benchmarks
     assert benchmark.folder == "set5/scale=2,number=0"
     method, baseline = found.method("usrnet"), found.method("bicubic")
-    assert picture(method, benchmark, "x/1") is None
+    assert picture(method.runs, benchmark, "x/1") is None
     folder = tmp_path / "a" / "images" / "set5" / "scale=2,number=0"
     folder.mkdir(parents=True)
     for kind in ("sr", "hr", "input"):
         (folder / f"x_1_{kind}.png").touch()
-    assert picture(method, benchmark, "x/1") == folder / "x_1_sr.png"
-    assert picture(baseline, benchmark, "x/1") == folder / "x_1_input.png"
-    assert truth_picture(found.methods, benchmark, "x/1") == folder / "x_1_hr.png"
-    assert input_picture(found.methods, benchmark, "x/1") == folder / "x_1_input.png"
+    assert picture(method.runs, benchmark, "x/1") == folder / "x_1_sr.png"
+    assert picture(baseline.runs, benchmark, "x/1", "input") == folder / "x_1_input.png"
+    assert picture(method.runs, benchmark, "x/1", "hr") == folder / "x_1_hr.png"
 
 
 def test_curves(tmp_path: Path) -> None:
@@ -266,8 +265,8 @@ def test_pictures_of_a_later_measurement_are_not_shown(tmp_path: Path) -> None:
     ):
         if made_of:
             (pictures / MADE_OF).write_text(json.dumps(made_of))
-        assert (picture(method, benchmark, "baby") is not None) == result
-        assert (input_picture([method], benchmark, "baby") is not None) == enlarged
+        assert (picture(method.runs, benchmark, "baby") is not None) == result
+        assert (picture(method.runs, benchmark, "baby", "input") is not None) == enlarged
 
 
 def test_few_seeds_are_said(tmp_path: Path) -> None:

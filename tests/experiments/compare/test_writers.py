@@ -28,7 +28,7 @@ def test_markdown_of_two_methods(tmp_path: Path) -> None:
     assert ["ed_dsrn", "**23.40** (-1.61)", "**0.2340** (-0.4163)"] in rows
     assert ["ed_srn", "<u>22.80</u> (-2.01)", "<u>0.2280</u> (-0.4146)"] in rows
     assert ["*ED-DSRN (published)*", "*25.01*", "*0.6503*"] in rows
-    assert "Protocol y_shave4: colour y; shave 4; rounding round; ssim channels." in text
+    assert "Protocol y_shave4: luma (Y of BT.601), 4 pixels left out at each border, rounded to 8 bit." in text
     assert "Data: set14 (test, 5 images)." in text
     assert "colour space, border, kernel size and the drawn widths are not stated" in text
     assert "PSNR dB: ed_dsrn against ed_srn +0.60 [" in text
@@ -44,7 +44,7 @@ def test_better_is_claimed_only_where_the_interval_excludes_zero(tmp_path: Path)
     a = write_run(tmp_path, "a", pair("m", [1.0, -1.0, 2.0, -2.0, 0.5]))
     b = write_run(tmp_path, "b", pair("n", [1.0, -1.0, 2.0, -2.0, 0.4]))
     text = markdown(compared(a, b))
-    assert "m against n +0.02 [+0.00, +0.06], ahead on 1 of 5 images: no difference is shown" in text
+    assert "m against n +0.02 [+0.00, +0.06], ahead on 1 of 5 images (4 equal): no difference is shown" in text
     (row,) = (row for row in markdown_rows(text) if row[:2] == ["set5", "m"])
     assert row[2].startswith("+0.10 [-")
 
@@ -97,7 +97,7 @@ def test_latex(tmp_path: Path) -> None:
     assert r"ed\_srn & \underline{22.80} (-2.01) & \underline{0.2280} (-0.4146) \\" in text
     assert r"\emph{ED-DSRN (published)} & \emph{25.01} & \emph{0.6503} \\" in text
     assert r"method & PSNR dB $\uparrow$ & SSIM $\uparrow$ \\" in text
-    assert r"Protocol y\_shave4: colour y; shave 4" in text
+    assert r"Protocol y\_shave4: luma (Y of BT.601), 4 pixels left out" in text
     for command in ("begin{table}", "begin{tabular}", "toprule", "midrule", "bottomrule", "caption"):
         assert text.count("\\" + command) == 3, command
     assert text.isascii()

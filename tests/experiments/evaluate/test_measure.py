@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from datamodules import distributed
@@ -15,7 +16,7 @@ from datamodules.batch import Batch
 from datamodules.degradations.pipelines import EDDSRNDegradation
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.sources.folder import Folder
-from experiments.evaluate.measure import Progress, baselines, finished, measure, on_data
+from experiments.evaluate.measure import Measurement, baselines, on_data, progress_bar
 from experiments.results.records import EvaluationRecord
 from experiments.results.tables import cell_folder
 from lightning_modules.callbacks import sheets
@@ -29,6 +30,7 @@ from tests.helpers.results import read_records
 
 PROTOCOLS = [Protocol("y_shave4", "y", 4), Protocol("rgb_shave_s", "rgb", "s")]
 CPU = torch.device("cpu")
+CFG = OmegaConf.create({"degradation": {"_target_": "x.Y"}, "metrics": []})
 
 
 class Brighter(RestorationNetwork):
@@ -57,13 +59,13 @@ def data(make_photographs: Callable[..., Path], tmp_path: Path) -> ImageDataModu
 
 def record(data: ImageDataModule, **changes: Any) -> EvaluationRecord:
     known = {"model": "brighter", "run": "run", "checkpoint": "c.ckpt", "checkpoint_sha256": "0", **changes}
-    return on_data(EvaluationRecord(**known), data, {"_target_": "x.Y"}, CPU, {})
+    return on_data(EvaluationRecord(**known), data, CFG, CPU)
 
 
 def call(
     module: RestorationModule, data: ImageDataModule, folder: Path, about: Mapping[str, Any] = {}, **options: Any
 ) -> list[dict[str, Any]]:
-    found = measure(module, data, folder, record(data, **about), device=CPU, **{"pictures": "none", **options})
+    found = Measurement(module, data, folder, record(data, **about)).run(CPU, **{"pictures": "none", **options})
     return [one.to_json() for one in found]
 
 
@@ -161,7 +163,7 @@ def test_killed_in_the_middle_goes_on_with_the_next_image(data: ImageDataModule,
     assert other.calls == 5
 
     network = Brighter()
-    progress = Progress(5, show=False)
+    progress = progress_bar(5, show=False)
     found = call(RestorationModule(network, PROTOCOLS), data, run, progress=progress)
     assert network.calls == 3
     assert strip(found) == strip(whole)
@@ -209,7 +211,7 @@ def test_finished_cells_are_known_by_weights_images_and_metrics(data: ImageDataM
     run, module = tmp_path / "run", RestorationModule(Brighter(), PROTOCOLS)
 
     def known(what: RestorationModule = module, **about: Any) -> int:
-        return len(finished(what, data, run, record(data, **about)))
+        return len(Measurement(what, data, run, record(data, **about)).finished())
 
     assert known() == 0
     call(module, data, run)

@@ -71,8 +71,8 @@ def test_grid_is_gone_through_and_printed(cli: Cli, sets: Path, tmp_path: Path) 
         assert len(record["images"]) == 2
     rows = [line.split() for line in outcome.out.splitlines()]
     mean = sum(r["psnr"] for r in found[1::4]) / 2  # first kernel, noise, both scales
-    assert ["number", "noise", "2", "3", "mean"] in rows
-    assert ["0", "0.03", *(f"{r['psnr']:.2f}" for r in found[1::4]), f"{mean:.2f}"] in rows
+    assert ["number", "noise", "model", "2", "3", "mean"] in rows
+    assert ["0", "0.03", "bicubic", *(f"{r['psnr']:.2f}" for r in found[1::4]), f"{mean:.2f}"] in rows
     # An ordinary evaluation of one cell has the same figures.
     same = ["data=bsd68", "degradation=usrnet_test", "protocol=[rgb_shave_s2]", "degradation.scale=3"]
     outcome = cli(*BICUBIC, "name=one", *same, "degradation.kernels.number=9", "degradation.noise=0.03")
@@ -184,11 +184,12 @@ def test_one_root_for_several_sets(cli: Cli, sets: Path) -> None:
             ["suite.grid.degradation.nois: no such key", "degradation=usrnet_test", "did you mean noise?"],
         ),
         (["suite=usrnet_table1", "+suite.grid.degradatio.noise=[0]"], 2, ["suite.grid.degradatio.noise: no such key"]),
+        (["suite=usrnet_table1", "+suite.grid.model.scale=[2]"], 2, ["suite.grid.model.scale: cells differ by data"]),
         (["suite=usrnet_table1", "suite.grid.degradation.noise=0.01"], 2, ["expected a list of values: [0.01]"]),
         (
             ["suite=usrnet_table1", "suite.grid.degradation.kernels.number=[12]"],
             2,
-            ["degradation, data=bsd68 degradation.scale=2", "kernels.number=12", "number is 12"],
+            ["data=bsd68 degradation.scale=2", "kernels.number=12", "degradation: number is 12"],
         ),
         (
             ["suite=usrnet_table1", "task=train", "model=ed_dsrn"],
@@ -209,7 +210,7 @@ def test_one_root_for_several_sets(cli: Cli, sets: Path) -> None:
         (["cascade=[bicubic,bicubics]"], 2, ["model=bicubics: no such option", "did you mean bicubic?"]),
         (["cascade=[bicubic,runs/none]"], 1, ["cascade: runs/none: not there, expected a run folder"]),
         (["cascade=[bicubic,ed_dsrn]", "data=set5"], 1, ["model=ed_dsrn has weights to load"]),
-        (["cascade=[bicubic,bicubic]", "run=runs/x"], 2, ["run= and cascade=: each says what is measured"]),
+        (["cascade=[bicubic,bicubic]", "run=runs/x"], 2, ["run= and cascade=: each says which network is meant"]),
         (["pictures=all"], 2, ["pictures: found 'all'", "'sheets'"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and "=" in value[0] else "",

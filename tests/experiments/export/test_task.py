@@ -20,10 +20,10 @@ from torch import Tensor
 
 from datamodules.errors import InputError
 from experiments.export import exportable as recording
-from experiments.export.errors import ExportError
-from experiments.export.exportable import Exportable, record
+from experiments.export.exportable import Exportable, ExportError, record
 from experiments.export.formats import write_onnx, write_program
-from experiments.export.task import plain
+from experiments.export.task import describe
+from experiments.models import Model
 from lightning_modules.checkpoints.checkpoint import load_network
 from networks.base import RestorationNetwork
 from tests.conftest import Outcome, figures
@@ -222,7 +222,7 @@ def test_run_is_exported(cli: Cli, run_folder: Path, tmp_path: Path) -> None:
     assert (checkpoint["config"]["label"], checkpoint["config"]["seed"]) == ("srresnet", 0)
     for stem in ("../elsewhere", "/elsewhere", ".hidden", ""):
         with pytest.raises(InputError, match="its label is"):
-            plain(stem, written)
+            describe(Model("srresnet", lambda _: trained, label=stem), None, ["safetensors"])
     lr = torch.rand(1, 3, 9, 14)
     session = onnxruntime.InferenceSession(written / "srresnet.onnx", providers=["CPUExecutionProvider"])
     with torch.no_grad():
@@ -251,7 +251,7 @@ def test_run_is_exported(cli: Cli, run_folder: Path, tmp_path: Path) -> None:
         (["cascade=[a,b]"], 2, "cascade: unknown key in task=export: known to task=evaluate, task=restore"),
         (["model=ed_dsrn"], 1, "model=ed_dsrn has weights to load: give run=FOLDER, ckpt=FILE or weights=FILE"),
         (["run=nowhere"], 1, "run=nowhere: no run folder"),
-        (["run=nowhere", "weights=a.pth"], 2, "run= and weights=: a single network is exported: give one of them"),
+        (["run=nowhere", "weights=a.pth"], 2, "run= and weights=: each says which network is meant: give one of them"),
         (["run=[a,b]"], 2, "run: found ['a', 'b'] (conf/task/export.yaml), expected str | None"),
         (["model=bicubic", "scale=2", "degradation.scale=4"], 2, "scale: found 2, bicubic enlarges by 4"),
         (

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from experiments.models import Model
 from experiments.restore import Restorer
 from experiments.restore.adapt import (
     Continued,
@@ -14,7 +15,6 @@ from experiments.restore.adapt import (
     place_kernel,
     with_given_kernel,
 )
-from experiments.restore.load import Loaded
 from networks.base import RestorationNetwork
 from networks.cascade import Cascade
 from networks.classical import Wiener
@@ -112,14 +112,14 @@ def test_circular_parts_are_found_in_cascades_and_others_left_alone() -> None:
 def test_all_tiles_share_one_estimated_kernel() -> None:
     network = tiny("dan_usrnet")
     assert isinstance(network, DANUSRNet)
-    restorer = Restorer(Loaded("dan", lambda _: network, network.scales), device="cpu")
+    restorer = Restorer(Model("dan", lambda _: network, network.scales), device="cpu")
     image = torch.from_numpy(photograph(40, 120, 1)).permute(2, 0, 1) / 255
     found = restorer.restore(image, noise_level=0.02, tile=48)
     middle = restorer.restore(image[:, :, 36:84], noise_level=0.02)
     torch.testing.assert_close(found.kernel, middle.kernel)
     assert found.notes[0] == "The kernel was estimated on the middle 48x40 pixels."
     # The restorer alone, with this kernel, in the same tiles and as a whole.
-    told = Restorer(Loaded("usrnet", lambda _: network.restorer, (1, 2, 3, 4)), device="cpu")
+    told = Restorer(Model("usrnet", lambda _: network.restorer, (1, 2, 3, 4)), device="cpu")
     for one, tile in ((found, 48), (restorer.restore(image, noise_level=0.02), None)):
         assert one.kernel is not None
         same = told.restore(image, scale=2, kernel=one.kernel, noise_level=0.02, tile=tile).sr
@@ -134,7 +134,7 @@ def test_tiles_of_a_network_that_estimates_kernels_know_their_side() -> None:
 
 def test_dark_channel_is_tiled_with_the_kernel_of_the_middle() -> None:
     network = tiny("dark_channel")
-    restorer = Restorer(Loaded("dark_channel", lambda _: network, network.scales), device="cpu")
+    restorer = Restorer(Model("dark_channel", lambda _: network, network.scales), device="cpu")
     image = photograph(30, 80, 1)[..., 0]
     found = restorer.restore(image, tile=40)
     middle = restorer.restore(np.ascontiguousarray(image[:, 20:60]))

@@ -73,13 +73,14 @@ def test_what_cannot_be_loaded_is_said_in_one_line(trained: Trained, tmp_path: P
         (tmp_path / "other.pth", {"model": "usrnet_tiny"}, "not published weights of USRNet"),
         (tmp_path / "absent.pth", {"model": "usrnet_tiny"}, "no such file of weights"),
         (None, {"model": "ed_dsrn_base"}, "model=ed_dsrn_base has weights to load"),
-        ([trained.run], {}, "a cascade of 1 networks"),
         (["wiener", trained.run], {}, "put a network first that does not"),
-        ([trained.run, trained.run / "absent.ckpt"], {}, "no such checkpoint"),
+        ([trained.run, trained.run / "absent.ckpt"], {}, "not there, expected a run folder"),
     ):
         with pytest.raises(InputError, match=message) as error:
             Restorer.load(source, **fields)  # type: ignore[arg-type]
         assert "\n" not in str(error.value)
+    with pytest.raises(ConfigError, match=r"^cascade: found \['.*/tiny'\], expected two"):
+        Restorer.load([trained.run])
     with pytest.raises(ConfigError, match=r"model=ed_dsrm: no such option .*did you mean ed_dsrn"):
         Restorer.load(None, "ed_dsrm")
     with pytest.raises(ConfigError, match=r"model\.iterations: .*"):

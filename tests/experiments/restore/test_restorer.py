@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import InputError
+from experiments.models import Model
 from experiments.restore import Restorer
-from experiments.restore.load import Loaded
 from experiments.restore.receptive_field import alignment
 from networks.bicubic import Bicubic
 from networks.ensemble import SelfEnsemble
@@ -23,7 +23,7 @@ KERNEL = np.ones((3, 3)) / 9
 
 def restorer_of(option: str, **options: Any) -> Restorer:
     network = tiny(option)
-    return Restorer(Loaded(option, lambda _: network, network.scales), device="cpu", **options)
+    return Restorer(Model(option, lambda _: network, network.scales), device="cpu", **options)
 
 
 def needed(restorer: Restorer) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def test_the_result_is_that_of_the_network(option: str) -> None:
     torch.testing.assert_close(found.sr, expected.sr[0].clamp(0, 1), atol=1e-5, rtol=0)
     if expected.deblurred is not None:
         torch.testing.assert_close(found.deblurred, expected.deblurred[0].clamp(0, 1), atol=1e-5, rtol=0)
-    ensemble = Restorer(Loaded(option, lambda _: tiny(option), restorer.scales), "cpu", self_ensemble=True)
+    ensemble = Restorer(Model(option, lambda _: tiny(option), restorer.scales), "cpu", self_ensemble=True)
     even = tensor[:, :, :32, :48]
     with torch.inference_mode():
         mean = SelfEnsemble(tiny(option))(lr=even).sr[0].clamp(0, 1)
@@ -124,7 +124,7 @@ def test_gray_stays_what_it_is() -> None:
             return restored
 
     levels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-    np.testing.assert_array_equal(Restorer(Loaded("same", lambda _: Same(1), (1,))).restore(levels).sr, levels)
+    np.testing.assert_array_equal(Restorer(Model("same", lambda _: Same(1), (1,))).restore(levels).sr, levels)
 
 
 def test_a_turned_kernel_and_images_that_are_none() -> None:
@@ -174,7 +174,7 @@ def test_values_are_rounded_and_clamped() -> None:
             restored.sr = 2 * restored.sr - 0.25
             return restored
 
-    restorer = Restorer(Loaded("doubled", lambda _: Doubled(1), (1,)))
+    restorer = Restorer(Model("doubled", lambda _: Doubled(1), (1,)))
     image = np.array([[0, 32, 100, 127, 160, 255]], np.uint8)
     assert restorer.restore(image).sr.tolist() == [[0, 0, 136, 190, 255, 255]]
 

@@ -306,9 +306,9 @@ def test_formats(cli: Cli, tmp_path: Path, form: str, names: set[str]) -> None:
         (
             ["run=a", "ckpt=null", "weights=b", "input=in", "output=out"],
             2,
-            "run= and weights=: each says what restores",
+            "run= and weights=: each says which network is meant",
         ),
-        (["run=absent", "input=in", "output=out"], 2, "model: absent knows its network"),
+        (["run=absent", "input=in", "output=out"], 1, "run=absent: no run folder"),
         (["trainer.precision=16-mixed", "input=in", "output=out"], 2, "trainer.precision: found 16-mixed"),
     ],
 )
@@ -324,8 +324,8 @@ def test_mistakes_are_one_line(cli: Cli, tmp_path: Path, overrides: list[str], s
 
 def test_nothing_says_which_network(cli: Cli, tmp_path: Path) -> None:
     outcome = cli("task=restore", "input=in", "output=out")
-    assert outcome.status == 2
-    assert outcome.err.startswith("task=restore: by which network? Give run=RUN")
+    assert outcome.status == 1
+    assert outcome.err == "model=ed_dsrn has weights to load: give run=FOLDER, ckpt=FILE or weights=FILE\n"
 
 
 @pytest.mark.slow

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from datamodules.errors import InputError
+from experiments.models import Model
 from experiments.restore import Restorer
 from experiments.restore.adapt import sees_whole_image
-from experiments.restore.load import Loaded
 from experiments.restore.receptive_field import alignment
 from experiments.restore.tiling import RESULT_SIDE, Tiling, choose_tiling, spans
 from networks.gfn import GFN
@@ -29,7 +29,7 @@ CONVOLUTIONAL = [option for option in MODELS if not sees_whole_image(tiny(option
 def odd_case(network: nn.Module) -> tuple[torch.Tensor, int, int]:
     """An image of odd sides, its scale, and the side of tiles of which it takes at least two times two."""
     scale = network.scales[-1]
-    field, align = Restorer(Loaded("network", lambda _: network, (scale,))).field(scale), alignment(network, scale)
+    field, align = Restorer(Model("network", lambda _: network, (scale,))).field(scale), alignment(network, scale)
     assert field is not None
     tile = 2 * field + 8 + 5 * max(align, 8)
     return picture(2 * tile - 2 * field - 17, tile + 19), scale, tile
@@ -60,7 +60,7 @@ def test_srn_is_cut_at_every_scale(options: dict[str, Any], monkeypatch: pytest.
     """Beyond the field of all scales together, and what goes from scale to scale lies in a file."""
     torch.manual_seed(0)
     network = SRN(widths=(4, 4, 4), n_blocks=1, **options).eval()
-    restorer = Restorer(Loaded("srn", lambda _: network, (1,)))
+    restorer = Restorer(Model("srn", lambda _: network, (1,)))
     field = restorer.field(1)
     assert field is not None
     tile = 2 * field + 8 + 2 * network.size_multiple
@@ -75,7 +75,7 @@ def test_srn_is_cut_at_every_scale(options: dict[str, Any], monkeypatch: pytest.
 def test_progress_and_tiles_of_srn_in_batches() -> None:
     torch.manual_seed(0)
     network = SRN(widths=(4, 4, 4), n_blocks=1).eval()
-    restorer = Restorer(Loaded("srn", lambda _: network, (1,)))
+    restorer = Restorer(Model("srn", lambda _: network, (1,)))
     field = restorer.field(1)
     assert field is not None
     gray = picture(3 * field, 5 * field)[:1]
@@ -139,7 +139,7 @@ def test_the_tiles_that_are_chosen() -> None:
 def test_a_network_that_stretches_images_says_that_tiles_approximate_it() -> None:
     """As the authors' GFN does with sides that 4 does not divide."""
     network = GFN(width=4, n_blocks=(1, 1), pad="official").eval()
-    restorer = Restorer(Loaded("gfn", lambda _: network, (4,)))
+    restorer = Restorer(Model("gfn", lambda _: network, (4,)))
     notes = restorer.restore(picture(150, 170), tile=128, overlap=64).notes
     assert len(notes) == 1
     assert "gfn looks further than 256 pixels, or at the whole image: tiles of 128" in notes[0]

@@ -9,7 +9,8 @@ import pytest
 
 from datamodules.errors import InputError
 from experiments.results.records import EvaluationRecord, add_records, read_records
-from experiments.results.tables import grid_table, report, short_keys, table
+from experiments.results.tables import grid_table, report, score_table, short_keys
+from experiments.results.writers import text
 from lightning_modules.metrics.protocol import Protocol
 
 Y, RGB = Protocol("y_shave4", "y", 4), Protocol("rgb_shave4", "rgb", 4)
@@ -60,7 +61,7 @@ def test_further_metrics_and_times() -> None:
     assert record.means["lpips"] == 0.375
     assert "seconds" not in record.means
     assert record.images == images
-    lines = [line.split() for line in table([record]).splitlines()]
+    lines = [line.split() for line in text(score_table([record])).splitlines()]
     assert lines[1] == ["model", "PSNR", "dB", "LPIPS"]
     assert lines[-1] == ["m", "1.50", "0.3750"]
 
@@ -105,6 +106,12 @@ def test_what_makes_two_records_the_same_measurement(tmp_path: Path, change: dic
     assert len(read_records(path)) == (1 if replaces else 2)
 
 
+def test_kernel_files_of_one_name_are_two_measurements(tmp_path: Path) -> None:
+    for path, count in (("/a/k.mat", 1), ("/a/k.mat", 1), ("/b/k.mat", 2)):
+        add_records(tmp_path / "results.json", make(protocols=[Y], degradation={"kernels": {"path": path}}))
+        assert len(read_records(tmp_path / "results.json")) == count
+
+
 def test_damaged_file(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text("[{")
@@ -133,16 +140,16 @@ def test_absent_file(tmp_path: Path) -> None:
 
 def test_table_shows_models_protocols_and_gain() -> None:
     better = {p: scored(*((v["psnr"] + 1.5, v["ssim"] + 0.1) for v in s.values())) for p, s in SCORES.items()}
-    text = table([*make(model="bicubic"), *make(better, [Y])])
-    lines = [line.split() for line in text.splitlines()]
+    printed = text(score_table([*make(model="bicubic"), *make(better, [Y])]))
+    lines = [line.split() for line in printed.splitlines()]
     assert lines[0] == ["y_shave4", "rgb_shave4"]
-    assert ["bicubic", "25.00", "0.6000", "inf", "0.7000"] in lines
+    assert ["bicubic", "25.00", "0.6000", "∞", "0.7000"] in lines
     assert ["m", "26.50", "0.7000", "-", "-"] in lines
     assert ["gain", "+1.50", "+0.1000", "-", "-"] in lines
 
 
 def test_columns_stand_under_their_heads() -> None:
-    head, names, _, row = table(make()).splitlines()
+    head, names, _, row = text(score_table(make())).splitlines()
     for protocol, metric in (("y_shave4", 2), ("rgb_shave4", 4)):
         end = head.index(protocol) + len(protocol)
         assert row[:end].split()[-1] == row.split()[metric]
@@ -157,7 +164,7 @@ def test_runs_of_one_model_are_told_apart() -> None:
         *make(run="two", checkpoint="c"),
         *make(run="two", checkpoint="c", self_ensemble=True),
     ]
-    names = [line.split("  ")[0] for line in table(rows).splitlines()[3:]]
+    names = [line.split("  ")[0] for line in text(score_table(rows)).splitlines()[3:]]
     assert names == ["bicubic", "one", "two", "two (x8)"]
 
 
@@ -178,16 +185,14 @@ def grid(values: dict[tuple[int, float], float], **facts: Any) -> list[Evaluatio
 
 def test_grid_has_the_longest_axis_across() -> None:
     values = {(2, 0.0): 30.0, (2, 0.01): 28.0, (2, 0.03): 26.0, (4, 0.0): 27.0, (4, 0.01): 25.0}
-    text = grid_table([*grid(values), *grid({(2, 0.0): 20.0}, model="bicubic")])
-    assert [line.split() for line in text.splitlines()] == [
+    printed = text(grid_table([*grid(values), *grid({(2, 0.0): 20.0}, model="bicubic")]))
+    assert [line.split() for line in printed.splitlines()] == [
         ["PSNR", "dB,", "columns:", "noise"],
-        ["scale", "0", "0.01", "0.03", "mean"],
-        ["-" * len(text.splitlines()[1])],
-        ["m"],
-        ["2", "30.00", "28.00", "26.00", "28.00"],
-        ["4", "27.00", "25.00", "-"],
-        ["bicubic"],
-        ["2", "20.00", "-", "-"],
+        ["scale", "model", "0", "0.01", "0.03", "mean"],
+        ["-" * len(printed.splitlines()[1])],
+        ["2", "m", "30.00", "28.00", "26.00", "28.00"],
+        ["2", "bicubic", "20.00", "-", "-", "-"],
+        ["4", "m", "27.00", "25.00", "-", "-"],
     ]
 
 
@@ -198,7 +203,7 @@ def test_grid_of_one_axis_has_a_row_a_model() -> None:
         for scale in (2, 3)
         for record in make({"y_shave4": scored((psnr + scale, 0.5))}, [Y], model=model, cell={"x.scale": scale})
     ]
-    assert [line.split() for line in grid_table(rows).splitlines()[3:]] == [
+    assert [line.split() for line in text(grid_table(rows)).splitlines()[3:]] == [
         ["a", "12.00", "13.00", "12.50"],
         ["long_name", "13.00", "14.00", "13.50"],
     ]
@@ -206,14 +211,14 @@ def test_grid_of_one_axis_has_a_row_a_model() -> None:
 
 def test_report_has_a_table_for_each_set_and_protocol_of_a_grid(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
-    text = report(
+    printed = report(
         [*grid({(2, 0.0): 30.0, (4, 0.0): 28.0}), *make(dataset="e"), *make(dataset="e", scale=None, suite_seed=3)],
         [tmp_path],
     )
-    assert text.count("s: d, test split, 1 image, x2/4, Y, y_shave4\n") == 1
-    assert text.count("e, test split, 2 images, x4, Y\n") == 1
-    assert text.count("e, test split, 2 images, x?, Y\n") == 1
-    assert text.endswith(f"results: {tmp_path / 'results.json'}\npictures: {tmp_path / 'images'}")
+    assert printed.count("s: d, test split, 1 image, x2/4, Y, y_shave4\n") == 1
+    assert printed.count("e, test split, 2 images, x4, Y\n") == 1
+    assert printed.count("e, test split, 2 images, x?, Y\n") == 1
+    assert printed.endswith(f"results: {tmp_path / 'results.json'}\npictures: {tmp_path / 'images'}")
 
 
 def test_short_keys() -> None:

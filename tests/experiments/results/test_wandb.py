@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from experiments.results.records import EvaluationRecord
-from experiments.results.wandb import cell_table, image_table, summary
+from experiments.results.wandb import cell_rows, image_rows, summary
 from lightning_modules.metrics.protocol import Protocol
 from tests.conftest import photograph
 from tests.helpers.wandb_backend import KEY, REPOSITORY, Backend, Run, environment
@@ -141,25 +141,23 @@ def test_tables_of_a_grid(tmp_path: Path) -> None:
     folder = tmp_path / "images" / "set5" / "scale=3,noise=0.03"
     folder.mkdir(parents=True)
     (folder / "a_b_sr.png").touch()
-    columns, rows = image_table(found, tmp_path)
-    assert columns == ["model", "scale", "noise", "image", "psnr y", "ssim y", "gain y", "seconds", "picture"]
-    assert rows == [
-        ["net", 2, 0.03, "a/b", 22.5, 0.5, 2.5, 2.0, None],
-        ["net", 2, 0.03, "c", 20.0, 0.5, -1.0, 2.0, None],
-        ["net", 3, 0.03, "a/b", 22.5, 0.5, 2.5, 2.0, folder / "a_b_sr.png"],
-        ["net", 3, 0.03, "c", 21.0, 0.5, 0.0, 2.0, None],
+    rows = image_rows(found, tmp_path)
+    assert list(rows[0]) == ["model", "scale", "noise", "image", "picture", "psnr y", "ssim y", "gain y", "seconds"]
+    assert [list(row.values()) for row in rows] == [
+        ["net", 2, 0.03, "a/b", None, 22.5, 0.5, 2.5, 2.0],
+        ["net", 2, 0.03, "c", None, 20.0, 0.5, -1.0, 2.0],
+        ["net", 3, 0.03, "a/b", folder / "a_b_sr.png", 22.5, 0.5, 2.5, 2.0],
+        ["net", 3, 0.03, "c", None, 21.0, 0.5, 0.0, 2.0],
     ]
-    columns, rows = cell_table(found)
-    assert columns == ["model", "dataset", "protocol", "scale", "noise", "psnr", "ssim"]
-    assert rows[3] == ["net", "set5", "y", 3, 0.03, 21.75, 0.5]
+    cell = {"model": "net", "dataset": "set5", "protocol": "y", "scale": 3, "noise": 0.03, "psnr": 21.75, "ssim": 0.5}
+    assert cell_rows(found)[3] == cell
     assert summary(found)["test/set5/psnr/y/net"] == 21.5
     assert summary(found)["test/set5/psnr/y/bicubic"] == 20.5
 
 
 def test_bicubic_alone_has_rows_and_no_gain(tmp_path: Path) -> None:
-    columns, rows = image_table([record("bicubic", "set5", {"a": 20.0})], tmp_path)
-    assert columns == ["model", "image", "psnr y", "ssim y", "seconds", "picture"]
-    assert rows == [["bicubic", "a", 20.0, 0.5, 2.0, None]]
+    (row,) = image_rows([record("bicubic", "set5", {"a": 20.0})], tmp_path)
+    assert row == {"model": "bicubic", "image": "a", "picture": None, "psnr y": 20.0, "ssim y": 0.5, "seconds": 2.0}
 
 
 @pytest.fixture(scope="module")

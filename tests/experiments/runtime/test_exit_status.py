@@ -23,7 +23,6 @@ from experiments.runtime import slurm_requeue
 from experiments.runtime.child_processes import LostRank
 from experiments.runtime.exit_status import status_of
 from experiments.sweeps.launcher import Stopped
-from lightning_modules.checkpoints.checkpoint import ForeignCheckpoint
 
 
 @pytest.mark.parametrize(
@@ -47,7 +46,7 @@ def test_status(error: BaseException, status: int | None) -> None:
     assert status_of(error) == status
 
 
-@pytest.mark.parametrize("kind", [UserError, InputError, ConfigError, OptionError, LoaderStuck, ForeignCheckpoint])
+@pytest.mark.parametrize("kind", [UserError, InputError, ConfigError, OptionError, LoaderStuck])
 def test_errors_keep_their_fields(kind: type[UserError]) -> None:
     error = kind(file=Path("a.png"), key="data.root", found="3", expected="a folder", hint="make one")
     copy = pickle.loads(pickle.dumps(error))

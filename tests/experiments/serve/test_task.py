@@ -474,9 +474,9 @@ def test_cancel_ends_a_restoration_between_layers(folder: Folder, picture: Path)
                     service.cancel("visitor")
                 layer(lr)
 
-    from experiments.restore.load import Loaded
+    from experiments.models import Model
 
-    restorer = Restorer(Loaded("slow", lambda _: Slow(), (1,)), "cpu")
+    restorer = Restorer(Model("slow", lambda _: Slow(), (1,)), "cpu")
     ticket, other = service.ticket("visitor"), service.ticket("another")
     progress: list[int] = []
     with pytest.raises(Cancelled):
@@ -515,7 +515,7 @@ def test_runs_that_cannot_be_loaded_are_left_out(
     for name in ("a", "b", "c"):
         (tmp_path / name / "checkpoints").mkdir(parents=True)
         (tmp_path / name / "checkpoints" / "best.ckpt").write_bytes(b"damaged")
-        (tmp_path / name / "config.yaml").write_text("")
+        (tmp_path / name / "config.yaml").write_text(f"label: {name}")
     loaded: list[str] = []
 
     def load(entry: Entry) -> Restorer:
@@ -526,6 +526,7 @@ def test_runs_that_cannot_be_loaded_are_left_out(
 
     monkeypatch.setattr("experiments.serve.models.loader", lambda cfg: load)
     monkeypatch.setattr("experiments.serve.models._named", lambda cfg: [])
+    monkeypatch.setattr("experiments.serve.models.asked_use", lambda cfg: None)
     cfg = OmegaConf.create({"runs_dir": str(tmp_path)})
     models = models_of(cfg)
     assert (models.names, loaded) == (["b", "c"], ["a", "b"])

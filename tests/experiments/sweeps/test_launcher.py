@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 import torch
 import yaml
 
-from experiments.sweeps.table import Row, cells, read_row, score_of_finished
+from experiments.sweeps.table import Row, job_table, read_row, score_of_finished
 from tests.conftest import Outcome
 from tests.experiments.conftest import Trained
 from tests.helpers.results import read_records
@@ -278,9 +278,11 @@ def test_sweep_of_another_task_has_a_table_too(cli: Cli, runs: Path, tmp_path: P
 
 
 def test_columns_that_nobody_fills_are_left_out() -> None:
-    header, lines = cells([Row("a", "seed=1", "unfinished", 20.0), Row("b", "seed=2", "failed", message="no")])
-    assert header == ["overrides", "best val dB", "state", "run"]
-    assert lines == [["seed=1", "20.00", "unfinished", "a"], ["seed=2", "-", "failed", "b"]]
+    table = job_table([Row("a", "seed=1", "unfinished", 20.0), Row("b", "seed=2", "failed", message="no")], [])
+    assert [column.title for column in table.columns] == ["overrides", "best val dB", "state", "run"]
+    cells = [[cell.text for cell in row] for row in table.rows]
+    assert cells == [["seed=1", "20.00", "unfinished", "a"], ["seed=2", "-", "failed", "b"]]
+    assert table.notes == ["b: no"]
 
 
 def test_best_of_the_last_stage(tmp_path: Path) -> None:

@@ -22,10 +22,9 @@ from lightning_modules.callbacks.checkpointing import LastAndBest
 from lightning_modules.callbacks.epoch_log import EpochLog
 from lightning_modules.callbacks.interrupt import SIGNALS, StopOnSignal
 from lightning_modules.callbacks.sheets import ValidationSheets
-from lightning_modules.callbacks.sheets import panels as make_panels
 from lightning_modules.loggers.csv import MetricsCSV
 from lightning_modules.metrics.protocol import Protocol
-from lightning_modules.plots.sheet import Panel
+from lightning_modules.plots.sheet import Tile, result_rows
 from networks.restored import Restored
 
 MONITOR = "val/score"
@@ -319,12 +318,11 @@ def test_validation_sheets_reach_the_loggers_that_take_them(monkeypatch: pytest.
     pictures = Pictures()
     titles: list[str] = []
 
-    def panels(*arguments: Any) -> list[Panel]:
-        found = make_panels(*arguments)
-        titles.extend(panel.title for panel in found)
-        return found
+    def watched(tiles: list[Tile], *arguments: Any) -> Any:
+        titles.extend(tile.title for tile in tiles)
+        return result_rows(tiles, *arguments)
 
-    monkeypatch.setattr(sheets, "panels", panels)
+    monkeypatch.setattr(sheets, "result_rows", watched)
     for epoch, sanity in ((0, True), (0, False), (1, False), (2, False)):
         trainer: Any = SimpleNamespace(
             current_epoch=epoch, sanity_checking=sanity, loggers=[object(), pictures], global_step=10 * epoch

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from datamodules.batch import Batch
 from lightning_modules.callbacks import sheets
-from lightning_modules.callbacks.sheets import Measured, enlarged, measured, panels, sheet
-from lightning_modules.callbacks.sheets import TestSheets as Sheets
+from lightning_modules.callbacks.sheets import Measured, Sheets, enlarged, measured, save_pictures
 from lightning_modules.metrics.protocol import Protocol
 from lightning_modules.metrics.psnr_ssim import psnr, ssim
 from lightning_modules.plots.kernels import kernel_tiles
-from lightning_modules.plots.sheet import pick_zoom_box, result_sheet
+from lightning_modules.plots.regions import pick_zoom_box
+from lightning_modules.plots.sheet import Tile, result_rows, to_image
 from networks.ops.resize import bicubic_resize, bilinear_shrink
 from networks.restored import Restored
 
@@ -42,14 +42,24 @@ def scores(images: Tensor, truth: Tensor, i: int = 0) -> str:
     return f"{psnr(images, truth, Y)[i].item():.2f} dB   {ssim(images, truth, Y)[i].item():.4f}"
 
 
+def tiles(restored: Restored, batch: Batch, protocol: Protocol, label: str, i: int = 0) -> list[Tile]:
+    return Sheets(protocol, label).tiles(restored, batch, i, *both(restored, batch, protocol))
+
+
+def both(restored: Restored, batch: Batch, protocol: Protocol) -> tuple[Measured, Measured | None]:
+    images = enlarged(batch)
+    baseline = None if images is None else measured(images, batch.hr, protocol, batch.scale)
+    return measured(restored.sr, batch.hr, protocol, batch.scale), baseline
+
+
 def test_ed_dsrn_and_gfn() -> None:
     batch = make(4, lr_sharp=noise(1, 3, 24, 30, seed=2))
     restored = Restored(noise(1, 3, 96, 120, seed=3), deblurred=noise(1, 3, 24, 30, seed=4))
     assert batch.lr is not None
     assert batch.lr_sharp is not None
     assert restored.deblurred is not None
-    found = panels(restored, batch, Y, "net")
-    assert [(panel.title, panel.caption) for panel in found] == [
+    found = tiles(restored, batch, Y, "net")
+    assert [(tile.title, tile.caption) for tile in found] == [
         ("input", "30 x 24"),
         ("bicubic", scores(bicubic_resize(batch.lr, 4), batch.hr)),
         ("deblurred branch", scores(restored.deblurred, batch.lr_sharp)),
@@ -58,11 +68,11 @@ def test_ed_dsrn_and_gfn() -> None:
         ("ground truth", "120 x 96   (y)"),
     ]
     images = (batch.lr, bicubic_resize(batch.lr, 4), restored.deblurred, batch.lr_sharp, restored.sr, batch.hr)
-    for panel, image in zip(found, images, strict=True):
-        torch.testing.assert_close(panel.image, image[0])
+    for tile, image in zip(found, images, strict=True):
+        assert tile.picture == to_image(image[0])
     batch.lr_sharp = None
-    assert [panel.title for panel in panels(restored, batch, Y, "net")][2:4] == ["deblurred branch", "net"]
-    assert panels(restored, batch, Y, "net")[2].caption == "30 x 24"
+    assert [tile.title for tile in tiles(restored, batch, Y, "net")][2:4] == ["deblurred branch", "net"]
+    assert tiles(restored, batch, Y, "net")[2].caption == "30 x 24"
 
 
 def test_deblurring_shows_the_scores_of_the_input() -> None:
@@ -70,10 +80,10 @@ def test_deblurring_shows_the_scores_of_the_input() -> None:
     result = noise(1, 3, 96, 120, seed=3)
     pyramid = [bilinear_shrink(result, 4), bilinear_shrink(result, 2), result]
     assert batch.lr is not None
-    found = panels(Restored(result, pyramid=pyramid), batch, Y, "srn")
-    assert [panel.title for panel in found] == ["input", "srn at 1/4", "srn at 1/2", "srn", "ground truth"]
+    found = tiles(Restored(result, pyramid=pyramid), batch, Y, "srn")
+    assert [tile.title for tile in found] == ["input", "srn at 1/4", "srn at 1/2", "srn", "ground truth"]
     assert found[0].caption == scores(batch.lr, batch.hr) + "\n120 x 96"
-    assert [panel.title for panel in panels(Restored(result), batch, Y, "coop")] == ["input", "coop", "ground truth"]
+    assert [tile.title for tile in tiles(Restored(result), batch, Y, "coop")] == ["input", "coop", "ground truth"]
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4])
@@ -81,7 +91,7 @@ def test_the_noise_is_given_in_levels(scale: int) -> None:
     level = torch.tensor([2.55, 7.65]).view(2, 1, 1, 1) / 255
     batch = make(scale, count=2, noise_level=level, kernel=kernels(2, 25))
     restored = Restored(noise(2, 3, 96, 120, seed=3))
-    captions = [panels(restored, batch, Y, "usrnet", i)[0].caption.splitlines()[-1] for i in (0, 1)]
+    captions = [tiles(restored, batch, Y, "usrnet", i)[0].caption.splitlines()[-1] for i in (0, 1)]
     assert captions == [f"{120 // scale} x {96 // scale}, noise sigma {level}/255" for level in ("2.55", "7.65")]
 
 
@@ -89,42 +99,41 @@ def test_the_noise_is_given_in_levels(scale: int) -> None:
 def test_kernels_stand_below(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     given = []
 
-    def tiles(*found: Tensor | None) -> Any:
+    def watched(*found: Tensor | None) -> Any:
         given.append(found)
         return kernel_tiles(*found)
 
-    monkeypatch.setattr(sheets, "kernel_tiles", tiles)
+    monkeypatch.setattr(sheets, "kernel_tiles", watched)
     batch = make(2, channels, count=2)
     restored = Restored(noise(2, channels, 96, 120, seed=3))
-    without = sheet(restored, batch, Y, "net", 1)
+    without = Sheets(Y, "net").draw(restored, batch, 1, *both(restored, batch, Y))
     batch.kernel = kernels(2, 25)
-    true = sheet(restored, batch, Y, "net", 1)
+    true = Sheets(Y, "net").draw(restored, batch, 1, *both(restored, batch, Y))
     restored.kernel = kernels(2, 21)
-    both = sheet(restored, batch, Y, "net", 1)
-    assert without.height < true.height < both.height
+    two = Sheets(Y, "net").draw(restored, batch, 1, *both(restored, batch, Y))
+    assert without.height < true.height < two.height
     assert [[None if k is None else tuple(k.shape) for k in pair] for pair in given] == [
         [None, None],
         [None, (1, 25, 25)],
         [(1, 21, 21), (1, 25, 25)],
     ]
     torch.testing.assert_close(given[-1][0], restored.kernel[1])
-    np.testing.assert_array_equal(np.asarray(both)[: without.height - 30], np.asarray(without)[:-30])
+    np.testing.assert_array_equal(np.asarray(two)[: without.height - 30], np.asarray(without)[:-30])
 
 
 def test_the_baseline_is_not_drawn_twice() -> None:
     batch = make(4)
     images = enlarged(batch)
     assert images is not None
-    found = panels(Restored(images), batch, Y, "bicubic")
-    assert [panel.title for panel in found] == ["input", "bicubic", "ground truth"]
+    found = tiles(Restored(images), batch, Y, "bicubic")
+    assert [tile.title for tile in found] == ["input", "bicubic", "ground truth"]
 
 
 @pytest.mark.parametrize("scale", [2, 4])
 def test_the_border_is_that_of_the_scale(scale: int) -> None:
     batch, restored = make(scale), Restored(noise(1, 3, 96, 120, seed=3))
     relative, fixed, whole = (
-        [panel.caption for panel in panels(restored, batch, Protocol("y", "y", shave), "net")]
-        for shave in ("s", scale, 0)
+        [tile.caption for tile in tiles(restored, batch, Protocol("y", "y", shave), "net")] for shave in ("s", scale, 0)
     )
     assert relative == fixed != whole
 
@@ -140,14 +149,14 @@ def test_there_is_no_sheet_without_an_input() -> None:
     batch.lr = None
     assert enlarged(batch) is None
     with pytest.raises(ValueError, match="no 'lr'"):
-        panels(Restored(batch.hr), batch, Y, "net")
+        tiles(Restored(batch.hr), batch, Y, "net")
 
 
 def test_an_input_that_does_not_fit_is_no_baseline() -> None:
     batch = make(4)
     batch.hr = batch.hr[..., :-2]
     assert enlarged(batch) is None
-    assert [p.title for p in panels(Restored(batch.hr), batch, Y, "net")] == ["input", "net", "ground truth"]
+    assert [p.title for p in tiles(Restored(batch.hr), batch, Y, "net")] == ["input", "net", "ground truth"]
 
 
 def test_every_test_image_is_written_with_the_scores_that_were_measured(
@@ -159,25 +168,21 @@ def test_every_test_image_is_written_with_the_scores_that_were_measured(
     captions: list[str] = []
     drawn: list[Any] = []
 
-    def drawing(columns: Any, **options: Any) -> Image.Image:
-        drawn.append((options["title"], options["zoom_box"]))
-        return result_sheet(columns, **options)
-
-    def watched(*arguments: Any) -> Any:
-        found = panels(*arguments)
-        captions.extend(panel.caption for panel in found)
-        return found
+    def watched(shown: list[Tile], zoom_box: Any, title: str) -> list[Image.Image]:
+        captions.extend(tile.caption for tile in shown)
+        drawn.append((title, zoom_box))
+        return result_rows(shown, zoom_box, title)
 
     def never(*arguments: Any) -> Any:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(sheets, "panels", watched)
-    monkeypatch.setattr(sheets, "result_sheet", drawing)
+    monkeypatch.setattr(sheets, "result_rows", watched)
     for name in ("psnr", "ssim", "bicubic_resize"):
         monkeypatch.setattr(sheets, name, never)
     given = {"psnr": torch.tensor([21.0, 22.0]), "ssim": torch.tensor([0.1, 0.2])}
     baseline = Measured(1 - batch.hr, {"psnr": torch.tensor([11.0, 12.0]), "ssim": torch.tensor([0.3, 0.4])})
-    Sheets(tmp_path / "images", Y, "net").write(Restored(sr), batch, given, baseline)
+    Sheets(Y, "net").save(tmp_path / "images", Restored(sr), batch, Measured(sr, given), baseline)
+    save_pictures(tmp_path / "images", Restored(sr), batch, baseline)
     assert captions[1:3] == ["11.00 dB   0.3000", "21.00 dB   0.1000"]
     assert captions[5:7] == ["12.00 dB   0.4000", "22.00 dB   0.2000"]
     assert drawn == [(name, pick_zoom_box(hr)) for name, hr in zip(batch.name, batch.hr, strict=True)]

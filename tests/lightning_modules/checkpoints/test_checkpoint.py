@@ -143,7 +143,10 @@ def test_no_such_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [[], {}, {"state_dict": {}}, {"state_dict": {}, "config": None}, {"state_dict": {}, "config": {"model": 1}}],
+    [
+        *([], {}, {"state_dict": {}}, {"state_dict": {}, "config": None}, {"state_dict": {}, "config": {"model": 1}}),
+        {"state_dict": {"network.weight": 1}, "config": {"model": MODEL}},
+    ],
 )
 def test_file_of_another_program(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "a.ckpt")
@@ -280,7 +283,7 @@ def test_pickled_modules_are_not_opened(tmp_path: Path) -> None:
     torch.save(make_usrnet(), tmp_path / "a.pth")
     assert_untouched(make_usrnet(), tmp_path / "a.pth", "pickled modules are not opened")
     torch.save({**official(make_usrnet()), "extra": Code(tmp_path / "called")}, tmp_path / "a.pth")
-    assert_untouched(make_usrnet(), tmp_path / "a.pth", "cannot be read as weights")
+    assert_untouched(make_usrnet(), tmp_path / "a.pth", "cannot be read as a checkpoint or as weights")
     assert not (tmp_path / "called").exists()
     assert_untouched(make_usrnet(), tmp_path / "nowhere.pth", "no such file of weights")
 

@@ -76,10 +76,10 @@ def rewrite(path: Path, metadata: dict[str, str] | None) -> None:
     [
         ({"format": 1, "model": {"_target_": "os.system"}}, "names 'os.system', expected a class in networks/"),
         ({"format": 1, "model": {**MODEL, "pooling": "${oc.env:HOME}"}}, "holds the interpolation"),
-        ({"format": 1}, "holds no model config of this suite"),
+        ({"format": 1}, "holds no 'config' and 'state_dict' of this suite"),
         ({"format": 2, "model": MODEL}, "is of format 2, expected 1"),
         ([], "is of format list, expected 1"),
-        (None, "holds no model config of this suite"),
+        (None, "holds no 'config' and 'state_dict' of this suite"),
     ],
 )
 def test_metadata_that_builds_no_network(path: Path, about: Any, message: str) -> None:

@@ -3,22 +3,19 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFont
+from PIL import Image
 from torch import Tensor
 
 from lightning_modules.plots.kernels import (
     COLUMN,
-    KERNEL_NOTE,
     LARGE_KERNEL,
     SMALL_KERNEL,
-    Tile,
-    coarse_panels,
+    coarse_tiles,
     kernel_picture,
+    kernel_rows,
     kernel_tiles,
-    lay_out_strip,
-    with_tiles,
 )
-from lightning_modules.plots.sheet import ACCENT, GAP, MARGIN, lay_out, result_sheet
+from lightning_modules.plots.sheet import ACCENT, GAP, to_image
 from networks.ops.resize import bilinear_shrink
 
 
@@ -35,7 +32,7 @@ def middles(picture: Image.Image, factor: int) -> np.ndarray:
 @pytest.mark.parametrize("size", [5, 6])
 def test_a_kernel_is_drawn_as_numpy_prints_it(size: int) -> None:
     values, factor = kernel(size), 7
-    picture = kernel_picture(values, factor)
+    picture = kernel_picture(values, factor * size)
     assert picture.size == (7 * size, 7 * size)
     expected = (255 * (values[0] / values.max()).sqrt()).round()
     np.testing.assert_array_equal(middles(picture, factor), expected.numpy())
@@ -50,15 +47,15 @@ def test_a_kernel_is_drawn_as_numpy_prints_it(size: int) -> None:
 def test_row_and_column_are_not_exchanged() -> None:
     values = torch.zeros(1, 5, 5)
     values[0, 0, 3] = 1
-    assert np.argwhere(middles(kernel_picture(values, 5), 5) == 255).tolist() == [[0, 3]]
+    assert np.argwhere(middles(kernel_picture(values, 25), 5) == 255).tolist() == [[0, 3]]
 
 
 def test_kernels_of_a_network_that_went_astray() -> None:
     values = torch.full((1, 5, 5), float("nan"))
-    assert middles(kernel_picture(values, 5), 5).max() == 0
-    assert middles(kernel_picture(torch.zeros(1, 5, 5), 5), 5).max() == 0
+    assert middles(kernel_picture(values, 25), 5).max() == 0
+    assert middles(kernel_picture(torch.zeros(1, 5, 5), 25), 5).max() == 0
     values = torch.tensor([[[0.0, -0.5, 1.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]])
-    red, _, blue = kernel_picture(values, 9).getpixel((13, 4))  # type: ignore[misc]  # three numbers
+    red, _, blue = kernel_picture(values, 27).getpixel((13, 4))  # type: ignore[misc]  # three numbers
     assert blue > red > 0
 
 
@@ -90,57 +87,27 @@ def test_an_estimate_stands_by_the_truth_with_its_error() -> None:
     assert large.picture.size == (401, 401)
 
 
-@pytest.mark.parametrize("width", [100, 1400])
-def test_the_strip_lies_below_the_sheet(width: int) -> None:
-    sheet = Image.fromarray(np.full((90, width, 3), 77, np.uint8))
-    assert with_tiles(sheet, [], "note") is sheet
-    tiles = kernel_tiles(kernel(21) - 1e-4, kernel(25, 1))
-    drawn, strip = with_tiles(sheet, tiles, KERNEL_NOTE), lay_out_strip(sheet.size, tiles, KERNEL_NOTE)
-    assert drawn.size == strip.layout.size
-    assert drawn.width == max(width, 2 * MARGIN + 2 * COLUMN + GAP)
-    np.testing.assert_array_equal(np.asarray(drawn)[:90, :width], np.asarray(sheet))
-    for tile, place in zip(tiles, strip.places, strict=True):
-        np.testing.assert_array_equal(np.asarray(drawn.crop(place)), np.asarray(tile.picture))
-    middle = [(top + bottom) // 2 for _, top, _, bottom in strip.places]
-    assert middle[0] == middle[1]
-    boxes = list(strip.places)
-    for text in strip.layout.texts:
-        left, top, right, bottom = ImageFont.load_default(text.height).getbbox(text.line)
-        boxes.append((int(text.x + left), int(text.y + top), int(text.x + right) + text.bold, int(text.y + bottom)))
-    assert {text.line for text in strip.layout.texts} >= {"estimated kernel", "true kernel", "25 x 25, centre (12, 12)"}
-    for i, (left, top, right, bottom) in enumerate(boxes):
-        assert left >= MARGIN // 2
-        assert top >= 90
-        assert right <= drawn.width - MARGIN // 2
-        assert bottom <= drawn.height - MARGIN // 2
-        assert not any(left < o[2] and o[0] < right and top < o[3] and o[1] < bottom for o in boxes[i + 1 :])
-
-
-def test_no_line_of_a_kernel_needs_a_second_one() -> None:
-    strip = lay_out_strip((2000, 90), kernel_tiles(kernel(127) - 1e-6, kernel(255, 1)), KERNEL_NOTE)
-    lines = [text.line for text in strip.layout.texts]
-    assert "127 x 127, centre (63, 63)" in lines
-    assert "255 x 255, centre (127, 127)" in lines
-    assert KERNEL_NOTE in lines
-
-
-def test_wide_tiles_make_the_columns_wide() -> None:
-    tiles = [Tile("a", "", Image.new("RGB", (COLUMN + 30, 10))), Tile("b", "", Image.new("RGB", (10, 10)))]
-    first, second = lay_out_strip((100, 100), tiles, "note").places
-    assert first[0] == MARGIN
-    assert second[0] > first[2]
+def test_kernels_stand_below_with_a_note() -> None:
+    assert kernel_rows([]) == []
+    titles, pictures, captions, note = kernel_rows(kernel_tiles(kernel(127) - 1e-6, kernel(255, 1)))
+    assert pictures.width == 2 * COLUMN + GAP
+    # No line needs a second one: the estimate has a size, an error and negative values.
+    assert (titles.height, captions.height, note.height) == (37, 3 * 32, 25)
+    large = kernel_rows(kernel_tiles(None, kernel(401)))
+    assert large[1].size == (403, 403)
 
 
 def test_estimates_stand_in_their_order_without_the_result() -> None:
     sr = torch.rand(3, 48, 64, generator=torch.Generator().manual_seed(0))
     pyramid = [bilinear_shrink(sr[None], factor)[0] for factor in (4, 2)]
-    panels = coarse_panels([*pyramid, sr], sr, "srn")
-    assert [(panel.title, panel.caption) for panel in panels] == [("srn at 1/4", "16 x 12"), ("srn at 1/2", "32 x 24")]
-    for panel, estimate in zip(panels, pyramid, strict=True):
-        assert panel.image is estimate
-    other = coarse_panels([*pyramid, sr + 0.1], sr, "srn")
-    assert [panel.title for panel in other] == ["srn at 1/4", "srn at 1/2", "srn, estimate"]
-    assert coarse_panels([], sr, "srn") == []
+    tiles = coarse_tiles([*pyramid, sr], sr, "srn")
+    assert [(tile.title, tile.caption) for tile in tiles] == [("srn at 1/4", "16 x 12"), ("srn at 1/2", "32 x 24")]
+    for tile, estimate in zip(tiles, pyramid, strict=True):
+        reduced = tile.picture.resize((estimate.shape[2], estimate.shape[1]), Image.Resampling.NEAREST)
+        assert reduced == to_image(estimate)
+    other = coarse_tiles([*pyramid, sr + 0.1], sr, "srn")
+    assert [tile.title for tile in other] == ["srn at 1/4", "srn at 1/2", "srn, estimate"]
+    assert coarse_tiles([], sr, "srn") == []
 
 
 @pytest.mark.parametrize("size", [(33, 45), (34, 46), (35, 44)])
@@ -148,17 +115,8 @@ def test_every_pixel_of_a_reduction_covers_those_it_was_made_of(size: tuple[int,
     """Also where the sides are no multiples: the sheet's region of the estimate is that of the scene."""
     scene = torch.rand(1, *size, generator=torch.Generator().manual_seed(0))
     scene = scene[:, ::4, ::4].repeat_interleave(4, 1).repeat_interleave(4, 2)[:, : size[0], : size[1]]
-    (panel,) = coarse_panels([bilinear_shrink(scene[None], 4)[0]], scene, "srn")
-    assert panel.caption == f"{-(-size[1] // 4)} x {-(-size[0] // 4)}"
-    torch.testing.assert_close(panel.image, scene)
-    box = (size[1] - 9, size[0] - 9, size[1], size[0])
-    truth = type(panel)("truth", "", scene)
-    layout, sheet = lay_out([panel, truth], zoom_box=box), result_sheet([panel, truth], zoom_box=box)
-    zooms = [np.asarray(sheet.crop(place)) for place in layout.zooms]
-    np.testing.assert_array_equal(zooms[0], zooms[1])
-
-
-def test_estimates_of_other_proportions_are_left_as_they_are() -> None:
-    estimate = torch.rand(3, 11, 15)
-    (panel,) = coarse_panels([estimate], torch.rand(3, 47, 63), "net")
-    assert panel.image is estimate
+    (tile,) = coarse_tiles([bilinear_shrink(scene[None], 4)[0]], scene, "srn")
+    assert tile.caption == f"{-(-size[1] // 4)} x {-(-size[0] // 4)}"
+    assert tile.picture.size == size[::-1]
+    difference = np.asarray(tile.picture).astype(int) - np.asarray(to_image(scene))
+    assert np.abs(difference).max() <= 1

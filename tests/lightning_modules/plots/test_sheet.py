@@ -11,18 +11,25 @@ import torch
 from PIL import Image, ImageFont
 from torch import Tensor
 
-from lightning_modules.metrics.psnr_ssim import to_eight_bit
+from lightning_modules.plots import sheet as sheet_module
+from lightning_modules.plots.regions import Box, pick_zoom_box
 from lightning_modules.plots.sheet import (
     ACCENT,
     BACKGROUND,
+    GAP,
     MARGIN,
-    Box,
-    Panel,
-    SheetLayout,
-    lay_out,
-    pick_zoom_box,
-    result_sheet,
+    Tile,
+    overview,
+    resized,
+    result_rows,
     save_png,
+    shown_size,
+    side_by_side,
+    stack,
+    text_row,
+    tile_rows,
+    to_image,
+    zoomed,
 )
 
 
@@ -30,79 +37,78 @@ def noise(height: int, width: int, *, channels: int = 3, seed: int = 0) -> Tenso
     return torch.rand(channels, height, width, generator=torch.Generator().manual_seed(seed))
 
 
-def five_panels(height: int, width: int, *, scale: int = 4, channels: int = 3) -> list[Panel]:
-    small = [noise(height // scale, width // scale, channels=channels, seed=seed) for seed in range(2)]
-    large = [noise(height, width, channels=channels, seed=seed) for seed in range(2, 5)]
+def picture(height: int, width: int, *, channels: int = 3, seed: int = 0) -> Image.Image:
+    return to_image(noise(height, width, channels=channels, seed=seed))
+
+
+def five_tiles(height: int, width: int, *, scale: int = 4, channels: int = 3) -> list[Tile]:
+    small = [picture(height // scale, width // scale, channels=channels, seed=seed) for seed in range(2)]
+    large = [picture(height, width, channels=channels, seed=seed) for seed in range(2, 5)]
     titles = ["blurry input", "bicubic", "deblurred LR", "ED-DSRN", "ground truth"]
-    images = [small[0], large[0], small[1], large[1], large[2]]
-    return [Panel(title, "24.81 dB  0.7123", image) for title, image in zip(titles, images, strict=True)]
+    pictures = [small[0], large[0], small[1], large[1], large[2]]
+    return [Tile(image, title, "24.81 dB  0.7123") for title, image in zip(titles, pictures, strict=True)]
 
 
-def array(image: Tensor) -> Any:
-    return to_eight_bit(image).expand(3, -1, -1).permute(1, 2, 0).numpy()
-
-
-def cut(sheet: Image.Image, box: Box) -> Any:
-    return np.asarray(sheet.crop(box))
+def array(image: Image.Image) -> Any:
+    return np.asarray(image.convert("RGB"))
 
 
 def blocks(pixels: Any, factor: int) -> Any:
     return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def text_boxes(sheet: SheetLayout) -> list[Box]:
-    boxes = []
-    for text in sheet.texts:
-        left, top, right, bottom = ImageFont.load_default(text.height).getbbox(text.line)
-        boxes.append((int(text.x + left), int(text.y + top), int(text.x + right) + text.bold, int(text.y + bottom)))
-    return boxes
+def inked(image: Image.Image) -> bool:
+    return bool((array(image) != BACKGROUND).any())
 
 
-def overlap(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
-
-
-def test_five_panels_stand_side_by_side_at_one_size() -> None:
-    panels, box = five_panels(512, 512), (8, 16, 72, 80)
-    layout = lay_out(panels, zoom_box=box, title="scene 1")
-    sheet = result_sheet(panels, zoom_box=box, title="scene 1")
-    assert sheet.size == layout.size
+def test_five_tiles_stand_side_by_side_at_one_size() -> None:
+    title, *texts_and_pictures = result_rows(five_tiles(512, 512), (8, 16, 72, 80), "scene 1")
+    titles, overviews, captions, zooms, note = texts_and_pictures
+    sheet = stack([title, *texts_and_pictures])
     assert sheet.mode == "RGB"
     assert 2000 <= sheet.width <= 2600
-    assert {(right - left, bottom - top) for left, top, right, bottom in layout.overviews} == {(384, 384)}
-    assert len({top for _, top, _, _ in layout.overviews}) == len({top for _, top, _, _ in layout.zooms}) == 1
-    assert layout.overviews[0][0] == MARGIN
-    assert layout.overviews[-1][2] == sheet.width - MARGIN
+    assert overviews.height == 384 + 2  # three pixels for each of the smallest, and a frame
+    assert titles.width == overviews.width == captions.width == zooms.width == sheet.width - 2 * MARGIN
+    assert all(inked(row) for row in (title, titles, captions, note))
+    column = (overviews.width + GAP) // 5
+    for i, tile in enumerate(five_tiles(512, 512)):
+        left = i * column + (column - GAP - 384) // 2
+        expected = overview(tile.picture, (384, 384), (512, 512), (8, 16, 72, 80))
+        np.testing.assert_array_equal(array(overviews.crop((left, 1, left + 384, 385))), array(expected))
 
 
-def test_low_resolution_is_enlarged_to_whole_blocks() -> None:
-    panels = five_panels(512, 512)
-    layout, sheet = lay_out(panels), result_sheet(panels)
-    for index in (0, 2):
-        np.testing.assert_array_equal(cut(sheet, layout.overviews[index]), blocks(array(panels[index].image), 3))
+@pytest.mark.parametrize(
+    ("scene", "smallest", "shown"),
+    [
+        ((512, 512), (128, 128), (384, 384)),
+        ((510, 510), (510, 510), (480, 480)),
+        ((300, 200), (75, 50), (300, 200)),
+        ((96, 48), (24, 12), (480, 240)),
+        ((100, 800), (100, 800), (96, 768)),
+        ((2000, 1), (2000, 1), (480, 1)),
+    ],
+)
+def test_the_pixels_of_a_scene_are_whole_blocks_where_it_fits(scene: Any, smallest: Any, shown: Any) -> None:
+    assert shown_size(scene, smallest, 480) == shown
 
 
-def test_a_picture_of_the_shown_size_is_copied() -> None:
-    panels = [Panel("a", "", noise(200, 480)), Panel("b", "", noise(200, 480, seed=1))]
-    layout, sheet = lay_out(panels), result_sheet(panels)
-    for panel, place in zip(panels, layout.overviews, strict=True):
-        np.testing.assert_array_equal(cut(sheet, place), array(panel.image))
+@pytest.mark.parametrize(("size", "factor"), [((128, 96), 1), ((384, 288), 3)])
+def test_pixels_become_whole_blocks(size: Any, factor: int) -> None:
+    image = picture(96, 128)
+    np.testing.assert_array_equal(array(resized(image, size)), blocks(array(image), factor))
 
 
 def test_a_large_picture_is_reduced_with_a_filter() -> None:
     """A fine checkerboard must become gray; dropping pixels would leave it black and white."""
-    checks = ((torch.arange(960).view(-1, 1) + torch.arange(960)) % 2).float().expand(3, -1, -1)
-    layout, sheet = lay_out([Panel("a", "", checks)]), result_sheet([Panel("a", "", checks)])
-    assert np.abs(cut(sheet, layout.overviews[0]).astype(int) - 127.5)[8:-8, 8:-8].max() < 20
+    checks = np.indices((960, 960)).sum(0) % 2 * 255
+    reduced = np.asarray(resized(Image.fromarray(checks.astype(np.uint8)), (480, 480)))
+    assert np.abs(reduced.astype(int) - 127.5).max() < 20
 
 
 def test_blocks_of_an_uneven_factor_keep_their_colours() -> None:
     """256 pixels on 480: every shown pixel is its source pixel or a mixture with a direct neighbour."""
-    columns = (torch.arange(256) % 2).float().expand(3, 256, -1)
-    panels = [Panel("lr", "", columns), Panel("hr", "", noise(512, 512))]
-    layout = lay_out(panels)
-    line = cut(result_sheet(panels), layout.overviews[0])[100, :, 0].astype(int)
-    assert line.size == 480
+    columns = np.tile(np.arange(256) % 2 * 255, (256, 1)).astype(np.uint8)
+    line = np.asarray(resized(Image.fromarray(columns), (480, 480)))[100].astype(int)
     assert line[0] == 0
     assert line[-1] == 255
     # Evened out, each block of 1.875 pixels holds the same amount of light.
@@ -110,139 +116,96 @@ def test_blocks_of_an_uneven_factor_keep_their_colours() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("box", [(16, 32, 80, 96), (13, 27, 60, 99)])
-def test_the_zoom_shows_the_same_region_of_every_panel(box: Box, channels: int) -> None:
-    panels = five_panels(256, 256, channels=channels)
-    layout, sheet = lay_out(panels, zoom_box=box), result_sheet(panels, zoom_box=box)
+@pytest.mark.parametrize("box", [(16, 32, 80, 96), (13, 27, 60, 74)])
+def test_the_zoom_shows_the_same_region_of_every_picture(box: Box, channels: int) -> None:
     left, top, right, bottom = box
-    assert layout.zoom_factor >= 4
-    for panel, place in zip(panels, layout.zooms, strict=True):
-        whole = blocks(array(panel.image), 256 // panel.image.shape[-1])
-        np.testing.assert_array_equal(cut(sheet, place), blocks(whole[top:bottom, left:right], layout.zoom_factor))
+    for tile in five_tiles(252, 252, scale=3, channels=channels):
+        whole = blocks(array(tile.picture), 252 // tile.picture.width)
+        shown = array(zoomed(tile.picture, (252, 252), box, 6))
+        np.testing.assert_array_equal(shown, blocks(whole[top:bottom, left:right], 6))
 
 
 def test_a_coloured_square_is_found_in_outline_and_zoom() -> None:
-    hr, lr = torch.full((3, 240, 320), 0.5), torch.full((3, 60, 80), 0.5)
-    blue = torch.tensor([0.0, 0.0, 1.0]).view(3, 1, 1)
-    hr[:, 80:120, 200:240] = blue
-    lr[:, 20:30, 50:60] = blue
-    panels = [Panel("lr", "", lr), Panel("hr", "", hr)]
-    box = (200, 80, 240, 120)
-    layout, sheet = lay_out(panels, zoom_box=box), result_sheet(panels, zoom_box=box)
-    for overview, zoom in zip(layout.overviews, layout.zooms, strict=True):
-        assert (cut(sheet, zoom) == (0, 0, 255)).all()
-        # The overview is 480x360, where the square covers 60x60 from (300,120) and the outline runs around it.
-        x, y = overview[0] + 300, overview[1] + 120
-        assert (cut(sheet, (x + 5, y + 5, x + 55, y + 55))[..., 2] > 250).all()
-        ring = [(x - 2, y + 30), (x + 61, y + 30), (x + 30, y - 2), (x + 30, y + 61)]
-        assert [sheet.getpixel(point) for point in ring] == [ACCENT] * 4
-        assert sheet.getpixel((zoom[0] - 2, zoom[1] + 9)) == ACCENT
-
-
-def test_without_a_box_there_is_no_second_row() -> None:
-    panels = five_panels(64, 64)
-    assert lay_out(panels).zooms == []
-    assert (np.asarray(result_sheet(panels)) == ACCENT).all(axis=-1).sum() == 0
-    assert lay_out(panels).size[1] < lay_out(panels, zoom_box=(0, 0, 8, 8)).size[1]
+    box = (300, 120, 360, 180)
+    for factor in (1, 4):
+        colours = np.full((360 // factor, 480 // factor, 3), 128, np.uint8)
+        colours[120 // factor : 180 // factor, 300 // factor : 360 // factor] = (0, 0, 255)
+        image = Image.fromarray(colours)
+        assert (array(zoomed(image, (480, 360), box, 8)) == (0, 0, 255)).all()
+        marked = overview(image, (480, 360), (480, 360), box)
+        assert (array(marked.crop(box)) == (0, 0, 255)).all()
+        ring = [(298, 150), (361, 150), (330, 118), (330, 181)]
+        assert [marked.getpixel(point) for point in ring] == [ACCENT] * 4
 
 
 @pytest.mark.many
 @pytest.mark.parametrize(
-    ("height", "width", "channels", "panel_width"),
-    [
-        (300, 200, 1, 480),
-        (300, 200, 3, 240),
-        (200, 300, 3, 480),
-        (30, 40, 3, 240),
-        (400, 40, 3, 240),
-        (40, 400, 1, 240),
-        (8, 8, 3, 240),
-        (720, 1280, 3, 240),
-    ],
+    ("height", "width", "channels"),
+    [(300, 200, 1), (300, 200, 3), (200, 300, 3), (30, 40, 3), (400, 40, 3), (40, 400, 1), (8, 8, 3), (720, 1280, 3)],
     ids=["gray portrait", "portrait", "landscape", "tiny", "tower", "gray strip", "two blocks", "wide video"],
 )
-def test_nothing_overlaps_or_leaves_the_sheet(height: int, width: int, channels: int, panel_width: int) -> None:
-    panels = five_panels(height, width, scale=2, channels=channels)
-    # In the last two columns, so that a line too wide meets its neighbour or the edge of the sheet.
-    panels[3].caption = panels[4].caption = "a very long caption, 24.81 dB  0.7123, of checkpoint_" + "0123456789" * 8
-    panels[1].title = "bicubic interpolation of the blurry input, without any learning"
-    box = pick_zoom_box(panels[4].image)
-    layout = lay_out(panels, zoom_box=box, title="scene", panel_width=panel_width)
-    sheet = result_sheet(panels, zoom_box=box, title="scene", panel_width=panel_width)
-    boxes = layout.overviews + layout.zooms + text_boxes(layout)
-    for index, one in enumerate(boxes):
-        assert one[0] >= MARGIN // 2
-        assert one[1] >= MARGIN // 2
-        assert one[2] <= sheet.width - MARGIN // 2
-        assert one[3] <= sheet.height - MARGIN // 2
-        assert not any(overlap(one, other) for other in boxes[index + 1 :])
-    for left, top, right, bottom in layout.overviews:
-        assert (right - left) / (bottom - top) == pytest.approx(width / height, rel=0.02)
+def test_every_scene_fits_its_column(height: int, width: int, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+
+    def watched(images: list[Image.Image], column: int, top: bool = False) -> Image.Image:
+        drawn.extend((image.width, column) for image in images)
+        return side_by_side(images, column, top)
+
+    monkeypatch.setattr(sheet_module, "side_by_side", watched)
+    tiles = five_tiles(height, width, scale=2, channels=channels)
+    tiles[4].caption = "a very long caption, 24.81 dB  0.7123, of checkpoint_" + "0123456789" * 8
+    rows = result_rows(tiles, pick_zoom_box(noise(height, width)), "scene")
+    assert len(drawn) == 4 * len(tiles)
+    assert all(wide <= column for wide, column in drawn)
+    assert stack(rows).width == rows[1].width + 2 * MARGIN
 
 
-def test_all_of_a_long_caption_is_drawn() -> None:
-    panels = five_panels(64, 64)
-    caption = "first line\nseveral words that do not fit beside each other in one column " + "checkpoint" * 12
-    panels[2].caption = caption
-    layout = lay_out(panels)
-    column = layout.overviews[2]
-    lines = [
-        text.line for text in layout.texts if column[0] <= text.x < column[2] and text.y >= column[3] and not text.bold
-    ]
+def test_all_of_a_long_text_is_drawn_and_fits() -> None:
+    words = "first line\nseveral words that do not fit beside each other in one column " + "checkpoint" * 12
+    font = ImageFont.load_default(24)
+    lines = sheet_module._wrapped(words, font, 384)
     assert len(lines) > 4
-    assert "".join(lines).replace(" ", "") == caption.replace(" ", "").replace("\n", "")
+    assert "".join(lines).replace(" ", "") == words.replace(" ", "").replace("\n", "")
+    assert all(font.getlength(line) + 1 <= 384 for line in lines)
+    image = array(text_row(words, 24, 384, bold=True))
+    assert image.shape == (32 * len(lines), 384, 3)
+    for number in range(len(lines)):
+        assert (image[32 * number : 32 * number + 32] != 255).any()
+    assert (image[:, -1] == 255).all()
 
 
-def test_titles_and_captions_are_drawn() -> None:
-    panels = five_panels(64, 64)
-    panels[1].caption = ""
-    sheet, layout = result_sheet(panels), lay_out(panels)
-    inked = [(cut(sheet, (x0, y1 + 6, x1, sheet.height - 4)) != BACKGROUND).any() for x0, _, x1, y1 in layout.overviews]
-    assert inked == [True, False, True, True, True]
-    assert all((cut(sheet, (x0, 4, x1, y0 - 3)) != BACKGROUND).any() for x0, y0, x1, _ in layout.overviews)
-    panels[0].caption = "24.82 dB  0.7123"
-    assert np.any(np.asarray(sheet) != np.asarray(result_sheet(panels)))
+def test_captions_stand_below_and_empty_rows_are_omitted() -> None:
+    image = picture(60, 300)
+    rows = tile_rows([Tile(image, "title", "24.81 dB"), Tile(image, "title", "two\nlines")], 302)
+    assert [row.height > 0 for row in rows] == [True] * 3
+    assert inked(rows[2].crop((0, 0, 302, 32)))
+    assert not inked(rows[2].crop((0, 32, 302, 64)))
+    assert len(tile_rows([Tile(image)], 302)) == 1
 
 
-def test_signs_the_font_lacks_are_spelled_out() -> None:
-    layout = lay_out([Panel("×4 σ=2 – é", "∞ dB ± 0 字", noise(8, 8))])
-    assert [text.line for text in layout.texts] == ["x4 sigma=2 - e", "inf dB +/- 0 ?"]
+def test_pictures_of_a_row_have_their_centres_at_one_height() -> None:
+    row = array(side_by_side([Image.new("RGB", (40, 40)), Image.new("RGB", (330, 10))], 330))
+    assert row.shape == (40, 2 * 330 + GAP, 3)
+    assert np.argwhere((row[:, :330] == 0).all(-1)).tolist()[0] == [0, 145]
+    assert np.argwhere((row[:, 330 + GAP :] == 0).all(-1)).tolist()[0] == [15, 0]
 
 
-def test_many_panels_go_on_in_further_rows() -> None:
-    panels = five_panels(64, 64) + five_panels(64, 64)[:2]
-    layout = lay_out(panels, zoom_box=(0, 0, 16, 16))
-    tops = [top for _, top, _, _ in layout.overviews]
-    assert len(set(tops[:4])) == len(set(tops[4:])) == 1
-    assert layout.zooms[0][3] < tops[4] < layout.zooms[4][1]
+def test_signs_the_font_lacks_are_replaced() -> None:
+    assert sheet_module._wrapped("é – ß 字", ImageFont.load_default(20), 400) == ["e ? ? ?"]
 
 
-def test_the_same_panels_give_the_same_sheet() -> None:
-    panels = five_panels(48, 64)
-    sheets = [result_sheet(panels, zoom_box=(0, 0, 16, 16), title="scene") for _ in range(2)]
-    assert sheets[0].tobytes() == sheets[1].tobytes()
+def test_many_tiles_go_on_in_further_rows() -> None:
+    five, seven = (result_rows(five_tiles(64, 64)[:n] + five_tiles(64, 64), (0, 0, 16, 16), "") for n in (0, 2))
+    assert len(five) == 1 + 4 + 1
+    assert len(seven) == 1 + 2 * 4 + 1
+    assert seven[1].width < five[1].width
 
 
-@pytest.mark.parametrize(
-    ("image", "message"),
-    [
-        (torch.zeros(1, 3, 8, 8), r"'bad' needs .* \[1, 3, 8, 8\]"),
-        (torch.zeros(2, 8, 8), r"\[2, 8, 8\]"),
-        (torch.zeros(3, 8, 8, dtype=torch.uint8), "uint8"),
-        (torch.zeros(3, 8, 12), "'bad' cannot show the same scene .* 12x8 and 64x64"),
-    ],
-)
-def test_panels_that_cannot_be_shown(image: Tensor, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        result_sheet([Panel("good", "", noise(64, 64)), Panel("bad", "", image)])
-
-
-@pytest.mark.parametrize("box", [(-1, 0, 8, 8), (0, 0, 65, 8), (8, 0, 8, 8)])
-def test_a_box_outside_is_refused(box: Box) -> None:
-    with pytest.raises(ValueError, match="64x64"):
-        result_sheet([Panel("a", "", noise(64, 64))], zoom_box=box)
-    with pytest.raises(ValueError, match="needs panels"):
-        result_sheet([])
+def test_images_of_another_scene_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"'bad' cannot show the same scene .* 12x8 and 64x64"):
+        result_rows([Tile(picture(64, 64), "good"), Tile(picture(8, 12), "bad")], (0, 0, 16, 16), "")
+    odd = [Tile(picture(63, 47)), Tile(picture(16, 12)), Tile(picture(32, 24))]
+    assert result_rows(odd, (0, 0, 16, 16), "")
 
 
 def coarse(side: int) -> torch.Tensor:
@@ -282,7 +245,7 @@ def test_picking_works_for_every_size(height: int, width: int) -> None:
 
 
 def test_saving_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    image = result_sheet([Panel("a", "", noise(8, 8))])
+    image = picture(8, 8)
     path = tmp_path / "new" / "sheet.png"
     save_png(image, path)
     with Image.open(path) as loaded:
