@@ -35,6 +35,7 @@ NOT_NEEDED = ("wandb", "plotly")  # imported only where they are used
 ALSO = {"opencv-python-headless": ("opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python")}
 PART = ("-m", "experiments.benchmarks.gpu.parts")
 GRACE = 20.0  # seconds for which a measurement may go on after the time of its part, but not after that of all
+STOPPED = "stopped: it took too long"
 
 
 def lacking(requirements: Sequence[str]) -> list[str]:
@@ -124,8 +125,9 @@ def measure(settings: "Settings", ends: dict[str, float]) -> None:
         while (left := report.left(name)) and time.time() < until:
             reason = in_a_process(name, replace(settings, until=until), min(until + GRACE, last))
             # A process notes itself what has failed, unless it is gone; one that got somewhere has a successor.
-            if reason and report.left(name) == left:
-                report.add(left[0], failed=f"{reason}; log.txt may say more")
+            under_way = report.left(name)
+            if reason and under_way and (reason == STOPPED or under_way == left):
+                report.add(under_way[0], failed=f"{reason}; log.txt may say more")
     report.write()
 
 
@@ -151,7 +153,7 @@ def in_a_process(part: str, settings: "Settings", end: float) -> str | None:
         try:
             status = process.wait(max(end - time.time(), 1.0))
         except subprocess.TimeoutExpired:
-            return "stopped: it took too long"
+            return STOPPED
         finally:  # what it has started ends with it: workers of the loader, compilers, run.py
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -360,7 +360,8 @@ def measure_part(name: str, settings: Settings) -> None:
             report.add(case, failed=reason(error))
         print(f"{case}: {outcome}, {time.monotonic() - start:.1f} s", flush=True)
         if settings.device == "cuda":
-            torch.cuda.empty_cache()  # ends this process where an error has left the GPU unusable: another one goes on
+            torch.cuda.synchronize()  # ends this process where an error has left the GPU unusable: another one goes on
+            torch.cuda.empty_cache()
         torch.compiler.reset()
 
 
