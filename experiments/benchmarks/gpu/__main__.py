@@ -200,7 +200,7 @@ def main() -> int:
     parser.add_argument("--images", type=Path, help="folder of training photographs (default: those of scikit-image)")
     parser.add_argument("--set5", type=Path, help="folder of Set5's images (default: test photographs of scikit-image)")
     parser.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda, in a smoke run cpu")
-    parser.add_argument("--smoke", action="store_true", help="try everything with tiny networks, in about a minute")
+    parser.add_argument("--smoke", action="store_true", help="try everything with tiny networks, in a few minutes")
     args = parser.parse_args()
     if (args.images is None) != (args.set5 is None):
         parser.error("--images and --set5 go together: without both, all photographs are those of scikit-image")
