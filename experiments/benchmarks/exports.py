@@ -19,6 +19,8 @@ from experiments.export.formats import write_onnx, write_program
 from lightning_modules.checkpoints.checkpoint import build_network
 from networks.base import RestorationNetwork
 
+WRITERS = {"onnx": write_onnx, "program": write_program}
+
 
 def initial(model: str) -> RestorationNetwork:
     """A network as training would begin with it, in evaluation mode."""
@@ -29,8 +31,7 @@ def initial(model: str) -> RestorationNetwork:
             buffer.copy_(torch.rand_like(buffer) + 0.5)
     if network.has_basis:
         side = network.kernel_side
-        kernels = torch.rand(4 * side, side**2).softmax(1).view(-1, 1, side, side)
-        network.fit_basis(kernels, seed=0)
+        network.fit_basis(torch.rand(4 * side, side**2).softmax(1).view(-1, 1, side, side), seed=0)
     return network
 
 
@@ -39,27 +40,19 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=sorted(file.stem for file in (CONF / "model").glob("*.yaml")))
     parser.add_argument("--scale", type=int, default=4, help="of models for several")
     args = parser.parse_args()
-    print(
-        "| model | format | MB | 37 x 53 | 64 x 48 | 2 x 33 x 50 |\n| --- | --- | --- | --- | --- | --- |", flush=True
-    )
+    print("| model | format | MB | 37 x 53 | 64 x 48 | 2 x 33 x 50 |\n| --- | --- | --- | --- | --- | --- |")
     for model in args.models:
         exportable = Exportable(initial(model), args.scale)
-        try:
-            program = record(exportable)
-        except ExportError as error:
-            print(f"| {model} | - | refused: {error} | | | |", flush=True)
-            continue
         about = {"label": model, "scale": args.scale}
-        with tempfile.TemporaryDirectory() as folder:
-            for name, suffix, writer in (("onnx", ".onnx", write_onnx), ("program", ".pt2", write_program)):
-                path = Path(folder) / f"a{suffix}"
+        for name, write in WRITERS.items():
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "exported.pt2"
                 try:
-                    found = writer(exportable, path, about, program)
+                    differences = write(exportable, path, about, record(exportable))
+                    cells = [f"{path.stat().st_size / 1e6:.1f}", *(f"{value:.1e}" for value in differences.values())]
                 except ExportError as error:
-                    print(f"| {model} | {name} | refused: {error} | | | |", flush=True)
-                    continue
-                cells = " | ".join(f"{value:.1e}" for value in found.values())
-                print(f"| {model} | {name} | {path.stat().st_size / 1e6:.1f} | {cells} |", flush=True)
+                    cells = [f"refused: {error}", "", "", ""]
+                print(f"| {model} | {name} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from skimage import data
+from tqdm import tqdm
 
 from experiments.config.compose import compose_model
 from experiments.models import Model
@@ -23,52 +24,44 @@ from experiments.restore import Restorer
 from lightning_modules.checkpoints.checkpoint import build_network
 from lightning_modules.host_memory import resident
 
-GIB = 2**30
-
 
 def mirrored(width: int, height: int) -> np.ndarray:
     """A photograph continued by its mirror images, uint8 [height, width, 3]."""
     image = data.astronaut()
-    image = np.pad(image, ((0, max(0, height - len(image))), (0, 0), (0, 0)), "symmetric")[:height]
-    return np.pad(image, ((0, 0), (0, max(0, width - image.shape[1])), (0, 0)), "symmetric")[:, :width]
+    below, right = max(0, height - image.shape[0]), max(0, width - image.shape[1])
+    return np.pad(image, ((0, below), (0, right), (0, 0)), "symmetric")[:height, :width]
+
+
+def peak_gib() -> float:
+    """Of the resident memory of this process; 0 where the system does not tell."""
+    return (resident("VmHWM") or 0) / 2**30
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="ed_dsrn_base")
     parser.add_argument("--size", type=int, nargs=2, default=(6000, 4000), metavar=("WIDTH", "HEIGHT"))
-    parser.add_argument("--tile", type=int, help="side in pixels of the image; default: chosen by itself")
-    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--precision", choices=("32", "bf16"), default="bf16")
     args = parser.parse_args()
-
     torch.manual_seed(0)
     network = build_network(compose_model(args.model), args.model).eval()
     restorer = Restorer(Model(args.model, lambda _: network, network.scales), precision=args.precision)
-    scale = restorer.scales[-1]
-    image = mirrored(*args.size)
-    shape = (scale * image.shape[0], scale * image.shape[1], 3)
-    before = resident("VmHWM") or 0
-    start = last = time.perf_counter()
+    scale, image = restorer.scales[-1], mirrored(*args.size)
+    height, width = scale * image.shape[0], scale * image.shape[1]
+    before, start = peak_gib(), time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder, tqdm(unit="tile") as bar:
 
-    def report(done: int, total: int) -> None:
-        nonlocal last
-        now = time.perf_counter()
-        if now - last > 60 or done == total:
-            last = now
-            peak = (resident("VmHWM") or 0) / GIB
-            print(f"{done} of {total} tiles, {now - start:.0f} s, peak {peak:.2f} GiB", flush=True)
+        def report(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
 
-    with tempfile.TemporaryDirectory() as folder:
-        out = np.lib.format.open_memmap(Path(folder) / "result.npy", "w+", np.uint8, shape)
-        found = restorer.restore(image, scale, tile=args.tile, batch=args.batch, progress=report, out=out)
-        seconds = time.perf_counter() - start
-        print(
-            f"{args.model}, {args.precision}: {args.size[0]}x{args.size[1]} ({image.size / 3e6:.1f} megapixels) "
-            f"x{scale} to {shape[1]}x{shape[0]} in {seconds:.0f} s ({torch.get_num_threads()} threads), "
-            f"peak {(resident('VmHWM') or 0) / GIB:.2f} GiB, {before / GIB:.2f} GiB of it before the first tile"
-        )
-        print(f"mean of the result {np.mean([out[i].mean() for i in range(0, len(out), 100)]):.1f}", *found.notes)
+        out = np.lib.format.open_memmap(Path(folder) / "result.npy", "w+", np.uint8, (height, width, 3))
+        restorer.restore(image, scale, progress=report, out=out)
+    print(
+        f"{args.model}, {args.precision}: {args.size[0]}x{args.size[1]} ({image.size / 3e6:.1f} megapixels) x{scale} "
+        f"to {width}x{height} in {time.perf_counter() - start:.0f} s ({torch.get_num_threads()} threads), "
+        f"peak {peak_gib():.2f} GiB, {before:.2f} GiB of it before the first tile"
+    )
 
 
 if __name__ == "__main__":

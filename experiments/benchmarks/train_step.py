@@ -1,33 +1,163 @@
-"""Patches per second of a training run's parts: degradation, network, optimiser, loader; as shares of a step.
+"""What a training step costs: patches per second, the shares of its parts, and the trainer against a bare loop.
 
     python -m experiments.benchmarks.train_step [--model ed_dsrn] [--device cuda] [--batch 32] [--patch 256]
-    python -m experiments.benchmarks.train_step --rounds 5 --modes float32  # and the trainer against a bare loop
+    python -m experiments.benchmarks.train_step --rounds 5 --modes float32
 
-One configuration after the other (float32, bfloat16 autocast, channels_last, compiled), each warmed up, median of the
-measured steps with the spread, synchronised at both ends of every part. `wait` is the time the step spends waiting for
-the loader, which runs beside it as in training, on random images in a temporary cache.
-
-With --rounds the suite's trainer (Lightning with its callbacks, CSV log every tenth step) and a bare PyTorch loop over
-the same network, loader, degradation and loss take turns, the device synchronised only around the measured steps: the
-median of the rounds' ratios with the spread, and what the trainer itself says of waiting for data.
+One mode after the other (float32, bfloat16 autocast, channels_last, compiled) on the photographs of scikit-image. The
+suite's trainer (Lightning with its callbacks, CSV log every tenth step) and a bare PyTorch loop over the same network,
+loader, degradation and loss take turns; the device is waited for only at both ends of the measured steps. Printed are
+the medians of the rounds, of step and ratio with the spread; `wait` is for the loader, which runs beside the step.
 """
 
 import argparse
-import json
-import platform
 import statistics
 import tempfile
+import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import hydra
-import numpy as np
+import pytorch_lightning as pl
 import torch
-from PIL import Image
+from omegaconf import DictConfig
+from torch.utils.benchmark import timer
 
+from datamodules.batch import Batch
 from datamodules.image_datamodule import ImageDataModule
-from datamodules.sources.folder import Folder
-from experiments.benchmarks.steps import MODES, WARM_UP, compose, measure, overhead
+from experiments.benchmarks.timing import machine, spread
+from experiments.config import CONF
+from experiments.profile.worker import build
+from experiments.runtime.environment import prepare_environment
+from lightning_modules.callbacks.epoch_log import EpochLog
+from lightning_modules.callbacks.finite import SkipNonFinite
+from lightning_modules.callbacks.throughput import Throughput
+from lightning_modules.loggers.csv import MetricsCSV
+from lightning_modules.restoration import RestorationModule
+
+WARM_UP = 3  # steps
+BFLOAT16, CHANNELS_LAST = "trainer.precision=bf16-mixed", "channels_last=true"
+MODES = {
+    "float32": [],
+    "float32 channels_last": [CHANNELS_LAST],
+    "bfloat16": [BFLOAT16],
+    "bfloat16 channels_last": [BFLOAT16, CHANNELS_LAST],
+    "bfloat16 channels_last compile": [BFLOAT16, CHANNELS_LAST, "compile=true"],
+}
+SHARES = {"wait_percent": "wait %", "degradation_percent": "degradation %"}
+
+
+def compose(model: str, *overrides: str) -> DictConfig:
+    """The recipe of a model."""
+    prepare_environment()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose("config", [f"model={model}", f"label={model}", "name=benchmark", *overrides])
+
+
+def loader(batch: int, patch: int, steps: int) -> list[str]:
+    """Overrides for an epoch of so many steps after the warm-up."""
+    epoch = f"data.samples_per_epoch={batch * (WARM_UP + steps)}"
+    return [f"data.batch_size={batch}", f"data.patch={patch}", epoch, "data.on_small=skip"]
+
+
+def load_data(cfg: DictConfig, stage: str = "fit") -> ImageDataModule:
+    data: ImageDataModule = hydra.utils.instantiate(cfg.data, _convert_="all")
+    data.prepare_data()
+    data.setup(stage)
+    return data
+
+
+def prepare(cfg: DictConfig) -> RestorationModule:
+    """The training procedure on its device, with the same weights at every call."""
+    torch.manual_seed(0)
+    module, _ = build(cfg, compiled=cfg.compile)
+    return module.to(cfg.trainer.accelerator)
+
+
+def moved(batch: Batch, data: ImageDataModule, device: str) -> Batch:
+    """A batch of the loader on the device, degraded there."""
+    for field in ("hr", "key", "index"):
+        setattr(batch, field, getattr(batch, field).to(device, non_blocking=True))
+    return data.on_after_batch_transfer(batch, 0)
+
+
+def bare_loop(cfg: DictConfig, data: ImageDataModule) -> float:
+    """Milliseconds a step of the loop anybody would write."""
+    module, device, half = prepare(cfg), cfg.trainer.accelerator, cfg.trainer.precision == "bf16-mixed"
+    optimizer = hydra.utils.instantiate(cfg.optimizer, _convert_="all")(module.network.parameters())
+    start, step = 0.0, 0
+    for step, batch in enumerate(data.train_dataloader()):
+        if step == WARM_UP:
+            start = timer()
+        batch = moved(batch, data, device)
+        with torch.autocast(device, torch.bfloat16, enabled=half):
+            total = module.loss(module(batch), batch)["total"]  # type: ignore[misc]  # there is one
+        module.zero_grad()
+        total.backward()
+        optimizer.step()
+    return 1e3 * (timer() - start) / (step + 1 - WARM_UP)
+
+
+class Stopwatch(pl.Callback):
+    """When the warm-up has ended, and when the last step."""
+
+    def __init__(self) -> None:
+        self.marks: list[float] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step in (WARM_UP, trainer.num_training_batches):
+            self.marks.append(timer())
+
+
+def by_trainer(cfg: DictConfig, data: ImageDataModule, **options: Any) -> dict[str, float]:
+    """Milliseconds a step (`step_ms`) under the suite's trainer, and what its `Throughput` says of the parts.
+
+    Args:
+        options: further arguments of Lightning's Trainer.
+    """
+    watch, throughput = Stopwatch(), Throughput()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = pl.Trainer(
+            accelerator=cfg.trainer.accelerator,
+            devices=1,
+            precision=cfg.trainer.precision,
+            max_epochs=1,
+            limit_val_batches=0,
+            log_every_n_steps=10,
+            logger=MetricsCSV(Path(folder)),
+            callbacks=[throughput, SkipNonFinite(), EpochLog("none", throughput), watch],
+            use_distributed_sampler=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **options,
+        )
+        trainer.fit(prepare(cfg), datamodule=data)
+    step_ms = 1e3 * (watch.marks[-1] - watch.marks[0]) / max(trainer.global_step - WARM_UP, 1)
+    return {**throughput.speeds({}), "step_ms": step_ms}
+
+
+def warm_up(cfg: DictConfig, data: ImageDataModule) -> float:
+    """Seconds of the first steps, with compiling, and with what `Throughput` measures of the device once."""
+    start = time.perf_counter()
+    by_trainer(cfg, data, limit_train_batches=2)
+    return time.perf_counter() - start
+
+
+def measure(cfg: DictConfig, data: ImageDataModule, rounds: int) -> dict[str, list[float]]:
+    """By quantity its value in every round.
+
+    Those of `by_trainer`; `bare_ms`, a step of the bare loop; `ratio` of the two; `patches_per_second`.
+    """
+    values = defaultdict(list)
+    for _ in range(rounds):
+        bare_ms = bare_loop(cfg, data)
+        of_round = by_trainer(cfg, data)
+        of_round |= {"bare_ms": bare_ms, "ratio": of_round["step_ms"] / bare_ms}
+        of_round["patches_per_second"] = 1e3 * data.batch_size / of_round["step_ms"]
+        for name, value in of_round.items():
+            values[name].append(value)
+    return values
 
 
 def main() -> None:
@@ -38,53 +168,24 @@ def main() -> None:
     parser.add_argument("--patch", type=int, default=256)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--workers", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=0, help="of the trainer against a bare loop")
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES))
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    cfg = compose(options.model)
-    name = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor() or platform.machine()
-    print(f"{name}, torch {torch.__version__}, {options.model}, batch {options.batch}, HR {options.patch}")
-    print(f"{'mode':32}{'patches/s':>10}{'step ms':>9}{'(min, max)':>20}{'wait %':>8}{'degrade %':>10}{'peak GiB':>9}")
-    result: dict[str, Any] = {"options": {k: str(v) for k, v in vars(options).items()}, "device": name, "modes": {}}
+    args = parser.parse_args()
+    print(f"{machine(args.device)}, {args.model}, batch {args.batch}, HR {args.patch}")
+    titles = ["patches/s", *SHARES.values(), "peak GiB", "step ms", "bare loop ms", "ratio"]
+    print(f"{'mode':30}{''.join(f'{title:>26}' for title in titles)}")
     with tempfile.TemporaryDirectory() as folder:
-        rng = np.random.default_rng(0)
-        for i in range(8):
-            pixels = rng.integers(0, 256, (1356, 2040, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(f"{folder}/{i}.bmp")
-        data = ImageDataModule(
-            Folder(folder, holdout=False),
-            hydra.utils.instantiate(cfg.degradation, _convert_="all"),
-            seed=0,
-            patch=options.patch,
-            batch_size=options.batch,
-            samples_per_epoch=options.batch * (options.steps + WARM_UP + 1),
-            num_workers=options.workers,
-            cache_dir=f"{folder}/cache",
-        )
-        data.setup("fit")
-        for mode in options.modes:
-            found = measure(cfg, data, options.device, MODES[mode], options.steps)
-            result["modes"][mode] = found
-            middle, low, high = found["step_ms"]
-            share = {part: 100 * found["ms"][part] / middle for part in found["ms"]}
-            peak = f"{found['peak_gib']:.1f}" if found["peak_gib"] else "-"
-            print(
-                f"{mode:32}{found['patches_per_second']:>10.1f}{middle:>9.1f}{f'({low:.1f}, {high:.1f})':>20}"
-                f"{share['wait']:>8.1f}{share['degradation']:>10.1f}{peak:>9}"
-            )
-            if options.rounds:
-                found |= overhead(cfg, data, options.device, MODES[mode], options.rounds)
-                pairs = zip(found["trainer_ms"], found["bare_ms"], strict=True)
-                ratios = [trainer / bare for trainer, bare in pairs]
-                print(
-                    f"  trainer {statistics.median(found['trainer_ms']):.1f} ms, bare loop "
-                    f"{statistics.median(found['bare_ms']):.1f} ms: ratio {statistics.median(ratios):.3f} "
-                    f"({min(ratios):.3f}, {max(ratios):.3f}) in {len(ratios)} rounds, "
-                    f"waiting for data {statistics.median(found['wait_percent']):.1f} %"
-                )
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+        overrides = ["data=sample", f"data.cache_dir={folder}", f"data.num_workers={args.workers}"]
+        overrides += [f"trainer.accelerator={args.device}", *loader(args.batch, args.patch, args.steps)]
+        for mode in args.modes:
+            cfg = compose(args.model, *overrides, *MODES[mode])
+            data = load_data(cfg)
+            warm_up(cfg, data)
+            values = measure(cfg, data, args.rounds)
+            medians = (values[name] for name in ("patches_per_second", *SHARES, "peak_gib"))
+            cells = [f"{statistics.median(value):.1f}" for value in medians]
+            cells += [spread(values["step_ms"]), spread(values["bare_ms"]), spread(values["ratio"], 3)]
+            print(f"{mode:30}{''.join(f'{cell:>26}' for cell in cells)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
-"""How task=profile prints and stores its rows."""
+"""How task=profile prints its rows."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,59 +8,64 @@ NOTE = (
     "Times: median (quartiles). Memory: peak beyond what the process held before, parameters included. A step has the\n"
     "recipe's loss and optimiser (of stages: the last one) on random images; its size is that of the sharp patches."
 )
+PRECISIONS = {"32-true": "float32", "bf16-mixed": "bfloat16 autocast"}
+PHASES = {"forward": "forward pass", "train": "training step"}
 Row = Mapping[str, Any]
 
 
 def heading(about: Mapping[str, Any]) -> str:
     """What holds for all rows, in one line."""
-    precision = {"32-true": "float32", "bf16-mixed": "bfloat16 autocast"}[about["precision"]]
+    tf32 = about["tf32_convolutions"] and about["precision"] == "32-true"
     notes = [
         about["device"],
-        f"{about['threads']} CPU thread{'s' * (about['threads'] != 1)}",
-        precision + (", convolutions in TF32" if about["tf32_convolutions"] and precision == "float32" else ""),
-        *(["channels last"] if about["channels_last"] else []),
-        *(["compiled"] if about["compile"] else []),
+        f"{about['threads']} CPU thread{'' if about['threads'] == 1 else 's'}",
+        PRECISIONS[about["precision"]],
+        "convolutions in TF32" if tf32 else "",
+        "channels last" if about["channels_last"] else "",
+        "compiled" if about["compile"] else "",
         f"batch {about['batch']}",
         f"{about['repeats']} repetitions after {about['warmup']}",
         f"torch {about['versions']['torch']}",
     ]
-    return ", ".join(notes)
+    return ", ".join(filter(None, notes))
 
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as text; the reasons of what could not be measured below."""
-    titles = ["model", "parameters", "input", "output", "MACs", "forward ms", "memory"]
-    cells = [
-        [
-            row["model"],
-            f"{row['parameters'] / 1e6:.3f} M",
-            f"{row['input_height']}x{row['input_width']}",
-            f"{row['output_height']}x{row['output_width']}",
-            shown_count(row["macs"]),
-            _time(row, "forward"),
-            _memory(row, "forward"),
-        ]
-        for row in rows
+    lines = [_cells(row) for row in rows]
+    if not any(row["train_patch"] for row in rows):
+        lines = [cells[:7] for cells in lines]
+    titles = ["model", "parameters", "input", "output", "MACs", "forward ms", "memory", "step of", "step ms", "memory"]
+    lines.insert(0, titles[: len(lines[0])])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [
+        "  ".join([model.ljust(widths[0]), *map(str.rjust, others, widths[1:])]).rstrip() for model, *others in lines
     ]
-    if any(row["train_patch"] for row in rows):
-        titles += ["step of", "step ms", "memory"]
-        for row, line in zip(rows, cells, strict=True):
-            stage = f" {row['train_stage']}" if row["train_stage"] else ""
-            size = f"{row['train_batch']} x {row['train_patch']}x{row['train_patch']}{stage}"
-            line += [size if row["train_patch"] else "", _time(row, "train"), _memory(row, "train")]
-    widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
-    lines = [
-        "  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]).rstrip()
-        for first, *others in [titles, *cells]
-    ]
-    lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
+    text.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
     reasons = [
-        f"{row['model']}, {'training step' if phase == 'train' else 'forward pass'}: {row[f'{phase}_error']}"
+        f"{row['model']}, {name}: {row[f'{phase}_error']}"
         for row in rows
-        for phase in ("forward", "train")
+        for phase, name in PHASES.items()
         if row[f"{phase}_error"]
     ]
-    return "\n".join([*lines, *([""] if reasons else []), *reasons])
+    return "\n".join([*text, *([""] if reasons else []), *reasons])
+
+
+def _cells(row: Row) -> list[str]:
+    step = ""
+    if row["train_patch"]:
+        stage = f" {row['train_stage']}" if row["train_stage"] else ""
+        step = f"{row['train_batch']} x {row['train_patch']}x{row['train_patch']}{stage}"
+    return [
+        row["model"],
+        f"{row['parameters'] / 1e6:.3f} M",
+        f"{row['input_height']}x{row['input_width']}",
+        f"{row['output_height']}x{row['output_width']}",
+        shown_count(row["macs"]),
+        *_measured(row, "forward"),
+        step,
+        *_measured(row, "train"),
+    ]
 
 
 def shown_count(macs: int | None) -> str:
@@ -73,25 +76,16 @@ def shown_count(macs: int | None) -> str:
     return f"{macs / unit:.4g}{name}"
 
 
-def _time(row: Row, phase: str) -> str:
+def _measured(row: Row, phase: str) -> tuple[str, str]:
+    """Time and memory."""
     if row[f"{phase}_error"]:
-        return "failed"
+        return "failed", ""
     if row[f"{phase}_median"] is None:
-        return ""
+        return "", ""
     median, low, high = (1000 * row[f"{phase}_{key}"] for key in ("median", "q1", "q3"))
     digits = 0 if median >= 100 else 1 if median >= 10 else 2
-    return f"{median:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
-
-
-def _memory(row: Row, phase: str) -> str:
     memory = row[f"{phase}_memory"]
-    return "" if memory is None else f"{memory / 2**20:.0f} MiB"
-
-
-def as_csv(rows: Sequence[Row]) -> str:
-    """Times in seconds, memory in bytes, sizes in pixels; empty where nothing was measured."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return (
+        f"{median:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})",
+        "" if memory is None else f"{memory / 2**20:.0f} MiB",
+    )

@@ -4,49 +4,36 @@ A network that enlarges gets an input that is smaller by its scale; one that wor
 of the result, whether that is a deblurred photograph or an enlarged one. Every row says its sizes.
 """
 
+import csv
+import io
 import json
 import logging
-import os
-import subprocess
-import sys
-import tempfile
+import multiprocessing
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from pydantic import NonNegativeInt, PositiveInt
 
 from datamodules.errors import ConfigError, InputError
+from experiments.config import CONF
 from experiments.config.compose import compose, overridden_keys
-from experiments.config.errors import did_you_mean, listing
+from experiments.config.errors import listing
 from experiments.config.signatures import check_targets, group_files
-from experiments.profile.table import NOTE, as_csv, heading, table
-from experiments.profile.worker import Phase, Spec
+from experiments.config.training import construct
+from experiments.profile.table import NOTE, PRECISIONS, heading, table
+from experiments.profile.worker import Phase, measure_alone
 from experiments.runtime.run_folder import describe, run_name, write_text
 from experiments.runtime.speed import settle
 from networks.base import RestorationNetwork
 
 log = logging.getLogger(__name__)
-
-ROOT = Path(__file__).resolve().parents[2]
-NODES = ("model", "procedure", "loss", "optimizer", "scheduler", "degradation")
-
-
-@dataclass
-class ProfiledModel:
-    """A network to be measured, with its sizes in pixels."""
-
-    label: str
-    parameters: int
-    scale: int
-    spec: Spec
-    stage: str | None
-
 
 KEYS: dict[str, Any] = {
     "models": str | list[str] | None,
@@ -60,186 +47,137 @@ KEYS: dict[str, Any] = {
 }
 
 
-def check(cfg: DictConfig) -> None:
-    """Verify that the models exist.
-
-    Raises:
-        ConfigError: if one does not, or if `experiment=` says something else.
-    """
-    if cfg.models is not None:
-        wanted(cfg.models)
-
-
 def run(cfg: DictConfig) -> None:
     """Measure every model in a process of its own; print the table, write RUNS_DIR/profile/NAME.csv and .json.
 
     A model that fails, for lack of memory for example, has a row that says so.
 
     Raises:
-        ConfigError: for a model that does not fit `target`, or a device or precision of another kind.
+        ConfigError: for a model that does not exist or fit `target`, or a device or precision of another kind.
         InputError: if not a single model could be measured, or the folder cannot be written.
     """
-    options: dict[str, Any] = {key: cfg[key] for key in ("scale", "batch", "warmup", "repeats")}
-    options["input"] = list(cfg.target)
     configs = [cfg] if cfg.models is None else [compose_model(name) for name in wanted(cfg.models)]
-    subjects = [subject(one, options, cfg.train) for one in configs]
-
-    path = Path(cfg.runs_dir) / "profile" / f"{file_name(cfg)}.csv"
-    about = {**describe(), **conditions(subjects[0].spec)}
-    rows: list[dict[str, Any]] = []
-    for found in subjects:
-        rows.append(row(found, measure(found)))
+    rows = [subject(config) for config in configs]
+    path = Path(cfg.runs_dir) / "profile" / f"{file_name(configs[0])}.csv"
+    about = {**describe(), **conditions(configs[0])}
+    for i, config in enumerate(configs):
+        rows[i] |= measure(config, rows[i])
         # After every row: what is measured is kept if a later one is interrupted.
-        write_text(path, as_csv(rows))
-        write_text(path.with_suffix(".json"), json.dumps({"about": about, "rows": rows}, indent=2) + "\n")
+        write_text(path, as_csv(rows[: i + 1]))
+        write_text(path.with_suffix(".json"), json.dumps({"about": about, "rows": rows[: i + 1]}, indent=2) + "\n")
     print(f"\n{heading(about)}\n{table(rows)}\n\n{NOTE}\n\nprofile: {path}", flush=True)
-    if all(one["forward_error"] for one in rows):
+    if all(row["forward_error"] for row in rows):
         raise InputError(f"no model could be measured; {rows[0]['model']}: {rows[0]['forward_error']}")
 
 
 def wanted(models: Sequence[str] | str) -> list[str]:
-    """The names asked for, each of which is an option of conf/model/."""
-    known = sorted(file.stem for file in (ROOT / "conf" / "model").glob("*.yaml"))
-    if models == "all":
-        return known
-    names = [models] if isinstance(models, str) else list(models)
-    if not names:
+    """Options of conf/model/; those that do not exist show when they are composed."""
+    if not models:
         raise ConfigError("models: empty, expected options of conf/model/, all, or null")
-    for name in names:
-        if name not in known:
-            near = did_you_mean(name, known)
-            raise ConfigError(f"models: {name}: no such option (conf/model/): available: {listing(known)}{near}")
     if "experiment" in overridden_keys():
         raise ConfigError("models: each model has its own recipe: omit experiment= or models=")
-    return names
+    if models == "all":
+        return sorted(file.stem for file in (CONF / "model").glob("*.yaml"))
+    return [models] if isinstance(models, str) else list(models)
 
 
 def compose_model(name: str) -> DictConfig:
     """The config of this command line with another model and what that brings along."""
     cfg, choices = compose(f"model={name}")
-    if OmegaConf.is_interpolation(cfg, "label"):  # the resolver knows the choices of the command line alone
+    if OmegaConf.is_interpolation(cfg, "label"):  # the resolver knows only the choices of the command line
         cfg.label = name
     check_targets(cfg, group_files(choices))
     return cfg
 
 
-def subject(cfg: DictConfig, options: dict[str, Any], train: bool) -> ProfiledModel:
-    """The network of a config and how to measure it.
+def subject(cfg: DictConfig) -> dict[str, Any]:
+    """What a row says of a network before it is measured; settles in `cfg` device, precision and scale.
 
     Raises:
         ConfigError: see `run`.
     """
     settle(cfg)
-    network = on_meta(cfg)
-    scale = scale_for(cfg.label, network, options["scale"])
-    target: list[int] = options["input"]
-    if any(side % scale for side in target):
-        near = [max(scale, round(side / scale) * scale) for side in target]
-        raise ConfigError(
-            f"target: found {target}, expected multiples of {scale}, by which {cfg.label} enlarges: "
-            f"the nearest is target={near}"
-        )
+    accelerator, precision = str(cfg.trainer.accelerator), str(cfg.trainer.precision)
+    if accelerator not in ("auto", "gpu", "cuda", "cpu"):
+        raise ConfigError(f"trainer.accelerator: found {accelerator!r}, expected cpu, cuda or auto for task=profile")
+    if precision not in PRECISIONS:
+        known = " or ".join(PRECISIONS)
+        raise ConfigError(f"trainer.precision: found {precision!r}, expected {known} for task=profile")
+    cfg.trainer.accelerator = "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+    network = construct(cfg, "model", meta=True)
+    cfg.scale = scale = scale_for(cfg, network)
     made = OmegaConf.select(cfg, "degradation.scale")
     if OmegaConf.is_list(made):  # a training that draws the scale of every batch is measured at one of them
         OmegaConf.update(cfg, "degradation.scale", scale if scale in made else max(made))
     parameters = sum(p.numel() for p in network.parameters())
-    config = {node: OmegaConf.to_container(cfg[node], resolve=True) if cfg[node] else None for node in NODES}
-    spec = Spec(
-        config=config,
-        phases=["forward", "train"] if train and parameters else ["forward"],
-        patch=cfg.data.patch,
-        batch_size=cfg.data.batch_size,
-        gray=bool(cfg.data.get("gray")),
-        clip=cfg.trainer.gradient_clip_val,
-        seed=cfg.seed,
-        device=device_of(str(cfg.trainer.accelerator)),
-        precision=precision_of(str(cfg.trainer.precision)),
-        channels_last=cfg.channels_last,
-        compile=cfg.compile,
-        benchmark=bool(cfg.trainer.benchmark),
-        **{**options, "input": [side // scale for side in target], "scale": scale},
-    )
+    trains = cfg.train and parameters > 0
     stages = list(cfg.procedure.get("stages") or [])
-    return ProfiledModel(cfg.label, parameters, scale, spec, stages[-1] if stages else None)
+    height, width = cfg.target
+    return {
+        "model": cfg.label,
+        "parameters": parameters,
+        "scale": scale,
+        "input_height": height // scale,
+        "input_width": width // scale,
+        "output_height": height,
+        "output_width": width,
+        "batch": cfg.batch,
+        "train_patch": cfg.data.patch if trains else None,
+        "train_batch": cfg.data.batch_size if trains else None,
+        "train_stage": stages[-1] if trains and stages else None,
+    }
 
 
-def on_meta(cfg: DictConfig) -> RestorationNetwork:
-    """The network without memory for its parameters."""
-    try:
-        with torch.device("meta"):
-            return hydra.utils.instantiate(cfg.model, _convert_="all")
-    except Exception as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, ValueError):
-            raise ConfigError(f"model={cfg.label}: {str(cause).splitlines()[0]}") from error
-        raise
-
-
-def scale_for(label: str, network: RestorationNetwork, scale: int) -> int:
-    known = network.scales
-    if len(known) == 1:
-        return known[0]
-    if scale not in known:
-        raise ConfigError(f"scale: found {scale}, expected one of {listing(map(str, known))}, which {label} knows")
+def scale_for(cfg: DictConfig, network: RestorationNetwork) -> int:
+    """The scale to measure at; `target` has to be divisible by it."""
+    scales = network.scales
+    scale = scales[0] if len(scales) == 1 else cfg.scale
+    if scale not in scales:
+        raise ConfigError(f"scale: found {scale}, expected one of {listing(map(str, scales))}, which {cfg.label} knows")
+    if any(side % scale for side in cfg.target):
+        near = [max(scale, round(side / scale) * scale) for side in cfg.target]
+        raise ConfigError(
+            f"target: found {list(cfg.target)}, expected multiples of {scale}, by which {cfg.label} enlarges: "
+            f"the nearest is target={near}"
+        )
     return scale
-
-
-def device_of(accelerator: str) -> Literal["cpu", "cuda"]:
-    """That the machine has it is part of the check of every config."""
-    if accelerator in ("auto", "gpu", "cuda", "cpu"):
-        return "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
-    raise ConfigError(f"trainer.accelerator: found {accelerator!r}, expected cpu, cuda or auto for task=profile")
-
-
-def precision_of(precision: str) -> Literal["32-true", "bf16-mixed"]:
-    if precision == "32-true":
-        return "32-true"
-    if precision == "bf16-mixed":
-        return "bf16-mixed"
-    raise ConfigError(f"trainer.precision: found {precision!r}, expected 32-true or bf16-mixed for task=profile")
 
 
 def file_name(cfg: DictConfig) -> str:
     if "name" in overridden_keys():
         return str(cfg.name)
-    device = device_of(str(cfg.trainer.accelerator))
     overrides = list(HydraConfig.get().overrides.task)
-    return f"{run_name({'experiment': 'profile', 'task': 'profile'}, overrides)}-{device}"
+    return f"{run_name({'experiment': 'profile', 'task': 'profile'}, overrides)}-{cfg.trainer.accelerator}"
 
 
-def measure(subject: ProfiledModel) -> dict[str, Phase]:
-    """Forward pass and training step. On the CPU each has a process: freed memory may stay with one, and count."""
-    phases = subject.spec.phases
-    found: dict[str, Phase] = {}
-    for together in [phases] if subject.spec.device == "cuda" else [[phase] for phase in phases]:
-        log.info("profile %s: %s", subject.label, ", ".join(together))
-        found |= in_a_process(Spec(**{**asdict(subject.spec), "phases": list(together)}))
-    return found
+def measure(cfg: DictConfig, row: dict[str, Any]) -> dict[str, Any]:
+    """The measured columns."""
+    log.info("profile %s", row["model"])
+    forward = asdict(in_a_process(cfg, "forward"))
+    train = asdict(in_a_process(cfg, "train") if row["train_patch"] else Phase())
+    columns = {"macs": forward.pop("macs"), **{f"forward_{key}": value for key, value in forward.items()}}
+    columns |= {f"train_{key}": value for key, value in train.items() if key != "macs"}
+    return {**columns, "device": cfg.trainer.accelerator, "precision": cfg.trainer.precision}
 
 
-def in_a_process(spec: Spec) -> dict[str, Phase]:
-    with tempfile.TemporaryDirectory() as folder:
-        task, result = Path(folder) / "spec.json", Path(folder) / "result.json"
-        task.write_text(json.dumps(asdict(spec)))
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        command = [sys.executable, "-m", "experiments.profile.worker", str(task), str(result)]
-        done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
-        if done.returncode == 0:
-            return {phase: Phase(**values) for phase, values in json.loads(result.read_text()).items()}
-    last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no message")
-    killed = "killed, out of memory perhaps" if done.returncode == -9 else f"status {done.returncode}: {last}"
-    return {phase: Phase(error=killed) for phase in spec.phases}
+def in_a_process(cfg: DictConfig, phase: str) -> Phase:
+    """A fresh process has the peak of its memory to itself; freed memory may stay with another one, and count."""
+    config = OmegaConf.to_container(cfg, resolve=True)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        try:
+            return process.submit(measure_alone, config, phase).result()
+        except BrokenProcessPool:
+            return Phase(error="its process was killed, out of memory perhaps")
 
 
-def conditions(spec: Spec) -> dict[str, Any]:
+def conditions(cfg: DictConfig) -> dict[str, Any]:
     """What holds for all rows, beside the facts of every run."""
-    cuda = spec.device == "cuda"
-    tf32 = cuda and torch.backends.cudnn.allow_tf32
+    cuda = cfg.trainer.accelerator == "cuda"
     return {
         "device": torch.cuda.get_device_name() if cuda else cpu_name(),
-        "precision": spec.precision,
-        "tf32_convolutions": tf32,
-        **{key: getattr(spec, key) for key in ("batch", "channels_last", "compile", "warmup", "repeats")},
+        "precision": cfg.trainer.precision,
+        "tf32_convolutions": cuda and torch.backends.cudnn.allow_tf32,
+        **{key: cfg[key] for key in ("batch", "channels_last", "compile", "warmup", "repeats")},
     }
 
 
@@ -252,27 +190,10 @@ def cpu_name() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "cpu")
 
 
-def row(subject: ProfiledModel, found: dict[str, Phase]) -> dict[str, Any]:
-    spec = subject.spec
-    height, width = spec.input
-    values: dict[str, Any] = {
-        "model": subject.label,
-        "parameters": subject.parameters,
-        "scale": subject.scale,
-        "input_height": height,
-        "input_width": width,
-        "output_height": height * subject.scale,
-        "output_width": width * subject.scale,
-        "batch": spec.batch,
-        "train_patch": spec.patch,
-        "train_batch": spec.batch_size,
-        "train_stage": subject.stage,
-    }
-    for name in ("forward", "train"):
-        phase = asdict(found.get(name, Phase()))
-        macs = phase.pop("macs")
-        values |= {"macs": macs} if name == "forward" else {}
-        values |= {f"{name}_{key}": value for key, value in phase.items()}
-    if "train" not in found:
-        values |= dict.fromkeys(("train_patch", "train_batch", "train_stage"))
-    return {**values, "device": spec.device, "precision": spec.precision}
+def as_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Times in seconds, memory in bytes, sizes in pixels; empty where nothing was measured."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -21,7 +21,6 @@ from lightning_modules.restoration import RestorationModule, compile_network
 from networks.baselines.vdsr import VDSR
 from networks.ops.resize import pad_to_multiple
 from tests.experiments.config.test_configs import MODELS, compose
-from tests.experiments.profile.test_task import spec_of
 from tests.helpers.marks import quick
 from tests.helpers.networks import tiny, tiny_config
 
@@ -47,7 +46,7 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe(model: str) -> dict[str, Any]:
     """Nodes of the config of a small network, with two batches to train on and one to validate on."""
-    cfg = compose(f"model={model}", f"data.patch={SIDE}")
+    cfg = compose(f"model={model}", f"data.patch={SIDE}", "trainer.accelerator=cpu")
     cfg.model = tiny_config(model)
     if "scale" in cfg.model and "scale" in cfg.degradation:
         cfg.degradation.scale = cfg.model.scale
@@ -64,8 +63,8 @@ def recipe(model: str) -> dict[str, Any]:
 
     def batch(scale: int | None, side: int) -> Batch:
         node = {**config["degradation"], **({} if scale is None else {"scale": scale})}
-        spec = spec_of(config, gray=bool(cfg.data.get("gray")), patch=side)
-        return training_batch(spec, hydra.utils.instantiate(node, _convert_="all"), 2)
+        cfg.data.patch = side
+        return training_batch(cfg, hydra.utils.instantiate(node, _convert_="all"), 2)
 
     torch.manual_seed(1)
     scales = cfg.degradation.get("scale")

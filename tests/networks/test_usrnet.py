@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from datamodules.degradations.blur import blur_decimate
-from experiments.benchmarks.usrnet import TINY, PlainDataStep, plain_forward
 from networks.ops.fourier import otf
 from networks.usrnet import DataStep, USRNet, import_official, interleave, phases
+from tests.helpers.plain_usrnet import TINY, PlainDataStep, plain_forward
 
 SMALL: dict[str, Any] = {"n_iter": 2, "widths": (4, 5, 6, 7), "n_blocks": 1, "hyper_width": 4}
 

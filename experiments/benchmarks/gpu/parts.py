@@ -1,8 +1,23 @@
-"""The measurements of `experiments.benchmarks.gpu`, one function for every table of the report but the training's."""
+"""The parts of `experiments.benchmarks.gpu`: what each measures, in which order, and when it has to end.
 
+`python -m experiments.benchmarks.gpu.parts NAME SETTINGS` measures what is left of a part, with `Settings` as JSON.
+"""
+
+import csv
+import inspect
+import json
+import logging
 import math
+import os
+import signal
 import statistics
-from collections.abc import Callable
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -12,20 +27,43 @@ from omegaconf import DictConfig
 
 from datamodules.batch import Batch
 from datamodules.degradations.keyed_random import make_key
-from datamodules.image_datamodule import ImageDataModule
-from datamodules.sources.folder import Folder
-from experiments.benchmarks.gpu.plan import Item, Settings
-from experiments.benchmarks.gpu.report import Value
-from experiments.benchmarks.steps import MODES, WARM_UP, by_trainer, compose, measure, moved, now, overhead, prepare
+from experiments.benchmarks.gpu.report import Case, Report, Value
+from experiments.benchmarks.timing import in_turns
+from experiments.benchmarks.train_step import (
+    MODES,
+    by_trainer,
+    compose,
+    load_data,
+    loader,
+    measure,
+    moved,
+    prepare,
+    warm_up,
+)
+from experiments.config import CONF
 from experiments.profile import task as profile
 from experiments.profile import worker
+from experiments.results.records import read_records
 from experiments.runtime import distributed
+from experiments.runtime.out_of_memory import shortage
+from lightning_modules.checkpoints.checkpoint import load_network
 from lightning_modules.metrics.protocol import Protocol
 from lightning_modules.metrics.psnr_ssim import psnr
-from lightning_modules.restoration import RestorationModule
 from lightning_modules.strategy import DDP
 
-# Every training makes its inputs of sharp photographs alone. GFN's stages would be three measurements.
+# The networks' training steps: batch and side of the sharp patch, as their recipes have them.
+STEPS = {"ed_dsrn": (32, 256), "usrnet_tiny": (48, 96), "srn": (16, 256), "gfn": (16, 256)}
+SMOKE_STEP = (2, 64)
+SMOKE_COMPILED = "srresnet"  # the quickest to compile
+# All of them make their inputs of sharp images.
+DEGRADATIONS = (
+    *("ed_dsrn", "usrnet_train", "camera_shake", "gaussian8", "gaussian_21", "bicubic", "second_order"),
+    "cooperative_old",
+)
+NOT_LEARNED = ("bicubic", "dark_channel", "richardson_lucy", "wiener")  # last, and without a row in bfloat16
+BOTH_PRECISIONS = ("ed_dsrn", "ed_dsrn_base", "usrnet_tiny", "srn", "gfn", "srresnet")
+TRAINED, TRAINING = "ed_dsrn_base", (32, 128)  # its batch and patch
+# Every training makes its inputs of sharp photographs. GFN's stages would be three measurements.
 RECIPES = {
     "usrnet_tiny": ("degradation.scale=4",),
     "srn": ("degradation=camera_shake",),
@@ -39,170 +77,302 @@ SMALL = {
     "gfn": ("model.width=8", "model.n_blocks=[1,1]"),
     "srresnet": ("model.width=8", "model.n_blocks=1"),
 }
+RESERVE = 35.0  # seconds in which the training starts, and at its end is tested and measured in bfloat16
 MIB = 2**20
+Values = Mapping[str, Value]
 
 
-def recipe(model: str, settings: Settings) -> DictConfig:
-    """The config of a model, of few channels in a smoke run."""
-    return compose(model, *RECIPES.get(model, ()), *(SMALL.get(model, ()) if settings.smoke else ()))
+@dataclass(frozen=True)
+class Settings:
+    """What the process of a part is told.
+
+    Attributes:
+        output: folder of the report.
+        scratch: folder for what is temporary.
+        about: what the report says that all is measured on.
+        data: overrides that name the photographs, and the folder of the decoded ones.
+        until: when the last measurement may begin.
+    """
+
+    output: str
+    scratch: str
+    about: dict[str, Any]
+    data: list[str]
+    device: str
+    smoke: bool
+    until: float
+
+    def recipe(self, case: Case, *overrides: str) -> DictConfig:
+        """The config of a case, of few channels in a smoke run."""
+        given = [f"trainer.accelerator={self.device}", *MODES[f"{case.dtype} {case.mode}".strip()]]
+        small = SMALL.get(case.model, ()) if self.smoke else ()
+        return compose(case.model, *RECIPES.get(case.model, ()), *small, *self.data, *given, *overrides)
+
+    def training(self, case: Case) -> DictConfig:
+        return self.recipe(case, *loader(case.batch, side(case), 3 if self.smoke else 20))
+
+    def report(self) -> Report:
+        explained = {name: (part.title, inspect.getdoc(part.measure) or "") for name, part in PARTS.items()}
+        return Report(Path(self.output), self.about, explained, plan(self.smoke))
 
 
-def photographs(cfg: DictConfig, settings: Settings, batch: int, patch: int, steps: int) -> ImageDataModule:
-    """The photographs of the run under a model's degradation, for so many training steps after the warm-up."""
-    return ImageDataModule(
-        Folder(settings.images, settings.val, settings.test),
-        hydra.utils.instantiate(cfg.degradation, _convert_="all"),
-        seed=0,
-        patch=patch,
-        batch_size=batch,
-        samples_per_epoch=batch * (WARM_UP + steps),
-        num_workers=0 if settings.smoke else None,
-        cache_dir=settings.cache,
-        on_corrupt="skip",
-        on_small="skip",
-    )
+def side(case: Case) -> int:
+    return int(case.input.split("x")[0])
 
 
-def for_training(item: Item, settings: Settings, steps: int) -> tuple[DictConfig, ImageDataModule]:
-    """Recipe and photographs of an item that is about training steps."""
-    cfg = recipe(item.model, settings)
-    data = photographs(cfg, settings, item.batch, int(item.input.split("x")[0]), steps)
-    data.setup("fit")
-    return cfg, data
+def training_steps(case: Case, settings: Settings) -> Values:
+    """Whole steps with loading, degradation, network, loss and optimiser: under the suite's trainer (callbacks, log
+    every tenth step), and in a plain PyTorch loop over the same, in turns: median (smallest to largest) of the rounds.
+    Shares are what the trainer says; wait is for the loader. Start: loader, first steps and compiling. Peak: of the
+    memory that tensors take. SRN gets camera shake, USRNet x4, GFN the inputs of ED-DSRN and all its parts train at
+    once; batch and patch are those of the recipes.
+    """
+    cfg = settings.training(case)
+    data = load_data(cfg)
+    start = warm_up(cfg, data)
+    values = measure(cfg, data, rounds=2)
+    shares = {f"{part} %": values[f"{part}_percent"] for part in ("wait", "degradation", "network", "optimizer")}
+    return {
+        "patches/s": values["patches_per_second"],
+        "trainer, ms": values["step_ms"],
+        "bare loop, ms": values["bare_ms"],
+        "trainer / bare loop": values["ratio"],
+        **{name: statistics.median(share) for name, share in shares.items()},
+        "start, s": start,
+        "peak, GiB": max(values["peak_gib"]),
+    }
 
 
-def spread(what: str, values: list[float]) -> Value:
-    return Value(what, statistics.median(values), min(values), max(values))
+def degradation(case: Case, settings: Settings) -> Values:
+    """From 8-bit sharp patches on the device to the input of the network: median (smallest to largest)."""
+    scale = ["degradation.scale=4"] if case.model == "usrnet_train" else []
+    cfg = compose("ed_dsrn", f"degradation={case.model}", *scale)
+    pipeline = hydra.utils.instantiate(cfg.degradation, _convert_="all")
+    generator = torch.Generator().manual_seed(0)
+    hr = torch.randint(256, (case.batch, 3, side(case), side(case)), dtype=torch.uint8, generator=generator)
+    index, keys = torch.arange(case.batch), torch.tensor([make_key(0, i) for i in range(case.batch)])
+    batch = Batch(hr.to(settings.device), [""] * case.batch, index.to(settings.device), keys.to(settings.device))
+    times = in_turns({"pipeline": lambda: pipeline(batch)}, 2 if settings.smoke else 20)["pipeline"]
+    return {"ms": times, "patches/s": 1e3 * case.batch / statistics.median(times)}
 
 
-def mode_of(item: Item) -> dict[str, bool]:
-    return MODES[f"{item.dtype} {item.mode}".strip()]
-
-
-def training_steps(item: Item, settings: Settings) -> list[Value]:
-    steps = 3 if settings.smoke else 20
-    cfg, data = for_training(item, settings, steps)
-    try:
-        found = measure(cfg, data, settings.device, mode_of(item), steps)
-    finally:
-        if mode_of(item).get("compile"):
-            torch.compiler.reset()
-    step = found["step_ms"][0]
-    return [
-        Value("patches_per_second", found["patches_per_second"]),
-        Value("step", *found["step_ms"]),
-        *(Value(f"{part}_share", 100 * ms / step) for part, ms in found["ms"].items()),
-        Value("first_step", found["first_step_s"]),
-        Value("peak_memory", found["peak_gib"]),
-    ]
-
-
-def trainer(item: Item, settings: Settings) -> list[Value]:
-    rounds, steps = (2, 3) if settings.smoke else (3, 30)
-    cfg, data = for_training(item, settings, steps)
-    found = overhead(cfg, data, settings.device, mode_of(item), rounds)
-    pairs = zip(found["trainer_ms"], found["bare_ms"], strict=True)
-    return [
-        spread("bare_step", found["bare_ms"]),
-        spread("trainer_step", found["trainer_ms"]),
-        spread("ratio", [trainer / bare for trainer, bare in pairs]),
-        spread("wait_share", found["wait_percent"]),
-    ]
-
-
-def timed(work: Callable[[], Any], device: str, warm_up: int, repeats: int) -> list[float]:
-    """Milliseconds of every repetition."""
-    times = []
-    for i in range(warm_up + repeats):
-        start = now(device)
-        work()
-        if i >= warm_up:
-            times.append(1e3 * (now(device) - start))
-    return times
-
-
-def degradation(item: Item, settings: Settings) -> list[Value]:
-    scale = ["degradation.scale=4"] if item.model == "usrnet_train" else []
-    pipeline = hydra.utils.instantiate(
-        compose("ed_dsrn", f"degradation={item.model}", *scale).degradation, _convert_="all"
-    )
-    side, generator = int(item.input.split("x")[0]), torch.Generator().manual_seed(0)
-    hr = torch.randint(256, (item.batch, 3, side, side), dtype=torch.uint8, generator=generator)
-    index = torch.arange(item.batch)
-    keys = torch.tensor([make_key(0, i) for i in range(item.batch)])
-    batch = Batch(hr.to(settings.device), [""] * item.batch, index.to(settings.device), keys.to(settings.device))
-    times = timed(lambda: pipeline(batch), settings.device, *((1, 2) if settings.smoke else (3, 20)))
-    return [spread("time", times), Value("patches_per_second", 1e3 * item.batch / statistics.median(times))]
-
-
-def restoring(item: Item, settings: Settings) -> tuple[list[Value], dict[str, Any]]:
-    """By the functions of task=profile."""
-    half = item.dtype == "bfloat16"
-    cfg = compose(item.model, "channels_last=true", *(SMALL.get(item.model, ()) if settings.smoke else ()))
-    cfg.trainer.accelerator = settings.device
-    cfg.trainer.precision = "bf16-mixed" if half else "32-true"
-    target, repeats = ([104, 104], 1) if settings.smoke else ([720, 1280], 7)
-    options = {"input": target, "scale": 4, "batch": 1, "warmup": 0 if settings.smoke else 3, "repeats": repeats}
-    spec = profile.subject(cfg, options, train=False).spec
-    worker.load_libraries(spec)
-    found = worker.measure(spec, "forward")
-    if found.error or found.median is None or found.q1 is None or found.q3 is None:
-        raise RuntimeError(found.error)
-    return [
-        Value("time", 1e3 * found.median, 1e3 * found.q1, 1e3 * found.q3),
+def restoring(case: Case, settings: Settings) -> Values:
+    """To 1280x720 pixels (in a smoke run fewer), whole, initial weights, by task=profile: median (quartiles) of the
+    forward pass. Peak: beyond what was taken before the network was built. Multiplications: of convolutions and matrix
+    products.
+    """
+    height, width = (104, 104) if settings.smoke else (720, 1280)
+    repeats = ["warmup=0", "repeats=1"] if settings.smoke else ["warmup=3", "repeats=7"]
+    cfg = settings.recipe(case, "task=profile", f"target=[{height},{width}]", "scale=4", "train=false", *repeats)
+    row = profile.subject(cfg)
+    phase = worker.measure(cfg, "forward")
+    if phase.error or phase.macs is None:
+        raise RuntimeError(phase.error)
+    return {
+        "network input": f"{row['input_width']}x{row['input_height']}",
+        "ms": [1e3 * seconds for seconds in (phase.q1, phase.median, phase.q3) if seconds is not None],
         # On the CPU memory that was freed before is used again without being counted.
-        Value("peak_memory", found.memory / MIB if found.memory is not None and settings.device == "cuda" else None),
-        Value("macs", None if found.macs is None else found.macs / 1e9),
-    ], {"input": f"{spec.input[1]}x{spec.input[0]}"}
+        "peak, MiB": phase.memory / MIB if phase.memory is not None and settings.device == "cuda" else None,
+        "G multiplications": phase.macs / 1e9,
+    }
 
 
-def random_weights(item: Item, settings: Settings) -> list[Value]:
-    cfg = recipe(item.model, settings)
-    module, _ = prepare(cfg, settings.device, {"channels_last": True})
-    return both_precisions(module, cfg, settings)
+def bfloat16(case: Case, settings: Settings) -> Values:
+    """The same weights on the same inputs by autocast to bfloat16 and in float32, means over the test images. Signal to
+    noise: of the float32 result's variance to the squared difference, which does not depend on the size of the values:
+    results of random weights are no images, and their PSNR to the truth (y_shave4) says nothing.
+    """
+    return both_precisions(settings.recipe(case), None)
 
 
-def both_precisions(module: RestorationModule, cfg: DictConfig, settings: Settings) -> list[Value]:
+def both_precisions(cfg: DictConfig, checkpoint: Path | None) -> Values:
     """How far the results in bfloat16 are from those in float32, and each from the truth."""
-    data = photographs(cfg, settings, 1, 64, 1)
-    data.setup("test")
+    data, module, device = load_data(cfg, "test"), prepare(cfg), cfg.trainer.accelerator
+    if checkpoint is not None:
+        module.network = load_network(checkpoint)[0].to(device)
     module.eval()
     luma = Protocol("y_shave4", "y", 4)
-    found: dict[str, list[float]] = {"psnr": [], "snr": [], "float32_psnr": [], "bfloat16_psnr": []}
+    rows = []
     for batch in data.test_dataloader():
-        batch = moved(batch, data, settings.device)
-        results = {}
-        for dtype in ("float32", "bfloat16"):
-            half = dtype == "bfloat16"
-            with torch.inference_mode(), torch.autocast(settings.device, torch.bfloat16, enabled=half):
-                results[dtype] = module(batch).sr.double()
-            found[f"{dtype}_psnr"].append(psnr(results[dtype], batch.hr, luma).item())
-        error = (results["bfloat16"] - results["float32"]).square().mean()
-        found["psnr"].append(-10 * error.log10().item())  # infinite if both are the same
-        found["snr"].append(10 * (results["float32"].var() / error).log10().item())
-    means = {what: statistics.mean(values) for what, values in found.items()}
-    return [Value(what, mean if math.isfinite(mean) else None) for what, mean in means.items()]
+        batch = moved(batch, data, device)
+        with torch.inference_mode():
+            full = module(batch).sr.double()
+            with torch.autocast(device, torch.bfloat16):
+                half = module(batch).sr.double()
+        error = (half - full).square().mean()
+        rows.append(
+            {
+                "PSNR between, dB": -10 * error.log10().item(),  # infinite if both are the same
+                "signal to noise, dB": 10 * (full.var() / error).log10().item(),
+                "float32 to the truth, dB": psnr(full, batch.hr, luma).item(),
+                "bfloat16 to the truth, dB": psnr(half, batch.hr, luma).item(),
+            }
+        )
+    means = {what: statistics.mean(row[what] for row in rows) for what in rows[0]}
+    return {what: mean if math.isfinite(mean) else None for what, mean in means.items()}
 
 
-def group(item: Item, settings: Settings) -> list[Value]:
-    rounds, steps = (2, 3) if settings.smoke else (3, 30)
-    cfg, data = for_training(item, settings, steps)
-    mode = MODES[item.dtype]
-    module, _ = prepare(cfg, settings.device, mode)
+def group(case: Case, settings: Settings) -> Values:
+    """A training step under the trainer without DDP and with it, in a group of one process (NCCL on a GPU, else gloo),
+    in turns: median (smallest to largest) of the rounds; and the reduction of as many numbers as the gradients have.
+    """
+    cfg = settings.training(case)
+    data, module = load_data(cfg), prepare(cfg)
     count = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    times: dict[str, list[float]] = {"alone": [], "ddp": []}
+    single: list[float] = []
+    ddp: list[float] = []
     with distributed.group_of_one(torch.device("cuda:0" if settings.device == "cuda" else "cpu")) as here:
-        by_trainer(cfg, data, settings.device, mode)  # warms up: see `overhead`
-        for _ in range(rounds):
-            several = {"strategy": DDP(find_unused_parameters=module.leaves_parameters_out), "plugins": [here]}
-            times["alone"].append(1e3 * by_trainer(cfg, data, settings.device, mode)[0])
-            times["ddp"].append(1e3 * by_trainer(cfg, data, settings.device, mode, **several)[0])
+        warm_up(cfg, data)
+        for _ in range(2 if settings.smoke else 3):
+            strategy = DDP(find_unused_parameters=module.leaves_parameters_out)
+            single.append(by_trainer(cfg, data)["step_ms"])
+            ddp.append(by_trainer(cfg, data, strategy=strategy, plugins=[here])["step_ms"])
         gradients = torch.zeros(count, device=settings.device)
-        reducing = timed(lambda: dist.all_reduce(gradients), settings.device, 2, 3 if settings.smoke else 10)
-    return [
-        spread("alone_step", times["alone"]),
-        spread("ddp_step", times["ddp"]),
-        spread("ratio", [ddp / alone for ddp, alone in zip(times["ddp"], times["alone"], strict=True)]),
-        spread("all_reduce", reducing),
-        Value("gradients", 4 * count / MIB),
+        reducing = in_turns({"all-reduce": lambda: dist.all_reduce(gradients)}, 10)
+    return {
+        "backend": "NCCL" if settings.device == "cuda" else "gloo",
+        "without DDP, ms": single,
+        "with DDP, ms": ddp,
+        "with / without": [several / one for several, one in zip(ddp, single, strict=True)],
+        "all-reduce, ms": reducing["all-reduce"],
+        "gradients, MiB": 4 * count / MIB,
+    }
+
+
+def training(case: Case, settings: Settings) -> Values:
+    """On the training photographs in the time that is left, by the suite's own command line; then the best checkpoint
+    and bicubic enlargement on the test images in float32, protocol y_shave4, and the checkpoint in bfloat16. No measure
+    of the published system, which trains for days.
+    """
+    batch, patch = SMOKE_STEP if settings.smoke else TRAINING
+    epoch, epochs = (4, 1) if settings.smoke else (100, 10_000)
+    left = settings.until - time.time() - RESERVE
+    if left < RESERVE:
+        raise TimeoutError(f"{left:.0f} s are left, too few for a training")
+    overrides = [
+        *(f"model={case.model}", *(SMALL[case.model] if settings.smoke else ()), *settings.data),
+        # As the quick experiments: a start near bicubic enlargement, a high learning rate, clipped gradients.
+        *("model.head_gain=0.1", "optimizer.lr=1e-3", "trainer.gradient_clip_val=0.1", "scheduler=none"),
+        *(f"data.batch_size={batch}", f"data.patch={patch}", f"data.samples_per_epoch={batch * epoch}"),
+        *(f"trainer.max_epochs={epochs}", f"+trainer.max_time={{seconds: {left:.0f}}}", "trainer.log_every_n_steps=2"),
+        "+trainer.limit_val_batches=2",
+        *(f"trainer.accelerator={settings.device}", *MODES[f"{case.dtype} {case.mode}"]),
+        *("trainer.enable_progress_bar=false", "logger=none", "pictures=none", "name=training"),
     ]
+    limit = max(settings.until - time.time(), 1.0)
+    command = [sys.executable, str(CONF.with_name("run.py")), *overrides]
+    subprocess.run(command, cwd=settings.output, stdout=sys.stderr, timeout=limit, check=True)
+    run = Path(settings.output) / "runs" / "training"
+    means = {r.model: r.means for r in read_records(run / "results.json") if r.protocol_name == "y_shave4"}
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    speeds = [float(row["speed/patches_per_second"]) for row in rows if row["speed/patches_per_second"]]
+    between = both_precisions(settings.recipe(case), run / "checkpoints" / "best.ckpt")
+    return {
+        **{f"{metric.upper()}, {name}": mean[metric] for metric in ("psnr", "ssim") for name, mean in means.items()},
+        "gain, dB": means[case.model]["psnr"] - means["bicubic"]["psnr"],
+        "steps": 1 + max(int(row["step"]) for row in rows),
+        "minutes": max(float(row["speed/minutes"]) for row in rows if row["speed/minutes"]),
+        "patches/s": statistics.median(speeds) if speeds else None,
+        **between,
+    }
+
+
+@dataclass(frozen=True)
+class Part:
+    """A table of the report, which explains it by the text of `measure`.
+
+    Attributes:
+        ends: when its last measurement may begin, as a share of the whole time; what it leaves over is for the next.
+    """
+
+    title: str
+    measure: Callable[[Case, Settings], Values]
+    ends: float
+
+
+PARTS = {
+    "steps": Part("Training steps", training_steps, 0.40),
+    "compiled": Part("Training steps, compiled", training_steps, 0.50),
+    "degradation": Part("Degradation of a batch", degradation, 0.54),
+    "restoring": Part("Restoring one image", restoring, 0.66),
+    "bfloat16": Part("bfloat16 against float32", bfloat16, 0.71),
+    "group": Part("One process in a group", group, 0.77),
+    "training": Part("A short training", training, 1.0),
+}
+
+
+def models() -> list[str]:
+    """All options of conf/model/, those that learn first."""
+    names = (file.stem for file in (CONF / "model").glob("*.yaml"))
+    return sorted(names, key=lambda name: (name in NOT_LEARNED, name))
+
+
+def plan(smoke: bool) -> list[Case]:
+    """All measurements, the most valuable first.
+
+    A smoke run has every part; only one network is compiled, and one restores in bfloat16.
+    """
+
+    def step(part: str, model: str, dtype: str, mode: str = "") -> Case:
+        batch, patch = SMOKE_STEP if smoke else STEPS[model]
+        return Case(part, model, dtype, mode, batch, f"{patch}x{patch}")
+
+    batch, sides = (2, (32, 64)) if smoke else (32, (256, 96))
+    modes = (("float32", ""), ("bfloat16", ""), ("bfloat16", "channels_last"))
+    halved = ["ed_dsrn"] if smoke else [name for name in models() if name not in NOT_LEARNED]
+    restored = [*((name, "float32") for name in models()), *((name, "bfloat16") for name in halved)]
+    return [
+        *(step("steps", model, *mode) for mode in modes for model in STEPS),
+        *(
+            step("compiled", name, "bfloat16", "channels_last compile")
+            for name in ([SMOKE_COMPILED] if smoke else STEPS)
+        ),
+        *(Case("degradation", name, "float32", "", batch, f"{s}x{s}") for s in sides for name in DEGRADATIONS),
+        *(Case("restoring", name, dtype, "channels_last", 1, "one image") for name, dtype in restored),
+        *(Case("bfloat16", name, "bfloat16", "channels_last", 1, "test images") for name in BOTH_PRECISIONS),
+        step("group", "ed_dsrn", "float32"),
+        Case("training", TRAINED, "bfloat16", "channels_last", SMOKE_STEP[0] if smoke else TRAINING[0], "test images"),
+    ]
+
+
+def reason(error: Exception) -> str:
+    """One line."""
+    if short := shortage(error):
+        return f"out of memory ({short})"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+
+
+def measure_part(name: str, settings: Settings) -> None:
+    """Measure what is left of a part, as long as there is time."""
+    report = settings.report()
+    for case in report.left(name):
+        if time.time() >= settings.until:
+            return
+        logging.info("--- %s", case)
+        start = time.monotonic()
+        try:
+            report.add(case, PARTS[name].measure(case, settings))
+            outcome = "measured"
+        except Exception as error:  # whatever it is, the next one may work
+            logging.exception("failed")
+            outcome = f"failed: {reason(error)}"
+            report.add(case, failed=reason(error))
+        print(f"{case}: {outcome}, {time.monotonic() - start:.1f} s", flush=True)
+        if settings.device == "cuda":
+            torch.cuda.synchronize()  # ends this process where an error has left the GPU unusable: another one goes on
+            torch.cuda.empty_cache()
+        torch.compiler.reset()
+
+
+def leave_with_the_first() -> None:
+    """End this process and those it has started when the one that started it is gone."""
+    while os.read(0, 1):
+        pass
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    threading.Thread(target=leave_with_the_first, daemon=True).start()
+    measure_part(sys.argv[1], Settings(**json.loads(sys.argv[2])))

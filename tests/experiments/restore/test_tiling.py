@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from datamodules.errors import InputError
-from experiments.benchmarks.tiles import compare, scaled
 from experiments.models import Model
 from experiments.restore import Restorer
 from experiments.restore.adapt import sees_whole_image
@@ -17,6 +16,7 @@ from networks.gfn import GFN
 from networks.srn import SRN
 from tests.conftest import photograph
 from tests.helpers.networks import MODELS, tiny
+from tests.helpers.tiled_and_whole import compare, scaled
 
 
 def picture(height: int, width: int) -> torch.Tensor:
@@ -40,7 +40,7 @@ def odd_case(network: nn.Module) -> tuple[torch.Tensor, int, int]:
 def test_tiled_equals_whole(option: str) -> None:
     network = tiny(option)
     image, scale, tile = odd_case(network)
-    found = compare(scaled(network, scale, image), image, scale, tile, None)
+    found = compare(scaled(network, scale, image), image, scale, tile)
     assert found["tiles"] >= 4
     assert found["clamped"] < 0.01
     assert max(found["at_joints"], found["elsewhere"]) < 1e-5
@@ -67,7 +67,7 @@ def test_srn_is_cut_at_every_scale(options: dict[str, Any], monkeypatch: pytest.
     image = picture(2 ** (network.n_scales - 1) * (tile + 9) - 13, 2 ** (network.n_scales - 1) * (tile + 3) + 5)
     network = scaled(network, 1, image)
     monkeypatch.setattr("experiments.restore.scratch_array.MAPPED", 1000)
-    found = compare(network, image, 1, tile, None)
+    found = compare(network, image, 1, tile)
     assert found["clamped"] < 0.01
     assert max(found["at_joints"], found["elsewhere"]) < 1e-5
 
