@@ -65,9 +65,8 @@ def restore_file(
                 raise InputError(f"{item.source}: {error}") from error
             if photograph.alpha is not None:
                 # By interpolation: it is drawn, not photographed, and has no blur to take away.
-                bicubic = Restorer(
-                    Model("bicubic", lambda scale: Bicubic(scale), (arguments["scale"],)), str(restorer.device)
-                )
+                enlargement = Bicubic(arguments["scale"]).eval()
+                bicubic = Restorer(Model("bicubic", lambda _: enlargement), str(restorer.device))
                 bicubic.restore(photograph.alpha, out=alpha)
 
             def record(path: Path) -> None:
