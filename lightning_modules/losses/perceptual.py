@@ -7,13 +7,12 @@ are those of X. Wang et al., "ESRGAN", ECCV Workshops 2018: the last convolution
 The weights are supplied by the user: torchvision's file, which is read without torchvision.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from datamodules.errors import InputError
@@ -25,7 +24,6 @@ SOURCE = (
     "expected torchvision's VGG19 ImageNet weights, https://download.pytorch.org/models/vgg19-dcbb9e9d.pth, "
     "or the same as .safetensors"
 )
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def vgg19_layers() -> list[int | str]:
@@ -128,7 +126,7 @@ def read_features(
     if not path.is_file():
         raise InputError(f"{path}: no such file; {source}")
     try:
-        found = read_safetensors(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its readers raise
         raise InputError(
             f"{path}: cannot be read as weights ({path.stat().st_size:,} bytes, {type(error).__name__}); {source}"
@@ -148,24 +146,3 @@ def read_features(
                 f"{shapes[name]}; {source}"
             )
     return {name: found[name].detach().float().contiguous() for name in needed or shapes}
-
-
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file: the length of a JSON header (8 bytes), the header, the numbers.
-
-    Raises:
-        ValueError, KeyError, RuntimeError: if the file is no such file.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > size:
-            raise ValueError("the header is longer than the file")
-        header: dict[str, Any] = json.loads(file.read(length))
-    numbers = torch.from_file(str(path), size=size, dtype=torch.uint8)[8 + length :]  # mapped, not read
-    header.pop("__metadata__", None)
-    found = {}
-    for name, entry in header.items():
-        start, end = entry["data_offsets"]
-        found[name] = numbers[start:end].clone().view(DTYPES[entry["dtype"]]).view(entry["shape"])
-    return found
