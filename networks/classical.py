@@ -11,16 +11,11 @@ from torch import Tensor
 
 from networks.base import RestorationNetwork
 from networks.ops.fourier import good_size, otf, work_dtype
+from networks.ops.options import check_choice, check_positive
 from networks.ops.wraparound import wrap_extend
 from networks.restored import Restored
 
 Boundary = Literal["circular", "wrap"]
-SCALES = (1, 2, 3, 4)
-
-
-def _check(boundary: str) -> None:
-    if boundary not in ("circular", "wrap"):
-        raise ValueError(f"boundary is {boundary!r}, expected circular or wrap")
 
 
 class Degrade:
@@ -86,21 +81,18 @@ class _Classical(RestorationNetwork):
     """Checks, number format and boundary, common to both methods."""
 
     inputs = ("lr", "kernel", "scale", "noise_level")
-    outputs = ("sr",)
-    scales = SCALES
-    size_multiple = 1
+    scales = (1, 2, 3, 4)
     lr_sampling = "corner"  # of each scale x scale block the model keeps the upper-left pixel
     whole_image = True
 
     def __init__(self, boundary: Boundary) -> None:
         super().__init__()
-        _check(boundary)
+        check_choice("boundary", boundary, ("circular", "wrap"))
         self.boundary = boundary
         self.periodic = boundary == "circular"
 
     def forward(self, lr: Tensor, kernel: Tensor, scale: int, noise_level: Tensor) -> Restored:
-        if scale not in self.scales:
-            raise ValueError(f"scale is {scale!r}, expected one of {', '.join(map(str, self.scales))}")
+        check_choice("scale", scale, self.scales)
         h, w = lr.shape[-2:]
         dtype = work_dtype(lr, kernel)
         y = lr.to(dtype)
@@ -190,8 +182,7 @@ class RichardsonLucy(_Classical):
 
     def __init__(self, iterations: int = 30, boundary: Boundary = "circular") -> None:
         super().__init__(boundary)
-        if iterations < 1:
-            raise ValueError(f"iterations is {iterations}, expected at least 1")
+        check_positive(iterations=iterations)
         self.iterations = iterations
 
     def restore(self, y: Tensor, kernel: Tensor, scale: int, noise_level: Tensor) -> Tensor:

@@ -172,7 +172,6 @@ class DarkChannel(RestorationNetwork):
         ValueError: for options outside these, other channels, or an image too small for the kernel.
     """
 
-    inputs = ("lr",)
     outputs = ("sr", "deblurred", "kernel")
     whole_image = True
 

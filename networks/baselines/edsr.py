@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from networks.base import RestorationNetwork
+from networks.ops.options import check_choice, check_positive
 from networks.restored import Restored
 
 MEAN = (0.4488, 0.4371, 0.4040)  # R, G, B of DIV2K
@@ -55,17 +56,12 @@ class EDSR(RestorationNetwork):
         ValueError: for an option outside these.
     """
 
-    inputs = ("lr",)
-    outputs = ("sr",)
-    size_multiple = 1
     mean: Tensor
 
     def __init__(self, scale: int = 4, width: int = 256, n_blocks: int = 32, residual_scaling: float = 0.1) -> None:
         super().__init__()
-        if scale not in (2, 3, 4):
-            raise ValueError(f"scale is {scale!r}, expected 2, 3 or 4")
-        if width < 1 or n_blocks < 1:
-            raise ValueError(f"width is {width} and n_blocks {n_blocks}, expected at least 1")
+        check_choice("scale", scale, (2, 3, 4))
+        check_positive(width=width, n_blocks=n_blocks)
         self.scale = scale
         # Not saved: a constant of the network, no part of what was learned.
         self.register_buffer("mean", 255 * torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
