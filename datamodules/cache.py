@@ -4,7 +4,6 @@ import json
 import logging
 import multiprocessing.context
 import os
-import zlib
 from collections.abc import Sequence
 from itertools import accumulate
 from multiprocessing.reduction import DupFd
@@ -14,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from filelock import FileLock
 
-from datamodules.cache_build import DATA, INDEX, OnCorrupt, cache_key, default_workers, image_names, make, summary
+from datamodules.cache_build import DATA, INDEX, MOST_THREADS, OnCorrupt, cache_key, cores, image_names, make, summary
 from datamodules.errors import InputError, folder_vanished
 
 log = logging.getLogger(__name__)
@@ -56,7 +55,7 @@ class ImageCache:
 
     `cache[i]` is a read-only uint8 view [H, W, 3], RGB, 0 to 255, exactly `decode_rgb8(files[i])`; the operating system
     loads what is touched. Its files stay open, so that everything goes on when they are deleted: a process that is
-    started with a cache inherits them. What is pickled besides is which images are meant, in few bytes.
+    started with a cache inherits them. What is pickled besides is which images are meant.
     """
 
     def __init__(
@@ -115,7 +114,7 @@ class ImageCache:
                 with FileLock(folder.with_suffix(".lock")):
                     cache = _load(folder)  # another process may have built it while this one waited
                     if cache is None:
-                        make(files, folder, on_corrupt, workers or default_workers(), progress)
+                        make(files, folder, on_corrupt, workers or min(cores(), MOST_THREADS), progress)
                         cache = _load(folder)
         except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
             reason = getattr(error, "strerror", None) or str(error)
@@ -166,7 +165,7 @@ class ImageCache:
         return {
             "folder": self.folder,
             "opened": tuple(DupFd(file.fileno()) for file in self._opened) if inherits else None,
-            "chosen": pack(self._chosen),
+            "chosen": self._chosen,
             "named_like": self._named_like,
         }
 
@@ -176,16 +175,6 @@ class ImageCache:
         whole = _read(folder, files) if files else _load(folder)  # type: ignore[arg-type]  # two of them
         if whole is None:
             raise folder_vanished(folder)
-        self.__dict__ |= whole.subset(unpack(state["chosen"])).__dict__
+        self.__dict__ |= whole.subset(state["chosen"]).__dict__
         if state["named_like"] is not None:
             self.name_like(state["named_like"])
-
-
-def pack(numbers: Sequence[int]) -> bytes:
-    """Numbers of images in few bytes, as they travel to workers: a million in order take one kilobyte."""
-    return zlib.compress(np.diff(np.asarray(numbers, np.int32), prepend=np.int32(0)).tobytes())
-
-
-def unpack(packed: bytes) -> list[int]:
-    """What `pack` was given."""
-    return np.cumsum(np.frombuffer(zlib.decompress(packed), np.int32)).tolist()

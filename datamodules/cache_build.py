@@ -21,6 +21,7 @@ from datamodules.io.decode import decode_rgb8, decoded_bytes
 
 FORMAT_VERSION = 1
 INDEX, DATA = "index.json", "images.u8"
+MOST_THREADS = 16  # each holds up to three images of any size
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 OnCorrupt = Literal["error", "skip"]
@@ -172,6 +173,6 @@ def make(files: Sequence[Path], folder: Path, on_corrupt: OnCorrupt, workers: in
         raise
 
 
-def default_workers() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 16)  # every worker holds up to three images of any size
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.batch import Batch
-from datamodules.cache import ImageCache, pack, unpack
+from datamodules.cache import ImageCache
 from datamodules.degradations.keyed_random import make_key
 
 
@@ -67,19 +67,7 @@ def _to_tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
-class _OfCache(Dataset[Item]):
-    """Some images of a cache; travels to workers in few bytes, however many there are."""
-
-    numbers: Sequence[int]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "numbers": pack(self.numbers)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ |= {**state, "numbers": unpack(state["numbers"])}
-
-
-class TrainingCrops(_OfCache):
+class TrainingCrops(Dataset[Item]):
     """Random square crops, flipped and rotated by multiples of 90 degrees.
 
     Args:
@@ -143,7 +131,7 @@ class TrainingCrops(_OfCache):
         return _to_tensor(self.square.apply(crop, group_element=symmetry))
 
 
-class WholeImages(_OfCache):
+class WholeImages(Dataset[Item]):
     """Whole images, cut at the bottom and right to multiples of `multiple` (modcrop).
 
     The random key depends on (suite seed, image name) alone, so every method ever compared gets the same degradation.

@@ -186,13 +186,17 @@ def checked(label: str, array: np.ndarray, normalise: bool = False) -> np.ndarra
 
 
 def _suite(names: list[str], kernels: list[np.ndarray]) -> KernelSuite:
-    """Pads to the largest size so that index floor(k/2) of each kernel comes to that of the largest."""
     size = max(len(kernel) for kernel in kernels)
-    stack = np.zeros((len(kernels), 1, size, size))
-    for slot, kernel in zip(stack[:, 0], kernels, strict=True):
-        start = size // 2 - len(kernel) // 2
-        slot[start : start + len(kernel), start : start + len(kernel)] = kernel
+    stack = np.stack([centred(kernel, size) for kernel in kernels])[:, None]
     return KernelSuite(names, torch.from_numpy(stack).float())
+
+
+def centred(array: np.ndarray, size: int) -> np.ndarray:
+    """Zeros around a matrix, up to a square; what lay at index floor(k/2) of both sides does so again."""
+    top, left = (size // 2 - side // 2 for side in array.shape)
+    square = np.zeros((size, size), array.dtype)
+    square[top : top + array.shape[0], left : left + array.shape[1]] = array
+    return square
 
 
 def _read_mat(path: Path) -> Found:

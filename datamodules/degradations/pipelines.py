@@ -24,6 +24,7 @@ from datamodules.degradations.noise import (
     trunc8,
 )
 from datamodules.degradations.resample import bicubic_kernel, bicubic_resize
+from datamodules.errors import InputError
 
 
 def heeds_points(kernels: Kernels) -> bool:
@@ -273,3 +274,31 @@ class ReducedPairs(Degradation):
         if self.enlarge:
             lr, lr_sharp = bicubic_resize(lr, self.factor), bicubic_resize(lr_sharp, self.factor)
         return replace(batch, hr=hr, lr=lr, lr_sharp=lr_sharp, scale=self.scale)
+
+
+class AsStored(Degradation):
+    """Leaves a batch of paired data as the files have it: `hr`, `lr` and `scale`, nothing else.
+
+    Args:
+        scale: ratio of the files' sizes; the configs take it from the source.
+    """
+
+    inputs = ("hr", "lr")
+    provides = ("hr", "lr", "scale")
+
+    def __init__(self, scale: int = 1) -> None:
+        super().__init__(scale)
+        self.file_scale = scale
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Returns `batch`.
+
+        Raises:
+            InputError: it has no degraded images.
+        """
+        if batch.lr is None:
+            raise InputError(
+                "degradation=none: the data hold sharp images only, nothing to restore: choose a degradation, or data"
+                " with degraded images such as data=paired_folder"
+            )
+        return batch
