@@ -61,10 +61,7 @@ def read_stages(network: RestorationNetwork, stages: Mapping[str, Mapping[str, A
 
 def _read_stage(network: RestorationNetwork, where: str, values: Mapping[str, Any]) -> Stage:
     stage = read_options(Stage, where, values)
-    try:
-        select(network, stage.train)
-    except ValueError as error:
-        raise OptionError(f"{where}.train: {error}", key=f"{where}.train") from error
+    select(network, stage.train, f"{where}.train")
     if stage.terms is not None:
         read_terms(stage.terms, f"{where}.terms")
     _try_options(network, where, stage)
