@@ -1,6 +1,6 @@
-"""Kernel suites for evaluation: named kernels that every model meets in the same order.
+"""Named kernels that every model meets in the same order.
 
-`twelve` needs no file; `usrnet12`, `levin` and `folder` read what others published, checked kernel by kernel.
+`twelve` and `gaussian8` need no file; `usrnet12` and `folder` read what others published, checked kernel by kernel.
 """
 
 import importlib
@@ -107,24 +107,6 @@ def usrnet12(path: str | Path, download: bool = True) -> KernelSuite:
     fetch(USRNET12_URL, path, size=USRNET12_SIZE, sha256=USRNET12_SHA256, progress=False)
     kernels = [checked(label, array) for label, array in _read_mat(path)]
     return _suite([f"k{i}" for i in range(1, 13)], kernels)
-
-
-def levin(path: str | Path) -> KernelSuite:
-    """The eight real camera shakes of Levin et al. from Levin09.mat, named levin1 to levin8.
-
-    They are 13 to 27 pixels wide and up to 5 pixels off-centre. The file is MATLAB 7.3, that is HDF5: needs h5py.
-    The authors' own blurred photographs are true convolutions with these kernels turned by 180 degrees (measured).
-
-    Source: Levin, Weiss, Durand, Freeman, "Understanding and evaluating blind deconvolution algorithms", CVPR 2009.
-
-    Raises:
-        InputError: the file is absent or damaged, h5py is not installed, or there are not eight kernels.
-    """
-    path = _existing(path, "Levin09.mat: it is in the folder kernels of https://github.com/cszn/KAIR")
-    kernels = [checked(label, array) for label, array in _read_mat(path)]
-    if len(kernels) != 8:
-        raise InputError(f"{path}: holds {len(kernels)} kernels, expected the 8 of Levin et al.: get Levin09.mat")
-    return _suite([f"levin{i}" for i in range(1, 9)], kernels)
 
 
 def folder(path: str | Path, normalise: bool = False) -> KernelSuite:

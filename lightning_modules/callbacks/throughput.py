@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.profilers import Profiler
 from torch.utils.flop_counter import FlopCounterMode
 
-from lightning_modules.callbacks.device_speed import Clock, CudaClock, HostClock, ceiling, peak_memory
+from lightning_modules.callbacks.device_speed import CudaClock, HostClock, ceiling, peak_memory
 
 PARTS = ("wait", "degradation", "network", "optimizer", "other")
 _MOST_PENDING = 1000  # intervals that wait for the device
@@ -60,7 +60,7 @@ class Throughput(pl.Callback):
         clock: for tests; the default fits the device.
     """
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    def __init__(self, clock: HostClock | None = None) -> None:
         self.given = clock
         self.minutes_before = 0.0
         self.totals: dict[str, float] = defaultdict(float)

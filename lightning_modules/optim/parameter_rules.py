@@ -60,11 +60,12 @@ def read_rules(network: nn.Module, rules: Mapping[str, Mapping[str, Any]] | None
     Raises:
         OptionError: for an unknown key, a value of another type or out of range, or a pattern that matches nothing.
     """
-    where = {f"procedure.parameters.{name}": values for name, values in (rules or {}).items()}
-    found = {key: read_options(Rule, key, values) for key, values in where.items()}
-    for key, rule in found.items():
-        select(network, rule.match, f"{key}.match")
-    return list(found.values())
+    checked = []
+    for name, values in (rules or {}).items():
+        rule = read_options(Rule, f"procedure.parameters.{name}", values)
+        select(network, rule.match, f"procedure.parameters.{name}.match")
+        checked.append(rule)
+    return checked
 
 
 def freeze(network: nn.Module, rules: Iterable[Rule]) -> None:
