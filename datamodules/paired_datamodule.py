@@ -68,7 +68,7 @@ class PairedDataModule(ImageDataModule):
         self.caches[split] = sharp.subset([a for a, _ in numbers])
         partner = degraded.subset([b for _, b in numbers])
         if len(set(self.caches[split].names)) < len(numbers):
-            self.caches[split].name_like(partner)
+            self.caches[split].names = partner.names
         check_sizes(self.caches[split], partner, self.source.scale)
         self.inputs[split] = Inputs(partner, self.source.scale)
         return {"sharp": sharp, "degraded": degraded}
