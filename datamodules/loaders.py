@@ -20,7 +20,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDat
 
 from datamodules.datasets import Item, TrainingCrops, collate
 from datamodules.errors import InputError, LoaderStuck, worker_death
-from datamodules.workers import context, kill_workers
+from datamodules.workers import CONTEXT, kill_workers
 
 _LOOK_AGAIN = 1.0  # seconds after which torch looks whether its workers are alive
 
@@ -126,7 +126,7 @@ class Loader(DataLoader[Item]):
 
     def __init__(self, *args: Any, patience: float = 600.0, **options: Any) -> None:
         if options.get("num_workers"):
-            options["multiprocessing_context"] = context()
+            options["multiprocessing_context"] = CONTEXT
         self.patience = patience
         super().__init__(*args, **options)
 

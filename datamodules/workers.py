@@ -22,19 +22,9 @@ _FROM_OUTSIDE = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 os.register_at_fork(after_in_child=forkserver._forkserver.__init__)  # type: ignore[misc]  # begun anew
 
 
-def context() -> multiprocessing.context.BaseContext:
-    """How workers start: forked from a server process without threads.
-
-    Never forked from this process. A fork copies one thread only: a lock that another one (gloo, autograd, W&B, a
-    progress bar) holds at that moment stays locked in the copy, and the worker can wait for it for ever before it has
-    run a line. Never the default of the process either, which in jobs of joblib is a method of joblib's own.
-    """
-    return _context
-
-
 def start_server() -> None:
     """Start the process that workers are forked from, unless it is there; it imports while this one goes on."""
-    _context.set_forkserver_preload(_PRELOADED)
+    CONTEXT.set_forkserver_preload(_PRELOADED)
     resource_tracker.ensure_running()  # otherwise the server would, and that unblocks signals
     # Signals that are blocked here stay so there: SLURM sends them to every process of a job, and this one decides.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [*_FROM_OUTSIDE, signal.SIGTERM])
@@ -91,10 +81,17 @@ class _Worker(multiprocessing.context.ForkServerProcess):
 
 
 class _Context(multiprocessing.context.ForkServerContext):
+    """How workers start: forked from a server process without threads.
+
+    Never forked from this process. A fork copies one thread only: a lock that another one (gloo, autograd, W&B, a
+    progress bar) holds at that moment stays locked in the copy, and the worker can wait for it for ever before it has
+    run a line. Never the default of the process either, which in jobs of joblib is a method of joblib's own.
+    """
+
     Process = _Worker
 
 
-_context = _Context()
+CONTEXT = _Context()
 
 
 def kill_workers() -> None:

@@ -166,8 +166,7 @@ class RestorationModule(pl.LightningModule):
         return self.network(**fields)
 
     def configure_optimizers(self) -> Any:
-        if self.make_optimizer is None:
-            raise ValueError("this module was made for evaluation: it has no optimizer")
+        assert self.make_optimizer is not None  # it is there in training
         optimizer = make_optimizer(self.make_optimizer, self.network, self.rules)
         return {"optimizer": optimizer, **self.schedule(optimizer)}
 
@@ -198,8 +197,7 @@ class RestorationModule(pl.LightningModule):
         return [Requirement("loss.terms", self.network.inputs, self.network.outputs, terms)]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        if self.loss is None:
-            raise ValueError("this module was made for evaluation: it has no loss")
+        assert self.loss is not None  # it is there in training
         parts = self.loss(self(batch), batch, self.network.encode)
         total = parts.pop("total")
         self.log("train/loss", total, prog_bar=True)

@@ -188,8 +188,7 @@ class StagedModule(RestorationModule):
         self.loss = self.losses[name]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        if self.make_optimizer is None:
-            raise ValueError("this module was made for evaluation: it has no optimizer")
+        assert self.make_optimizer is not None  # it is there in training
         optimizer = make_optimizer(self.make_optimizer, self.network, self.rules, frozen_too=True)
         base = optimizer.defaults["lr"]
         scheduler = LambdaLR(optimizer, lambda epoch: self.learning_rate(epoch, base) / base)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from networks.base import RestorationNetwork
 from networks.ops.fourier import good_size, otf, work_dtype
+from networks.ops.l0_deconvolution import difference_power
 from networks.ops.options import check_choice, check_positive
 from networks.ops.wraparound import wrap_extend
 from networks.restored import Restored
@@ -130,9 +131,6 @@ class Wiener(_Classical):
         balance: factor on the noise; 1 is the best linear estimate if the model holds, more is smoother.
         boundary: "circular", what leaves the image on one side enters on the other; "wrap" extends the image smoothly
             first, for real photographs (`networks.ops.wraparound`).
-
-    Raises:
-        ValueError: for an option or a scale outside these.
     """
 
     def __init__(self, balance: float = 1.0, boundary: Boundary = "circular") -> None:
@@ -146,11 +144,7 @@ class Wiener(_Classical):
         noise = noise_level**2 + 1 / (12 * 255**2)
         mean = y.mean((-2, -1), keepdim=True)
         transfer = otf(kernel, (full_h, full_w))
-        rows, columns = (
-            2 - 2 * torch.cos(2 * torch.pi * torch.arange(n, dtype=y.dtype, device=y.device) / n)
-            for n in (full_h, full_w)
-        )
-        curvature = rows[:, None] + columns
+        curvature = difference_power((full_h, full_w), y)
         curvature[0, 0] = torch.inf  # the mean is known
         shape = 1 / curvature
         seen = (transfer.real**2 + transfer.imag**2) * shape
@@ -175,9 +169,6 @@ class RichardsonLucy(_Classical):
     Args:
         iterations: the most to do.
         boundary: see `Wiener`.
-
-    Raises:
-        ValueError: for an option or a scale outside these.
     """
 
     def __init__(self, iterations: int = 30, boundary: Boundary = "circular") -> None:

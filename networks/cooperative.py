@@ -181,9 +181,6 @@ class CooperativeNet(RestorationNetwork):
             batches are weighted about equally (see `BatchNorm`).
         branch: what is computed and added to the input: "both", "deblur" or "superres". May be set at any time; the
             parameters of the branch left out get no gradient.
-
-    Raises:
-        ValueError: for an option outside these.
     """
 
     scale = 1

@@ -74,9 +74,6 @@ class EDDSRN(RestorationNetwork):
         up_kernel: kernel of the decoder's up-convolutions, 4 or 3 (the paper's text says 3x3).
         head_gain: factor on the initial weights of the two output layers; below 1 the network starts close to what is
             added to its outputs, which helps short trainings.
-
-    Raises:
-        ValueError: for an option outside these.
     """
 
     size_multiple = 8

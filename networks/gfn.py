@@ -100,9 +100,6 @@ class GFN(RestorationNetwork):
         n_blocks: residual blocks at each resolution of the deblurring branch, and of the other two parts each.
         global_residual: "bicubic" adds the enlarged input to `sr` and the input to `deblurred`, which lets short
             trainings start from there; the paper has "none".
-
-    Raises:
-        ValueError: for an option outside these.
     """
 
     outputs = ("sr", "deblurred")

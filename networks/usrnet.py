@@ -162,9 +162,6 @@ class USRNet(RestorationNetwork):
         hyper_width: channels of the two hidden layers that predict alpha and beta.
         hyper: "learned" predicts alpha and beta of all iterations from noise level and scale, as published; "fixed"
             (ablation) learns them as constants, which start near the published ones, at softplus(0).
-
-    Raises:
-        ValueError: for an option or a scale outside these.
     """
 
     inputs = ("lr", "kernel", "scale", "noise_level")

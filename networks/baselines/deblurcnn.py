@@ -47,9 +47,6 @@ class DeblurCNN(RestorationNetwork):
         offset: subtracted from the image before the network and added to its output; the paper's network computes on
             [-0.5, 0.5].
         residual: the network computes what is added to its input, which helps short trainings; the paper's does not.
-
-    Raises:
-        ValueError: for an option outside these.
     """
 
     def __init__(

@@ -51,9 +51,6 @@ class EDSR(RestorationNetwork):
         width: channels.
         n_blocks: residual blocks.
         residual_scaling: factor on the output of every block before its input is added.
-
-    Raises:
-        ValueError: for an option outside these.
     """
 
     mean: Tensor

@@ -73,9 +73,6 @@ class LapSRN(RestorationNetwork):
         form: "official" has 3x3 up-convolutions and biases, "port" 4x4 ones and no biases.
         width: channels.
         n_convs: convolutions of a level before its up-convolution.
-
-    Raises:
-        ValueError: for an option outside these.
     """
 
     outputs = ("sr", "pyramid")

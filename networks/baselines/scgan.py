@@ -28,9 +28,6 @@ class SCGANStandIn(RestorationNetwork):
     Args:
         width: channels of all layers.
         n_layers: 5x5 convolutions at full resolution before the last one.
-
-    Raises:
-        ValueError: for an option outside these.
     """
 
     scale = 4

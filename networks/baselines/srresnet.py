@@ -59,9 +59,6 @@ class SRResNet(RestorationNetwork):
             "none".
         head_gain: factor on the initial weights of the output layer; below 1, the network starts close to what is
             added.
-
-    Raises:
-        ValueError: for an option outside these.
     """
 
     scale = 4

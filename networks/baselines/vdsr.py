@@ -39,9 +39,6 @@ class VDSR(RestorationNetwork):
         bias: biases in all convolutions, as the paper has them.
         width: channels.
         n_layers: convolutions.
-
-    Raises:
-        ValueError: for an option or a scale outside these.
     """
 
     inputs = ("lr", "scale")

@@ -32,10 +32,10 @@ def adjoint_differences(h: Tensor, v: Tensor) -> Tensor:
 
 
 def difference_power(size: tuple[int, int], like: Tensor) -> Tensor:
-    """|Dx|^2 + |Dy|^2 of the forward differences over half a spectrum: [H, W//2 + 1]."""
-    h, w = size
-    rows = 2 - 2 * torch.cos(2 * torch.pi * torch.arange(h, dtype=like.dtype, device=like.device) / h)
-    columns = 2 - 2 * torch.cos(2 * torch.pi * torch.arange(w // 2 + 1, dtype=like.dtype, device=like.device) / w)
+    """|Dx|^2 + |Dy|^2 of the forward differences over the spectrum: [H, W]."""
+    rows, columns = (
+        2 - 2 * torch.cos(2 * torch.pi * torch.arange(n, dtype=like.dtype, device=like.device) / n) for n in size
+    )
     return rows[:, None] + columns
 
 
@@ -52,7 +52,7 @@ class Quadratic:
         transfer = torch.fft.rfft2(centre_at_origin(kernel.to(blurred), self.size))
         self.fixed = transfer.conj() * torch.fft.rfft2(blurred)
         self.power = transfer.real**2 + transfer.imag**2
-        self.difference_power = difference_power(self.size, blurred)
+        self.difference_power = difference_power(self.size, blurred)[:, : self.size[1] // 2 + 1]
 
     def solve(self, target: Tensor, weight: float, pull: Tensor | None = None, pull_weight: float = 0.0) -> Tensor:
         """x [C, H, W]; `target` is the transposed difference of g, `pull` the half spectrum of u."""
