@@ -261,11 +261,7 @@ class ReducedPairs(Degradation):
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Batch:
-        """Complete `batch`.
-
-        Raises:
-            ValueError: if the batch has no blurred image of the size of the sharp one.
-        """
+        """Complete `batch`. Raises `ValueError` if the batch has no blurred image of the size of the sharp one."""
         if batch.lr is None or batch.lr.shape != batch.hr.shape:
             raise ValueError("pairs of equal size are needed: use data=gopro or data=paired_folder")
         hr = as_float(batch.hr)
@@ -291,11 +287,7 @@ class AsStored(Degradation):
         self.file_scale = scale
 
     def __call__(self, batch: Batch) -> Batch:
-        """Returns `batch`.
-
-        Raises:
-            InputError: it has no degraded images.
-        """
+        """Returns `batch`. Raises `InputError` if it has no degraded images."""
         if batch.lr is None:
             raise InputError(
                 "degradation=none: the data hold sharp images only, nothing to restore: choose a degradation, or data"

@@ -69,11 +69,7 @@ class Benchmark:
         self.files("test")
 
     def files(self, split: Split) -> list[Path]:
-        """The images, sorted by name.
-
-        Raises:
-            InputError: as `prepare`; or another split than `test` is asked for.
-        """
+        """The images, sorted by name. Raises `InputError` as `prepare`, or for another split than `test`."""
         refuse_unless_test(self, split)
         if not self.root.is_dir():
             raise InputError(

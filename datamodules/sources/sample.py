@@ -34,11 +34,7 @@ class Sample:
     name = "sample"
 
     def prepare(self) -> None:
-        """Checks that the installed scikit-image has all files.
-
-        Raises:
-            InputError: a file is missing.
-        """
+        """Checks that the installed scikit-image has all files. Raises `InputError` if a file is missing."""
         for split in SPLITS:
             self.files(split)
 

@@ -21,6 +21,8 @@ class _Listener(Profiler):
     def __init__(self, inner: Profiler, heard: Callable[[str, bool], None]) -> None:
         super().__init__()
         self.inner, self.heard = inner, heard
+        for name in ("setup", "teardown", "summary", "describe"):  # stay those of the profiler that was chosen
+            setattr(self, name, getattr(inner, name))
 
     def start(self, action_name: str) -> None:
         self.inner.start(action_name)
@@ -29,18 +31,6 @@ class _Listener(Profiler):
     def stop(self, action_name: str) -> None:
         self.heard(action_name, False)
         self.inner.stop(action_name)
-
-    def summary(self) -> str:
-        return self.inner.summary()
-
-    def setup(self, stage: str, local_rank: int | None = None, log_dir: str | None = None) -> None:
-        self.inner.setup(stage, local_rank, log_dir)
-
-    def teardown(self, stage: str | None) -> None:
-        self.inner.teardown(stage)
-
-    def describe(self) -> None:
-        self.inner.describe()
 
 
 class Throughput(pl.Callback):

@@ -69,11 +69,7 @@ def read_rules(network: nn.Module, rules: Mapping[str, Mapping[str, Any]] | None
 
 
 def freeze(network: nn.Module, rules: Iterable[Rule]) -> None:
-    """Take the parameters of all freezing rules out of training.
-
-    Raises:
-        OptionError: if none is left.
-    """
+    """Take the parameters of all freezing rules out of training. Raises `OptionError` if none is left."""
     freezing = [rule for rule in rules if rule.freeze]
     for rule in freezing:
         for parameter in select(network, rule.match).values():

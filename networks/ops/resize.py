@@ -65,32 +65,29 @@ def symmetric_pad(images: Tensor, before: int, after: int, dim: int) -> Tensor:
     return images.index_select(dim, torch.where(index < n, index, 2 * n - 1 - index))
 
 
-def _down(images: Tensor, scale: int, dim: int) -> Tensor:
-    n = images.shape[dim]
-    first, weights = _weights_down(scale)
-    taps = len(weights)
-    out = -(-n // scale)
-    images = symmetric_pad(images, -first, (out - 1) * scale + first + taps - n, dim)
-    shape = (1, 1, taps, 1) if dim == 2 else (1, 1, 1, taps)
-    stride = (scale, 1) if dim == 2 else (1, scale)
-    flat = images.flatten(0, 1)[:, None]
+def _filtered(images: Tensor, weights: Tensor, dim: int, before: int, after: int, stride: int = 1) -> Tensor:
+    """Each plane of [B, C, H, W], mirrored beyond its edges, under each row of weights [n, taps]: [B*C, n, H', W']."""
+    n, taps = weights.shape
+    flat = symmetric_pad(images, before, after, dim).flatten(0, 1)[:, None]
     planes = flat.shape[0]  # may be symbolic, which len() is not
     if planes == 1:  # a single plane takes another routine, which rounds otherwise than the rest
         flat = flat.expand(2, -1, -1, -1)
-    reduced = F.conv2d(flat, weights.to(images).view(shape), stride=stride)[:planes, 0]
-    return reduced.unflatten(0, images.shape[:2])
+    shape = (n, 1, taps, 1) if dim == 2 else (n, 1, 1, taps)
+    strides = (stride, 1) if dim == 2 else (1, stride)
+    return F.conv2d(flat, weights.to(images).view(shape), stride=strides)[:planes]
+
+
+def _down(images: Tensor, scale: int, dim: int) -> Tensor:
+    n = images.shape[dim]
+    first, weights = _weights_down(scale)
+    out = -(-n // scale)
+    reduced = _filtered(images, weights[None], dim, -first, (out - 1) * scale + first + len(weights) - n, scale)
+    return reduced[:, 0].unflatten(0, images.shape[:2])
 
 
 def _up(images: Tensor, scale: int, dim: int) -> Tensor:
     first, weights = _weights_up(scale)
-    taps = weights.shape[1]
-    images = symmetric_pad(images, -first, first + taps - 1, dim)
-    shape = (scale, 1, taps, 1) if dim == 2 else (scale, 1, 1, taps)
-    flat = images.flatten(0, 1)[:, None]
-    planes = flat.shape[0]
-    if planes == 1:  # see `_down`
-        flat = flat.expand(2, -1, -1, -1)
-    phases = F.conv2d(flat, weights.to(images).view(shape))[:planes]
+    phases = _filtered(images, weights, dim, -first, first + weights.shape[1] - 1)
     # The phase axis goes right behind the resized axis and merges with it: pixel x*scale + phase.
     return phases.movedim(1, dim).flatten(dim - 1, dim).unflatten(0, images.shape[:2])
 
@@ -111,8 +108,7 @@ def bicubic_resize(images: Tensor, scale: int, *, down: bool = False) -> Tensor:
     """
     if isinstance(scale, bool) or int(scale) != scale or scale < 1:
         raise ValueError(f"scale is {scale!r}, expected an integer >= 1 (and down=True to shrink)")
-    if images.dim() != 4:
-        raise ValueError(f"images have shape {tuple(images.shape)}, expected [B, C, H, W]")
+    _check_images(images)
     if scale == 1:
         return images
     step = _down if down else _up
