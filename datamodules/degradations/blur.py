@@ -3,7 +3,8 @@
 The choice depends on kernel size, image size and device, never on the batch size, so a sample does not change its
 algorithm with the batch it travels in. In space its result is the same to the bit in every batch; FFT libraries round
 the last bit differently in batches of another size. Arithmetic is float32, or float64 for float64 images; half
-precision images are computed in float32 and rounded once, and autocast does not reach in here.
+precision images are computed in float32 and rounded once, and autocast does not reach in here. The transposed blur is
+what autograd makes of it.
 """
 
 import math
@@ -16,14 +17,12 @@ from datamodules.degradations.convolution import (
     Boundary,
     convolution_matrix,
     spatial,
-    spatial_adjoint,
     spectral,
-    spectral_adjoint,
     spectral_size,
 )
 from networks.ops.fourier import work_dtype
 
-__all__ = ["Algorithm", "Boundary", "adjoint", "blur_decimate", "choose", "convolve", "convolve_separable"]
+__all__ = ["Algorithm", "Boundary", "blur_decimate", "choose", "convolve", "convolve_separable"]
 
 Algorithm = Literal["auto", "spatial", "fft"]
 SeparableAlgorithm = Literal["auto", "matrices", "passes"]
@@ -164,32 +163,6 @@ def convolve_separable(
             return (left @ x @ right).to(images.dtype)
         x = spatial(x, lines[:, None, :, None], boundary, (scale, 1))
         return spatial(x, lines[:, None, None, :], boundary, (1, scale)).to(images.dtype)
-
-
-def adjoint(
-    images: Tensor, kernels: Tensor, boundary: Boundary = "circular", *, algorithm: Algorithm = "auto"
-) -> Tensor:
-    """The transposed blur: <convolve(x, k), y> = <x, adjoint(y, k)> for all x and y, for every boundary.
-
-    For "circular" it is correlation. For the others what falls outside the frame goes back to the pixels it came from.
-
-    Args:
-        images, kernels, boundary, algorithm: as `convolve`.
-
-    Returns:
-        [B, C, H, W], same dtype as `images`.
-
-    Raises:
-        ValueError: as `convolve`.
-    """
-    _check(images, kernels, boundary, algorithm)
-    size, kernel = (images.shape[-2], images.shape[-1]), (kernels.shape[-2], kernels.shape[-1])
-    if algorithm == "auto":
-        algorithm = choose(size, kernel, 1, boundary, images.device.type)
-    dtype = work_dtype(images)
-    apply = spectral_adjoint if algorithm == "fft" else spatial_adjoint
-    with torch.autocast(images.device.type, enabled=False):
-        return apply(images.to(dtype), kernels.to(dtype), boundary).to(images.dtype)
 
 
 def _check(images: Tensor, kernels: Tensor, boundary: str, algorithm: str) -> None:
