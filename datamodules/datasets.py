@@ -134,7 +134,7 @@ class TrainingCrops(Dataset[Item]):
 class WholeImages(Dataset[Item]):
     """Whole images, cut at the bottom and right to multiples of `multiple` (modcrop).
 
-    The random key depends on (suite seed, image name) alone, so every method ever compared gets the same degradation.
+    The random key depends on (suite seed, image name) only, so every method ever compared gets the same degradation.
     Degraded images that come with the sharp ones are cut alike; `multiple` is then a multiple of their scale.
 
     Args:

@@ -50,9 +50,9 @@ def gather(value: T) -> list[T]:
     """The values of all processes, in the order of their ranks, on every process."""
     if world() == 1:
         return [value]
-    found: list[Any] = [None] * world()
-    dist.all_gather_object(found, value, group=_Talk.group)
-    return found
+    values: list[Any] = [None] * world()
+    dist.all_gather_object(values, value, group=_Talk.group)
+    return values
 
 
 def broadcast(value: T) -> T:

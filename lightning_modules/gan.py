@@ -53,7 +53,7 @@ class GANModule(RestorationModule):
         perceptual_weight: of the perceptual loss.
         continues: the recipe begins with a trained network, and is refused without weights.
         clip: largest global norm of the network's gradient; `None` does not clip. Rules of `parameters` clip as well.
-        others: see `RestorationModule`; `parameters` and `compile` concern the network alone.
+        others: see `RestorationModule`; `parameters` and `compile` concern only the network.
 
     Raises:
         ValueError: for a weight or norm out of range; at the start of a training with trainer.accumulate_grad_batches

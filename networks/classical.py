@@ -184,10 +184,10 @@ class RichardsonLucy(_Classical):
         weight = weight.masked_fill(unseen, 1)
         x = y.mean((-2, -1), keepdim=True).expand(*y.shape[:2], *degrade.full)
         for _ in range(self.iterations):
-            made = degrade(x)
-            done = (y - made).square().mean((1, 2, 3), keepdim=True) <= noise_level**2
+            degraded = degrade(x)
+            done = (y - degraded).square().mean((1, 2, 3), keepdim=True) <= noise_level**2
             if done.all():
                 break
-            factor = (degrade.transpose(y / made.clamp(min=least)) / weight).clamp(min=0).masked_fill(unseen, 1)
+            factor = (degrade.transpose(y / degraded.clamp(min=least)) / weight).clamp(min=0).masked_fill(unseen, 1)
             x = torch.where(done, x, x * factor)
         return x

@@ -163,7 +163,7 @@ class GFN(RestorationNetwork):
 
     def forward(self, lr: Tensor) -> Restored:
         h, w = lr.shape[-2:]
-        stretch = self.pad == "official"  # which leaves images alone that have the size
+        stretch = self.pad == "official"  # which changes nothing in images that have the size
         if stretch:
             size = tuple((n + self.size_multiple - 1) // self.size_multiple * self.size_multiple for n in (h, w))
             x = F.interpolate(lr, size, mode="bilinear")

@@ -57,17 +57,12 @@ def extend(images: Tensor, kh: int, kw: int, boundary: Boundary) -> Tensor:
     return images.index_select(-2, rows).index_select(-1, columns)
 
 
-def _weights(kernels: Tensor, batch: int) -> Tensor:
-    """Kernels as the weights of B groups: conv2d correlates, so they are flipped."""
-    return kernels.expand(batch, *kernels.shape[1:]).flip(-2, -1)
-
-
 def spatial(images: Tensor, kernels: Tensor, boundary: Boundary, stride: int | tuple[int, int] = 1) -> Tensor:
     """Convolution in space; of the result only every `stride`-th row and column is computed."""
     # One image is one group: channels take the place of the batch, images that of the channels.
     kh, kw = kernels.shape[-2:]
     stack = extend(images, kh, kw, boundary).transpose(0, 1)
-    weights = _weights(kernels, len(images))
+    weights = kernels.expand(len(images), *kernels.shape[1:]).flip(-2, -1)  # conv2d correlates
     if stack.shape[:2] == (1, 1):  # a single plane takes another routine, which rounds otherwise than the rest
         stack = stack.expand(2, -1, -1, -1)
     return F.conv2d(stack, weights, stride=stride, groups=len(images))[: images.shape[1]].transpose(0, 1)

@@ -130,9 +130,9 @@ def folder(path: str | Path, normalise: bool = False) -> KernelSuite:
         read = READERS.get(file.suffix.lower())
         if read is None or not file.is_file():
             continue
-        found = [checked(label, array, normalise or read is _read_png) for label, array in read(file)]
-        names += [file.stem] if len(found) == 1 else [f"{file.stem}-{i}" for i in range(1, len(found) + 1)]
-        kernels += found
+        of_file = [checked(label, array, normalise or read is _read_png) for label, array in read(file)]
+        names += [file.stem] if len(of_file) == 1 else [f"{file.stem}-{i}" for i in range(1, len(of_file) + 1)]
+        kernels += of_file
     if not kernels:
         raise InputError(f"{path}: holds no kernel, expected .mat, .npy or .png files: give a path that has some")
     return _suite(names, kernels)
@@ -188,11 +188,11 @@ def _read_mat(path: Path) -> Found:
         return _read_hdf5(path)
     except Exception as error:  # scipy lets through whatever a damaged file provokes
         raise unreadable(path, "a MATLAB file", error) from error
-    found: Found = []
+    kernels: Found = []
     for name, value in variables.items():
         if not name.startswith("__"):
-            found += _matrices(f"{path}: {name}", value)
-    return found
+            kernels += _matrices(f"{path}: {name}", value)
+    return kernels
 
 
 def _read_hdf5(path: Path) -> Found:
@@ -203,7 +203,7 @@ def _read_hdf5(path: Path) -> Found:
         raise InputError(
             f"{path}: is a MATLAB 7.3 file, which needs h5py: pip install -e '.[matlab]', or save it in MATLAB with -v7"
         ) from error
-    found: Found = []
+    kernels: Found = []
     try:
         with h5py.File(path, "r") as file:
             for name in sorted(key for key in file if key != "#refs#"):
@@ -213,10 +213,10 @@ def _read_hdf5(path: Path) -> Found:
                     for i in np.ndindex(value.shape):
                         cells[i] = np.asarray(file[value[i]]).T
                     value = cells
-                found += _matrices(f"{path}: {name}", value)
+                kernels += _matrices(f"{path}: {name}", value)
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise unreadable(path, "a MATLAB 7.3 file", error) from error
-    return found
+    return kernels
 
 
 def _matrices(label: str, value: np.ndarray) -> Found:

@@ -100,12 +100,12 @@ def _from_file(spec: str) -> Tensor:
             raise InputError(f"kernel={spec}: found {digits!r} after #, expected the number of a kernel, from 1")
     if not path.is_file():
         raise InputError(f"kernel={spec}: no such file, nor a formula: expected {FORMULAS}, or an image, .npy or .mat")
-    found = _read(path)
-    if number is None and len(found) > 1:
-        raise InputError(f"{path}: holds {len(found)} kernels: choose one, for example kernel={path}#1")
-    if (number or 1) > len(found):
-        raise InputError(f"kernel={spec}: there is no kernel {number}, the file holds {len(found)}: give 1 to that")
-    label, array = found[(number or 1) - 1]
+    kernels = _read(path)
+    if number is None and len(kernels) > 1:
+        raise InputError(f"{path}: holds {len(kernels)} kernels: choose one, for example kernel={path}#1")
+    if (number or 1) > len(kernels):
+        raise InputError(f"kernel={spec}: there is no kernel {number}, the file holds {len(kernels)}: give 1 to that")
+    label, array = kernels[(number or 1) - 1]
     if array.ndim == 2:  # else `checked` refuses it
         height, width = array.shape
         if max(height, width) > LARGEST:
@@ -119,10 +119,10 @@ def _from_file(spec: str) -> Tensor:
 def _read(path: Path) -> list[tuple[str, np.ndarray]]:
     suffix = path.suffix.lower()
     if suffix in (".mat", ".npy"):
-        found = READERS[suffix](path)
-        if not found:
+        kernels = READERS[suffix](path)
+        if not kernels:
             raise InputError(f"{path}: holds no kernel, expected a matrix (k, k)")
-        return found
+        return kernels
     if suffix not in IMAGE_SUFFIXES:
         raise InputError(f"kernel={path}: is no .npy, .mat or image ({', '.join(IMAGE_SUFFIXES)}): save it as one")
     picture = read_photograph(path).pixels.mean(2, dtype=np.float64)

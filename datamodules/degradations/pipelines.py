@@ -155,7 +155,7 @@ class ClassicalDegradation(Degradation):
 
 
 class BicubicDegradation(Degradation):
-    """Bicubic reduction alone, super-resolution without blur. Fills `lr`, `kernel`, `noise_level`, `scale`.
+    """Bicubic reduction only, super-resolution without blur. Fills `lr`, `kernel`, `noise_level`, `scale`.
 
     `kernel` is the exact equivalent for blur and decimation (`resample.bicubic_kernel`), for non-blind methods.
 

@@ -20,7 +20,7 @@ def _key(split: Split) -> str:
 
 
 def _position(relative: str) -> float:
-    """A number in [0, 1) that depends on the text alone: the same on every machine."""
+    """A number in [0, 1) that depends on the text only: the same on every machine."""
     return int.from_bytes(hashlib.sha256(relative.encode("utf-8", "surrogateescape")).digest()[:6], "big") / 2**48
 
 

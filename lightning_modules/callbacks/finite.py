@@ -19,7 +19,7 @@ class SkipNonFinite(pl.Callback):
     """Skips the update of a NaN or infinite loss or gradient: weights, optimiser and running statistics stay.
 
     All processes skip together. The number of steps with a skipped update is logged as `train/skipped` from the first
-    one on. An optimiser leaves alone what has no gradient; under float16 its scaler skips the same steps and lowers its
+    one on. An optimiser passes over what has no gradient; under float16 its scaler skips the same steps and lowers its
     scale, which may take 16 of them at the start. Comes before the callbacks that write checkpoints: they then have its
     counts.
 

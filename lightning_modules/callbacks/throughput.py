@@ -186,32 +186,32 @@ class Throughput(pl.Callback):
             return {}
         spent["network"] = spent["run"] - spent["optimizer"]
         spent["other"] = spent["step"] - sum(spent[part] for part in PARTS[:-1])
-        found = {
+        figures = {
             "patches_per_second": spent["patches"] / spent["step"],
             "step_ms": 1e3 * spent["step"] / spent["steps"],
             **{f"{part}_percent": 100 * max(spent[part], 0.0) / spent["step"] for part in PARTS},
         }
         memory = peak_memory(self.device)
         if memory is not None:
-            found["peak_gib"] = memory / 2**30
+            figures["peak_gib"] = memory / 2**30
         if spent["flops"]:
             with self.trainer.precision_plugin.forward_context():
                 best = ceiling(str(self.device), torch.get_num_threads(), str(self.trainer.precision))
-            found["ceiling_percent"] = 100 * spent["flops"] / spent["step"] / best
-        return found
+            figures["ceiling_percent"] = 100 * spent["flops"] / spent["step"] / best
+        return figures
 
     def epoch_text(self) -> str:
         """The speed since the last call, for a line a person reads; "" without a step that counts."""
         self._settle(self.clock.now())
-        found = self.speeds(self.at_epoch)
+        figures = self.speeds(self.at_epoch)
         self.at_epoch = dict(self.totals)
-        if not found:
+        if not figures:
             return ""
-        text = f"{found['patches_per_second']:.1f} patches/s, wait {found['wait_percent']:.0f} %"
-        text += f", degradation {found['degradation_percent']:.0f} %"
-        if "ceiling_percent" in found:
-            text += f", {found['ceiling_percent']:.0f} % of the ceiling"
-        return text + (f", peak {found['peak_gib']:.1f} GiB" if "peak_gib" in found else "")
+        text = f"{figures['patches_per_second']:.1f} patches/s, wait {figures['wait_percent']:.0f} %"
+        text += f", degradation {figures['degradation_percent']:.0f} %"
+        if "ceiling_percent" in figures:
+            text += f", {figures['ceiling_percent']:.0f} % of the ceiling"
+        return text + (f", peak {figures['peak_gib']:.1f} GiB" if "peak_gib" in figures else "")
 
     def minutes(self) -> float:
         return self.minutes_before + (0.0 if self.began is None else (self.clock.now() - self.began) / 60)

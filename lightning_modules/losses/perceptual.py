@@ -126,23 +126,23 @@ def read_features(
     if not path.is_file():
         raise InputError(f"{path}: no such file; {source}")
     try:
-        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its readers raise
         raise InputError(
             f"{path}: cannot be read as weights ({path.stat().st_size:,} bytes, {type(error).__name__}); {source}"
         ) from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: holds a {type(found).__name__}, not a state dict; {source}")
-    if foreign := [str(name) for name in found if name not in shapes and not str(name).startswith("classifier.")]:
+    if not isinstance(state, dict):
+        raise InputError(f"{path}: holds a {type(state).__name__}, not a state dict; {source}")
+    if foreign := [str(name) for name in state if name not in shapes and not str(name).startswith("classifier.")]:
         raise InputError(
             f"{path}: weights of another network: it holds {foreign[0]!r}, which {network} has not; {source}"
         )
     for name in needed or shapes:
-        if not isinstance(found.get(name), Tensor):
+        if not isinstance(state.get(name), Tensor):
             raise InputError(f"{path}: incomplete or of another network: it holds no tensor {name!r}; {source}")
-        if list(found[name].shape) != shapes[name]:
+        if list(state[name].shape) != shapes[name]:
             raise InputError(
-                f"{path}: weights of another network: {name} is {list(found[name].shape)}, {network} has "
+                f"{path}: weights of another network: {name} is {list(state[name].shape)}, {network} has "
                 f"{shapes[name]}; {source}"
             )
-    return {name: found[name].detach().float().contiguous() for name in needed or shapes}
+    return {name: state[name].detach().float().contiguous() for name in needed or shapes}

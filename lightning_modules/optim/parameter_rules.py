@@ -21,7 +21,7 @@ class Rule:
         match: a pattern such as "lstm.*" or "superres.*.bias", or several; "*" also matches dots.
         lr: factor on the optimiser's learning rate; `None` leaves what earlier rules say.
         freeze: the parameters do not train.
-        clip: largest global norm of the matching gradients, computed over them alone.
+        clip: largest global norm of the matching gradients, computed over these only.
     """
 
     match: Annotated[str | Sequence[str], Field(description="a pattern of parameter names, or several")]

@@ -47,7 +47,7 @@ class EDSR(RestorationNetwork):
     Input `lr` [B, 3, h, w] in [0, 1], any size. Output `sr` [B, 3, scale*h, scale*w], about [0, 1].
 
     Args:
-        scale: 2, 3 or 4. Networks of different scales differ in the first part of `tail` alone.
+        scale: 2, 3 or 4. Networks of different scales differ only in the first part of `tail`.
         width: channels.
         n_blocks: residual blocks.
         residual_scaling: factor on the output of every block before its input is added.
@@ -89,9 +89,9 @@ def import_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         *(("sub_mean.weight", torch.eye(3).view(3, 3, 1, 1)), ("sub_mean.bias", -mean)),
         *(("add_mean.weight", torch.eye(3).view(3, 3, 1, 1)), ("add_mean.bias", mean)),
     ):
-        found = kept.pop(name, None)
-        if found is None:
+        tensor = kept.pop(name, None)
+        if tensor is None:
             raise ValueError(f"not the official EDSR weights: missing {name}")
-        if found.shape != value.shape or not torch.allclose(found.to(value), value, rtol=1e-4):
+        if tensor.shape != value.shape or not torch.allclose(tensor.to(value), value, rtol=1e-4):
             raise ValueError(f"not the official EDSR weights: {name} is not that of the mean of DIV2K in 0 to 255")
     return kept

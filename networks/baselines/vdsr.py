@@ -70,5 +70,5 @@ def import_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     theirs = ["input.weight", *(f"residual_layer.{i}.conv.weight" for i in range(18)), "output.weight"]
     with torch.device("meta"):
-        own = list(VDSR().state_dict())
-    return renamed(state, dict(zip(theirs, own, strict=True)), "public VDSR")
+        ours = list(VDSR().state_dict())
+    return renamed(state, dict(zip(theirs, ours, strict=True)), "public VDSR")

@@ -97,8 +97,8 @@ def dark_pixels(x: Tensor, window: int = WINDOW) -> Tensor:
     # Max-pooling ignores what it pads with, as repeating the border does. Rows first, then columns of the results.
     value, row = F.max_pool2d(-x[None, None], (window, 1), 1, (half, 0), return_indices=True)
     _, column = F.max_pool2d(value, (1, window), 1, (0, half), return_indices=True)
-    found = row.flatten()[column.flatten()]
-    return torch.zeros(x.numel(), dtype=torch.bool, device=x.device).index_fill_(0, found, True).view_as(x)
+    darkest = row.flatten()[column.flatten()]
+    return torch.zeros(x.numel(), dtype=torch.bool, device=x.device).index_fill_(0, darkest, True).view_as(x)
 
 
 def otsu_threshold(values: Tensor) -> float:
