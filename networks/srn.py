@@ -5,7 +5,8 @@ X. Tao, H. Gao, X. Shen, J. Wang, J. Jia, "Scale-recurrent network for deep imag
 Layers, paddings and initial weights are those of the authors' released TensorFlow code. It differs from the paper in
 the kernels of the two transposed convolutions (4x4, the paper says 5x5) and offers not only the network with a ConvLSTM
 but also the one without ("color" for RGB, "gray" for one channel), which is the default here. Different from both:
-images are resized between scales with aligned frames (`resize="tf1"` is the released behaviour), and any size is accepted.
+images are resized between scales with aligned frames (`resize="tf1"` is the released behaviour), and any size is
+accepted.
 """
 
 from collections.abc import Sequence

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils.benchmark import Timer
 
 from lightning_modules.host_memory import resident
 
@@ -49,7 +50,7 @@ def peak_memory(device: torch.device) -> int | None:
 def ceiling(device: str, threads: int, precision: str) -> float:
     """Floating-point operations a second of the better of a large matrix product and a convolution, as measured.
 
-    In the precision that is in force around the call; the arguments only tell measurements apart.
+    In the precision that is in force around the call: the argument only tells measurements apart.
     """
     large = device.startswith("cuda")
     side, batch, channels, image = (4096, 8, 256, 64) if large else (512, 2, 64, 64)
@@ -61,17 +62,9 @@ def ceiling(device: str, threads: int, precision: str) -> float:
         (lambda: matrix @ matrix, 2.0 * side**3),
         (lambda: torch.conv2d(images, weight, padding=1), 2.0 * 9 * batch * (channels * image) ** 2),
     ]
-    clock = CudaClock() if large else HostClock()
     best = 0.0
     with torch.no_grad():
         for work, flops in works:
-            work()
-            end = time.perf_counter() + 0.1
-            while time.perf_counter() < end:
-                start = clock.mark()
-                for _ in range(10 if large else 1):
-                    work()
-                stop = clock.mark()
-                clock.catch_up()
-                best = max(best, (10 if large else 1) * flops / clock.seconds(start, stop))
+            timer = Timer("work()", globals={"work": work}, num_threads=threads)
+            best = max(best, flops / min(timer.blocked_autorange(min_run_time=0.1).times))
     return best
