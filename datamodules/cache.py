@@ -99,8 +99,13 @@ class ImageCache:
 
     def subset(self, indices: Sequence[int]) -> "ImageCache":
         """The images at `indices`, in that order, from the same file; `skipped` stays."""
-        parts = {name: [getattr(self, name)[i] for i in indices] for name in ("names", "files", "shapes", "offsets")}
-        return replace(self, **parts)
+        return replace(
+            self,
+            names=[self.names[i] for i in indices],
+            files=[self.files[i] for i in indices],
+            shapes=[self.shapes[i] for i in indices],
+            offsets=[self.offsets[i] for i in indices],
+        )
 
     def __len__(self) -> int:
         return len(self.shapes)
