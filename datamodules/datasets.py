@@ -115,15 +115,13 @@ class TrainingCrops(Dataset[Item]):
         step = self.inputs.scale if self.inputs else 1
         top, left = (step * int(rng.integers((side - self.patch) // step + 1)) for side in image.shape[:2])
         symmetry = self.symmetries[rng.integers(len(self.symmetries))]
-        crop = self._crop(image, top, left, self.patch, symmetry)
         order = rng.permutation(3) if self.permute_channels else slice(None)
-        degraded = None
+        crop, degraded = self._crop(image, top, left, self.patch, symmetry)[order], None
         if self.inputs:
-            degraded = self._crop(self.inputs.cache[number], top // step, left // step, self.patch // step, symmetry)
-        crop, degraded = crop[order], None if degraded is None else degraded[order]
-        return Item(
-            crop, self.cache.names[number], index, key, degraded, group=make_key("batch", self.seed, epoch, batch)
-        )
+            partner = self.inputs.cache[number]
+            degraded = self._crop(partner, top // step, left // step, self.patch // step, symmetry)[order]
+        group = make_key("batch", self.seed, epoch, batch)
+        return Item(crop, self.cache.names[number], index, key, degraded, group=group)
 
     def _crop(self, image: np.ndarray, top: int, left: int, side: int, symmetry: Any) -> Tensor:
         crop = image[top : top + side, left : left + side]

@@ -21,6 +21,7 @@ from datamodules.degradations.convolution import (
     spectral_size,
 )
 from networks.ops.fourier import work_dtype
+from networks.ops.options import check_choice
 
 __all__ = ["Algorithm", "Boundary", "blur_decimate", "choose", "convolve", "convolve_separable"]
 
@@ -142,8 +143,7 @@ def convolve_separable(
     """
     if lines.dim() != 2:
         raise ValueError(f"lines have shape {tuple(lines.shape)}, expected [{len(images)}, k]")
-    if algorithm not in ("auto", "matrices", "passes"):
-        raise ValueError(f"algorithm is {algorithm!r}, expected auto, matrices or passes")
+    check_choice("algorithm", algorithm, ("auto", "matrices", "passes"))
     _check(images, lines[:, None, None, :], boundary, "auto")
     if scale < 1:
         raise ValueError(f"scale is {scale}, expected an integer of at least 1")
@@ -171,7 +171,5 @@ def _check(images: Tensor, kernels: Tensor, boundary: str, algorithm: str) -> No
     batch = len(images)
     if kernels.dim() != 4 or kernels.shape[0] not in (1, batch) or kernels.shape[1] != 1:
         raise ValueError(f"kernels have shape {tuple(kernels.shape)}, expected [{batch}, 1, k, k]")
-    if boundary not in ("replicate", "reflect", "circular"):
-        raise ValueError(f"boundary is {boundary!r}, expected replicate, reflect or circular")
-    if algorithm not in ("auto", "spatial", "fft"):
-        raise ValueError(f"algorithm is {algorithm!r}, expected auto, spatial or fft")
+    check_choice("boundary", boundary, ("replicate", "reflect", "circular"))
+    check_choice("algorithm", algorithm, ("auto", "spatial", "fft"))

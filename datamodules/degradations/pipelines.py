@@ -15,7 +15,7 @@ from torch import Tensor
 from datamodules.batch import Batch, as_float
 from datamodules.degradations.base import Degradation, Kernels
 from datamodules.degradations.blur import Boundary, blur_decimate, convolve, convolve_separable
-from datamodules.degradations.kernels import gaussian_line
+from datamodules.degradations.kernels import gaussian_line, isotropic_gaussian
 from datamodules.degradations.keyed_random import uniform
 from datamodules.degradations.noise import (
     add_gaussian_noise,
@@ -25,6 +25,7 @@ from datamodules.degradations.noise import (
 )
 from datamodules.degradations.resample import bicubic_kernel, bicubic_resize
 from datamodules.errors import InputError
+from networks.ops.options import check_choice
 
 
 def heeds_points(kernels: Kernels) -> bool:
@@ -55,7 +56,7 @@ class EDDSRNDegradation(Degradation):
     """
 
     provides = ("hr", "lr", "lr_sharp", "kernel", "scale")
-    has_points = True  # heeds `Batch.point`
+    has_points = True
 
     def __init__(
         self,
@@ -81,9 +82,8 @@ class EDDSRNDegradation(Degradation):
         hr = as_float(batch.hr)
         lr_sharp = bicubic_resize(hr, self.scale, down=True)
         sigma = uniform(batch.key, "ed_dsrn/sigma", (), *self.sigma, point=batch.point)
-        line = gaussian_line(sigma, self.kernel_size)
-        kernel = line[:, None, :, None] * line[:, None, None, :]
-        lr = convolve_separable(lr_sharp, line, self.boundary)
+        kernel = isotropic_gaussian(sigma, self.kernel_size)
+        lr = convolve_separable(lr_sharp, gaussian_line(sigma, self.kernel_size), self.boundary)
         if self.eight_bit:
             lr = to_eight_bit_levels(lr)
         return replace(batch, hr=hr, lr=lr, lr_sharp=lr_sharp, kernel=kernel, scale=self.scale)
@@ -126,10 +126,8 @@ class ClassicalDegradation(Degradation):
         super().__init__(scale, multiple)
         if noise != "usrnet" and not (isinstance(noise, int | float) and noise >= 0):
             raise ValueError(f"noise is {noise!r}, expected a standard deviation >= 0 on the [0, 1] scale, or usrnet")
-        if reduction not in ("decimate", "bicubic"):
-            raise ValueError(f"reduction is {reduction!r}, expected decimate or bicubic")
-        if storage not in ("float", "eight_bit", "trunc8"):
-            raise ValueError(f"storage is {storage!r}, expected float, eight_bit or trunc8")
+        check_choice("reduction", reduction, ("decimate", "bicubic"))
+        check_choice("storage", storage, ("float", "eight_bit", "trunc8"))
         self.kernels, self.reduction, self.boundary = kernels, reduction, boundary
         self.has_points = heeds_points(kernels)
         self.noise, self.storage = noise, storage
@@ -213,8 +211,7 @@ class CooperativeDegradation(Degradation):
         factor: int = 4,
         boundary: Boundary = "replicate",
     ) -> None:
-        if order not in ("old", "new", "released"):
-            raise ValueError(f"order is {order!r}, expected old, new or released")
+        check_choice("order", order, ("old", "new", "released"))
         super().__init__(1, factor)
         self.kernels, self.order, self.factor, self.boundary = kernels, order, factor, boundary
         self.has_points = heeds_points(kernels)

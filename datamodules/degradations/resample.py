@@ -7,14 +7,9 @@ Decimation keeps the upper-left pixel of every block, while ordinary resizing pu
 import torch
 from torch import Tensor
 
-from networks.ops.resize import bicubic_resize, cubic
+from networks.ops.resize import bicubic_resize, check_factor, cubic
 
 __all__ = ["bicubic_kernel", "bicubic_resize", "decimate"]
-
-
-def _check_scale(scale: int) -> None:
-    if isinstance(scale, bool) or int(scale) != scale or scale < 1:
-        raise ValueError(f"scale is {scale!r}, expected an integer >= 1")
 
 
 def decimate(images: Tensor, scale: int) -> Tensor:
@@ -25,7 +20,7 @@ def decimate(images: Tensor, scale: int) -> Tensor:
     Raises:
         ValueError: if `scale` is not an integer >= 1.
     """
-    _check_scale(scale)
+    check_factor("scale", scale)
     return images[..., ::scale, ::scale]
 
 
@@ -51,7 +46,7 @@ def bicubic_kernel(scale: int, size: int | None = None, *, dtype: torch.dtype = 
 
     Source: Keys, IEEE TASSP 1981; the equivalence is section 4 of Zhang et al., CVPR 2020, there with fitted kernels.
     """
-    _check_scale(scale)
+    check_factor("scale", scale)
     shift = 0.5 * (scale - 1)
     offset = torch.arange(-3 * scale, 3 * scale + 1, dtype=torch.float64)
     taps = offset[cubic((offset + shift) / scale) != 0]

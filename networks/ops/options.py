@@ -1,4 +1,4 @@
-"""Checks of what a network is made with; the errors name the option, the value found and what was expected."""
+"""Checks of what networks and degradations are made with: errors name the option, the value found, the expected ones."""
 
 from collections.abc import Sequence
 from typing import Any

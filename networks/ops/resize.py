@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from networks.ops.options import check_choice
+
 
 def cubic(t: Tensor) -> Tensor:
     """Keys' cubic kernel with a = -0.5, support [-2, 2]."""
@@ -106,8 +108,7 @@ def bicubic_resize(images: Tensor, scale: int, *, down: bool = False) -> Tensor:
     Raises:
         ValueError: if `scale` is not an integer >= 1 or `images` is not 4-dimensional.
     """
-    if isinstance(scale, bool) or int(scale) != scale or scale < 1:
-        raise ValueError(f"scale is {scale!r}, expected an integer >= 1 (and down=True to shrink)")
+    check_factor("scale", scale)
     _check_images(images)
     if scale == 1:
         return images
@@ -126,6 +127,12 @@ def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
         images = torch.cat([images, images[..., -1:, :].expand(-1, -1, height - h, -1)], 2)
         return torch.cat([images, images[..., -1:].expand(-1, -1, -1, width - w)], 3)
     return F.pad(images, (0, width - w, 0, height - h), mode="replicate")
+
+
+def check_factor(name: str, value: int) -> None:
+    """Raise ValueError for what is no whole number from 1."""
+    if isinstance(value, bool) or int(value) != value or value < 1:
+        raise ValueError(f"{name} is {value!r}, expected an integer >= 1")
 
 
 def _check_images(images: Tensor) -> None:
@@ -166,8 +173,7 @@ def bilinear_resize(
     _check_images(images)
     if min(size) < 1:
         raise ValueError(f"size is {tuple(size)}, expected at least 1 pixel per side")
-    if convention not in ("half_pixel", "tf1"):
-        raise ValueError(f"convention is {convention!r}, expected half_pixel or tf1")
+    check_choice("convention", convention, ("half_pixel", "tf1"))
     if tuple(size) == tuple(images.shape[-2:]):
         return images
     if convention == "half_pixel":
@@ -194,8 +200,7 @@ def bilinear_shrink(images: Tensor, factor: int, convention: Literal["half_pixel
         ValueError: if `factor` is not an integer >= 1, and as `bilinear_resize` does.
     """
     _check_images(images)
-    if isinstance(factor, bool) or int(factor) != factor or factor < 1:
-        raise ValueError(f"factor is {factor!r}, expected an integer >= 1")
+    check_factor("factor", factor)
     h, w = images.shape[-2:]
     size = ((h + factor - 1) // factor, (w + factor - 1) // factor)
     return bilinear_resize(pad_to_multiple(images, factor), size, convention)
