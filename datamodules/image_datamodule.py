@@ -116,8 +116,9 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _large_enough(self, cache: ImageCache, least: int, split: Split) -> list[int]:
         small = [i for i, shape in enumerate(cache.shapes) if min(shape) < least]
+        large = [i for i, shape in enumerate(cache.shapes) if min(shape) >= least]
         if not small:
-            return list(range(len(cache)))
+            return large
         height, width = cache.shapes[small[0]]
         first = f"{cache.files[small[0]]}: image is {width}x{height}"
         if len(small) > 1:
@@ -129,7 +130,7 @@ class ImageDataModule(pl.LightningDataModule):
         log.warning(
             "%d of %d images are smaller than %d pixels and were skipped: %s ...", len(small), len(cache), least, first
         )
-        return [i for i in range(len(cache)) if i not in set(small)]
+        return large
 
     def train_dataloader(self) -> ResumableLoader:
         crops = TrainingCrops(

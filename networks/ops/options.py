@@ -1,4 +1,4 @@
-"""Checks of what networks and degradations are made with: errors name the option, the value found, the expected ones."""
+"""Checks of what networks and degradations are made with: errors name the option, the value, what was expected."""
 
 from collections.abc import Sequence
 from typing import Any
