@@ -1,7 +1,6 @@
 """The record that carries images from the loader through the degradation to network, loss and metrics."""
 
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -52,11 +51,8 @@ class Batch:
 
     def pin_memory(self) -> "Batch":
         """Called by the loader's pinning thread, which does not look into records by itself."""
-        pinned: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            pinned[field.name] = value.pin_memory() if isinstance(value, Tensor) else value
-        return Batch(**pinned)
+        pinned = {name: value.pin_memory() for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **pinned)  # type: ignore[arg-type]  # fields that hold tensors
 
 
 def to_gray(batch: Batch) -> Batch:

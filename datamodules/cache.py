@@ -4,8 +4,8 @@ import json
 import logging
 import multiprocessing.context
 import os
-import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from multiprocessing.reduction import DupFd
 from pathlib import Path
@@ -14,68 +14,38 @@ from typing import Any, BinaryIO
 import numpy as np
 from filelock import FileLock
 
-from datamodules.cache_build import DATA, INDEX, OnCorrupt, cache_key, default_workers, image_names, make, summary
+from datamodules.cache_build import DATA, INDEX, MOST_THREADS, OnCorrupt, cache_key, cores, image_names, make, summary
 from datamodules.errors import InputError, folder_vanished
 
 log = logging.getLogger(__name__)
 
 
-def _load(folder: Path) -> "ImageCache | None":
-    """The cache in `folder`; None if it is absent or damaged."""
-    try:
-        return _read(folder, ((folder / INDEX).open("rb"), (folder / DATA).open("rb")))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def _read(folder: Path, files: tuple[BinaryIO, BinaryIO]) -> "ImageCache | None":
-    """The cache whose files are open; None if they are damaged."""
-    try:
-        descriptor = files[0].fileno()
-        # Without moving the position, which processes share that have inherited the open file.
-        index = json.loads(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
-        shapes = [(height, width) for height, width in index["shapes"]]
-        *offsets, total = accumulate((3 * height * width for height, width in shapes), initial=0)
-        if os.fstat(files[1].fileno()).st_size != total:
-            return None
-        skipped = [(Path(file), cause) for file, cause in index["skipped"]]
-        paths = [Path(file) for file in index["files"]]
-        return ImageCache(folder, files, index["names"], paths, shapes, offsets, skipped)
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
+@dataclass(eq=False)
 class ImageCache:
     """Decoded images in one file, which all processes of a machine map, so that they share the memory.
 
     Attributes:
+        folder: of the cache.
         names: unique per image, see `image_names`.
         files: absolute paths of the image files.
         shapes: (H, W) of each image, pixels.
+        offsets: where each image starts in the file of the pixels, bytes.
         skipped: unreadable files and the causes; empty with `on_corrupt="error"`.
+        stream: the file of the pixels.
 
     `cache[i]` is a read-only uint8 view [H, W, 3], RGB, 0 to 255, exactly `decode_rgb8(files[i])`; the operating system
-    loads what is touched. Its files stay open, so that everything goes on when they are deleted: a process that is
-    started with a cache inherits them. What is pickled besides is which images are meant, in few bytes.
+    loads what is touched. The file stays open, so that everything goes on when it is deleted: a process that is started
+    with a cache inherits it.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        opened: tuple[BinaryIO, BinaryIO],
-        names: list[str],
-        files: list[Path],
-        shapes: list[tuple[int, int]],
-        offsets: list[int],
-        skipped: list[tuple[Path, str]],
-    ) -> None:
-        """Describes the finished cache in `folder`, image i starting at byte `offsets[i]`. Use `ImageCache.build`."""
-        self._opened = opened
-        self.folder, self.names, self.files, self.shapes, self.skipped = folder, names, files, shapes, skipped
-        self._offsets = offsets
-        self._chosen: Sequence[int] = range(len(shapes))  # numbers in the folder's index
-        self._named_like: ImageCache | None = None
-        self._data: np.ndarray | None = None
+    folder: Path
+    names: list[str]
+    files: list[Path]
+    shapes: list[tuple[int, int]]
+    offsets: list[int]
+    skipped: list[tuple[Path, str]]
+    stream: BinaryIO
+    _data: np.ndarray | None = None
 
     @classmethod
     def build(
@@ -115,7 +85,7 @@ class ImageCache:
                 with FileLock(folder.with_suffix(".lock")):
                     cache = _load(folder)  # another process may have built it while this one waited
                     if cache is None:
-                        make(files, folder, on_corrupt, workers or default_workers(), progress)
+                        make(files, folder, on_corrupt, workers or min(cores(), MOST_THREADS), progress)
                         cache = _load(folder)
         except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
             reason = getattr(error, "strerror", None) or str(error)
@@ -123,69 +93,54 @@ class ImageCache:
             raise InputError(f"{message}: set data.cache_dir to one") from error
         if cache is None:
             raise InputError(f"{folder}: was deleted or changed while it was built: run again")
-        cache._open()
         if cache.skipped:
             log.warning("%d of %d images are skipped: %s", len(cache.skipped), len(files), summary(cache.skipped, 10))
         return cache
 
     def subset(self, indices: Sequence[int]) -> "ImageCache":
         """The images at `indices`, in that order, from the same file; `skipped` stays."""
-        part = ImageCache(
-            self.folder,
-            self._opened,
-            [self.names[i] for i in indices],
-            [self.files[i] for i in indices],
-            [self.shapes[i] for i in indices],
-            [self._offsets[i] for i in indices],
-            self.skipped,
+        return replace(
+            self,
+            names=[self.names[i] for i in indices],
+            files=[self.files[i] for i in indices],
+            shapes=[self.shapes[i] for i in indices],
+            offsets=[self.offsets[i] for i in indices],
         )
-        part._chosen = [self._chosen[i] for i in indices]
-        return part
-
-    def name_like(self, other: "ImageCache") -> None:
-        """Take the names of another cache, image by image."""
-        self._named_like, self.names = other, other.names
 
     def __len__(self) -> int:
         return len(self.shapes)
 
     def __getitem__(self, index: int) -> np.ndarray:
         """uint8 [H, W, 3], read-only. Raises IndexError beyond the last image."""
-        data = self._open()
-        height, width = self.shapes[index]
-        start = self._offsets[index]
-        return data[start : start + 3 * height * width].reshape(height, width, 3)
-
-    def _open(self) -> np.ndarray:
         if self._data is None:
-            self._data = np.asarray(np.memmap(self._opened[1], dtype=np.uint8, mode="r"))
-        return self._data
+            self._data = np.asarray(np.memmap(self.stream, dtype=np.uint8, mode="r"))
+        height, width = self.shapes[index]
+        start = self.offsets[index]
+        return self._data[start : start + 3 * height * width].reshape(height, width, 3)
 
     def __getstate__(self) -> dict[str, Any]:
         inherits = multiprocessing.context.get_spawning_popen() is not None
-        return {
-            "folder": self.folder,
-            "opened": tuple(DupFd(file.fileno()) for file in self._opened) if inherits else None,
-            "chosen": pack(self._chosen),
-            "named_like": self._named_like,
-        }
+        return {**vars(self), "stream": DupFd(self.stream.fileno()) if inherits else None, "_data": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        folder, opened = state["folder"], state["opened"]
-        files = tuple(os.fdopen(file.detach(), "rb") for file in opened) if opened else None
-        whole = _read(folder, files) if files else _load(folder)  # type: ignore[arg-type]  # two of them
-        if whole is None:
-            raise folder_vanished(folder)
-        self.__dict__ |= whole.subset(unpack(state["chosen"])).__dict__
-        if state["named_like"] is not None:
-            self.name_like(state["named_like"])
+        inherited = state["stream"]
+        try:
+            stream = os.fdopen(inherited.detach(), "rb") if inherited else (state["folder"] / DATA).open("rb")
+        except FileNotFoundError as error:
+            raise folder_vanished(state["folder"]) from error
+        self.__dict__ |= {**state, "stream": stream}
 
 
-def pack(numbers: Sequence[int]) -> bytes:
-    """Numbers of images in few bytes, as they travel to workers: a million in order take one kilobyte."""
-    return zlib.compress(np.diff(np.asarray(numbers, np.int32), prepend=np.int32(0)).tobytes())
-
-
-def unpack(packed: bytes) -> list[int]:
-    """What `pack` was given."""
-    return np.cumsum(np.frombuffer(zlib.decompress(packed), np.int32)).tolist()
+def _load(folder: Path) -> ImageCache | None:
+    """The cache in `folder`; None if it is absent or damaged."""
+    try:
+        index = json.loads((folder / INDEX).read_text())
+        shapes = [(height, width) for height, width in index["shapes"]]
+        *offsets, total = accumulate((3 * height * width for height, width in shapes), initial=0)
+        skipped = [(Path(file), cause) for file, cause in index["skipped"]]
+        files = [Path(file) for file in index["files"]]
+        stream = (folder / DATA).open("rb")
+        complete = os.fstat(stream.fileno()).st_size == total
+        return ImageCache(folder, index["names"], files, shapes, offsets, skipped, stream) if complete else None
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        return None

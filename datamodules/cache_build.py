@@ -5,9 +5,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -21,6 +20,7 @@ from datamodules.io.decode import decode_rgb8, decoded_bytes
 
 FORMAT_VERSION = 1
 INDEX, DATA = "index.json", "images.u8"
+MOST_THREADS = 16  # each holds up to two images of any size
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 OnCorrupt = Literal["error", "skip"]
@@ -77,23 +77,14 @@ def _try_decode(path: Path) -> np.ndarray | InputError:
 
 
 def _decode_in_order(files: Sequence[Path], workers: int) -> Iterator[np.ndarray | InputError]:
-    """Decodes in threads; few images are ahead of the consumer, so memory stays bounded.
+    """Decodes in threads, two images a thread at a time, so memory stays bounded.
 
     Threads, because Pillow releases the interpreter lock while it decodes: as fast as processes on PNG, faster on small
     JPEG files, where processes spend their time on sending the pixels back.
     """
-    pending: deque[Future[np.ndarray | InputError]] = deque()
     with ThreadPoolExecutor(workers) as pool:
-        try:
-            for file in files:
-                pending.append(pool.submit(_try_decode, file))
-                if len(pending) > workers + 1:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+        for start in range(0, len(files), 2 * workers):
+            yield from pool.map(_try_decode, files[start : start + 2 * workers])
 
 
 def summary(corrupt: Sequence[tuple[Path, str]], shown: int) -> str:
@@ -172,6 +163,6 @@ def make(files: Sequence[Path], folder: Path, on_corrupt: OnCorrupt, workers: in
         raise
 
 
-def default_workers() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 16)  # every worker holds up to three images of any size
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

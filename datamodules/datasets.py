@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.batch import Batch
-from datamodules.cache import ImageCache, pack, unpack
+from datamodules.cache import ImageCache
 from datamodules.degradations.keyed_random import make_key
 
 
@@ -67,19 +67,7 @@ def _to_tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
-class _OfCache(Dataset[Item]):
-    """Some images of a cache; travels to workers in few bytes, however many there are."""
-
-    numbers: Sequence[int]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "numbers": pack(self.numbers)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ |= {**state, "numbers": unpack(state["numbers"])}
-
-
-class TrainingCrops(_OfCache):
+class TrainingCrops(Dataset[Item]):
     """Random square crops, flipped and rotated by multiples of 90 degrees.
 
     Args:
@@ -127,15 +115,13 @@ class TrainingCrops(_OfCache):
         step = self.inputs.scale if self.inputs else 1
         top, left = (step * int(rng.integers((side - self.patch) // step + 1)) for side in image.shape[:2])
         symmetry = self.symmetries[rng.integers(len(self.symmetries))]
-        crop = self._crop(image, top, left, self.patch, symmetry)
         order = rng.permutation(3) if self.permute_channels else slice(None)
-        degraded = None
+        crop, degraded = self._crop(image, top, left, self.patch, symmetry)[order], None
         if self.inputs:
-            degraded = self._crop(self.inputs.cache[number], top // step, left // step, self.patch // step, symmetry)
-        crop, degraded = crop[order], None if degraded is None else degraded[order]
-        return Item(
-            crop, self.cache.names[number], index, key, degraded, group=make_key("batch", self.seed, epoch, batch)
-        )
+            partner = self.inputs.cache[number]
+            degraded = self._crop(partner, top // step, left // step, self.patch // step, symmetry)[order]
+        group = make_key("batch", self.seed, epoch, batch)
+        return Item(crop, self.cache.names[number], index, key, degraded, group=group)
 
     def _crop(self, image: np.ndarray, top: int, left: int, side: int, symmetry: Any) -> Tensor:
         crop = image[top : top + side, left : left + side]
@@ -143,10 +129,10 @@ class TrainingCrops(_OfCache):
         return _to_tensor(self.square.apply(crop, group_element=symmetry))
 
 
-class WholeImages(_OfCache):
+class WholeImages(Dataset[Item]):
     """Whole images, cut at the bottom and right to multiples of `multiple` (modcrop).
 
-    The random key depends on (suite seed, image name) alone, so every method ever compared gets the same degradation.
+    The random key depends on (suite seed, image name) only, so every method ever compared gets the same degradation.
     Degraded images that come with the sharp ones are cut alike; `multiple` is then a multiple of their scale.
 
     Args:

@@ -50,9 +50,9 @@ def gather(value: T) -> list[T]:
     """The values of all processes, in the order of their ranks, on every process."""
     if world() == 1:
         return [value]
-    found: list[Any] = [None] * world()
-    dist.all_gather_object(found, value, group=_Talk.group)
-    return found
+    values: list[Any] = [None] * world()
+    dist.all_gather_object(values, value, group=_Talk.group)
+    return values
 
 
 def broadcast(value: T) -> T:
@@ -93,22 +93,14 @@ def rank_zero_first() -> Iterator[None]:
 
 
 def on_rank_zero(make: Callable[[], T]) -> T:
-    """Call a function on rank 0 alone; every process gets what it returned.
+    """Call a function on rank 0 only; every process gets what it returned.
 
     Raises:
         StoppedElsewhere: on the others, if it fails.
     """
-    if rank() > 0:
-        fine, value = broadcast((False, None))
-        if not fine:
-            raise StoppedElsewhere
-        return value  # type: ignore[return-value]  # what rank 0 has made
-    try:
-        value = make()
-    except BaseException:
-        broadcast((False, None))
-        raise
-    return broadcast((True, value))[1]
+    with rank_zero_first():
+        value = make() if rank() == 0 else None
+    return broadcast(value)  # type: ignore[return-value]  # what rank 0 has made
 
 
 def copy_buffers(module: nn.Module) -> None:

@@ -4,7 +4,6 @@
 """
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader
 from datamodules import distributed
 from datamodules.batch import Batch, to_gray
 from datamodules.cache import ImageCache
+from datamodules.cache_build import cores
 from datamodules.datasets import Inputs, TrainingCrops, WholeImages, collate
 from datamodules.degradations.base import Degradation
 from datamodules.errors import InputError
@@ -81,7 +81,7 @@ class ImageDataModule(pl.LightningDataModule):
         super().__init__()
         self.source, self.degradation, self.seed = source, degradation, seed
         self.patch, self.batch_size, self.samples_per_epoch = patch, batch_size, samples_per_epoch
-        self.num_workers = min(_cores(), 8) if num_workers is None else num_workers
+        self.num_workers = min(cores(), 8) if num_workers is None else num_workers
         self.timeout_minutes = timeout_minutes
         self.cache_dir = Path(cache_dir).expanduser()
         if not all(0 <= point <= 1 for point in val_points):
@@ -116,25 +116,21 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _large_enough(self, cache: ImageCache, least: int, split: Split) -> list[int]:
         small = [i for i, shape in enumerate(cache.shapes) if min(shape) < least]
+        large = [i for i, shape in enumerate(cache.shapes) if min(shape) >= least]
         if not small:
-            return list(range(len(cache)))
+            return large
         height, width = cache.shapes[small[0]]
-        found = f"{cache.files[small[0]]}: image is {width}x{height}" + f" (and {len(small) - 1} more)" * (
-            len(small) > 1
-        )
+        first = f"{cache.files[small[0]]}: image is {width}x{height}"
+        if len(small) > 1:
+            first += f" (and {len(small) - 1} more)"
         if self.on_small == "error" or len(small) == len(cache):
             fits = min(min(shape) for shape in cache.shapes) // self.multiple * self.multiple
-            hint = f"set data.patch={fits} or less, or data.on_small=skip"
-            what = (
-                f"smaller than data.patch={least}"
-                if split == "train"
-                else f"smaller than one {least}-fold reduced pixel"
-            )
-            raise InputError(f"{found}, {what}: {hint}")
+            size = f"data.patch={least}" if split == "train" else f"one {least}-fold reduced pixel"
+            raise InputError(f"{first}, smaller than {size}: set data.patch={fits} or less, or data.on_small=skip")
         log.warning(
-            "%d of %d images are smaller than %d pixels and were skipped: %s ...", len(small), len(cache), least, found
+            "%d of %d images are smaller than %d pixels and were skipped: %s ...", len(small), len(cache), least, first
         )
-        return [i for i in range(len(cache)) if i not in set(small)]
+        return large
 
     def train_dataloader(self) -> ResumableLoader:
         crops = TrainingCrops(
@@ -195,7 +191,3 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _finish(self, batch: Batch) -> Batch:
         return to_gray(batch) if self.gray and self.trainer is not None and self.trainer.training else batch
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

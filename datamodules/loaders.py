@@ -7,22 +7,20 @@ Workers are forked from a server process that has no threads (`datamodules.worke
 whose threads hold locks, can hang before the worker has run a line. They stay from epoch to epoch.
 """
 
-import copy
 import multiprocessing.connection
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
 from datamodules.datasets import Item, TrainingCrops, collate
 from datamodules.errors import InputError, LoaderStuck, worker_death
-from datamodules.workers import context, kill_workers
+from datamodules.workers import CONTEXT, kill_workers
 
 _LOOK_AGAIN = 1.0  # seconds after which torch looks whether its workers are alive
 
@@ -58,30 +56,6 @@ class EpochOrder(Sampler[tuple[int, int, int]]):
         return iter([(self.epoch, mine[i], i // self.batch_size) for i in range(start, len(mine))])
 
 
-@dataclass
-class _Sending(Dataset[Any]):
-    """A data set of which a worker sends an `InputError` as it is: of one that is raised torch passes on the text."""
-
-    items: Dataset[Any]
-
-    def __getitem__(self, address: Any) -> Any:
-        try:
-            return self.items[address]
-        except InputError as error:
-            return error
-
-
-@dataclass
-class _Collate:
-    """What makes a batch, or passes on the first error that came instead of an item."""
-
-    collate: Callable[[Any], Any]
-
-    def __call__(self, items: Any) -> Any:
-        errors = [item for item in (items if isinstance(items, list) else [items]) if isinstance(item, InputError)]
-        return errors[0] if errors else self.collate(items)
-
-
 class _Batches(_MultiProcessingDataLoaderIter):
     """Torch's iterator, which explains the death of a worker and does not wait for ever for one that lives."""
 
@@ -89,9 +63,7 @@ class _Batches(_MultiProcessingDataLoaderIter):
         self.patience = loader.patience
         self.asked: float | None = None  # since when a batch is waited for
         self.gave_up = False
-        sending = copy.copy(loader)
-        vars(sending).update(dataset=_Sending(loader.dataset), collate_fn=_Collate(loader.collate_fn))
-        super().__init__(sending)
+        super().__init__(loader)
         threading.Thread(target=_watch, args=(weakref.ref(self),), daemon=True).start()
 
     def _get_data(self) -> Any:
@@ -106,12 +78,6 @@ class _Batches(_MultiProcessingDataLoaderIter):
             raise
         finally:
             self.asked = None
-
-    def _next_data(self) -> Any:
-        batch = super()._next_data()
-        if isinstance(batch, InputError):
-            raise batch
-        return batch
 
     def _try_get_data(self, timeout: float = _LOOK_AGAIN) -> tuple[bool, Any]:
         return super()._try_get_data(min(timeout, _LOOK_AGAIN))
@@ -155,12 +121,12 @@ class Loader(DataLoader[Item]):
         options: see torch's DataLoader.
 
     Raises:
-        InputError: while it is iterated, if a worker died or found its data gone; `LoaderStuck` if no batch came.
+        InputError: while it is iterated, if a worker died; `LoaderStuck` if no batch came.
     """
 
     def __init__(self, *args: Any, patience: float = 600.0, **options: Any) -> None:
         if options.get("num_workers"):
-            options["multiprocessing_context"] = context()
+            options["multiprocessing_context"] = CONTEXT
         self.patience = patience
         super().__init__(*args, **options)
 

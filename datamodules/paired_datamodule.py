@@ -68,7 +68,7 @@ class PairedDataModule(ImageDataModule):
         self.caches[split] = sharp.subset([a for a, _ in numbers])
         partner = degraded.subset([b for _, b in numbers])
         if len(set(self.caches[split].names)) < len(numbers):
-            self.caches[split].name_like(partner)
+            self.caches[split].names = partner.names
         check_sizes(self.caches[split], partner, self.source.scale)
         self.inputs[split] = Inputs(partner, self.source.scale)
         return {"sharp": sharp, "degraded": degraded}
@@ -94,16 +94,11 @@ def check_sizes(sharp: ImageCache, degraded: ImageCache, scale: int) -> None:
     wrong = [i for i, ((a, b), (c, d)) in enumerate(sizes) if (a, b) != (scale * c, scale * d)]
     if not wrong:
         return
-    ratios = {(a / c, b / d) for (a, b), (c, d) in sizes}
-    factor, other = next(iter(ratios))
-    uniform = len(ratios) == 1 and factor == other and factor.is_integer()
     (height, width), (low_height, low_width) = sizes[wrong[0]]
+    factor = height // low_height
+    uniform = all((a, b) == (factor * c, factor * d) for (a, b), (c, d) in sizes)
     expected = "equal sizes" if scale == 1 else f"sizes that differ by exactly {scale}"
-    hint = (
-        f"all pairs differ by {factor:.0f}: set data.source.scale={factor:.0f}"
-        if uniform
-        else "crop or replace these files"
-    )
+    hint = f"all pairs differ by {factor}: set data.source.scale={factor}" if uniform else "crop or replace these files"
     raise InputError(
         f"{sharp.files[wrong[0]]} is {width}x{height}, its degraded version {degraded.files[wrong[0]]} is"
         f" {low_width}x{low_height}, expected {expected} ({len(wrong)} of {len(sizes)} pairs are wrong): {hint}"

@@ -1,6 +1,5 @@
 """Worker processes of the loaders: how they start, and which signals they heed."""
 
-import contextlib
 import multiprocessing
 import multiprocessing.context
 import os
@@ -8,7 +7,6 @@ import signal
 import sys
 import threading
 import types
-from collections.abc import Iterator
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
@@ -22,43 +20,24 @@ _FROM_OUTSIDE = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 os.register_at_fork(after_in_child=forkserver._forkserver.__init__)  # type: ignore[misc]  # begun anew
 
 
-def context() -> multiprocessing.context.BaseContext:
-    """How workers start: forked from a server process without threads.
-
-    Never forked from this process. A fork copies one thread only: a lock that another one (gloo, autograd, W&B, a
-    progress bar) holds at that moment stays locked in the copy, and the worker can wait for it for ever before it has
-    run a line. Never the default of the process either, which in jobs of joblib is a method of joblib's own.
-    """
-    return _context
-
-
 def start_server() -> None:
     """Start the process that workers are forked from, unless it is there; it imports while this one goes on."""
-    _context.set_forkserver_preload(_PRELOADED)
+    CONTEXT.set_forkserver_preload(_PRELOADED)
     resource_tracker.ensure_running()  # otherwise the server would, and that unblocks signals
+    # It must import this very tree, wherever it is called from.
+    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+    variables = {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    before = {name: os.environ[name] for name in variables if name in os.environ}
     # Signals that are blocked here stay so there: SLURM sends them to every process of a job, and this one decides.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [*_FROM_OUTSIDE, signal.SIGTERM])
-    try:
-        # It must import this very tree, wherever it is called from.
-        path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
-        with _environment(PYTHONPATH=path, PYTHONSAFEPATH="1"):
-            forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-
-
-@contextlib.contextmanager
-def _environment(**variables: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
-        yield
+        forkserver.ensure_running()
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in variables:
+            del os.environ[name]
+        os.environ.update(before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 class _Worker(multiprocessing.context.ForkServerProcess):
@@ -91,10 +70,17 @@ class _Worker(multiprocessing.context.ForkServerProcess):
 
 
 class _Context(multiprocessing.context.ForkServerContext):
+    """How workers start: forked from a server process without threads.
+
+    Never forked from this process. A fork copies one thread only: a lock that another one (gloo, autograd, W&B, a
+    progress bar) holds at that moment stays locked in the copy, and the worker can wait for it for ever before it has
+    run a line. Never the default of the process either, which in jobs of joblib is a method of joblib's own.
+    """
+
     Process = _Worker
 
 
-_context = _Context()
+CONTEXT = _Context()
 
 
 def kill_workers() -> None:

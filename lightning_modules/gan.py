@@ -53,7 +53,7 @@ class GANModule(RestorationModule):
         perceptual_weight: of the perceptual loss.
         continues: the recipe begins with a trained network, and is refused without weights.
         clip: largest global norm of the network's gradient; `None` does not clip. Rules of `parameters` clip as well.
-        others: see `RestorationModule`; `parameters` and `compile` concern the network alone.
+        others: see `RestorationModule`; `parameters` and `compile` concern only the network.
 
     Raises:
         ValueError: for a weight or norm out of range; at the start of a training with trainer.accumulate_grad_batches
@@ -104,8 +104,7 @@ class GANModule(RestorationModule):
         return []
 
     def configure_optimizers(self) -> Any:
-        if self.make_d_optimizer is None:
-            raise ValueError("this module was made for evaluation: it has no d_optimizer")
+        assert self.make_d_optimizer is not None  # it is there in training
         d_optimizer = self.make_d_optimizer([p for p in self.discriminator.parameters() if p.requires_grad])
         return [super().configure_optimizers(), {"optimizer": d_optimizer, **self.schedule(d_optimizer)}]
 
@@ -115,8 +114,7 @@ class GANModule(RestorationModule):
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        if self.loss is None:
-            raise ValueError("this module was made for evaluation: it has no loss")
+        assert self.loss is not None  # it is there in training
         optimizer, d_optimizer = cast(list[LightningOptimizer], self.optimizers())
 
         with self.toggled_optimizer(optimizer):  # the discriminator passes gradients on and keeps none

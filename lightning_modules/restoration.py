@@ -50,17 +50,17 @@ def fitting(protocol: Protocol, batch: Batch) -> Protocol:
     """
     height, width = batch.hr.shape[-2:]
     try:
-        found = protocol.at(batch.scale)
+        at_scale = protocol.at(batch.scale)
     except ValueError as error:
         raise InputError(f"{batch.name[0]}: {error}") from error
-    least = smallest_side(found)
+    least = smallest_side(at_scale)
     if min(height, width) < least:
         raise InputError(
-            f"{batch.name[0]}: image of {width}x{height} is too small for protocol {found.name}: "
-            f"SSIM needs {least - 2 * found.border} pixels after shaving {found.border} at every border; "
+            f"{batch.name[0]}: image of {width}x{height} is too small for protocol {at_scale.name}: "
+            f"SSIM needs {least - 2 * at_scale.border} pixels after shaving {at_scale.border} at every border; "
             "leave the image out or choose another protocol="
         )
-    return found
+    return at_scale
 
 
 def _wait_for(device: torch.device) -> None:
@@ -100,7 +100,7 @@ class RestorationModule(pl.LightningModule):
         parameters: learning rate, freezing and clipping of parts of the network: see `parameters.Rule`.
 
     Attributes:
-        metrics: what a test measures beside PSNR and SSIM, by name, whatever the protocol: see `metrics.build`.
+        metrics: what a test measures in addition to PSNR and SSIM, by name, whatever the protocol: see `metrics.build`.
 
     Raises:
         ValueError: for rules that do not fit the network.
@@ -166,8 +166,7 @@ class RestorationModule(pl.LightningModule):
         return self.network(**fields)
 
     def configure_optimizers(self) -> Any:
-        if self.make_optimizer is None:
-            raise ValueError("this module was made for evaluation: it has no optimizer")
+        assert self.make_optimizer is not None  # it is there in training
         optimizer = make_optimizer(self.make_optimizer, self.network, self.rules)
         return {"optimizer": optimizer, **self.schedule(optimizer)}
 
@@ -198,8 +197,7 @@ class RestorationModule(pl.LightningModule):
         return [Requirement("loss.terms", self.network.inputs, self.network.outputs, terms)]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        if self.loss is None:
-            raise ValueError("this module was made for evaluation: it has no loss")
+        assert self.loss is not None  # it is there in training
         parts = self.loss(self(batch), batch, self.network.encode)
         total = parts.pop("total")
         self.log("train/loss", total, prog_bar=True)
@@ -237,15 +235,15 @@ class RestorationModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         restored, _ = self.restore(batch)
-        found = {
+        scores_by_name = {
             f"val/{metric}/{protocol}": values
             for protocol, scores in self.measure(restored, batch).items()
             for metric, values in scores.items()
         }
         if restored.kernel is not None and batch.kernel is not None:
-            found["val/kernel_error"] = kernel_error(restored.kernel, batch.kernel)
+            scores_by_name["val/kernel_error"] = kernel_error(restored.kernel, batch.kernel)
         for i, image in enumerate(batch.name):
-            self.validated[image] = {name: values[i].item() for name, values in found.items()}
+            self.validated[image] = {name: values[i].item() for name, values in scores_by_name.items()}
         return {"restored": restored}
 
     def on_validation_epoch_end(self) -> None:
@@ -280,15 +278,15 @@ class RestorationModule(pl.LightningModule):
         Raises:
             InputError: if an image is too small for one.
         """
-        found = {}
+        scores = {}
         for name, metric in self.metrics.items():
             try:
-                found[name] = metric(images, batch.hr)
+                scores[name] = metric(images, batch.hr)
             except ValueError as error:
                 raise InputError(
                     f"{batch.name[0]}: {error}; leave the image out or take {name} out of metrics"
                 ) from error
-        return found
+        return scores
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self.config

@@ -61,10 +61,7 @@ def read_stages(network: RestorationNetwork, stages: Mapping[str, Mapping[str, A
 
 def _read_stage(network: RestorationNetwork, where: str, values: Mapping[str, Any]) -> Stage:
     stage = read_options(Stage, where, values)
-    try:
-        select(network, stage.train)
-    except ValueError as error:
-        raise OptionError(f"{where}.train: {error}", key=f"{where}.train") from error
+    select(network, stage.train, f"{where}.train")
     if stage.terms is not None:
         read_terms(stage.terms, f"{where}.terms")
     _try_options(network, where, stage)
@@ -115,7 +112,7 @@ class StagedModule(RestorationModule):
 
     Raises:
         OptionError: for stages that do not fit the network.
-        ValueError: for a scheduler beside them.
+        ValueError: if there is a scheduler too.
     """
 
     leaves_parameters_out = True
@@ -163,11 +160,11 @@ class StagedModule(RestorationModule):
         return rate * stage.decay ** (passed // stage.step if stage.step else 0)
 
     def requirements(self) -> list[Requirement]:
-        found = []
+        stages = []
         for name, stage in self.stages.items():
             set_options(self.network, self.initial | stage.network)
             loss = self.losses[name]
-            found.append(
+            stages.append(
                 Requirement(
                     where=f"procedure.stages.{name}.terms" if stage.terms is not None else "loss.terms",
                     inputs=tuple(stage.inputs.get(i, i) for i in self.network.inputs),
@@ -177,7 +174,7 @@ class StagedModule(RestorationModule):
                 )
             )
         set_options(self.network, self.initial)
-        return found
+        return stages
 
     def _enter(self, name: str) -> None:
         """Set network, loss and trainable parameters as a stage wants them."""
@@ -187,12 +184,11 @@ class StagedModule(RestorationModule):
         training = select(self.network, stage.train).keys() - self.resting
         for parameter_name, parameter in self.network.named_parameters():
             parameter.requires_grad_(parameter_name in training)
-            parameter.grad = None  # an optimiser leaves alone what has no gradient
+            parameter.grad = None  # an optimiser passes over what has no gradient
         self.loss = self.losses[name]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        if self.make_optimizer is None:
-            raise ValueError("this module was made for evaluation: it has no optimizer")
+        assert self.make_optimizer is not None  # it is there in training
         optimizer = make_optimizer(self.make_optimizer, self.network, self.rules, frozen_too=True)
         base = optimizer.defaults["lr"]
         scheduler = LambdaLR(optimizer, lambda epoch: self.learning_rate(epoch, base) / base)

@@ -27,6 +27,9 @@ class RestorationNetwork(nn.Module):
         coarse_to_fine: whether each scale can be finished before the next one begins, by the methods of
             `networks.srn.SRN`, which tiles make use of.
         has_basis: whether it codes kernels by a `basis` that `fit_basis` makes before a training begins.
+
+    Raises:
+        ValueError: made with an option, or called with a scale, outside those that the docstring of its class names.
     """
 
     inputs: tuple[str, ...] = ("lr",)

@@ -13,10 +13,6 @@ class Bicubic(RestorationNetwork):
     Input `lr` [B, C, h, w]; output `sr` [B, C, scale*h, scale*w]. For scale 1 the input comes back as it is.
     """
 
-    inputs = ("lr",)
-    outputs = ("sr",)
-    size_multiple = 1
-
     def __init__(self, scale: int = 4) -> None:
         super().__init__()
         self.scale = scale

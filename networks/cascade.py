@@ -23,7 +23,7 @@ class Cascade(RestorationNetwork):
     * The second one enlarges: the first one's deblurred image of the input's size, which is `deblurred` if it returns
       one, and else its `sr`, for which it has to work at scale 1. A network for several scales is run at scale 1. The
       result has both images, `sr` [B, 3, scale*h, scale*w] and, as it was handed over, `deblurred` [B, 3, h, w].
-    * The second one works at scale 1: the first one's `sr`. If the first one enlarges, the result has `sr` alone; if it
+    * The second one works at scale 1: the first one's `sr`. If the first one enlarges, the result has only `sr`; if it
       does not, both.
 
     Inputs are the batch fields that either network takes, as they are; of `lr`, the second one sees what the first one
@@ -87,9 +87,9 @@ class Cascade(RestorationNetwork):
     def forward(self, lr: Tensor, **others: Any) -> Restored:
         fields = {"lr": lr, **others}
         known = {"scale": 1} if not self.enlarges_first else {}
-        made = self.first(**taken(self.first, {**fields, **known}))
-        deblurs = not self.enlarges_first and made.deblurred is not None
-        handed_over = made.deblurred if deblurs else made.sr
+        restored = self.first(**taken(self.first, {**fields, **known}))
+        deblurs = not self.enlarges_first and restored.deblurred is not None
+        handed_over = restored.deblurred if deblurs else restored.sr
         if self.rounding:
             handed_over = (handed_over.clamp(0, 1) * 255).round() / 255
         result = self.second(**taken(self.second, {**fields, "lr": handed_over}))

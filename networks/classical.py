@@ -11,16 +11,12 @@ from torch import Tensor
 
 from networks.base import RestorationNetwork
 from networks.ops.fourier import good_size, otf, work_dtype
+from networks.ops.l0_deconvolution import difference_power
+from networks.ops.options import check_choice, check_positive
 from networks.ops.wraparound import wrap_extend
 from networks.restored import Restored
 
 Boundary = Literal["circular", "wrap"]
-SCALES = (1, 2, 3, 4)
-
-
-def _check(boundary: str) -> None:
-    if boundary not in ("circular", "wrap"):
-        raise ValueError(f"boundary is {boundary!r}, expected circular or wrap")
 
 
 class Degrade:
@@ -86,21 +82,18 @@ class _Classical(RestorationNetwork):
     """Checks, number format and boundary, common to both methods."""
 
     inputs = ("lr", "kernel", "scale", "noise_level")
-    outputs = ("sr",)
-    scales = SCALES
-    size_multiple = 1
+    scales = (1, 2, 3, 4)
     lr_sampling = "corner"  # of each scale x scale block the model keeps the upper-left pixel
     whole_image = True
 
     def __init__(self, boundary: Boundary) -> None:
         super().__init__()
-        _check(boundary)
+        check_choice("boundary", boundary, ("circular", "wrap"))
         self.boundary = boundary
         self.periodic = boundary == "circular"
 
     def forward(self, lr: Tensor, kernel: Tensor, scale: int, noise_level: Tensor) -> Restored:
-        if scale not in self.scales:
-            raise ValueError(f"scale is {scale!r}, expected one of {', '.join(map(str, self.scales))}")
+        check_choice("scale", scale, self.scales)
         h, w = lr.shape[-2:]
         dtype = work_dtype(lr, kernel)
         y = lr.to(dtype)
@@ -138,9 +131,6 @@ class Wiener(_Classical):
         balance: factor on the noise; 1 is the best linear estimate if the model holds, more is smoother.
         boundary: "circular", what leaves the image on one side enters on the other; "wrap" extends the image smoothly
             first, for real photographs (`networks.ops.wraparound`).
-
-    Raises:
-        ValueError: for an option or a scale outside these.
     """
 
     def __init__(self, balance: float = 1.0, boundary: Boundary = "circular") -> None:
@@ -154,11 +144,7 @@ class Wiener(_Classical):
         noise = noise_level**2 + 1 / (12 * 255**2)
         mean = y.mean((-2, -1), keepdim=True)
         transfer = otf(kernel, (full_h, full_w))
-        rows, columns = (
-            2 - 2 * torch.cos(2 * torch.pi * torch.arange(n, dtype=y.dtype, device=y.device) / n)
-            for n in (full_h, full_w)
-        )
-        curvature = rows[:, None] + columns
+        curvature = difference_power((full_h, full_w), y)
         curvature[0, 0] = torch.inf  # the mean is known
         shape = 1 / curvature
         seen = (transfer.real**2 + transfer.imag**2) * shape
@@ -183,15 +169,11 @@ class RichardsonLucy(_Classical):
     Args:
         iterations: the most to do.
         boundary: see `Wiener`.
-
-    Raises:
-        ValueError: for an option or a scale outside these.
     """
 
     def __init__(self, iterations: int = 30, boundary: Boundary = "circular") -> None:
         super().__init__(boundary)
-        if iterations < 1:
-            raise ValueError(f"iterations is {iterations}, expected at least 1")
+        check_positive(iterations=iterations)
         self.iterations = iterations
 
     def restore(self, y: Tensor, kernel: Tensor, scale: int, noise_level: Tensor) -> Tensor:
@@ -202,10 +184,10 @@ class RichardsonLucy(_Classical):
         weight = weight.masked_fill(unseen, 1)
         x = y.mean((-2, -1), keepdim=True).expand(*y.shape[:2], *degrade.full)
         for _ in range(self.iterations):
-            made = degrade(x)
-            done = (y - made).square().mean((1, 2, 3), keepdim=True) <= noise_level**2
+            degraded = degrade(x)
+            done = (y - degraded).square().mean((1, 2, 3), keepdim=True) <= noise_level**2
             if done.all():
                 break
-            factor = (degrade.transpose(y / made.clamp(min=least)) / weight).clamp(min=0).masked_fill(unseen, 1)
+            factor = (degrade.transpose(y / degraded.clamp(min=least)) / weight).clamp(min=0).masked_fill(unseen, 1)
             x = torch.where(done, x, x * factor)
         return x

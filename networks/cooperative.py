@@ -20,11 +20,9 @@ from torch import Tensor, nn
 
 from networks.base import RestorationNetwork
 from networks.ops.batch_norm import batch_norm
+from networks.ops.options import check_choice, check_positive, check_widths
 from networks.ops.resize import pad_to_multiple
 from networks.restored import Restored
-
-BRANCHES = ("both", "deblur", "superres")
-
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.ConvTranspose2d)
 
@@ -183,13 +181,8 @@ class CooperativeNet(RestorationNetwork):
             batches are weighted about equally (see `BatchNorm`).
         branch: what is computed and added to the input: "both", "deblur" or "superres". May be set at any time; the
             parameters of the branch left out get no gradient.
-
-    Raises:
-        ValueError: for an option outside these.
     """
 
-    inputs = ("lr",)
-    outputs = ("sr",)
     scale = 1
     size_multiple = 8
 
@@ -206,10 +199,8 @@ class CooperativeNet(RestorationNetwork):
         branch: Literal["both", "deblur", "superres"] = "both",
     ) -> None:
         super().__init__()
-        if len(widths) != 4 or min(widths) < 1:
-            raise ValueError(f"widths is {list(widths)}, expected four positive channel counts")
-        if n_units < 1:
-            raise ValueError(f"n_units is {n_units}, expected at least 1")
+        check_widths(widths, 4)
+        check_positive(n_units=n_units)
         if not 0 < bn_momentum < 1:
             raise ValueError(f"bn_momentum is {bn_momentum}, expected a number between 0 and 1")
         self.branch = branch
@@ -223,8 +214,7 @@ class CooperativeNet(RestorationNetwork):
 
     @branch.setter
     def branch(self, branch: str) -> None:
-        if branch not in BRANCHES:
-            raise ValueError(f"branch is {branch!r}, expected both, deblur or superres")
+        check_choice("branch", branch, ("both", "deblur", "superres"))
         self._branch = branch
 
     def forward(self, lr: Tensor) -> Restored:

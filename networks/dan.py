@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.ops.fourier import work_dtype
+from networks.ops.options import check_choice, check_positive
 
 SLOPE = 0.2
 
@@ -80,10 +81,8 @@ class DANEstimator(nn.Module):
         kernel_size: int = 21,
     ) -> None:
         super().__init__()
-        if scale not in (1, 2, 3, 4):
-            raise ValueError(f"scale is {scale}, expected 1, 2, 3 or 4")
-        if head not in ("code", "softmax"):
-            raise ValueError(f"head is {head!r}, expected code or softmax")
+        check_choice("scale", scale, (1, 2, 3, 4))
+        check_choice("head", head, ("code", "softmax"))
         check_positive(code_dim=code_dim, n_blocks=n_blocks, reduction=reduction, kernel_size=kernel_size)
         if width < reduction:
             raise ValueError(f"width is {width}, expected at least reduction, {reduction}")
@@ -231,10 +230,3 @@ def to_support(kernels: Tensor, size: int) -> Tensor:
     kernels = F.pad(kernels, pads)  # negative padding cuts
     total = kernels.sum((-2, -1), keepdim=True)
     return kernels / torch.where(total > 0, total, 1)
-
-
-def check_positive(**options: int) -> None:
-    """Raise ValueError for an option below 1."""
-    for name, value in options.items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}, expected at least 1")

@@ -6,7 +6,7 @@ Gool, Timofte, "Deep unfolding network for image super-resolution", CVPR 2020) i
 was published.
 
 The article leaves open the number of loops, the first kernel, the losses and how a code becomes a kernel. Loops,
-detached gradients and the supervision of the last loop alone are DAN's; codes are decoded with the mean kernel
+detached gradients and the supervision of only the last loop are DAN's; codes are decoded with the mean kernel
 (`networks.dan.KernelBasis`). The first kernel is the mean kernel, not DAN's delta: training kernels for USRNet's
 down-sampler lie off centre by up to (scale - 1) / 2 pixels. The restorer is the tiny USRNet by default, for it runs
 n_loops * n_iter times. The softmax head, training through the loop and the two preparatory phases are additions.
@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from networks.base import RestorationNetwork
-from networks.dan import DANEstimator, KernelBasis, check_positive
+from networks.dan import DANEstimator, KernelBasis
+from networks.ops.options import check_choice, check_positive
 from networks.restored import Restored
 from networks.usrnet import USRNet
 
@@ -83,10 +84,8 @@ class DANUSRNet(RestorationNetwork):
     ) -> None:
         super().__init__()
         check_positive(n_loops=n_loops)
-        if kernel_init not in ("mean", "delta"):
-            raise ValueError(f"kernel_init is {kernel_init!r}, expected mean or delta")
-        if supervise not in ("last", "all"):
-            raise ValueError(f"supervise is {supervise!r}, expected last or all")
+        check_choice("kernel_init", kernel_init, ("mean", "delta"))
+        check_choice("supervise", supervise, ("last", "all"))
         self.estimator = DANEstimator(
             scale, code_dim, head=head, kernel_size=kernel_size, **merged("estimator", ESTIMATOR, estimator)
         )
@@ -103,8 +102,7 @@ class DANUSRNet(RestorationNetwork):
 
     @phase.setter
     def phase(self, phase: Phase) -> None:
-        if phase not in ("joint", "restorer", "estimator"):
-            raise ValueError(f"phase is {phase!r}, expected joint, restorer or estimator")
+        check_choice("phase", phase, ("joint", "restorer", "estimator"))
         self._phase = phase
 
     @property

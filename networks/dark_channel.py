@@ -89,7 +89,7 @@ def estimate_kernel(gray: Tensor, kernel_size: int, lambda_dark: float, lambda_g
     Args:
         gray: [H, W], about [0, 1].
         kernel_size: odd side of the kernel, at least that of the blur.
-        lambda_dark: weight of the dark channel; 0 leaves the gradients alone.
+        lambda_dark: weight of the dark channel; with 0 only the gradients count.
         lambda_grad: weight of the gradients.
 
     Returns:
@@ -172,7 +172,6 @@ class DarkChannel(RestorationNetwork):
         ValueError: for options outside these, other channels, or an image too small for the kernel.
     """
 
-    inputs = ("lr",)
     outputs = ("sr", "deblurred", "kernel")
     whole_image = True
 

@@ -12,6 +12,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from networks.ops.options import check_positive
+
 HIDDEN = 100
 
 
@@ -36,9 +38,7 @@ class Discriminator96(nn.Module):
 
     def __init__(self, in_channels: int = 3, width: int = 64, patch: int = 96) -> None:
         super().__init__()
-        for name, value in (("in_channels", in_channels), ("width", width)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}, expected at least 1")
+        check_positive(in_channels=in_channels, width=width)
         if patch < 32 or patch % 32:
             raise ValueError(f"patch is {patch}, expected a multiple of 32")
         self.patch = patch

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from networks.base import RestorationNetwork
 from networks.ops.convolution import conv
+from networks.ops.options import check_choice, check_positive, check_widths
 from networks.ops.resize import bicubic_resize, pad_to_multiple
 from networks.restored import Restored
 
@@ -73,12 +74,8 @@ class EDDSRN(RestorationNetwork):
         up_kernel: kernel of the decoder's up-convolutions, 4 or 3 (the paper's text says 3x3).
         head_gain: factor on the initial weights of the two output layers; below 1 the network starts close to what is
             added to its outputs, which helps short trainings.
-
-    Raises:
-        ValueError: for an option outside these.
     """
 
-    inputs = ("lr",)
     size_multiple = 8
     scale = 4
 
@@ -93,16 +90,11 @@ class EDDSRN(RestorationNetwork):
         head_gain: float = 1.0,
     ) -> None:
         super().__init__()
-        if len(widths) != 4 or min(widths) < 1:
-            raise ValueError(f"widths is {list(widths)}, expected four positive channel counts")
-        if n_units < 1:
-            raise ValueError(f"n_units is {n_units}, expected at least 1")
-        if global_residual not in ("bicubic", "nearest", "none"):
-            raise ValueError(f"global_residual is {global_residual!r}, expected bicubic, nearest or none")
-        if pooling not in ("max", "avg", "conv"):
-            raise ValueError(f"pooling is {pooling!r}, expected max, avg or conv")
-        if up_kernel not in (3, 4):
-            raise ValueError(f"up_kernel is {up_kernel}, expected 3 or 4")
+        check_widths(widths, 4)
+        check_positive(n_units=n_units)
+        check_choice("global_residual", global_residual, ("bicubic", "nearest", "none"))
+        check_choice("pooling", pooling, ("max", "avg", "conv"))
+        check_choice("up_kernel", up_kernel, (3, 4))
         self.outputs = ("sr", "deblurred") if deblur_branch else ("sr",)
         self.global_residual = global_residual
         c0, c1, c2, c3 = widths

@@ -66,6 +66,12 @@ def turn_kernel(kernel: Tensor, to: Orientation, offset: int = 0) -> Tensor:
     return F.pad(turned, [size for before in ahead for size in (before, 2 * offset - before)])
 
 
+def shifted(images: Tensor, to: Orientation, offset: int) -> Tensor:
+    """[..., H, W] moved by `offset` pixels along the flipped axes; what leaves on one side enters on the other."""
+    axes = flipped_axes(to)
+    return images.roll([offset] * len(axes), axes) if axes and offset else images
+
+
 class SelfEnsemble(Wrapped):
     """A network applied to the eight orientations of its input, the results turned back and averaged.
 
@@ -81,21 +87,21 @@ class SelfEnsemble(Wrapped):
 
     def __init__(self, network: RestorationNetwork, decimated: bool = False) -> None:
         super().__init__(network)
-        knows_kernel = "kernel" in network.inputs  # then it also knows where the pixels lie
-        self.corner = network.lr_sampling == "corner" if knows_kernel else decimated
+        if "kernel" in network.inputs:  # then it also knows where the pixels lie
+            self.corner = network.lr_sampling == "corner"
+        else:
+            self.corner = decimated
 
     def forward(self, **fields: Any) -> Restored:
         result = self.network(**fields)
         offset = fields.get("scale", self.scales[0]) - 1 if self.corner else 0
         for to in ORIENTATIONS[1:]:
             turned = {name: self._turned(name, value, to, offset) for name, value in fields.items()}
-            found = self.network(**turned)
-            if offset and "kernel" not in fields:
-                axes = flipped_axes(to)
-                found.sr = found.sr.roll([offset] * len(axes), axes) if axes else found.sr
-            result.sr = result.sr + turn_back(found.sr, to)
+            restored = self.network(**turned)
+            sr = restored.sr if "kernel" in fields else shifted(restored.sr, to, offset)
+            result.sr = result.sr + turn_back(sr, to)
             if result.deblurred is not None:
-                result.deblurred = result.deblurred + turn_back(found.deblurred, to)
+                result.deblurred = result.deblurred + turn_back(restored.deblurred, to)
         result.sr = result.sr / len(ORIENTATIONS)
         if result.deblurred is not None:
             result.deblurred = result.deblurred / len(ORIENTATIONS)

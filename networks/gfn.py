@@ -17,7 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.base import RestorationNetwork
-from networks.ops.convolution import conv
+from networks.ops.convolution import ResidualBlock, conv
+from networks.ops.options import check_choice
+from networks.ops.published import renamed
 from networks.ops.resize import bicubic_resize, pad_to_multiple
 from networks.restored import Restored
 
@@ -30,15 +32,8 @@ def relu() -> nn.ReLU:
     return nn.ReLU(inplace=True)
 
 
-class ResidualBlock(nn.Module):
-    """conv-act-conv plus the input; no activation after the sum."""
-
-    def __init__(self, width: int, act: nn.Module) -> None:
-        super().__init__()
-        self.body = nn.Sequential(conv(width, width), act, conv(width, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
+def block(width: int, act: nn.Module) -> ResidualBlock:
+    return ResidualBlock(conv(width, width), act, conv(width, width))
 
 
 class Deblur(nn.Module):
@@ -48,11 +43,11 @@ class Deblur(nn.Module):
         super().__init__()
         c1, c2, c3 = width, 2 * width, 4 * width
         self.conv1 = nn.Sequential(conv(3, c1, 7), leaky())
-        self.blocks1 = nn.Sequential(*(ResidualBlock(c1, relu()) for _ in range(n_blocks)))
+        self.blocks1 = nn.Sequential(*(block(c1, relu()) for _ in range(n_blocks)))
         self.conv2 = nn.Sequential(conv(c1, c2, stride=2), relu())
-        self.blocks2 = nn.Sequential(*(ResidualBlock(c2, relu()) for _ in range(n_blocks)))
+        self.blocks2 = nn.Sequential(*(block(c2, relu()) for _ in range(n_blocks)))
         self.conv3 = nn.Sequential(conv(c2, c3, stride=2), relu())
-        self.blocks3 = nn.Sequential(*(ResidualBlock(c3, relu()) for _ in range(n_blocks)))
+        self.blocks3 = nn.Sequential(*(block(c3, relu()) for _ in range(n_blocks)))
         self.up = nn.Sequential(
             *(nn.ConvTranspose2d(c3, c2, 4, 2, 1), relu()),
             *(nn.ConvTranspose2d(c2, c1, 4, 2, 1), relu()),
@@ -74,7 +69,7 @@ class SuperResolution(nn.Module):
     def __init__(self, width: int, n_blocks: int) -> None:
         super().__init__()
         self.conv1 = nn.Sequential(conv(3, width, 7), leaky())
-        self.blocks = nn.Sequential(*(ResidualBlock(width, leaky()) for _ in range(n_blocks)))
+        self.blocks = nn.Sequential(*(block(width, leaky()) for _ in range(n_blocks)))
         self.conv2 = conv(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -105,12 +100,8 @@ class GFN(RestorationNetwork):
         n_blocks: residual blocks at each resolution of the deblurring branch, and of the other two parts each.
         global_residual: "bicubic" adds the enlarged input to `sr` and the input to `deblurred`, which lets short
             trainings start from there; the paper has "none".
-
-    Raises:
-        ValueError: for an option outside these.
     """
 
-    inputs = ("lr",)
     outputs = ("sr", "deblurred")
     scale = 4
     size_multiple = 4
@@ -127,20 +118,15 @@ class GFN(RestorationNetwork):
         global_residual: Literal["none", "bicubic"] = "none",
     ) -> None:
         super().__init__()
-        if gate_recursions not in (1, 3):
-            raise ValueError(f"gate_recursions is {gate_recursions}, expected 1 or 3")
-        if gate_init not in ("official", "identity"):
-            raise ValueError(f"gate_init is {gate_init!r}, expected official or identity")
-        if init not in ("rb0.1", "official"):
-            raise ValueError(f"init is {init!r}, expected rb0.1 or official")
-        if pad not in ("replicate", "official"):
-            raise ValueError(f"pad is {pad!r}, expected replicate or official")
+        check_choice("gate_recursions", gate_recursions, (1, 3))
+        check_choice("gate_init", gate_init, ("official", "identity"))
+        check_choice("init", init, ("rb0.1", "official"))
+        check_choice("pad", pad, ("replicate", "official"))
+        check_choice("global_residual", global_residual, ("none", "bicubic"))
         if width < 1 or len(n_blocks) != 2 or min(n_blocks) < 1:
             raise ValueError(
                 f"width is {width} and n_blocks {list(n_blocks)}, expected positive and two positive numbers"
             )
-        if global_residual not in ("none", "bicubic"):
-            raise ValueError(f"global_residual is {global_residual!r}, expected none or bicubic")
         self.gate = gate
         self.gate_recursions = gate_recursions
         self.pad = pad
@@ -150,15 +136,15 @@ class GFN(RestorationNetwork):
         # Linear: the gate may be negative or above 1.
         self.gating = nn.Sequential(conv(2 * width + 3, width), leaky(), last := conv(width, width, 1))
         self.reconstruction = nn.Sequential(
-            nn.Sequential(*(ResidualBlock(width, relu()) for _ in range(n_blocks[1]))),
+            nn.Sequential(*(block(width, relu()) for _ in range(n_blocks[1]))),
             *(conv(width, 4 * width), nn.PixelShuffle(2), leaky(0.1)),  # 2h x 2w
             *(conv(width, 4 * width), nn.PixelShuffle(2), leaky()),  # 4h x 4w
             *(conv(width, width), leaky(), conv(width, 3)),
         )
         if init == "rb0.1":
-            for block in self.modules():
-                if isinstance(block, ResidualBlock):
-                    block.body[2].get_parameter("weight").data.mul_(0.1)
+            for part in self.modules():
+                if isinstance(part, ResidualBlock):
+                    part.body[2].get_parameter("weight").data.mul_(0.1)
         if gate_init == "identity":
             nn.init.zeros_(last.weight)
             nn.init.constant_(last.bias, 1 / gate_recursions)  # type: ignore[arg-type]  # bias is there: bias=True
@@ -177,7 +163,7 @@ class GFN(RestorationNetwork):
 
     def forward(self, lr: Tensor) -> Restored:
         h, w = lr.shape[-2:]
-        stretch = self.pad == "official"  # which leaves images alone that have the size
+        stretch = self.pad == "official"  # which changes nothing in images that have the size
         if stretch:
             size = tuple((n + self.size_multiple - 1) // self.size_multiple * self.size_multiple for n in (h, w))
             x = F.interpolate(lr, size, mode="bilinear")
@@ -231,13 +217,8 @@ def import_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         state: a bare state dict of their last version; their files hold a pickled module and must be converted first.
 
     Raises:
-        ValueError: if a parameter is missing or one is not theirs; the message names all of them.
+        ValueError: see `renamed`.
     """
     with torch.device("meta"):
         names = {official_name(name): name for name in GFN().state_dict()}
-    missing = [name for name in names if name not in state]
-    unexpected = [name for name in state if name not in names]
-    if missing or unexpected:
-        listed = [", ".join(keys) or "nothing" for keys in (missing, unexpected)]
-        raise ValueError(f"not a state of the official GFN: missing {listed[0]}; unexpected {listed[1]}")
-    return {ours: state[theirs] for theirs, ours in names.items()}
+    return renamed(state, names, "official GFN")

@@ -3,9 +3,10 @@
 X. Tao, H. Gao, X. Shen, J. Wang, J. Jia, "Scale-recurrent network for deep image deblurring", CVPR 2018.
 
 Layers, paddings and initial weights are those of the authors' released TensorFlow code. It differs from the paper in
-the kernels of the two transposed convolutions (4x4, the paper says 5x5) and offers, beside the network with a ConvLSTM,
-the one without ("color" for RGB, "gray" for one channel), which is the default here. Different from both: images are
-resized between scales with aligned frames (`resize="tf1"` is the released behaviour), and any size is accepted.
+the kernels of the two transposed convolutions (4x4, the paper says 5x5) and offers not only the network with a ConvLSTM
+but also the one without ("color" for RGB, "gray" for one channel), which is the default here. Different from both:
+images are resized between scales with aligned frames (`resize="tf1"` is the released behaviour), and any size is
+accepted.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from networks.base import RestorationNetwork
+from networks.ops.convolution import ResidualBlock
+from networks.ops.options import check_choice, check_positive, check_widths
 from networks.ops.resize import bilinear_resize, bilinear_shrink, pad_to_multiple
 from networks.restored import Restored
 
@@ -40,19 +43,9 @@ def up_conv(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(xavier(nn.ConvTranspose2d(inputs, outputs, 4, 2, 1)), nn.ReLU(inplace=True))
 
 
-class ResBlock(nn.Module):
-    """conv-ReLU-conv plus the input; no activation after the sum."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(conv(width, width), nn.ReLU(inplace=True), conv(width, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
-
-
 def blocks(width: int, n_blocks: int) -> nn.Sequential:
-    return nn.Sequential(*(ResBlock(width) for _ in range(n_blocks)))
+    units = (ResidualBlock(conv(width, width), nn.ReLU(inplace=True), conv(width, width)) for _ in range(n_blocks))
+    return nn.Sequential(*units)
 
 
 class ConvLSTM(nn.Module):
@@ -103,7 +96,6 @@ class SRN(RestorationNetwork):
         ValueError: for an option outside these; in `forward`, for an image that has not 3 channels if `channels` is 3.
     """
 
-    inputs = ("lr",)
     outputs = ("sr", "pyramid")
     scale = 1
 
@@ -120,18 +112,12 @@ class SRN(RestorationNetwork):
         head_gain: float = 1.0,
     ) -> None:
         super().__init__()
-        if channels not in (1, 3):
-            raise ValueError(f"channels is {channels}, expected 1 or 3")
-        if recurrence not in ("none", "lstm"):
-            raise ValueError(f"recurrence is {recurrence!r}, expected none or lstm")
-        if n_scales not in (1, 2, 3, 4):
-            raise ValueError(f"n_scales is {n_scales}, expected 1, 2, 3 or 4")
-        if len(widths) != 3 or min(widths) < 1:
-            raise ValueError(f"widths is {list(widths)}, expected three positive channel counts")
-        if n_blocks < 1:
-            raise ValueError(f"n_blocks is {n_blocks}, expected at least 1")
-        if resize not in ("half_pixel", "tf1"):
-            raise ValueError(f"resize is {resize!r}, expected half_pixel or tf1")
+        check_choice("channels", channels, (1, 3))
+        check_choice("recurrence", recurrence, ("none", "lstm"))
+        check_choice("n_scales", n_scales, (1, 2, 3, 4))
+        check_choice("resize", resize, ("half_pixel", "tf1"))
+        check_widths(widths, 3)
+        check_positive(n_blocks=n_blocks)
         self.channels = channels
         self.n_scales, self.coarse_to_fine = n_scales, n_scales > 1
         self.feedback = feedback

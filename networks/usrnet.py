@@ -17,7 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.base import RestorationNetwork
+from networks.ops.convolution import ResidualBlock
 from networks.ops.fourier import centre_at_origin, work_dtype
+from networks.ops.options import check_choice, check_positive, check_widths
+from networks.ops.published import renamed
 from networks.ops.resize import pad_to_multiple
 from networks.restored import Restored
 
@@ -74,19 +77,8 @@ class DataStep:
             return x + interleave(torch.fft.irfft2(self.spread * weighted[:, :, None], s=self.size), self.scale)
 
 
-class ResidualBlock(nn.Module):
-    """x + conv(relu(conv(x)))."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(conv(width, width), nn.ReLU(inplace=True), conv(width, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
-
-
 def res_blocks(width: int, n_blocks: int) -> list[nn.Module]:
-    return [ResidualBlock(width) for _ in range(n_blocks)]
+    return [ResidualBlock(conv(width, width), nn.ReLU(inplace=True), conv(width, width)) for _ in range(n_blocks)]
 
 
 def down(inputs: int, outputs: int, n_blocks: int) -> nn.Sequential:
@@ -170,13 +162,9 @@ class USRNet(RestorationNetwork):
         hyper_width: channels of the two hidden layers that predict alpha and beta.
         hyper: "learned" predicts alpha and beta of all iterations from noise level and scale, as published; "fixed"
             (ablation) learns them as constants, which start near the published ones, at softplus(0).
-
-    Raises:
-        ValueError: for an option or a scale outside these.
     """
 
     inputs = ("lr", "kernel", "scale", "noise_level")
-    outputs = ("sr",)
     scales = (1, 2, 3, 4)
     size_multiple = Prior.size_multiple
     lr_sampling = "corner"  # of each scale x scale block the model keeps the upper-left pixel
@@ -191,13 +179,9 @@ class USRNet(RestorationNetwork):
         hyper: Literal["learned", "fixed"] = "learned",
     ) -> None:
         super().__init__()
-        if len(widths) != 4 or min(widths) < 1:
-            raise ValueError(f"widths is {list(widths)}, expected four positive channel counts")
-        for name, value in (("n_iter", n_iter), ("n_blocks", n_blocks), ("hyper_width", hyper_width)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}, expected at least 1")
-        if hyper not in ("learned", "fixed"):
-            raise ValueError(f"hyper is {hyper!r}, expected learned or fixed")
+        check_widths(widths, 4)
+        check_positive(n_iter=n_iter, n_blocks=n_blocks, hyper_width=hyper_width)
+        check_choice("hyper", hyper, ("learned", "fixed"))
         self.n_iter = n_iter
         self.prior = Prior(widths, n_blocks)
         self.hyper = Hyper(n_iter, hyper_width, hyper == "learned")
@@ -208,8 +192,7 @@ class USRNet(RestorationNetwork):
                     nn.init.zeros_(layer.bias)
 
     def forward(self, lr: Tensor, kernel: Tensor, scale: int, noise_level: Tensor) -> Restored:
-        if scale not in self.scales:
-            raise ValueError(f"scale is {scale!r}, expected one of {', '.join(map(str, self.scales))}")
+        check_choice("scale", scale, self.scales)
         with torch.autocast(lr.device.type, enabled=False):  # few numbers, on which every pixel depends
             alpha, beta = self.hyper(noise_level.to(lr.dtype), scale)[..., None].chunk(2, 1)
         step = DataStep(lr, kernel, scale)
@@ -229,19 +212,9 @@ def _official_name(own: str) -> str:
 def import_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state_dict of the authors' code (USRNet, USRGAN or their tiny versions) under the names used here.
 
-    Shapes are not looked at: `load_state_dict` of a network with the right options does that.
-
     Raises:
-        ValueError: unless the names are exactly the 42 of that code.
+        ValueError: see `renamed`.
     """
     with torch.device("meta"):
         own_names = USRNet(n_iter=1, widths=(1, 1, 1, 1), hyper_width=1).state_dict()
-    own = {_official_name(name): name for name in own_names}
-    missing = [name for name in own if name not in state]
-    unexpected = [name for name in state if name not in own]
-    if missing or unexpected:
-        raise ValueError(
-            f"not the official USRNet weights: missing {', '.join(missing) or 'none'}; "
-            f"unexpected {', '.join(unexpected) or 'none'}"
-        )
-    return {name: state[official] for official, name in own.items()}
+    return renamed(state, {_official_name(name): name for name in own_names}, "official USRNet")

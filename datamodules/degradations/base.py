@@ -17,7 +17,7 @@ class Degradation:
         inputs: batch fields that it starts from; with `lr` among them, from degraded files.
         provides: batch fields that are filled afterwards.
         scales: all ratios of the sides of `hr` to those of `lr`, of which each batch has one.
-        scale: their least common multiple: the ratio, where there is one alone.
+        scale: their least common multiple: the ratio, where there is only one.
         multiple: what the sides of sharp images have to be divisible by; more than `scale` where they shrink more in
             between.
         has_points: whether it heeds `Batch.point`.

@@ -3,7 +3,8 @@
 The choice depends on kernel size, image size and device, never on the batch size, so a sample does not change its
 algorithm with the batch it travels in. In space its result is the same to the bit in every batch; FFT libraries round
 the last bit differently in batches of another size. Arithmetic is float32, or float64 for float64 images; half
-precision images are computed in float32 and rounded once, and autocast does not reach in here.
+precision images are computed in float32 and rounded once, and autocast does not reach in here. The transposed blur is
+what autograd makes of it.
 """
 
 import math
@@ -16,14 +17,13 @@ from datamodules.degradations.convolution import (
     Boundary,
     convolution_matrix,
     spatial,
-    spatial_adjoint,
     spectral,
-    spectral_adjoint,
     spectral_size,
 )
 from networks.ops.fourier import work_dtype
+from networks.ops.options import check_choice
 
-__all__ = ["Algorithm", "Boundary", "adjoint", "blur_decimate", "choose", "convolve", "convolve_separable"]
+__all__ = ["Algorithm", "Boundary", "blur_decimate", "choose", "convolve", "convolve_separable"]
 
 Algorithm = Literal["auto", "spatial", "fft"]
 SeparableAlgorithm = Literal["auto", "matrices", "passes"]
@@ -143,8 +143,7 @@ def convolve_separable(
     """
     if lines.dim() != 2:
         raise ValueError(f"lines have shape {tuple(lines.shape)}, expected [{len(images)}, k]")
-    if algorithm not in ("auto", "matrices", "passes"):
-        raise ValueError(f"algorithm is {algorithm!r}, expected auto, matrices or passes")
+    check_choice("algorithm", algorithm, ("auto", "matrices", "passes"))
     _check(images, lines[:, None, None, :], boundary, "auto")
     if scale < 1:
         raise ValueError(f"scale is {scale}, expected an integer of at least 1")
@@ -166,39 +165,11 @@ def convolve_separable(
         return spatial(x, lines[:, None, None, :], boundary, (1, scale)).to(images.dtype)
 
 
-def adjoint(
-    images: Tensor, kernels: Tensor, boundary: Boundary = "circular", *, algorithm: Algorithm = "auto"
-) -> Tensor:
-    """The transposed blur: <convolve(x, k), y> = <x, adjoint(y, k)> for all x and y, for every boundary.
-
-    For "circular" it is correlation. For the others what falls outside the frame goes back to the pixels it came from.
-
-    Args:
-        images, kernels, boundary, algorithm: as `convolve`.
-
-    Returns:
-        [B, C, H, W], same dtype as `images`.
-
-    Raises:
-        ValueError: as `convolve`.
-    """
-    _check(images, kernels, boundary, algorithm)
-    size, kernel = (images.shape[-2], images.shape[-1]), (kernels.shape[-2], kernels.shape[-1])
-    if algorithm == "auto":
-        algorithm = choose(size, kernel, 1, boundary, images.device.type)
-    dtype = work_dtype(images)
-    apply = spectral_adjoint if algorithm == "fft" else spatial_adjoint
-    with torch.autocast(images.device.type, enabled=False):
-        return apply(images.to(dtype), kernels.to(dtype), boundary).to(images.dtype)
-
-
 def _check(images: Tensor, kernels: Tensor, boundary: str, algorithm: str) -> None:
     if images.dim() != 4 or not images.is_floating_point():
         raise ValueError(f"images are {images.dtype} {tuple(images.shape)}, expected floating point [B, C, H, W]")
     batch = len(images)
     if kernels.dim() != 4 or kernels.shape[0] not in (1, batch) or kernels.shape[1] != 1:
         raise ValueError(f"kernels have shape {tuple(kernels.shape)}, expected [{batch}, 1, k, k]")
-    if boundary not in ("replicate", "reflect", "circular"):
-        raise ValueError(f"boundary is {boundary!r}, expected replicate, reflect or circular")
-    if algorithm not in ("auto", "spatial", "fft"):
-        raise ValueError(f"algorithm is {algorithm!r}, expected auto, spatial or fft")
+    check_choice("boundary", boundary, ("replicate", "reflect", "circular"))
+    check_choice("algorithm", algorithm, ("auto", "spatial", "fft"))

@@ -1,4 +1,4 @@
-"""The two ways to convolve a batch with per-sample kernels, in space and by FFT, and their adjoints.
+"""The two ways to convolve a batch with per-sample kernels, in space and by FFT.
 
 `datamodules.degradations.blur` chooses between them. Here every function takes images [B, C, H, W] and kernels
 [B or 1, 1, kh, kw] of one dtype (float32 or float64) and means true convolution with the centre at index floor(k/2).
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from networks.ops.fourier import centre_at_origin, good_size
+from networks.ops.fourier import good_size
 
 Boundary = Literal["replicate", "reflect", "circular"]
 
@@ -57,41 +57,15 @@ def extend(images: Tensor, kh: int, kw: int, boundary: Boundary) -> Tensor:
     return images.index_select(-2, rows).index_select(-1, columns)
 
 
-def _fold_back(extended: Tensor, kh: int, kw: int, size: tuple[int, int], boundary: Boundary) -> Tensor:
-    """The adjoint of `extend`: what lies outside the frame is added to the pixels it was copied from."""
-    for dim, n, k in ((2, size[0], kh), (3, size[1], kw)):
-        before, after = _margins(k)
-        inside = extended.narrow(dim, before, n).clone()
-        for first, count in ((0, before), (before + n, after)):
-            if count:
-                index = boundary_index(first - before, first - before + count, n, boundary, extended.device)
-                inside = inside.index_add(dim, index, extended.narrow(dim, first, count))
-        extended = inside
-    return extended
-
-
-def _weights(kernels: Tensor, batch: int) -> Tensor:
-    """Kernels as the weights of B groups: conv2d correlates, so they are flipped."""
-    return kernels.expand(batch, *kernels.shape[1:]).flip(-2, -1)
-
-
 def spatial(images: Tensor, kernels: Tensor, boundary: Boundary, stride: int | tuple[int, int] = 1) -> Tensor:
     """Convolution in space; of the result only every `stride`-th row and column is computed."""
     # One image is one group: channels take the place of the batch, images that of the channels.
     kh, kw = kernels.shape[-2:]
     stack = extend(images, kh, kw, boundary).transpose(0, 1)
-    weights = _weights(kernels, len(images))
+    weights = kernels.expand(len(images), *kernels.shape[1:]).flip(-2, -1)  # conv2d correlates
     if stack.shape[:2] == (1, 1):  # a single plane takes another routine, which rounds otherwise than the rest
         stack = stack.expand(2, -1, -1, -1)
     return F.conv2d(stack, weights, stride=stride, groups=len(images))[: images.shape[1]].transpose(0, 1)
-
-
-def spatial_adjoint(images: Tensor, kernels: Tensor, boundary: Boundary) -> Tensor:
-    """The adjoint of `spatial` with stride 1."""
-    kh, kw = kernels.shape[-2:]
-    weights = _weights(kernels, len(images))
-    full = F.conv_transpose2d(images.transpose(0, 1), weights, groups=len(images)).transpose(0, 1)
-    return _fold_back(full, kh, kw, (images.shape[-2], images.shape[-1]), boundary)
 
 
 def spectral_size(height: int, width: int, kh: int, kw: int, boundary: Boundary, scale: int = 1) -> tuple[int, int]:
@@ -160,20 +134,6 @@ def _spectral(images: Tensor, kernels: Tensor, boundary: Boundary, stride: int) 
     # differently in batches of different size.
     columns = torch.fft.ifft(spectrum.mT.contiguous()).mT.contiguous()
     return torch.fft.irfft(columns, n=size[1])[..., :height:row_step, :width:stride]
-
-
-def spectral_adjoint(images: Tensor, kernels: Tensor, boundary: Boundary) -> Tensor:
-    """The adjoint of `spectral` with stride 1."""
-    height, width = images.shape[-2:]
-    kh, kw = kernels.shape[-2:]
-    size = spectral_size(height, width, kh, kw, boundary)
-    if boundary == "circular":
-        transfer = torch.fft.rfft2(centre_at_origin(kernels, size))
-        return torch.fft.irfft2(torch.fft.rfft2(images) * transfer.conj(), s=size)
-    transfer = torch.fft.rfft2(kernels.flip(-2, -1), s=size)
-    full = torch.fft.irfft2(torch.fft.rfft2(images, s=size) * transfer, s=size)
-    full = full[..., : height + kh - 1, : width + kw - 1]
-    return _fold_back(full, kh, kw, (height, width), boundary)
 
 
 def convolution_matrix(lines: Tensor, n: int, boundary: Boundary, stride: int = 1) -> Tensor:

@@ -1,6 +1,6 @@
-"""Kernel suites for evaluation: named kernels that every model meets in the same order.
+"""Named kernels that every model meets in the same order.
 
-`twelve` needs no file; `usrnet12`, `levin` and `folder` read what others published, checked kernel by kernel.
+`twelve` and `gaussian8` need no file; `usrnet12` and `folder` read what others published, checked kernel by kernel.
 """
 
 import importlib
@@ -109,24 +109,6 @@ def usrnet12(path: str | Path, download: bool = True) -> KernelSuite:
     return _suite([f"k{i}" for i in range(1, 13)], kernels)
 
 
-def levin(path: str | Path) -> KernelSuite:
-    """The eight real camera shakes of Levin et al. from Levin09.mat, named levin1 to levin8.
-
-    They are 13 to 27 pixels wide and up to 5 pixels off-centre. The file is MATLAB 7.3, that is HDF5: needs h5py.
-    The authors' own blurred photographs are true convolutions with these kernels turned by 180 degrees (measured).
-
-    Source: Levin, Weiss, Durand, Freeman, "Understanding and evaluating blind deconvolution algorithms", CVPR 2009.
-
-    Raises:
-        InputError: the file is absent or damaged, h5py is not installed, or there are not eight kernels.
-    """
-    path = _existing(path, "Levin09.mat: it is in the folder kernels of https://github.com/cszn/KAIR")
-    kernels = [checked(label, array) for label, array in _read_mat(path)]
-    if len(kernels) != 8:
-        raise InputError(f"{path}: holds {len(kernels)} kernels, expected the 8 of Levin et al.: get Levin09.mat")
-    return _suite([f"levin{i}" for i in range(1, 9)], kernels)
-
-
 def folder(path: str | Path, normalise: bool = False) -> KernelSuite:
     """All kernels of a folder (not of its subfolders), or of one file, named after their files.
 
@@ -148,9 +130,9 @@ def folder(path: str | Path, normalise: bool = False) -> KernelSuite:
         read = READERS.get(file.suffix.lower())
         if read is None or not file.is_file():
             continue
-        found = [checked(label, array, normalise or read is _read_png) for label, array in read(file)]
-        names += [file.stem] if len(found) == 1 else [f"{file.stem}-{i}" for i in range(1, len(found) + 1)]
-        kernels += found
+        of_file = [checked(label, array, normalise or read is _read_png) for label, array in read(file)]
+        names += [file.stem] if len(of_file) == 1 else [f"{file.stem}-{i}" for i in range(1, len(of_file) + 1)]
+        kernels += of_file
     if not kernels:
         raise InputError(f"{path}: holds no kernel, expected .mat, .npy or .png files: give a path that has some")
     return _suite(names, kernels)
@@ -186,13 +168,17 @@ def checked(label: str, array: np.ndarray, normalise: bool = False) -> np.ndarra
 
 
 def _suite(names: list[str], kernels: list[np.ndarray]) -> KernelSuite:
-    """Pads to the largest size so that index floor(k/2) of each kernel comes to that of the largest."""
     size = max(len(kernel) for kernel in kernels)
-    stack = np.zeros((len(kernels), 1, size, size))
-    for slot, kernel in zip(stack[:, 0], kernels, strict=True):
-        start = size // 2 - len(kernel) // 2
-        slot[start : start + len(kernel), start : start + len(kernel)] = kernel
+    stack = np.stack([centred(kernel, size) for kernel in kernels])[:, None]
     return KernelSuite(names, torch.from_numpy(stack).float())
+
+
+def centred(array: np.ndarray, size: int) -> np.ndarray:
+    """Zeros around a matrix, up to a square; what lay at index floor(k/2) of both sides does so again."""
+    top, left = (size // 2 - side // 2 for side in array.shape)
+    square = np.zeros((size, size), array.dtype)
+    square[top : top + array.shape[0], left : left + array.shape[1]] = array
+    return square
 
 
 def _read_mat(path: Path) -> Found:
@@ -202,11 +188,11 @@ def _read_mat(path: Path) -> Found:
         return _read_hdf5(path)
     except Exception as error:  # scipy lets through whatever a damaged file provokes
         raise unreadable(path, "a MATLAB file", error) from error
-    found: Found = []
+    kernels: Found = []
     for name, value in variables.items():
         if not name.startswith("__"):
-            found += _matrices(f"{path}: {name}", value)
-    return found
+            kernels += _matrices(f"{path}: {name}", value)
+    return kernels
 
 
 def _read_hdf5(path: Path) -> Found:
@@ -217,7 +203,7 @@ def _read_hdf5(path: Path) -> Found:
         raise InputError(
             f"{path}: is a MATLAB 7.3 file, which needs h5py: pip install -e '.[matlab]', or save it in MATLAB with -v7"
         ) from error
-    found: Found = []
+    kernels: Found = []
     try:
         with h5py.File(path, "r") as file:
             for name in sorted(key for key in file if key != "#refs#"):
@@ -227,10 +213,10 @@ def _read_hdf5(path: Path) -> Found:
                     for i in np.ndindex(value.shape):
                         cells[i] = np.asarray(file[value[i]]).T
                     value = cells
-                found += _matrices(f"{path}: {name}", value)
+                kernels += _matrices(f"{path}: {name}", value)
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise unreadable(path, "a MATLAB 7.3 file", error) from error
-    return found
+    return kernels
 
 
 def _matrices(label: str, value: np.ndarray) -> Found:

@@ -25,7 +25,7 @@ def usrnet_mixture(keys: Tensor, size: int = 25) -> Tensor:
     Source: Zhang, Van Gool, Timofte, CVPR 2020, by its public training code.
     """
     shaken = integers(keys, "usrnet/shaken", low=0, high=2).bool()
-    # A kernel depends on its own key alone: only those that are used are drawn.
+    # A kernel depends on nothing but its key: only those that are used are drawn.
     kernels = torch.empty(len(keys), 1, size, size, device=keys.device)
     for chosen, draw in ((shaken, camera_shake), (~shaken, sample_usrnet_gaussian)):
         if chosen.any():
@@ -134,9 +134,9 @@ class KernelBank:
             numbers = range(start, min(start + 1000, total))
             keys = torch.tensor([make_key("kernel_bank", self.seed, i) for i in numbers])
             split = max(0, min(self.gaussian - start, len(numbers)))
-            made = [sample_usrnet_gaussian(keys[:split], self.size)] if split else []
-            made += [camera_shake(keys[split:], self.size)] if split < len(numbers) else []
-            kernels[start : start + len(numbers)] = torch.cat(made).numpy()
+            drawn = [sample_usrnet_gaussian(keys[:split], self.size)] if split else []
+            drawn += [camera_shake(keys[split:], self.size)] if split < len(numbers) else []
+            kernels[start : start + len(numbers)] = torch.cat(drawn).numpy()
         try:
             with part.open("wb") as file:
                 np.save(file, kernels)

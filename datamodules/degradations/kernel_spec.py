@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.degradations.kernel_files import READERS, checked
+from datamodules.degradations.kernel_files import READERS, centred, checked
 from datamodules.degradations.kernels import anisotropic_gaussian, disk, linear_motion
 from datamodules.errors import InputError
 from datamodules.io.decode import IMAGE_SUFFIXES
@@ -100,25 +100,29 @@ def _from_file(spec: str) -> Tensor:
             raise InputError(f"kernel={spec}: found {digits!r} after #, expected the number of a kernel, from 1")
     if not path.is_file():
         raise InputError(f"kernel={spec}: no such file, nor a formula: expected {FORMULAS}, or an image, .npy or .mat")
-    found = _read(path)
-    if number is None and len(found) > 1:
-        raise InputError(f"{path}: holds {len(found)} kernels: choose one, for example kernel={path}#1")
-    if (number or 1) > len(found):
-        raise InputError(f"kernel={spec}: there is no kernel {number}, the file holds {len(found)}: give 1 to that")
-    label, array = found[(number or 1) - 1]
-    if array.ndim == 2 and max(array.shape) > LARGEST:
+    kernels = _read(path)
+    if number is None and len(kernels) > 1:
+        raise InputError(f"{path}: holds {len(kernels)} kernels: choose one, for example kernel={path}#1")
+    if (number or 1) > len(kernels):
+        raise InputError(f"kernel={spec}: there is no kernel {number}, the file holds {len(kernels)}: give 1 to that")
+    label, array = kernels[(number or 1) - 1]
+    if array.ndim == 2:  # else `checked` refuses it
         height, width = array.shape
-        raise InputError(f"{label}: is {width}x{height}, expected a blur kernel of at most {LARGEST}x{LARGEST} pixels")
-    return torch.from_numpy(checked(label, _square(array), normalise=True)).float()
+        if max(height, width) > LARGEST:
+            raise InputError(
+                f"{label}: is {width}x{height}, expected a blur kernel of at most {LARGEST}x{LARGEST} pixels"
+            )
+        array = centred(array, max(height, width))
+    return torch.from_numpy(checked(label, array, normalise=True)).float()
 
 
 def _read(path: Path) -> list[tuple[str, np.ndarray]]:
     suffix = path.suffix.lower()
     if suffix in (".mat", ".npy"):
-        found = READERS[suffix](path)
-        if not found:
+        kernels = READERS[suffix](path)
+        if not kernels:
             raise InputError(f"{path}: holds no kernel, expected a matrix (k, k)")
-        return found
+        return kernels
     if suffix not in IMAGE_SUFFIXES:
         raise InputError(f"kernel={path}: is no .npy, .mat or image ({', '.join(IMAGE_SUFFIXES)}): save it as one")
     picture = read_photograph(path).pixels.mean(2, dtype=np.float64)
@@ -128,14 +132,3 @@ def _read(path: Path) -> list[tuple[str, np.ndarray]]:
             f"{path}: its border is brighter than its inside, expected a bright kernel on black: invert it"
         )
     return [(str(path), picture)]
-
-
-def _square(array: np.ndarray) -> np.ndarray:
-    """Zeros around a matrix, so that it is square and its entry at index floor(k/2) of both sides is so again."""
-    if array.ndim != 2 or array.shape[0] == array.shape[1]:
-        return array
-    size = max(array.shape)
-    top, left = (size // 2 - side // 2 for side in array.shape)
-    square = np.zeros((size, size), array.dtype)
-    square[top : top + array.shape[0], left : left + array.shape[1]] = array
-    return square

@@ -1,8 +1,8 @@
 """Blur kernels, batched, on any device: [B, 1, k, k], float32, non-negative, sum 1, centre at index floor(k/2).
 
 Formulas take tensors [B] of parameters and keep their dtype; `sample_*` draw the parameters from keys [B] (see
-`random`) as the papers do. Coordinates are pixels, x to the right and y downwards; angles are radians from x towards y.
-`trajectory_motion` lives in `trajectories`.
+`keyed_random`) as the papers do. Coordinates are pixels, x to the right and y downwards; angles are radians from x
+towards y. Camera shakes are in `trajectories`.
 """
 
 import math
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from datamodules.degradations.keyed_random import integers, uniform
-from datamodules.degradations.trajectories import trajectory_motion as trajectory_motion
 
 
 def gaussian_line(sigma: Tensor, size: int) -> Tensor:
@@ -168,19 +167,6 @@ def sample_dan_gaussian(
     angle = math.pi * (2 * draws[:, 2] - 1)
     kernels = anisotropic_gaussian((low + (high - low) * draws[:, :2]) ** 2, angle, size)
     return _normalised(kernels[:, 0] * uniform(keys, "dan_gaussian/noise", (size, size), 1.0, 1.0 + noise))
-
-
-def sample_srmd_gaussian(keys: Tensor, size: int = 15, largest: float = 12.0) -> Tensor:
-    """SRMD's anisotropic kernels [B, 1, size, size].
-
-    Variances l1 = U[0.1, 0.1 + largest) and l2 = U[0.1, l1) pixels^2, the angle of l1 U[0, pi). Source: Zhang, Zuo,
-    Zhang, "Learning a single convolutional super-resolution network for multiple degradations", CVPR 2018, by the
-    public code.
-    """
-    draws = uniform(keys, "srmd_gaussian", (3,))
-    first = largest * draws[:, 0]
-    variances = 0.1 + torch.stack((first, first * draws[:, 1]), 1)
-    return anisotropic_gaussian(variances, math.pi * draws[:, 2], size)
 
 
 def _offsets(size: int, like: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Random numbers that are a function of a key alone.
+"""Random numbers that are a function of a key and nothing else.
 
 Every sample carries a 64-bit key made of (seed, epoch, sample index) in training and (suite seed, image name) in
 evaluation. A draw hashes (key, stream, position) with the finaliser of SplitMix64, so its value does not depend on the

@@ -1,4 +1,4 @@
-"""What sensors and files add to an image: white noise, eight bits, JPEG. Random draws depend on the keys alone."""
+"""What sensors and files add to an image: white noise, eight bits, JPEG. Random draws depend on the keys only."""
 
 import torch
 from kornia.enhance import jpeg_codec_differentiable

@@ -15,7 +15,7 @@ from torch import Tensor
 from datamodules.batch import Batch, as_float
 from datamodules.degradations.base import Degradation, Kernels
 from datamodules.degradations.blur import Boundary, blur_decimate, convolve, convolve_separable
-from datamodules.degradations.kernels import gaussian_line
+from datamodules.degradations.kernels import gaussian_line, isotropic_gaussian
 from datamodules.degradations.keyed_random import uniform
 from datamodules.degradations.noise import (
     add_gaussian_noise,
@@ -24,6 +24,8 @@ from datamodules.degradations.noise import (
     trunc8,
 )
 from datamodules.degradations.resample import bicubic_kernel, bicubic_resize
+from datamodules.errors import InputError
+from networks.ops.options import check_choice
 
 
 def heeds_points(kernels: Kernels) -> bool:
@@ -54,7 +56,7 @@ class EDDSRNDegradation(Degradation):
     """
 
     provides = ("hr", "lr", "lr_sharp", "kernel", "scale")
-    has_points = True  # heeds `Batch.point`
+    has_points = True
 
     def __init__(
         self,
@@ -80,9 +82,8 @@ class EDDSRNDegradation(Degradation):
         hr = as_float(batch.hr)
         lr_sharp = bicubic_resize(hr, self.scale, down=True)
         sigma = uniform(batch.key, "ed_dsrn/sigma", (), *self.sigma, point=batch.point)
-        line = gaussian_line(sigma, self.kernel_size)
-        kernel = line[:, None, :, None] * line[:, None, None, :]
-        lr = convolve_separable(lr_sharp, line, self.boundary)
+        kernel = isotropic_gaussian(sigma, self.kernel_size)
+        lr = convolve_separable(lr_sharp, gaussian_line(sigma, self.kernel_size), self.boundary)
         if self.eight_bit:
             lr = to_eight_bit_levels(lr)
         return replace(batch, hr=hr, lr=lr, lr_sharp=lr_sharp, kernel=kernel, scale=self.scale)
@@ -125,10 +126,8 @@ class ClassicalDegradation(Degradation):
         super().__init__(scale, multiple)
         if noise != "usrnet" and not (isinstance(noise, int | float) and noise >= 0):
             raise ValueError(f"noise is {noise!r}, expected a standard deviation >= 0 on the [0, 1] scale, or usrnet")
-        if reduction not in ("decimate", "bicubic"):
-            raise ValueError(f"reduction is {reduction!r}, expected decimate or bicubic")
-        if storage not in ("float", "eight_bit", "trunc8"):
-            raise ValueError(f"storage is {storage!r}, expected float, eight_bit or trunc8")
+        check_choice("reduction", reduction, ("decimate", "bicubic"))
+        check_choice("storage", storage, ("float", "eight_bit", "trunc8"))
         self.kernels, self.reduction, self.boundary = kernels, reduction, boundary
         self.has_points = heeds_points(kernels)
         self.noise, self.storage = noise, storage
@@ -154,7 +153,7 @@ class ClassicalDegradation(Degradation):
 
 
 class BicubicDegradation(Degradation):
-    """Bicubic reduction alone, super-resolution without blur. Fills `lr`, `kernel`, `noise_level`, `scale`.
+    """Bicubic reduction only, super-resolution without blur. Fills `lr`, `kernel`, `noise_level`, `scale`.
 
     `kernel` is the exact equivalent for blur and decimation (`resample.bicubic_kernel`), for non-blind methods.
 
@@ -212,8 +211,7 @@ class CooperativeDegradation(Degradation):
         factor: int = 4,
         boundary: Boundary = "replicate",
     ) -> None:
-        if order not in ("old", "new", "released"):
-            raise ValueError(f"order is {order!r}, expected old, new or released")
+        check_choice("order", order, ("old", "new", "released"))
         super().__init__(1, factor)
         self.kernels, self.order, self.factor, self.boundary = kernels, order, factor, boundary
         self.has_points = heeds_points(kernels)
@@ -260,11 +258,7 @@ class ReducedPairs(Degradation):
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Batch:
-        """Complete `batch`.
-
-        Raises:
-            ValueError: if the batch has no blurred image of the size of the sharp one.
-        """
+        """Complete `batch`. Raises `ValueError` if the batch has no blurred image of the size of the sharp one."""
         if batch.lr is None or batch.lr.shape != batch.hr.shape:
             raise ValueError("pairs of equal size are needed: use data=gopro or data=paired_folder")
         hr = as_float(batch.hr)
@@ -273,3 +267,27 @@ class ReducedPairs(Degradation):
         if self.enlarge:
             lr, lr_sharp = bicubic_resize(lr, self.factor), bicubic_resize(lr_sharp, self.factor)
         return replace(batch, hr=hr, lr=lr, lr_sharp=lr_sharp, scale=self.scale)
+
+
+class AsStored(Degradation):
+    """Leaves a batch of paired data as the files have it: `hr`, `lr` and `scale`, nothing else.
+
+    Args:
+        scale: ratio of the files' sizes; the configs take it from the source.
+    """
+
+    inputs = ("hr", "lr")
+    provides = ("hr", "lr", "scale")
+
+    def __init__(self, scale: int = 1) -> None:
+        super().__init__(scale)
+        self.file_scale = scale
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Returns `batch`. Raises `InputError` if it has no degraded images."""
+        if batch.lr is None:
+            raise InputError(
+                "degradation=none: the data hold sharp images only, nothing to restore: choose a degradation, or data"
+                " with degraded images such as data=paired_folder"
+            )
+        return batch

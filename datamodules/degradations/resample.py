@@ -1,20 +1,15 @@
 """Resampling of images. The one bicubic routine of the suite serves degradations and networks alike.
 
 Decimation keeps the upper-left pixel of every block, while ordinary resizing puts a pixel at the middle of its block,
-(s-1)/2 pixels further on. `shift_kernel` and `bicubic_kernel` make up for that inside the blur that comes before.
+(s-1)/2 pixels further on. `bicubic_kernel` makes up for that inside the blur that comes before.
 """
 
 import torch
 from torch import Tensor
 
-from networks.ops.resize import bicubic_resize, cubic
+from networks.ops.resize import bicubic_resize, check_factor, cubic
 
-__all__ = ["bicubic_kernel", "bicubic_resize", "decimate", "modcrop", "shift_kernel"]
-
-
-def _check_scale(scale: int) -> None:
-    if isinstance(scale, bool) or int(scale) != scale or scale < 1:
-        raise ValueError(f"scale is {scale!r}, expected an integer >= 1")
+__all__ = ["bicubic_kernel", "bicubic_resize", "decimate"]
 
 
 def decimate(images: Tensor, scale: int) -> Tensor:
@@ -25,56 +20,8 @@ def decimate(images: Tensor, scale: int) -> Tensor:
     Raises:
         ValueError: if `scale` is not an integer >= 1.
     """
-    _check_scale(scale)
+    check_factor("scale", scale)
     return images[..., ::scale, ::scale]
-
-
-def modcrop(images: Tensor, multiple: int) -> Tensor:
-    """Drop rows at the bottom and columns at the right until both sides of [..., H, W] are multiples of `multiple`.
-
-    Raises:
-        ValueError: if `multiple` < 1, or a side is shorter than it.
-    """
-    height, width = images.shape[-2:]
-    if multiple < 1 or min(height, width) < multiple:
-        raise ValueError(f"cannot crop {height}x{width} images to multiples of {multiple}, expected 1 ... side")
-    return images[..., : height // multiple * multiple, : width // multiple * multiple]
-
-
-def shift_kernel(kernels: Tensor, scale: int) -> Tensor:
-    """Move kernels by (s-1)/2 pixels up and left, so that blur and s-fold decimation leave the image in place.
-
-    A kernel with its mass at the centre floor(k/2) gets it at floor(k/2) - (s-1)/2 along both axes: new[j] = old[j +
-    (s-1)/2], linearly interpolated along rows and columns (exact for odd s), the edge value repeated, the sum as
-    before. Keep a margin of (s-1)/2 pixels around the mass: what passes the edge is lost, and values at the far edge
-    are repeated.
-
-    Args:
-        kernels: [B, 1, k, k], sum not 0.
-        scale: decimation factor that will follow.
-
-    Returns:
-        [B, 1, k, k], same dtype; the input itself for scale 1.
-
-    Raises:
-        ValueError: if `scale` is not an integer >= 1.
-
-    Source: the rule `shift_pixel` of the USRNet experiments, Zhang, Van Gool, Timofte, CVPR 2020.
-    """
-    _check_scale(scale)
-    if scale == 1:
-        return kernels
-    shifted = kernels
-    for dim in (-2, -1):
-        k = kernels.shape[dim]
-        position = (torch.arange(k, device=kernels.device) + 0.5 * (scale - 1)).clamp(max=k - 1)
-        lower = position.floor().long()
-        upper = (lower + 1).clamp(max=k - 1)
-        fraction = (position - lower).to(kernels.dtype)
-        if dim == -2:
-            fraction = fraction[:, None]
-        shifted = shifted.index_select(dim, lower) * (1 - fraction) + shifted.index_select(dim, upper) * fraction
-    return shifted * (kernels.sum((-2, -1), keepdim=True) / shifted.sum((-2, -1), keepdim=True))
 
 
 def bicubic_kernel(scale: int, size: int | None = None, *, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -99,7 +46,7 @@ def bicubic_kernel(scale: int, size: int | None = None, *, dtype: torch.dtype = 
 
     Source: Keys, IEEE TASSP 1981; the equivalence is section 4 of Zhang et al., CVPR 2020, there with fitted kernels.
     """
-    _check_scale(scale)
+    check_factor("scale", scale)
     shift = 0.5 * (scale - 1)
     offset = torch.arange(-3 * scale, 3 * scale + 1, dtype=torch.float64)
     taps = offset[cubic((offset + shift) / scale) != 0]

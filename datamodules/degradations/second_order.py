@@ -85,10 +85,7 @@ class SecondOrderDegradation(Degradation):
         self.sigmas = [_range(name, value) for name, value in (("sigma", sigma), ("sigma2", sigma2))]
         self.noises = [_range(name, value, zero=True) for name, value in (("noise", noise), ("noise2", noise2))]
         self.resize_probs = [_shares("resize_prob", resize_prob), _shares("resize_prob2", resize_prob2)]
-        self.resize_ranges = [
-            _range("resize_range", resize_range),
-            _range("resize_range2", resize_range2),
-        ]
+        self.resize_ranges = [_range("resize_range", resize_range), _range("resize_range2", resize_range2)]
         for low, high in self.resize_ranges:
             if not low <= 1 <= high:
                 raise ValueError(f"resize_range is [{low:g}, {high:g}], expected low <= 1 <= high")

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from datamodules.errors import InputError
+from datamodules.io.decode import list_images
 
 Split = Literal["train", "val", "test"]
 ALL_SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -53,3 +54,11 @@ def refuse_unless_test(source: Any, split: Split, training: str = "div2k") -> No
             f"{source.name} is a test set: it has no images to {what}: choose data={training} for training, and measure"
             f" the run by task=evaluate run=RUN data={source.name}"
         )
+
+
+def images_of(folder: Path, count: int, hint: str) -> list[Path]:
+    """The images of a folder that has to hold `count`, sorted by name. Raises `InputError` for another number."""
+    images = list_images(folder)
+    if len(images) != count:
+        raise InputError(f"{folder}: {len(images)} images, expected {count}: {hint}")
+    return images

@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from datamodules.errors import InputError
-from datamodules.io.decode import list_images
-from datamodules.sources import Split, refuse_unless_test
+from datamodules.sources import Split, images_of, refuse_unless_test
 
 Name = Literal["set5", "set14", "bsd68", "bsd100", "urban100", "kodak24"]
 
@@ -70,11 +69,7 @@ class Benchmark:
         self.files("test")
 
     def files(self, split: Split) -> list[Path]:
-        """The images, sorted by name.
-
-        Raises:
-            InputError: as `prepare`; or another split than `test` is asked for.
-        """
+        """The images, sorted by name. Raises `InputError` as `prepare`, or for another split than `test`."""
         refuse_unless_test(self, split)
         if not self.root.is_dir():
             raise InputError(
@@ -82,13 +77,5 @@ class Benchmark:
                 f" {self.root / self.facts.example}: get them from {self.facts.where}; or set data.root to an existing"
                 " copy"
             )
-        images = list_images(self.root)
-        if len(images) != self.facts.images:
-            hint = (
-                "give the folder that holds the originals alone" if len(images) > self.facts.images else "complete it"
-            )
-            raise InputError(
-                f"{self.root}: {len(images)} images, expected the {self.facts.images} of {self.name}: {hint}, by"
-                " data.root=FOLDER"
-            )
-        return images
+        hint = f"give the folder that holds all originals of {self.name} and nothing else, by data.root=FOLDER"
+        return images_of(self.root, self.facts.images, hint)

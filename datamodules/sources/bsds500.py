@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Literal
 
 from datamodules.errors import InputError
-from datamodules.io.decode import list_images
 from datamodules.io.download import download, locked
 from datamodules.io.unpack import unpack_tar
-from datamodules.sources import Split
+from datamodules.sources import Split, images_of
 from datamodules.sources.benchmark import Benchmark
 
 BASE_URL = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR"
@@ -111,10 +110,7 @@ class Bsds500:
                 " data.source.parts and data.source.test_part among what is there, or set data.root to a complete copy"
                 f" or to a folder that does not exist to have {ARCHIVE} downloaded to it"
             )
-        images = list_images(folder)
-        if len(images) != COUNTS[part]:
-            raise InputError(f"{folder}: {len(images)} images, expected {COUNTS[part]}: complete the folder")
-        return images
+        return images_of(folder, COUNTS[part], "complete the folder")
 
 
 class Bsd100(Benchmark):

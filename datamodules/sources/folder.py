@@ -2,12 +2,15 @@
 
 import hashlib
 import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from datamodules.errors import InputError
 from datamodules.io.decode import list_images
 from datamodules.sources import Split
 
+T = TypeVar("T")
 HELD_OUT = 1 / 20  # share of the images held out for validation, and again for test
 
 
@@ -17,7 +20,7 @@ def _key(split: Split) -> str:
 
 
 def _position(relative: str) -> float:
-    """A number in [0, 1) that depends on the text alone: the same on every machine."""
+    """A number in [0, 1) that depends on the text only: the same on every machine."""
     return int.from_bytes(hashlib.sha256(relative.encode("utf-8", "surrogateescape")).digest()[:6], "big") / 2**48
 
 
@@ -38,6 +41,28 @@ def partition(names: list[str], parts: set[Split]) -> dict[str, Split]:
         last -= sum(_position(name) >= 1 - HELD_OUT for name in ordered)
         last = max(min(last, count - 1), first + 1)
     return {name: "test" if rank < first else "val" if rank >= last else "train" for rank, name in enumerate(ordered)}
+
+
+def hold_out(images: Mapping[str, T], split: Split, given: Collection[Split], root: Path, keys: str) -> list[T]:
+    """Those of the images under `root`, by name, that belong to a split; the splits that are not `given` share them.
+
+    Args:
+        given: splits with folders of their own.
+        keys: of the config, which give a split such a folder; {0} stands for its name.
+
+    Raises:
+        InputError: there are too few for every split to have one.
+    """
+    both: tuple[Split, Split] = ("val", "test")
+    held_out = [part for part in both if part not in given]
+    if len(images) <= len(held_out):
+        raise InputError(
+            f"{root}: {len(images)} image(s), expected at least {len(held_out) + 1} to hold out some for "
+            f"{' and '.join(held_out)}: add images or set {' and '.join(map(keys.format, held_out))} to folders of "
+            "their own"
+        )
+    parts = partition(list(images), {"train", *held_out})
+    return [image for name, image in images.items() if parts[name] == split]
 
 
 def _list(root: Path, key: str) -> dict[Path, Path]:
@@ -123,14 +148,5 @@ class Folder:
 
     def _part_of_root(self, split: Split) -> list[Path]:
         images = self._left("train", ["val", "test"])
-        both: tuple[Split, Split] = ("val", "test")
-        held_out = [part for part in both if part not in self._roots]
-        if len(images) <= len(held_out):
-            keys = " and ".join(_key(part) for part in held_out)
-            raise InputError(
-                f"{self.root}: {len(images)} image(s), expected at least {len(held_out) + 1} to hold out some for "
-                f"{' and '.join(held_out)}: add images or set {keys} to folders of their own"
-            )
         names = {path.relative_to(self.root).as_posix(): path for path in images}
-        parts = partition(list(names), {"train", *held_out})
-        return [path for name, path in names.items() if parts[name] == split]
+        return hold_out(names, split, self._roots, self.root, "data.source.{0}_root")

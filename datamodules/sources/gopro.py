@@ -6,7 +6,7 @@ from typing import Literal
 from datamodules.errors import InputError
 from datamodules.io.decode import list_images
 from datamodules.sources import Split
-from datamodules.sources.paired_folder import Pair, match
+from datamodules.sources.paired_folder import Pair, Pairs, match
 
 PAGE = "https://seungjunnah.github.io/Datasets/gopro"
 FOLDERS: tuple[Literal["train", "test"], ...] = ("train", "test")
@@ -14,7 +14,7 @@ COUNTS: dict[str, tuple[int, int]] = {"train": (22, 2103), "test": (11, 1111)}  
 HELD_OUT = 2  # sequences
 
 
-class Gopro:
+class Gopro(Pairs):
     """The GOPRO_Large data set under `root`.
 
     Layout: `root/{train,test}/SEQUENCE/{blur,blur_gamma,sharp}/NNNNNN.png`, the official tree, 1280x720, 22 sequences
@@ -55,16 +55,8 @@ class Gopro:
         for split in FOLDERS:
             self._sequences(split)
 
-    def files(self, split: Split) -> list[Path]:
-        """Sharp frames of a split, by sequence and number. Raises `InputError` as `prepare` does."""
-        return [sharp for sharp, _ in self._pairs(split)]
-
-    def degraded_files(self, split: Split) -> list[Path]:
-        """The blurred frame, of the variant, of each of `files(split)`."""
-        return [degraded for _, degraded in self._pairs(split)]
-
     def _pairs(self, split: Split) -> list[Pair]:
-        sequences = list(self._sequences("test" if split == "test" else "train").values())
+        sequences = self._sequences("test" if split == "test" else "train")
         if split != "test":
             if len(sequences) <= HELD_OUT:
                 raise InputError(
@@ -74,18 +66,17 @@ class Gopro:
             sequences = sequences[-HELD_OUT:] if split == "val" else sequences[:-HELD_OUT]
         return [pair for sequence in sequences for pair in sequence]
 
-    def _sequences(self, split: str) -> dict[str, list[Pair]]:
+    def _sequences(self, split: str) -> list[list[Pair]]:
         folder = self._tree() / split
         names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-        found = {name: self._frames(folder / name) for name in names}
-        pairs = sum(len(frames) for frames in found.values())
-        sequences, expected = COUNTS[split]
-        if not self.partial and (len(found), pairs) != (sequences, expected):
+        pairs = [self._frames(folder / name) for name in names]
+        count, (sequences, expected) = sum(map(len, pairs)), COUNTS[split]
+        if not self.partial and (len(pairs), count) != (sequences, expected):
             raise InputError(
-                f"{folder}: {len(found)} sequences with {pairs} pairs, expected {sequences} with {expected}: complete"
+                f"{folder}: {len(pairs)} sequences with {count} pairs, expected {sequences} with {expected}: complete"
                 " the copy, or set data.source.partial=true to go on with what is there"
             )
-        return found
+        return pairs
 
     def _frames(self, sequence: Path) -> list[Pair]:
         sharp, blurred = sequence / "sharp", sequence / self.variant

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Literal
 
 from datamodules.errors import InputError
-from datamodules.io.decode import list_images
-from datamodules.sources import Split, refuse_unless_test
+from datamodules.sources import Split, images_of, refuse_unless_test
+from datamodules.sources.paired_folder import Pair, Pairs
 
 PAGE = "https://www.wslai.net/publications/deblur_study/"
 COUNT, SHARP_COUNT = 100, 25  # blurred images of each kind; sharp images
@@ -17,7 +17,7 @@ FOLDERS: dict[str, tuple[str, ...]] = {
 }
 
 
-class Lai:
+class Lai(Pairs):
     """The synthetic part of the study's data, for test only.
 
     Layout: `root/ground_truth/manmade_01.png` (25 images), `root/uniform/manmade_01_kernel_01.png` (each with 4
@@ -50,37 +50,23 @@ class Lai:
         Raises:
             InputError: it is absent (with where to get it), images are missing, or one has no sharp version.
         """
-        self.degraded_files("test")
-        self.files("test")
+        self._pairs("test")
 
-    def files(self, split: Split) -> list[Path]:
-        """The sharp version of each of `degraded_files(split)`: every sharp image appears four times.
-
-        Raises:
-            InputError: as `prepare`; or another split than `test` is asked for.
-        """
+    def _pairs(self, split: Split) -> list[Pair]:
+        """Every blurred image, sorted by name; every sharp image appears four times."""
         refuse_unless_test(self, split, training="gopro")
+        hint = f"complete the copy from {PAGE}"
+        blurred = images_of(self._folder(self.variant), COUNT, hint)
         folder = self._folder("sharp")
-        sharp = {path.stem: path for path in list_images(folder)}
-        _check_count(folder, len(sharp), SHARP_COUNT)
-        blurred = self.degraded_files(split)
+        sharp = {path.stem: path for path in images_of(folder, SHARP_COUNT, hint)}
         # manmade_01_kernel_01 is a blurred manmade_01.
         names = ["_".join(path.stem.split("_")[:2]) for path in blurred]
         alone = [path for path, name in zip(blurred, names, strict=True) if name not in sharp]
         if alone:
             raise InputError(
-                f"{alone[0]}: has no sharp version in {folder}, like {len(alone)} of {len(blurred)} images: complete"
-                f" the copy from {PAGE}"
+                f"{alone[0]}: has no sharp version in {folder}, like {len(alone)} of {len(blurred)} images: {hint}"
             )
-        return [sharp[name] for name in names]
-
-    def degraded_files(self, split: Split) -> list[Path]:
-        """The blurred images, sorted by name. Raises `InputError` as `files` does."""
-        refuse_unless_test(self, split, training="gopro")
-        folder = self._folder(self.variant)
-        blurred = list_images(folder)
-        _check_count(folder, len(blurred), COUNT)
-        return blurred
+        return [(sharp[name], path) for name, path in zip(names, blurred, strict=True)]
 
     def _folder(self, kind: str) -> Path:
         for root in (self.root, self.root / "synthetic_dataset"):
@@ -92,8 +78,3 @@ class Lai:
             f" there are {self.root}/ground_truth/manmade_01.png, {self.root}/uniform/manmade_01_kernel_01.png and"
             f" {self.root}/nonuniform/manmade_01_gyro_07.png, or set data.root to an existing copy"
         )
-
-
-def _check_count(folder: Path, found: int, expected: int) -> None:
-    if found != expected:
-        raise InputError(f"{folder}: {found} images, expected {expected}: complete the copy from {PAGE}")

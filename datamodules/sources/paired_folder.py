@@ -8,14 +8,29 @@ from pathlib import Path
 from datamodules.errors import InputError
 from datamodules.io.decode import list_images
 from datamodules.sources import Split
-from datamodules.sources.folder import partition
+from datamodules.sources.folder import hold_out
 
 SHOWN = 3
 
 Pair = tuple[Path, Path]  # sharp, degraded
 
 
-class PairedFolder:
+class Pairs:
+    """A source of pairs: `files` and `degraded_files` are the two sides of what `_pairs` lists."""
+
+    def files(self, split: Split) -> list[Path]:
+        """Sharp images of a split, in a fixed order. Raises `InputError` as `prepare` does."""
+        return [sharp for sharp, _ in self._pairs(split)]
+
+    def degraded_files(self, split: Split) -> list[Path]:
+        """The degraded image of each of `files(split)`."""
+        return [degraded for _, degraded in self._pairs(split)]
+
+    def _pairs(self, split: Split) -> list[Pair]:
+        raise NotImplementedError
+
+
+class PairedFolder(Pairs):
     """Sharp photographs in one folder, a degraded version of each in another, searched at any depth.
 
     Two files are a pair if their paths relative to the two folders are equal without the suffix:
@@ -74,28 +89,12 @@ class PairedFolder:
         for split in self._roots:
             self._pairs_under(split)
 
-    def files(self, split: Split) -> list[Path]:
-        """Sharp images of a split, sorted by their POSIX path. Raises `InputError` as `prepare` does."""
-        return [sharp for sharp, _ in self._pairs(split)]
-
-    def degraded_files(self, split: Split) -> list[Path]:
-        """The degraded image of each of `files(split)`."""
-        return [degraded for _, degraded in self._pairs(split)]
-
     def _pairs(self, split: Split) -> list[Pair]:
         pairs = self._pairs_under(split if split in self._roots else "train")
         if not self.holdout or (split in self._roots and split != "train"):
             return list(pairs.values())
-        both: tuple[Split, Split] = ("val", "test")
-        held_out = [part for part in both if part not in self._roots]
-        if len(pairs) <= len(held_out):
-            raise InputError(
-                f"{self._roots['train'][0]}: {len(pairs)} pair(s), expected at least {len(held_out) + 1} to hold out"
-                f" some for {' and '.join(held_out)}: add pairs, or set"
-                f" data.source.{held_out[0]}_sharp and data.source.{held_out[0]}_degraded to folders of their own"
-            )
-        parts = partition(list(pairs), {"train", *held_out})
-        return [pair for name, pair in pairs.items() if parts[name] == split]
+        keys = "data.source.{0}_sharp and data.source.{0}_degraded"
+        return hold_out(pairs, split, self._roots, self._roots["train"][0], keys)
 
     def _pairs_under(self, split: Split) -> dict[str, Pair]:
         sharp, degraded = self._roots[split]
@@ -128,16 +127,16 @@ def match(
     Raises:
         InputError: files without partner, on either side; the folders are named with the count and the first names.
     """
-    found = []
-    for own, other, root in ((sharp, degraded, degraded_root), (degraded, sharp, sharp_root)):
-        alone = sorted(name for name in own if name not in other)
+    lacking = []
+    for files, partners, root in ((sharp, degraded, degraded_root), (degraded, sharp, sharp_root)):
+        alone = sorted(files.keys() - partners.keys())
         if alone:
             shown = ", ".join(alone[:SHOWN]) + (", ..." if len(alone) > SHOWN else "")
-            found.append(f"{root} lacks partners of {len(alone)} of {len(own)} files ({shown})")
-    if found:
+            lacking.append(f"{root} lacks partners of {len(alone)} of {len(files)} files ({shown})")
+    if lacking:
         raise InputError(
-            f"{'; '.join(found)}: expected the same relative paths without suffix in {sharp_root} and {degraded_root}:"
-            " add or remove files, or set data.source.ignore to what the names do not share"
+            f"{'; '.join(lacking)}: expected the same relative paths without suffix in {sharp_root} and"
+            f" {degraded_root}: add or remove files, or set data.source.ignore to what the names do not share"
         )
     return {name: (path, degraded[name]) for name, path in sharp.items()}
 

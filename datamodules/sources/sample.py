@@ -9,39 +9,23 @@ from datamodules.sources import Split
 
 SPLITS: dict[Split, tuple[str, ...]] = {
     "train": (
-        "brick.png",
-        "coins.png",
-        "grass.png",
-        "gravel.png",
-        "hubble_deep_field.jpg",
-        "moon.png",
-        "motorcycle_left.png",
-        "motorcycle_right.png",
-        "rocket.jpg",
+        "brick.png",  # wall, gray
+        "coins.png",  # Greek ones, gray
+        "grass.png",  # gray
+        "gravel.png",  # gray
+        "hubble_deep_field.jpg",  # galaxies, colour
+        "moon.png",  # its surface, gray
+        "motorcycle_left.png",  # in a garage, colour
+        "motorcycle_right.png",  # the same from a second camera
+        "rocket.jpg",  # on its pad at dusk, colour
     ),
-    "val": ("camera.png", "chelsea.png"),
-    "test": ("astronaut.png", "coffee.png"),
+    "val": ("camera.png", "chelsea.png"),  # cameraman on a lawn, gray; face of a cat, colour
+    "test": ("astronaut.png", "coffee.png"),  # portrait of Eileen Collins; cup on a wooden table; colour
 }
 
 
 class Sample:
     """Photographs inside the scikit-image package, fixed splits; for first steps and tests, too few for results.
-
-    | split | file                  | width x height | content                                  |
-    |-------|-----------------------|----------------|------------------------------------------|
-    | train | brick.png             | 512 x 512      | brick wall, gray                         |
-    | train | coins.png             | 384 x 303      | Greek coins, gray                        |
-    | train | grass.png             | 512 x 512      | grass, gray                              |
-    | train | gravel.png            | 512 x 512      | gravel, gray                             |
-    | train | hubble_deep_field.jpg | 1000 x 872     | galaxies, colour                         |
-    | train | moon.png              | 512 x 512      | surface of the moon, gray                |
-    | train | motorcycle_left.png   | 741 x 500      | motorcycle in a garage, colour           |
-    | train | motorcycle_right.png  | 741 x 500      | the same from a second camera, colour    |
-    | train | rocket.jpg            | 640 x 427      | rocket on its pad at dusk, colour        |
-    | val   | camera.png            | 512 x 512      | cameraman on a lawn, gray                |
-    | val   | chelsea.png           | 451 x 300      | face of a cat, colour                    |
-    | test  | astronaut.png         | 512 x 512      | portrait of Eileen Collins, colour       |
-    | test  | coffee.png            | 600 x 400      | cup of coffee on a wooden table, colour  |
 
     No scene is in two splits. Left out of what the package ships: drawings, documents, medical and microscope
     pictures, and photographs that are blurred themselves.
@@ -50,11 +34,7 @@ class Sample:
     name = "sample"
 
     def prepare(self) -> None:
-        """Checks that the installed scikit-image has all files.
-
-        Raises:
-            InputError: a file is missing.
-        """
+        """Checks that the installed scikit-image has all files. Raises `InputError` if a file is missing."""
         for split in SPLITS:
             self.files(split)
 

@@ -5,6 +5,7 @@ from typing import Any
 # Modules that classes and functions of saved configs have moved from, and where they are now.
 MOVED = {
     "datamodules.degradations.kernel_sources": "datamodules.degradations.kernel_samplers",
+    "datamodules.degradations.stored": "datamodules.degradations.pipelines",
     "datamodules.degradations.suites": "datamodules.degradations.kernel_files",
     "lightning_modules.perceptual": "lightning_modules.losses.perceptual",
     "lightning_modules.protocols": "lightning_modules.metrics.protocol",

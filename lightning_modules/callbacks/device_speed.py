@@ -3,40 +3,31 @@
 import functools
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
+from torch.utils.benchmark import Timer
 
 from lightning_modules.host_memory import resident
 
 
-class Clock(Protocol):
-    """`now` is the time of the host in seconds; a mark is a moment in the work of the device."""
+class HostClock:
+    """For devices that work while Python waits. `now` is the time of the host, a mark a moment in the device's work."""
 
-    def now(self) -> float: ...
-    def mark(self) -> Any: ...
-    def seconds(self, start: Any, end: Any) -> float: ...
+    now = mark = staticmethod(time.perf_counter)
+
+    def seconds(self, start: Any, end: Any) -> float:
+        """From one mark to another."""
+        return end - start
+
     def catch_up(self) -> None:
         """Wait for the device."""
 
 
-class HostClock:
-    """For devices that work while Python waits."""
-
-    now = mark = staticmethod(time.perf_counter)
-
-    def seconds(self, start: float, end: float) -> float:
-        return end - start
-
-    def catch_up(self) -> None: ...
-
-
-class CudaClock:
+class CudaClock(HostClock):
     """Marks are events among the kernels: setting one waits for nothing."""
 
-    now = staticmethod(time.perf_counter)
-
-    def mark(self) -> torch.cuda.Event:
+    def mark(self) -> torch.cuda.Event:  # type: ignore[override]
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
@@ -49,7 +40,7 @@ class CudaClock:
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Bytes at the peak, of the device or (Linux alone; None elsewhere) resident in this process."""
+    """Bytes at the peak, of the device or (Linux only; None elsewhere) resident in this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resident("VmHWM")
@@ -59,7 +50,7 @@ def peak_memory(device: torch.device) -> int | None:
 def ceiling(device: str, threads: int, precision: str) -> float:
     """Floating-point operations a second of the better of a large matrix product and a convolution, as measured.
 
-    In the precision that is in force around the call; the arguments only tell measurements apart.
+    In the precision that is in force around the call: the argument only tells measurements apart.
     """
     large = device.startswith("cuda")
     side, batch, channels, image = (4096, 8, 256, 64) if large else (512, 2, 64, 64)
@@ -71,17 +62,9 @@ def ceiling(device: str, threads: int, precision: str) -> float:
         (lambda: matrix @ matrix, 2.0 * side**3),
         (lambda: torch.conv2d(images, weight, padding=1), 2.0 * 9 * batch * (channels * image) ** 2),
     ]
-    clock: Clock = CudaClock() if large else HostClock()
     best = 0.0
     with torch.no_grad():
         for work, flops in works:
-            work()
-            end = time.perf_counter() + 0.1
-            while time.perf_counter() < end:
-                start = clock.mark()
-                for _ in range(10 if large else 1):
-                    work()
-                stop = clock.mark()
-                clock.catch_up()
-                best = max(best, (10 if large else 1) * flops / clock.seconds(start, stop))
+            timer = Timer("work()", globals={"work": work}, num_threads=threads)
+            best = max(best, flops / min(timer.blocked_autorange(min_run_time=0.1).times))
     return best

@@ -5,7 +5,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
 from lightning_modules.checkpoints.checkpoint import PREFIX
 from lightning_modules.restoration import RestorationModule
@@ -42,7 +41,6 @@ class EMA(pl.Callback):
         self.updates = 0
         self.average: dict[str, Tensor] = {}  # empty before the first update
         self.training: dict[str, Tensor] = {}  # the weights in training, while the average stands in for them
-        self.hook: RemovableHandle | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: RestorationModule) -> None:  # type: ignore[override]
         state = pl_module.network.state_dict()
@@ -54,7 +52,7 @@ class EMA(pl.Callback):
             if updated and trainer.global_step >= self.start:
                 self.update(pl_module)
 
-        self.hook = trainer.optimizers[0].register_step_post_hook(look)  # a GAN's second is the discriminator's
+        trainer.optimizers[0].register_step_post_hook(look)  # a GAN's second is the discriminator's
 
     @torch.no_grad()
     def update(self, pl_module: RestorationModule) -> None:
@@ -65,8 +63,8 @@ class EMA(pl.Callback):
             self.average = {name: value.clone() for name, value in state.items()}
             return
         floating = [name for name, value in state.items() if value.is_floating_point()]
-        own, new = [self.average[name] for name in floating], [state[name] for name in floating]
-        torch._foreach_lerp_(own, new, 1 - self.decay)
+        averages, weights = [self.average[name] for name in floating], [state[name] for name in floating]
+        torch._foreach_lerp_(averages, weights, 1 - self.decay)
         for name in state.keys() - set(floating):
             self.average[name].copy_(state[name])
 
@@ -96,20 +94,8 @@ class EMA(pl.Callback):
         pl_module: RestorationModule,  # type: ignore[override]
         checkpoint: dict[str, Any],
     ) -> None:
-        found = checkpoint.get("ema")
-        if found is None:  # of a step before the first update
+        if "ema" not in checkpoint:  # of a step before the first update
             return
-        self.updates = found["updates"]
-        self.average = {name: checkpoint["state_dict"][PREFIX + name].clone() for name in found["training"]}
-        pl_module.network.load_state_dict(found["training"])
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._remove_hook()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._remove_hook()
-
-    def _remove_hook(self) -> None:
-        if self.hook is not None:
-            self.hook.remove()
-            self.hook = None
+        self.updates, training = checkpoint["ema"]["updates"], checkpoint["ema"]["training"]
+        self.average = {name: checkpoint["state_dict"][PREFIX + name].clone() for name in training}
+        pl_module.network.load_state_dict(training)

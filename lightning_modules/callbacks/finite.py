@@ -19,7 +19,7 @@ class SkipNonFinite(pl.Callback):
     """Skips the update of a NaN or infinite loss or gradient: weights, optimiser and running statistics stay.
 
     All processes skip together. The number of steps with a skipped update is logged as `train/skipped` from the first
-    one on. An optimiser leaves alone what has no gradient; under float16 its scaler skips the same steps and lowers its
+    one on. An optimiser passes over what has no gradient; under float16 its scaler skips the same steps and lowers its
     scale, which may take 16 of them at the start. Comes before the callbacks that write checkpoints: they then have its
     counts.
 
@@ -90,7 +90,8 @@ class SkipNonFinite(pl.Callback):
             self.skipped += 1
             if self.statistics:
                 torch._foreach_copy_(self.statistics, self.before)
-            self._report(trainer.global_step, reasons[0])
+            text = "step %d: %s is not a finite number, no update (%d so far)"
+            rank_zero_only(log.warning)(text, trainer.global_step, reasons[0], self.skipped)
         self.begun = False
         if self.skipped:
             pl_module.log("train/skipped", float(self.skipped))
@@ -101,10 +102,6 @@ class SkipNonFinite(pl.Callback):
                 "trainer.gradient_clip_val (procedure.clip with a GAN), or train in float32; the last checkpoint, of "
                 "weights that are numbers, is kept"
             )
-
-    @rank_zero_only
-    def _report(self, step: int, reason: str) -> None:
-        log.warning("step %d: %s is not a finite number, no update (%d so far)", step, reason, self.skipped)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

@@ -3,7 +3,6 @@
 import logging
 import signal
 import sys
-from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
@@ -42,9 +41,8 @@ class StopOnSignal(pl.Callback):
         checkpoints: writes `last.ckpt`.
     """
 
-    def __init__(self, checkpoints: LastAndBest, signals: Sequence[signal.Signals] = SIGNALS) -> None:
+    def __init__(self, checkpoints: LastAndBest) -> None:
         self.checkpoints = checkpoints
-        self.signals = signals
         self.received: int | None = None
         self.previous: dict[signal.Signals, Any] = {}
 
@@ -55,7 +53,7 @@ class StopOnSignal(pl.Callback):
 
     # Not in setup and teardown: between those Lightning has a handler of its own, and would put back the wrong one.
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for number in self.signals:
+        for number in SIGNALS:
             self.previous[number] = signal.signal(number, self._handle)
 
     def on_train_batch_end(

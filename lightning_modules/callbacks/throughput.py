@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.profilers import Profiler
 from torch.utils.flop_counter import FlopCounterMode
 
-from lightning_modules.callbacks.device_speed import Clock, CudaClock, HostClock, ceiling, peak_memory
+from lightning_modules.callbacks.device_speed import CudaClock, HostClock, ceiling, peak_memory
 
 PARTS = ("wait", "degradation", "network", "optimizer", "other")
 _MOST_PENDING = 1000  # intervals that wait for the device
@@ -21,6 +21,8 @@ class _Listener(Profiler):
     def __init__(self, inner: Profiler, heard: Callable[[str, bool], None]) -> None:
         super().__init__()
         self.inner, self.heard = inner, heard
+        for name in ("setup", "teardown", "summary", "describe"):  # stay those of the profiler that was chosen
+            setattr(self, name, getattr(inner, name))
 
     def start(self, action_name: str) -> None:
         self.inner.start(action_name)
@@ -29,18 +31,6 @@ class _Listener(Profiler):
     def stop(self, action_name: str) -> None:
         self.heard(action_name, False)
         self.inner.stop(action_name)
-
-    def summary(self) -> str:
-        return self.inner.summary()
-
-    def setup(self, stage: str, local_rank: int | None = None, log_dir: str | None = None) -> None:
-        self.inner.setup(stage, local_rank, log_dir)
-
-    def teardown(self, stage: str | None) -> None:
-        self.inner.teardown(stage)
-
-    def describe(self) -> None:
-        self.inner.describe()
 
 
 class Throughput(pl.Callback):
@@ -60,7 +50,7 @@ class Throughput(pl.Callback):
         clock: for tests; the default fits the device.
     """
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    def __init__(self, clock: HostClock | None = None) -> None:
         self.given = clock
         self.minutes_before = 0.0
         self.totals: dict[str, float] = defaultdict(float)
@@ -196,32 +186,32 @@ class Throughput(pl.Callback):
             return {}
         spent["network"] = spent["run"] - spent["optimizer"]
         spent["other"] = spent["step"] - sum(spent[part] for part in PARTS[:-1])
-        found = {
+        figures = {
             "patches_per_second": spent["patches"] / spent["step"],
             "step_ms": 1e3 * spent["step"] / spent["steps"],
             **{f"{part}_percent": 100 * max(spent[part], 0.0) / spent["step"] for part in PARTS},
         }
         memory = peak_memory(self.device)
         if memory is not None:
-            found["peak_gib"] = memory / 2**30
+            figures["peak_gib"] = memory / 2**30
         if spent["flops"]:
             with self.trainer.precision_plugin.forward_context():
                 best = ceiling(str(self.device), torch.get_num_threads(), str(self.trainer.precision))
-            found["ceiling_percent"] = 100 * spent["flops"] / spent["step"] / best
-        return found
+            figures["ceiling_percent"] = 100 * spent["flops"] / spent["step"] / best
+        return figures
 
     def epoch_text(self) -> str:
         """The speed since the last call, for a line a person reads; "" without a step that counts."""
         self._settle(self.clock.now())
-        found = self.speeds(self.at_epoch)
+        figures = self.speeds(self.at_epoch)
         self.at_epoch = dict(self.totals)
-        if not found:
+        if not figures:
             return ""
-        text = f"{found['patches_per_second']:.1f} patches/s, wait {found['wait_percent']:.0f} %"
-        text += f", degradation {found['degradation_percent']:.0f} %"
-        if "ceiling_percent" in found:
-            text += f", {found['ceiling_percent']:.0f} % of the ceiling"
-        return text + (f", peak {found['peak_gib']:.1f} GiB" if "peak_gib" in found else "")
+        text = f"{figures['patches_per_second']:.1f} patches/s, wait {figures['wait_percent']:.0f} %"
+        text += f", degradation {figures['degradation_percent']:.0f} %"
+        if "ceiling_percent" in figures:
+            text += f", {figures['ceiling_percent']:.0f} % of the ceiling"
+        return text + (f", peak {figures['peak_gib']:.1f} GiB" if "peak_gib" in figures else "")
 
     def minutes(self) -> float:
         return self.minutes_before + (0.0 if self.began is None else (self.clock.now() - self.began) / 60)

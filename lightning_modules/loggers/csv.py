@@ -7,7 +7,7 @@ import io
 import logging
 import os
 from argparse import Namespace
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,7 @@ class MetricsCSV(Logger):
         self._columns = ["step", "epoch"]
         self._rows: dict[int, dict[str, float]] = {}
         self._unsaved: set[int] = set()
-        self._last_step = -1  # of the last line on disk, which starts at byte _last_offset
-        self._last_offset = 0
         self._loaded = False
-        self._stale = True  # the file differs from the rows in more than its tail: write it anew
 
     # Empty names make Lightning put everything else it derives from a logger straight into the run's folder.
     @property
@@ -51,10 +48,6 @@ class MetricsCSV(Logger):
     def save_dir(self) -> str:
         return str(self.path.parent)
 
-    @property
-    def log_dir(self) -> str:
-        return str(self.path.parent)
-
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Nothing to do: the run's folder already holds the whole config."""
@@ -64,30 +57,16 @@ class MetricsCSV(Logger):
         self._load()
         step = max(self._rows, default=-1) + 1 if step is None else int(step)
         row = self._rows.setdefault(step, {})
-        for name, value in metrics.items():
-            if name == "step":
-                continue
-            row[name] = float(value)
-            if name not in self._columns:
-                self._columns.append(name)
-                self._stale = True
-        self._stale |= step < self._last_step
+        row.update({name: float(value) for name, value in metrics.items() if name != "step"})
+        self._columns += [name for name in row if name not in self._columns]
         self._unsaved.add(step)
         if len(self._unsaved) >= self._flush_every:
             self.save()
 
     @rank_zero_only
     def save(self) -> None:
-        if not self._unsaved:
-            return
-        try:
-            if self._stale:
-                self._write_all()
-            else:
-                self._write_tail(sorted(self._unsaved))
-        except FileNotFoundError as error:
-            raise folder_vanished(self.path.parent) from error
-        self._unsaved.clear()
+        if self._unsaved:
+            self._write()
 
     @rank_zero_only
     def rewind(self, step: int) -> None:
@@ -96,8 +75,7 @@ class MetricsCSV(Logger):
         kept = {s: row for s, row in self._rows.items() if s <= step}
         if len(kept) < len(self._rows):
             self._rows = kept
-            self._write_all()
-            self._unsaved.clear()
+            self._write()
 
     def _load(self) -> None:
         """Read what an earlier attempt left. Lazy, because ranks other than 0 construct a logger too."""
@@ -127,43 +105,25 @@ class MetricsCSV(Logger):
             return False
         return True
 
-    def _write_all(self) -> None:
+    def _write(self) -> None:
         """Replace the file in one move, so that a reader or a kill at any time finds the old one or the new one."""
-        steps = sorted(self._rows)
-        lines = [_csv_line(self._columns), *map(self._line, steps)]
         temporary = self.path.with_name(self.path.name + ".tmp")
         try:
-            with temporary.open("wb") as file:
-                file.write(b"".join(lines))
+            with temporary.open("w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(self._columns)
+                writer.writerows(self._cells(step) for step in sorted(self._rows))
                 file.flush()
                 os.fsync(file.fileno())  # otherwise a power cut may leave the new name with no content
             os.replace(temporary, self.path)
+        except FileNotFoundError as error:
+            raise folder_vanished(self.path.parent) from error
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
-        self._last_step = steps[-1] if steps else -1
-        self._last_offset = sum(map(len, lines)) - len(lines[-1])
-        self._stale = False
+        self._unsaved.clear()
 
-    def _write_tail(self, steps: list[int]) -> None:
-        """Append rows; if the first of them extends the last line on disk, write over that line."""
-        lines = [self._line(step) for step in steps]
-        with self.path.open("r+b") as file:
-            end = file.seek(0, os.SEEK_END)
-            start = self._last_offset if steps[0] == self._last_step else end
-            file.truncate(start)
-            file.seek(start)
-            file.write(b"".join(lines))
-        self._last_step = steps[-1]
-        self._last_offset = start + sum(map(len, lines[:-1]))
-
-    def _line(self, step: int) -> bytes:
+    def _cells(self, step: int) -> list[str]:
         row = self._rows[step]
         epoch = f"{row['epoch']:g}" if "epoch" in row else ""
-        return _csv_line([str(step), epoch, *(repr(row[c]) if c in row else "" for c in self._columns[2:])])
-
-
-def _csv_line(cells: Iterable[str]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue().encode()
+        return [str(step), epoch, *(repr(row[name]) if name in row else "" for name in self._columns[2:])]

@@ -1,6 +1,6 @@
 """Runs of Weights & Biases: where and how one starts, what it says of itself, how it ends.
 
-W&B is online when the machine has an API key and offline otherwise; `metrics.csv` is written beside it in any case, so
+W&B is online when the machine has an API key and offline otherwise; `metrics.csv` is written in any case, so
 neither a dead server nor a killed job loses a curve.
 """
 

@@ -7,13 +7,12 @@ are those of X. Wang et al., "ESRGAN", ECCV Workshops 2018: the last convolution
 The weights are supplied by the user: torchvision's file, which is read without torchvision.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from datamodules.errors import InputError
@@ -25,7 +24,6 @@ SOURCE = (
     "expected torchvision's VGG19 ImageNet weights, https://download.pytorch.org/models/vgg19-dcbb9e9d.pth, "
     "or the same as .safetensors"
 )
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def vgg19_layers() -> list[int | str]:
@@ -128,44 +126,23 @@ def read_features(
     if not path.is_file():
         raise InputError(f"{path}: no such file; {source}")
     try:
-        found = read_safetensors(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its readers raise
         raise InputError(
             f"{path}: cannot be read as weights ({path.stat().st_size:,} bytes, {type(error).__name__}); {source}"
         ) from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: holds a {type(found).__name__}, not a state dict; {source}")
-    if foreign := [str(name) for name in found if name not in shapes and not str(name).startswith("classifier.")]:
+    if not isinstance(state, dict):
+        raise InputError(f"{path}: holds a {type(state).__name__}, not a state dict; {source}")
+    if foreign := [str(name) for name in state if name not in shapes and not str(name).startswith("classifier.")]:
         raise InputError(
             f"{path}: weights of another network: it holds {foreign[0]!r}, which {network} has not; {source}"
         )
     for name in needed or shapes:
-        if not isinstance(found.get(name), Tensor):
+        if not isinstance(state.get(name), Tensor):
             raise InputError(f"{path}: incomplete or of another network: it holds no tensor {name!r}; {source}")
-        if list(found[name].shape) != shapes[name]:
+        if list(state[name].shape) != shapes[name]:
             raise InputError(
-                f"{path}: weights of another network: {name} is {list(found[name].shape)}, {network} has "
+                f"{path}: weights of another network: {name} is {list(state[name].shape)}, {network} has "
                 f"{shapes[name]}; {source}"
             )
-    return {name: found[name].detach().float().contiguous() for name in needed or shapes}
-
-
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file: the length of a JSON header (8 bytes), the header, the numbers.
-
-    Raises:
-        ValueError, KeyError, RuntimeError: if the file is no such file.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > size:
-            raise ValueError("the header is longer than the file")
-        header: dict[str, Any] = json.loads(file.read(length))
-    numbers = torch.from_file(str(path), size=size, dtype=torch.uint8)[8 + length :]  # mapped, not read
-    header.pop("__metadata__", None)
-    found = {}
-    for name, entry in header.items():
-        start, end = entry["data_offsets"]
-        found[name] = numbers[start:end].clone().view(DTYPES[entry["dtype"]]).view(entry["shape"])
-    return found
+    return {name: state[name].detach().float().contiguous() for name in needed or shapes}

@@ -21,7 +21,7 @@ class Rule:
         match: a pattern such as "lstm.*" or "superres.*.bias", or several; "*" also matches dots.
         lr: factor on the optimiser's learning rate; `None` leaves what earlier rules say.
         freeze: the parameters do not train.
-        clip: largest global norm of the matching gradients, computed over them alone.
+        clip: largest global norm of the matching gradients, computed over these only.
     """
 
     match: Annotated[str | Sequence[str], Field(description="a pattern of parameter names, or several")]
@@ -30,22 +30,26 @@ class Rule:
     clip: Annotated[float | None, Field(gt=0, description="a norm > 0 or null")] = None
 
 
-def select(network: nn.Module, match: str | Sequence[str]) -> dict[str, nn.Parameter]:
+def select(network: nn.Module, match: str | Sequence[str], key: str = "match") -> dict[str, nn.Parameter]:
     """The parameters that match any of the patterns, by name.
 
+    Args:
+        key: where the patterns stand in the config, for messages.
+
     Raises:
-        ValueError: for a pattern that matches nothing, or no pattern.
+        OptionError: for a pattern that matches nothing, or no pattern.
     """
     patterns = [match] if isinstance(match, str) else list(match) if isinstance(match, Sequence) else []
     if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
-        raise ValueError(f"found {match!r}, expected a pattern of parameter names, or several")
+        raise OptionError(key=key, found=repr(match), expected="a pattern of parameter names, or several")
     parameters = dict(network.named_parameters())
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in parameters):
             parts = ", ".join(sorted({name.split(".")[0] for name in parameters}))
-            raise ValueError(
-                f"no parameter of {type(network).__name__} matches {pattern!r}; its parts are {parts} "
-                "(a pattern such as 'part.*' takes a whole part)"
+            raise OptionError(
+                f"{key}: no parameter of {type(network).__name__} matches {pattern!r}; its parts are {parts} "
+                "(a pattern such as 'part.*' takes a whole part)",
+                key=key,
             )
     return {name: p for name, p in parameters.items() if any(fnmatchcase(name, pattern) for pattern in patterns)}
 
@@ -56,24 +60,16 @@ def read_rules(network: nn.Module, rules: Mapping[str, Mapping[str, Any]] | None
     Raises:
         OptionError: for an unknown key, a value of another type or out of range, or a pattern that matches nothing.
     """
-    return [_read_rule(network, f"procedure.parameters.{name}", values) for name, values in (rules or {}).items()]
-
-
-def _read_rule(network: nn.Module, where: str, values: Mapping[str, Any]) -> Rule:
-    rule = read_options(Rule, where, values)
-    try:
-        select(network, rule.match)
-    except ValueError as error:
-        raise OptionError(f"{where}.match: {error}", key=f"{where}.match") from error
-    return rule
+    checked = []
+    for name, values in (rules or {}).items():
+        rule = read_options(Rule, f"procedure.parameters.{name}", values)
+        select(network, rule.match, f"procedure.parameters.{name}.match")
+        checked.append(rule)
+    return checked
 
 
 def freeze(network: nn.Module, rules: Iterable[Rule]) -> None:
-    """Take the parameters of all freezing rules out of training.
-
-    Raises:
-        OptionError: if none is left.
-    """
+    """Take the parameters of all freezing rules out of training. Raises `OptionError` if none is left."""
     freezing = [rule for rule in rules if rule.freeze]
     for rule in freezing:
         for parameter in select(network, rule.match).values():

@@ -36,8 +36,7 @@ def multistep(
     if floor > 0 or warmup:
         steps, ramp = sorted(milestones), _ramp(warmup)
         scheduler = LambdaLR(optimizer, lambda step: ramp(step) * max(gamma ** bisect_right(steps, step), floor))
-    scheduler.interval = "step"  # type: ignore[attr-defined]  # read by the training procedures
-    return scheduler
+    return _by_step(scheduler)
 
 
 def _ramp(warmup: int) -> Callable[[int], float]:
@@ -59,6 +58,31 @@ def cosine(optimizer: Optimizer, total_steps: int | None = None, end: float = 0.
         ValueError: if T is not larger than `warmup`, `end` exceeds the optimiser's learning rate, or `warmup` is
             negative.
     """
+    return _falling(
+        optimizer, lambda t, last: (1 + math.cos(math.pi * min(t, last) / last)) / 2, total_steps, end, warmup
+    )
+
+
+def polynomial(
+    optimizer: Optimizer, power: float, total_steps: int | None = None, end: float = 0.0, warmup: int = 0
+) -> LRScheduler:
+    """lr(t) = (lr - end) (1 - t / T)^power + end: Tao et al., CVPR 2018 (power 0.3).
+
+    Args:
+        total_steps, end, warmup: see `cosine`.
+
+    Raises:
+        ValueError: as `cosine`, or if `power` is not positive.
+    """
+    if power <= 0:
+        raise ValueError(f"power is {power}, expected a number > 0")
+    return _falling(optimizer, lambda t, last: max(0.0, 1 - t / last) ** power, total_steps, end, warmup)
+
+
+def _falling(
+    optimizer: Optimizer, along: Callable[[int, int], float], total_steps: int | None, end: float, warmup: int
+) -> LRScheduler:
+    """From the learning rate to `end`; `along` falls from 1 to 0 with the step t, given with the last one T."""
     ramp = _ramp(warmup)
     if total_steps is None or total_steps <= warmup:
         raise ValueError(f"total_steps is {total_steps}, expected more optimiser steps than warmup={warmup}")
@@ -68,43 +92,11 @@ def cosine(optimizer: Optimizer, total_steps: int | None = None, end: float = 0.
     steps = total_steps
 
     def factor(t: int) -> float:
-        along = (1 + math.cos(math.pi * min(t, steps) / steps)) / 2
-        return ramp(t) * ((1 - end / start) * along + end / start)
+        return ramp(t) * ((1 - end / start) * along(t, steps) + end / start)
 
-    scheduler = LambdaLR(optimizer, factor)
-    scheduler.interval = "step"  # type: ignore[attr-defined]
-    return scheduler
+    return _by_step(LambdaLR(optimizer, factor))
 
 
-def polynomial(
-    optimizer: Optimizer, power: float, total_steps: int | None = None, end: float = 0.0, warmup: int = 0
-) -> LRScheduler:
-    """lr(t) = (lr - end) (1 - t / T)^power + end: Tao et al., CVPR 2018 (power 0.3).
-
-    Args:
-        total_steps: T; the training procedures fill in the length of the training where it is None.
-        end: the last learning rate, absolute; of parameters with a smaller learning rate, smaller in proportion.
-        warmup: see `cosine`.
-
-    Raises:
-        ValueError: if T or `power` is not positive or `end` exceeds the optimiser's learning rate.
-    """
-    if not total_steps or total_steps < 1:
-        raise ValueError(f"total_steps is {total_steps}, expected the number of optimiser steps of the training")
-    if total_steps <= warmup:
-        raise ValueError(f"total_steps is {total_steps}, expected more optimiser steps than warmup={warmup}")
-    if power <= 0:
-        raise ValueError(f"power is {power}, expected a number > 0")
-    start = max(group["lr"] for group in optimizer.param_groups)
-    if not 0 <= end <= start or start == 0:
-        raise ValueError(f"end is {end}, expected 0 to the learning rate {start}, which is not 0")
-    steps = total_steps
-
-    ramp = _ramp(warmup)
-
-    def factor(t: int) -> float:
-        return ramp(t) * ((1 - end / start) * max(0.0, 1 - t / steps) ** power + end / start)
-
-    scheduler = LambdaLR(optimizer, factor)
-    scheduler.interval = "step"  # type: ignore[attr-defined]
+def _by_step(scheduler: LRScheduler) -> LRScheduler:
+    scheduler.interval = "step"  # type: ignore[attr-defined]  # read by the training procedures
     return scheduler

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.base import RestorationNetwork
+from networks.ops.options import check_positive
 from networks.ops.resize import bicubic_resize
 from networks.restored import Restored
 
@@ -46,20 +47,13 @@ class DeblurCNN(RestorationNetwork):
         offset: subtracted from the image before the network and added to its output; the paper's network computes on
             [-0.5, 0.5].
         residual: the network computes what is added to its input, which helps short trainings; the paper's does not.
-
-    Raises:
-        ValueError: for an option outside these.
     """
-
-    inputs = ("lr",)
-    size_multiple = 1
 
     def __init__(
         self, scale: int = 1, grouped: bool = True, width: float = 1.0, offset: float = 0.5, residual: bool = False
     ) -> None:
         super().__init__()
-        if scale < 1:
-            raise ValueError(f"scale is {scale}, expected at least 1")
+        check_positive(scale=scale)
         widths = [outputs * width for _, outputs, _ in LAYERS[:-1]]
         if width <= 0 or any(outputs % 4 for outputs in widths):
             raise ValueError(f"width is {width}, expected a factor that leaves multiples of 4, such as 1, 0.5 or 0.25")

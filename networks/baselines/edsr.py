@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from networks.base import RestorationNetwork
+from networks.ops.options import check_choice, check_positive
 from networks.restored import Restored
 
 MEAN = (0.4488, 0.4371, 0.4040)  # R, G, B of DIV2K
@@ -46,26 +47,18 @@ class EDSR(RestorationNetwork):
     Input `lr` [B, 3, h, w] in [0, 1], any size. Output `sr` [B, 3, scale*h, scale*w], about [0, 1].
 
     Args:
-        scale: 2, 3 or 4. Networks of different scales differ in the first part of `tail` alone.
+        scale: 2, 3 or 4. Networks of different scales differ only in the first part of `tail`.
         width: channels.
         n_blocks: residual blocks.
         residual_scaling: factor on the output of every block before its input is added.
-
-    Raises:
-        ValueError: for an option outside these.
     """
 
-    inputs = ("lr",)
-    outputs = ("sr",)
-    size_multiple = 1
     mean: Tensor
 
     def __init__(self, scale: int = 4, width: int = 256, n_blocks: int = 32, residual_scaling: float = 0.1) -> None:
         super().__init__()
-        if scale not in (2, 3, 4):
-            raise ValueError(f"scale is {scale!r}, expected 2, 3 or 4")
-        if width < 1 or n_blocks < 1:
-            raise ValueError(f"width is {width} and n_blocks {n_blocks}, expected at least 1")
+        check_choice("scale", scale, (2, 3, 4))
+        check_positive(width=width, n_blocks=n_blocks)
         self.scale = scale
         # Not saved: a constant of the network, no part of what was learned.
         self.register_buffer("mean", 255 * torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
@@ -96,9 +89,9 @@ def import_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         *(("sub_mean.weight", torch.eye(3).view(3, 3, 1, 1)), ("sub_mean.bias", -mean)),
         *(("add_mean.weight", torch.eye(3).view(3, 3, 1, 1)), ("add_mean.bias", mean)),
     ):
-        found = kept.pop(name, None)
-        if found is None:
+        tensor = kept.pop(name, None)
+        if tensor is None:
             raise ValueError(f"not the official EDSR weights: missing {name}")
-        if found.shape != value.shape or not torch.allclose(found.to(value), value, rtol=1e-4):
+        if tensor.shape != value.shape or not torch.allclose(tensor.to(value), value, rtol=1e-4):
             raise ValueError(f"not the official EDSR weights: {name} is not that of the mean of DIV2K in 0 to 255")
     return kept

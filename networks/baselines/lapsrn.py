@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from networks.base import RestorationNetwork
 from networks.ops.luma import luma, replace_luma
+from networks.ops.options import check_choice, check_positive
 from networks.ops.resize import bicubic_resize
 from networks.restored import Restored
 
@@ -72,25 +73,17 @@ class LapSRN(RestorationNetwork):
         form: "official" has 3x3 up-convolutions and biases, "port" 4x4 ones and no biases.
         width: channels.
         n_convs: convolutions of a level before its up-convolution.
-
-    Raises:
-        ValueError: for an option outside these.
     """
 
-    inputs = ("lr",)
     outputs = ("sr", "pyramid")
-    size_multiple = 1
 
     def __init__(
         self, scale: int = 4, form: Literal["official", "port"] = "official", width: int = 64, n_convs: int = 10
     ) -> None:
         super().__init__()
-        if scale not in (2, 4, 8):
-            raise ValueError(f"scale is {scale!r}, expected 2, 4 or 8")
-        if form not in ("official", "port"):
-            raise ValueError(f"form is {form!r}, expected official or port")
-        if width < 1 or n_convs < 1:
-            raise ValueError(f"width is {width} and n_convs {n_convs}, expected at least 1")
+        check_choice("scale", scale, (2, 4, 8))
+        check_choice("form", form, ("official", "port"))
+        check_positive(width=width, n_convs=n_convs)
         self.scale = scale
         official = form == "official"
         self.first = nn.Sequential(conv(1, width, official), leaky())

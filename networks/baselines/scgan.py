@@ -12,6 +12,7 @@ Figures measured with it are figures of this stand-in and must say so.
 from torch import Tensor, nn
 
 from networks.base import RestorationNetwork
+from networks.ops.options import check_positive
 from networks.restored import Restored
 
 
@@ -27,21 +28,13 @@ class SCGANStandIn(RestorationNetwork):
     Args:
         width: channels of all layers.
         n_layers: 5x5 convolutions at full resolution before the last one.
-
-    Raises:
-        ValueError: for an option outside these.
     """
 
-    inputs = ("lr",)
-    outputs = ("sr",)
-    size_multiple = 1
     scale = 4
 
     def __init__(self, width: int = 64, n_layers: int = 10) -> None:
         super().__init__()
-        for name, value in (("width", width), ("n_layers", n_layers)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}, expected at least 1")
+        check_positive(width=width, n_layers=n_layers)
         # Normalization takes a bias away: only the last layer has one.
         first = nn.ConvTranspose2d(3, width, 6, 2, 2, bias=False)  # 2h x 2w
         second = nn.ConvTranspose2d(width, width, 5, 2, 2, output_padding=1, bias=False)  # 4h x 4w

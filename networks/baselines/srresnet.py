@@ -12,6 +12,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from networks.base import RestorationNetwork
+from networks.ops.convolution import ResidualBlock
+from networks.ops.options import check_choice, check_positive
 from networks.ops.resize import bicubic_resize
 from networks.restored import Restored
 
@@ -35,18 +37,12 @@ def act(form: Form) -> nn.Module:
     return nn.PReLU() if form == "paper" else nn.LeakyReLU(0.2, inplace=True)
 
 
-class ResidualBlock(nn.Module):
+def block(width: int, form: Form) -> ResidualBlock:
     """conv-norm-act-conv-norm plus the input."""
-
-    def __init__(self, width: int, form: Form) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            *(conv(width, width, form), norm(width, form), act(form)),
-            *(conv(width, width, form), norm(width, form)),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
+    return ResidualBlock(
+        *(conv(width, width, form), norm(width, form), act(form)),
+        *(conv(width, width, form), norm(width, form)),
+    )
 
 
 class SRResNet(RestorationNetwork):
@@ -63,15 +59,9 @@ class SRResNet(RestorationNetwork):
             "none".
         head_gain: factor on the initial weights of the output layer; below 1, the network starts close to what is
             added.
-
-    Raises:
-        ValueError: for an option outside these.
     """
 
-    inputs = ("lr",)
-    outputs = ("sr",)
     scale = 4
-    size_multiple = 1
 
     def __init__(
         self,
@@ -82,16 +72,13 @@ class SRResNet(RestorationNetwork):
         head_gain: float = 1.0,
     ) -> None:
         super().__init__()
-        if form not in ("paper", "port"):
-            raise ValueError(f"form is {form!r}, expected paper or port")
-        if width < 1 or n_blocks < 1:
-            raise ValueError(f"width is {width} and n_blocks {n_blocks}, expected at least 1")
-        if global_residual not in ("none", "bicubic"):
-            raise ValueError(f"global_residual is {global_residual!r}, expected none or bicubic")
+        check_choice("form", form, ("paper", "port"))
+        check_choice("global_residual", global_residual, ("none", "bicubic"))
+        check_positive(width=width, n_blocks=n_blocks)
         self.global_residual = global_residual
         self.first = nn.Sequential(conv(3, width, form, 9), act(form))
         self.body = nn.Sequential(
-            *(ResidualBlock(width, form) for _ in range(n_blocks)), conv(width, width, form), norm(width, form)
+            *(block(width, form) for _ in range(n_blocks)), conv(width, width, form), norm(width, form)
         )
         self.up = nn.Sequential(
             *(conv(width, 4 * width, form), nn.PixelShuffle(2), act(form)),  # 2h x 2w

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from networks.base import RestorationNetwork
 from networks.ops.luma import luma, replace_luma
+from networks.ops.options import check_choice
+from networks.ops.published import renamed
 from networks.ops.resize import bicubic_resize
 from networks.restored import Restored
 
@@ -37,15 +39,10 @@ class VDSR(RestorationNetwork):
         bias: biases in all convolutions, as the paper has them.
         width: channels.
         n_layers: convolutions.
-
-    Raises:
-        ValueError: for an option or a scale outside these.
     """
 
     inputs = ("lr", "scale")
-    outputs = ("sr",)
     scales = (1, 2, 3, 4)
-    size_multiple = 1
 
     def __init__(self, bias: bool = False, width: int = 64, n_layers: int = 20) -> None:
         super().__init__()
@@ -57,8 +54,7 @@ class VDSR(RestorationNetwork):
         self.layers = nn.Sequential(*layers, nn.ReLU(inplace=True), conv(width, 1, bias))
 
     def forward(self, lr: Tensor, scale: int) -> Restored:
-        if scale not in self.scales:
-            raise ValueError(f"scale is {scale!r}, expected one of {', '.join(map(str, self.scales))}")
+        check_choice("scale", scale, self.scales)
         enlarged = bicubic_resize(lr, scale)
         y = luma(enlarged)
         return Restored(sr=replace_luma(enlarged, y + self.layers(y)))
@@ -70,16 +66,9 @@ def import_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Its names are `input.weight`, `residual_layer.0.conv.weight` to `residual_layer.17.conv.weight`, `output.weight`.
 
     Raises:
-        ValueError: unless the names are exactly these.
+        ValueError: see `renamed`.
     """
     theirs = ["input.weight", *(f"residual_layer.{i}.conv.weight" for i in range(18)), "output.weight"]
     with torch.device("meta"):
-        own = list(VDSR().state_dict())
-    missing = [name for name in theirs if name not in state]
-    unexpected = [name for name in state if name not in theirs]
-    if missing or unexpected:
-        raise ValueError(
-            f"not the public VDSR weights: missing {', '.join(missing) or 'none'}; "
-            f"unexpected {', '.join(unexpected) or 'none'}"
-        )
-    return {name: state[their] for name, their in zip(own, theirs, strict=True)}
+        ours = list(VDSR().state_dict())
+    return renamed(state, dict(zip(theirs, ours, strict=True)), "public VDSR")

@@ -1,1 +1,1 @@
-"""What networks are made of besides layers."""
+"""Operations, checks and layers that networks share."""

@@ -1,6 +1,6 @@
 """Batch normalization over the batches of all processes, on any device.
 
-PyTorch's own `SyncBatchNorm` works on GPUs alone, and `convert_sync_batchnorm` would replace layers that keep their
+PyTorch's own `SyncBatchNorm` works on GPUs only, and `convert_sync_batchnorm` would replace layers that keep their
 running statistics in another way (`networks.cooperative.BatchNorm`).
 """
 

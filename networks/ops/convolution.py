@@ -1,6 +1,6 @@
-"""Convolutions with the initial weights that several systems share."""
+"""Layers that several systems share."""
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
@@ -9,3 +9,14 @@ def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2d
     nn.init.normal_(layer.weight, 0.0, (2 / (size * size * outputs)) ** 0.5)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # bias is there: bias=True
     return layer
+
+
+class ResidualBlock(nn.Module):
+    """The input plus what the layers, one after the other in `body`, make of it; no activation after the sum."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.body = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)

@@ -43,8 +43,8 @@ def gradient_threshold(x: Tensor, kernel_size: int) -> float:
     )
     wanted, reached = max(20 * kernel_size, 10), math.inf
     for direction in directions:
-        found = squared[direction]
-        reached = min(reached, found.topk(wanted).values[-1].item() if len(found) >= wanted else 0.0)
+        of_direction = squared[direction]
+        reached = min(reached, of_direction.topk(wanted).values[-1].item() if len(of_direction) >= wanted else 0.0)
     return math.floor(reached / STEP) * STEP
 
 

@@ -32,10 +32,10 @@ def adjoint_differences(h: Tensor, v: Tensor) -> Tensor:
 
 
 def difference_power(size: tuple[int, int], like: Tensor) -> Tensor:
-    """|Dx|^2 + |Dy|^2 of the forward differences over half a spectrum: [H, W//2 + 1]."""
-    h, w = size
-    rows = 2 - 2 * torch.cos(2 * torch.pi * torch.arange(h, dtype=like.dtype, device=like.device) / h)
-    columns = 2 - 2 * torch.cos(2 * torch.pi * torch.arange(w // 2 + 1, dtype=like.dtype, device=like.device) / w)
+    """|Dx|^2 + |Dy|^2 of the forward differences over the spectrum: [H, W]."""
+    rows, columns = (
+        2 - 2 * torch.cos(2 * torch.pi * torch.arange(n, dtype=like.dtype, device=like.device) / n) for n in size
+    )
     return rows[:, None] + columns
 
 
@@ -52,7 +52,7 @@ class Quadratic:
         transfer = torch.fft.rfft2(centre_at_origin(kernel.to(blurred), self.size))
         self.fixed = transfer.conj() * torch.fft.rfft2(blurred)
         self.power = transfer.real**2 + transfer.imag**2
-        self.difference_power = difference_power(self.size, blurred)
+        self.difference_power = difference_power(self.size, blurred)[:, : self.size[1] // 2 + 1]
 
     def solve(self, target: Tensor, weight: float, pull: Tensor | None = None, pull_weight: float = 0.0) -> Tensor:
         """x [C, H, W]; `target` is the transposed difference of g, `pull` the half spectrum of u."""
@@ -97,8 +97,8 @@ def dark_pixels(x: Tensor, window: int = WINDOW) -> Tensor:
     # Max-pooling ignores what it pads with, as repeating the border does. Rows first, then columns of the results.
     value, row = F.max_pool2d(-x[None, None], (window, 1), 1, (half, 0), return_indices=True)
     _, column = F.max_pool2d(value, (1, window), 1, (0, half), return_indices=True)
-    found = row.flatten()[column.flatten()]
-    return torch.zeros(x.numel(), dtype=torch.bool, device=x.device).index_fill_(0, found, True).view_as(x)
+    darkest = row.flatten()[column.flatten()]
+    return torch.zeros(x.numel(), dtype=torch.bool, device=x.device).index_fill_(0, darkest, True).view_as(x)
 
 
 def otsu_threshold(values: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Luma of colour images, for the networks that restore luma alone and leave the colours to bicubic enlargement.
+"""Luma of colour images, for the networks that restore only luma and leave the colours to bicubic enlargement.
 
 ITU-R BT.601 in studio range, as MATLAB's rgb2ycbcr gives it on floating-point images: black is 16/255, white 235/255.
 

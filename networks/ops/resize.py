@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from networks.ops.options import check_choice
+
 
 def cubic(t: Tensor) -> Tensor:
     """Keys' cubic kernel with a = -0.5, support [-2, 2]."""
@@ -65,32 +67,29 @@ def symmetric_pad(images: Tensor, before: int, after: int, dim: int) -> Tensor:
     return images.index_select(dim, torch.where(index < n, index, 2 * n - 1 - index))
 
 
-def _down(images: Tensor, scale: int, dim: int) -> Tensor:
-    n = images.shape[dim]
-    first, weights = _weights_down(scale)
-    taps = len(weights)
-    out = -(-n // scale)
-    images = symmetric_pad(images, -first, (out - 1) * scale + first + taps - n, dim)
-    shape = (1, 1, taps, 1) if dim == 2 else (1, 1, 1, taps)
-    stride = (scale, 1) if dim == 2 else (1, scale)
-    flat = images.flatten(0, 1)[:, None]
+def _filtered(images: Tensor, weights: Tensor, dim: int, before: int, after: int, stride: int = 1) -> Tensor:
+    """Each plane of [B, C, H, W], mirrored beyond its edges, under each row of weights [n, taps]: [B*C, n, H', W']."""
+    n, taps = weights.shape
+    flat = symmetric_pad(images, before, after, dim).flatten(0, 1)[:, None]
     planes = flat.shape[0]  # may be symbolic, which len() is not
     if planes == 1:  # a single plane takes another routine, which rounds otherwise than the rest
         flat = flat.expand(2, -1, -1, -1)
-    reduced = F.conv2d(flat, weights.to(images).view(shape), stride=stride)[:planes, 0]
-    return reduced.unflatten(0, images.shape[:2])
+    shape = (n, 1, taps, 1) if dim == 2 else (n, 1, 1, taps)
+    strides = (stride, 1) if dim == 2 else (1, stride)
+    return F.conv2d(flat, weights.to(images).view(shape), stride=strides)[:planes]
+
+
+def _down(images: Tensor, scale: int, dim: int) -> Tensor:
+    n = images.shape[dim]
+    first, weights = _weights_down(scale)
+    out = -(-n // scale)
+    reduced = _filtered(images, weights[None], dim, -first, (out - 1) * scale + first + len(weights) - n, scale)
+    return reduced[:, 0].unflatten(0, images.shape[:2])
 
 
 def _up(images: Tensor, scale: int, dim: int) -> Tensor:
     first, weights = _weights_up(scale)
-    taps = weights.shape[1]
-    images = symmetric_pad(images, -first, first + taps - 1, dim)
-    shape = (scale, 1, taps, 1) if dim == 2 else (scale, 1, 1, taps)
-    flat = images.flatten(0, 1)[:, None]
-    planes = flat.shape[0]
-    if planes == 1:  # see `_down`
-        flat = flat.expand(2, -1, -1, -1)
-    phases = F.conv2d(flat, weights.to(images).view(shape))[:planes]
+    phases = _filtered(images, weights, dim, -first, first + weights.shape[1] - 1)
     # The phase axis goes right behind the resized axis and merges with it: pixel x*scale + phase.
     return phases.movedim(1, dim).flatten(dim - 1, dim).unflatten(0, images.shape[:2])
 
@@ -109,10 +108,8 @@ def bicubic_resize(images: Tensor, scale: int, *, down: bool = False) -> Tensor:
     Raises:
         ValueError: if `scale` is not an integer >= 1 or `images` is not 4-dimensional.
     """
-    if isinstance(scale, bool) or int(scale) != scale or scale < 1:
-        raise ValueError(f"scale is {scale!r}, expected an integer >= 1 (and down=True to shrink)")
-    if images.dim() != 4:
-        raise ValueError(f"images have shape {tuple(images.shape)}, expected [B, C, H, W]")
+    check_factor("scale", scale)
+    _check_images(images)
     if scale == 1:
         return images
     step = _down if down else _up
@@ -130,6 +127,12 @@ def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
         images = torch.cat([images, images[..., -1:, :].expand(-1, -1, height - h, -1)], 2)
         return torch.cat([images, images[..., -1:].expand(-1, -1, -1, width - w)], 3)
     return F.pad(images, (0, width - w, 0, height - h), mode="replicate")
+
+
+def check_factor(name: str, value: int) -> None:
+    """Raise ValueError for what is no whole number from 1."""
+    if isinstance(value, bool) or int(value) != value or value < 1:
+        raise ValueError(f"{name} is {value!r}, expected an integer >= 1")
 
 
 def _check_images(images: Tensor) -> None:
@@ -170,8 +173,7 @@ def bilinear_resize(
     _check_images(images)
     if min(size) < 1:
         raise ValueError(f"size is {tuple(size)}, expected at least 1 pixel per side")
-    if convention not in ("half_pixel", "tf1"):
-        raise ValueError(f"convention is {convention!r}, expected half_pixel or tf1")
+    check_choice("convention", convention, ("half_pixel", "tf1"))
     if tuple(size) == tuple(images.shape[-2:]):
         return images
     if convention == "half_pixel":
@@ -198,8 +200,7 @@ def bilinear_shrink(images: Tensor, factor: int, convention: Literal["half_pixel
         ValueError: if `factor` is not an integer >= 1, and as `bilinear_resize` does.
     """
     _check_images(images)
-    if isinstance(factor, bool) or int(factor) != factor or factor < 1:
-        raise ValueError(f"factor is {factor!r}, expected an integer >= 1")
+    check_factor("factor", factor)
     h, w = images.shape[-2:]
     size = ((h + factor - 1) // factor, (w + factor - 1) // factor)
     return bilinear_resize(pad_to_multiple(images, factor), size, convention)

@@ -2,20 +2,16 @@
 
 import multiprocessing
 import os
-import pickle
 import signal
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch.utils.data import Dataset
 
-from datamodules.cache import ImageCache, pack, unpack
-from datamodules.datasets import TrainingCrops, WholeImages
 from datamodules.errors import InputError, LoaderStuck, worker_death
 from datamodules.loaders import Loader
 
@@ -38,14 +34,6 @@ class Failing(Dataset[Any]):
             else:
                 time.sleep(self.trouble)
         return index
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_an_input_error_of_a_worker_keeps_its_fields(workers: int) -> None:
-    with pytest.raises(InputError) as found:
-        list(Loader(Failing(InputError(file="a.png", hint="put it back")), num_workers=workers))
-    assert str(found.value) == "a.png: put it back"
-    assert (found.value.file, found.value.hint) == ("a.png", "put it back")
 
 
 @pytest.mark.parametrize(
@@ -146,29 +134,3 @@ def test_a_process_that_was_forked_has_workers_of_its_own() -> None:
 
 def _iterate() -> None:
     assert len(list(Loader(Ancestry(), num_workers=1))) == 4
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [10, 100_000])
-def test_what_travels_to_a_worker_is_small(count: int, tmp_path: Path) -> None:
-    """All images, every third, and half of them at random: of a cache that exists, the index is read in the worker."""
-    folder = tmp_path / "cache"
-    (tmp_path / "empty").touch()
-    cache = ImageCache(
-        folder,
-        ((tmp_path / "empty").open("rb"), (tmp_path / "empty").open("rb")),
-        [f"photograph {i}" for i in range(count)],
-        [folder / f"{i}.png" for i in range(count)],
-        [(8, 8)] * count,
-        list(range(0, 192 * count, 192)),
-        [],
-    )
-    some = np.flatnonzero(np.random.default_rng(0).random(count) < 0.5).tolist()
-    for numbers in (range(count), range(0, count, 3), some):
-        assert len(pickle.dumps(TrainingCrops(cache, numbers, 8, 100, 0))) < 100_000
-        assert len(pickle.dumps(WholeImages(cache.subset(some), range(len(some)), 4, 0))) < 100_000
-
-
-@pytest.mark.parametrize("numbers", [[], [0], [5, 3, 3, 10**9], list(range(1000))])
-def test_packed_numbers_come_back(numbers: list[int]) -> None:
-    assert unpack(pack(numbers)) == numbers

@@ -12,8 +12,7 @@ from PIL import Image
 from datamodules.batch import Batch, as_float
 from datamodules.datasets import TrainingCrops
 from datamodules.degradations.base import Degradation
-from datamodules.degradations.pipelines import EDDSRNDegradation
-from datamodules.degradations.stored import AsStored
+from datamodules.degradations.pipelines import AsStored, EDDSRNDegradation
 from datamodules.errors import InputError
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.paired_datamodule import PairedDataModule

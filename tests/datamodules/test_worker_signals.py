@@ -11,7 +11,7 @@ import pytest
 from torch.utils.data import Dataset
 
 from datamodules.loaders import Loader
-from datamodules.workers import context
+from datamodules.workers import CONTEXT
 
 
 class Pids(Dataset[int]):
@@ -60,7 +60,7 @@ def test_server_that_starts_ahead_of_the_first_loader_heeds_nobody() -> None:
 
 
 def test_worker_ends_when_the_training_says_so() -> None:
-    worker = context().Process(target=time.sleep, args=(60,))  # type: ignore[attr-defined]  # of every context
+    worker = CONTEXT.Process(target=time.sleep, args=(60,))  # type: ignore[attr-defined]  # of every context
     worker.start()
     time.sleep(0.5)
     send(signal.SIGTERM, worker.pid)

@@ -238,5 +238,5 @@ def test_bad_options() -> None:
     with pytest.raises(ValueError, match="boundary is 'mirror', expected circular or wrap"):
         Wiener(boundary="mirror")  # type: ignore[arg-type]
     lr, kernel = torch.zeros(1, 3, 4, 4), torch.ones(1, 1, 1, 1)
-    with pytest.raises(ValueError, match="scale is 5, expected one of 1, 2, 3, 4"):
+    with pytest.raises(ValueError, match="scale is 5, expected 1, 2, 3 or 4"):
         Wiener()(lr=lr, kernel=kernel, scale=5, noise_level=level(0.0))

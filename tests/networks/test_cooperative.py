@@ -265,8 +265,8 @@ def test_any_size(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"widths": (1, 2, 3)}, "four positive"),
-        ({"widths": (1, 2, 3, 0)}, "four positive"),
+        ({"widths": (1, 2, 3)}, "4 positive"),
+        ({"widths": (1, 2, 3, 0)}, "4 positive"),
         ({"n_units": 0}, "n_units is 0, expected at least 1"),
         ({"bn_momentum": 0.0}, "bn_momentum is 0.0, expected a number between"),
         ({"bn_momentum": 1.0}, "bn_momentum is 1.0, expected a number between"),

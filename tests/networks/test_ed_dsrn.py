@@ -124,7 +124,7 @@ def test_options() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"widths": (1, 2, 3)}, "four positive"),
+        ({"widths": (1, 2, 3)}, "4 positive"),
         ({"n_units": 0}, "at least 1"),
         ({"global_residual": "bilinear"}, "bicubic, nearest or none"),
         ({"pooling": "min"}, "max, avg or conv"),

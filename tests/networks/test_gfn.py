@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.gfn import GFN, ResidualBlock, import_official
+from networks.gfn import GFN, import_official
+from networks.ops.convolution import ResidualBlock
 from networks.ops.resize import bicubic_resize
 
 
@@ -170,7 +171,7 @@ def test_import_refuses_other_states() -> None:
     state["srMoudle.0.conv9.weight"] = state.pop("srMoudle.0.conv2.weight")
     with pytest.raises(ValueError, match=r"missing srMoudle\.0\.conv2\.weight; unexpected srMoudle\.0\.conv9\.weight$"):
         import_official(state)
-    with pytest.raises(ValueError, match=r"missing nothing; unexpected extra$"):
+    with pytest.raises(ValueError, match=r"missing none; unexpected extra$"):
         import_official({**{name: torch.empty(0) for name in official_shapes()}, "extra": torch.empty(0)})
 
 

@@ -324,8 +324,8 @@ def test_import_of_other_weights() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"widths": (1, 2, 3)}, "widths is .*four positive"),
-        ({"widths": (1, 2, 3, 0)}, "widths is .*four positive"),
+        ({"widths": (1, 2, 3)}, "widths is .*4 positive"),
+        ({"widths": (1, 2, 3, 0)}, "widths is .*4 positive"),
         ({"n_iter": 0}, "n_iter is 0, expected at least 1"),
         ({"n_blocks": 0}, "n_blocks is 0, expected at least 1"),
         ({"hyper_width": 0}, "hyper_width is 0, expected at least 1"),
@@ -339,5 +339,5 @@ def test_wrong_options(options: dict[str, Any], words: str) -> None:
 
 @pytest.mark.parametrize("scale", [0, 5, 1.5])
 def test_wrong_scale(scale: float) -> None:
-    with pytest.raises(ValueError, match="expected one of 1, 2, 3, 4"):
+    with pytest.raises(ValueError, match="expected 1, 2, 3 or 4"):
         USRNet(**SMALL)(torch.rand(1, 3, 4, 4), torch.ones(1, 1, 1, 1), scale, torch.zeros(1, 1, 1, 1))

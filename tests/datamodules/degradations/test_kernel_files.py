@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from datamodules.degradations import kernel_files
-from datamodules.degradations.kernel_files import KernelSuite, folder, levin, twelve, usrnet12
+from datamodules.degradations.kernel_files import KernelSuite, folder, twelve, usrnet12
 from datamodules.errors import InputError
 
 RNG = np.random.default_rng(3)
@@ -174,36 +174,32 @@ def test_usrnet12_takes_the_official_file_only(tmp_path: Path, monkeypatch: pyte
     assert np.abs(suite.kernels[4, 0].numpy() - cells[0, 4]).max() < 1e-8
 
 
-def test_levin_without_h5py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_matlab_73_without_h5py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> None:
         raise ImportError(name)
 
     monkeypatch.setattr(kernel_files.importlib, "import_module", absent)
     path = tmp_path / "Levin09.mat"
-    assert "not found, expected Levin09.mat" in refusal(levin, path)
+    assert "not found, expected a folder of kernels" in refusal(folder, path)
     header = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM"
     path.write_bytes(header.ljust(512, b"\0"))
-    assert "pip install -e '.[matlab]'" in refusal(levin, path)
+    assert "pip install -e '.[matlab]'" in refusal(folder, path)
 
 
-@pytest.mark.parametrize("count", [8, 7])
-def test_levin_reads_matlab_73(tmp_path: Path, count: int) -> None:
+def test_matlab_73_is_read(tmp_path: Path) -> None:
     """A file laid out as MATLAB does: transposed matrices in #refs#, a cell array of references, a 512-byte header."""
     h5py = pytest.importorskip("h5py")
     path = tmp_path / "Levin09.mat"
-    kernels = [kernel(size) for size in (19, 17, 15, 27, 13, 21, 24, 23)[:count]]
+    kernels = [kernel(size) for size in (19, 17, 15, 27, 13, 21, 24, 23)]
     with h5py.File(path, "w", userblock_size=512) as file:
-        cells = file.create_dataset("kernels", (count, 1), dtype=h5py.ref_dtype)
+        cells = file.create_dataset("kernels", (8, 1), dtype=h5py.ref_dtype)
         for i, k in enumerate(kernels):
             cells[i, 0] = file.create_dataset(f"#refs#/{'bcdefghi'[i]}", data=k.T).ref
     with path.open("r+b") as file:
         file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM")
-    if count != 8:
-        assert "holds 7 kernels, expected the 8" in refusal(levin, path)
-        return
-    suite = levin(path)
-    assert suite.names == [f"levin{i}" for i in range(1, 9)]
+    suite = folder(path)
+    assert suite.names == [f"Levin09-{i}" for i in range(1, 9)]
     assert suite.kernels.shape == (8, 1, 27, 27)
     assert np.abs(suite.kernels[1, 0, 5:22, 5:22].numpy() - kernels[1]).max() < 1e-7
     path.write_bytes(path.read_bytes()[:2000])
-    assert "cannot be read" in refusal(levin, path)
+    assert "cannot be read" in refusal(folder, path)

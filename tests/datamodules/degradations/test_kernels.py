@@ -15,7 +15,6 @@ SAMPLERS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "isotropic": lambda keys, size: kernels.sample_isotropic(keys, size, 0.2, 4.0),
     "usrnet": kernels.sample_usrnet_gaussian,
     "dan": kernels.sample_dan_gaussian,
-    "srmd": kernels.sample_srmd_gaussian,
 }
 # Each from a scale in pixels [B] and a size.
 FORMULAS: dict[str, Callable[[Tensor, int], Tensor]] = {
@@ -133,7 +132,7 @@ def test_shift_and_laws_of_the_usrnet_sampler() -> None:
     assert abs(covariance[:, 0, 1].mean()) < 5 * covariance[:, 0, 1].std() / n**0.5
 
 
-def test_laws_of_the_dan_and_srmd_samplers() -> None:
+def test_law_of_the_dan_sampler() -> None:
     plain = kernels.sample_dan_gaussian(keys(1000), 49, noise=0.0)
     std = torch.linalg.eigvalsh(moments(plain)[1]).sqrt()
     assert 0.55 < std.min() < 0.7
@@ -145,11 +144,6 @@ def test_laws_of_the_dan_and_srmd_samplers() -> None:
     assert 0.85 < ratio.min() < 0.91
     assert 1.10 < ratio.max() < 1.16
     assert abs(ratio.std() - 0.25 / 12**0.5 / 1.125) < 0.003
-
-    smaller, larger = torch.linalg.eigvalsh(moments(kernels.sample_srmd_gaussian(keys(2000), 41))[1]).unbind(1)
-    assert larger.max() < 12.101
-    assert abs(larger.mean() - 6.1) < 5 * 12 / 12**0.5 / 2000**0.5
-    assert abs(smaller.mean() - 3.1) < 5 * 2.65 / 2000**0.5  # 12 u u' has the variance 144 (1/9 - 1/16) = 2.65^2
 
 
 def test_isotropic_sampler_fills_its_range() -> None:
@@ -218,7 +212,3 @@ def test_a_kernel_moves_the_image_the_way_its_mass_is_displaced() -> None:
         kernel = anisotropic_gaussian(torch.full((1, 2), 0.5).double(), torch.zeros(1).double(), size, centre)
         mean, _ = moments(convolve(point, kernel))
         assert torch.allclose(mean, torch.tensor([[2.0, -1.5]]).double(), atol=2e-3)
-
-
-def test_trajectory_motion_is_found_here() -> None:
-    assert kernels.trajectory_motion(keys(2), 25).shape == (2, 1, 25, 25)

@@ -3,20 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from datamodules.degradations.blur import blur_decimate, convolve
-from datamodules.degradations.kernels import isotropic_gaussian
-from datamodules.degradations.resample import bicubic_kernel, bicubic_resize, decimate, modcrop, shift_kernel
+from datamodules.degradations.resample import bicubic_kernel, decimate
 from tests.helpers import references
-
-
-def centre_of_mass(images: Tensor) -> Tensor:
-    """(row, column) of the only channel of each image, [B, 2]."""
-    rows = torch.arange(images.shape[-2], dtype=images.dtype)
-    columns = torch.arange(images.shape[-1], dtype=images.dtype)
-    total = images.sum((1, 2, 3))
-    return torch.stack([images.sum((1, 3)) @ rows / total, images.sum((1, 2)) @ columns / total], 1)
 
 
 def test_decimation_keeps_the_upper_left_pixel() -> None:
@@ -27,45 +17,6 @@ def test_decimation_keeps_the_upper_left_pixel() -> None:
     kernel = torch.zeros(1, 1, 3, 3)
     kernel[0, 0, 1, 1] = 1
     assert torch.equal(blur_decimate(image, kernel, 3), decimate(image, 3))
-
-
-def test_modcrop() -> None:
-    image = torch.arange(35.0).view(1, 1, 5, 7)
-    assert torch.equal(modcrop(image, 3), image[..., :3, :6])
-    assert modcrop(image, 5).shape == (1, 1, 5, 5)
-    for multiple in (0, 6):
-        with pytest.raises(ValueError, match="multiples of"):
-            modcrop(image, multiple)
-
-
-@pytest.mark.parametrize("scale", [1, 2, 3, 4])
-def test_shifted_kernel(scale: int) -> None:
-    kernels = isotropic_gaussian(torch.tensor([1.0, 1.6], dtype=torch.float64), 25)
-    shifted = shift_kernel(kernels, scale)
-    assert torch.allclose(shifted.sum((1, 2, 3)), torch.ones(2, dtype=torch.float64), atol=1e-14)
-    assert (centre_of_mass(shifted) - (12 - (scale - 1) / 2)).abs().max() < 1e-6
-    step, half = divmod(scale - 1, 2)
-    moved = kernels.roll((-step, -step), (-2, -1))
-    if half:  # between four pixels: their mean
-        moved = (moved + moved.roll(-1, -1) + moved.roll(-1, -2) + moved.roll((-1, -1), (-2, -1))) / 4
-    assert (shifted - moved).abs()[..., :20, :20].max() < 1e-9
-    clamped = shift_kernel(torch.ones(1, 1, 5, 5), scale)  # beyond the edge its value is repeated: a constant stays
-    assert torch.allclose(clamped, torch.ones(1, 1, 5, 5))
-
-
-@pytest.mark.parametrize("scale", [2, 3, 4])
-def test_low_and_high_resolution_are_aligned(scale: int) -> None:
-    """A blob keeps its place under shifted blur + decimation as under bicubic; unshifted it is (s-1)/2 pixels off."""
-    y, x = torch.meshgrid(*[torch.arange(96, dtype=torch.float64)] * 2, indexing="ij")
-    blob = torch.exp(-((y - 45.3) ** 2 + (x - 50.8) ** 2) / (2 * 6.0**2))[None, None]
-    kernel = isotropic_gaussian(torch.tensor([2.0], dtype=torch.float64), 25)
-    bicubic = centre_of_mass(bicubic_resize(blob, scale, down=True))
-    aligned = centre_of_mass(blur_decimate(blob, shift_kernel(kernel, scale), scale))
-    unshifted = centre_of_mass(blur_decimate(blob, kernel, scale))
-    place = (torch.tensor([[45.3, 50.8]], dtype=torch.float64) + 0.5) / scale - 0.5
-    assert (aligned - bicubic).abs().max() < 1e-3
-    assert (aligned - place).abs().max() < 1e-3
-    assert (unshifted - bicubic - (scale - 1) / 2 / scale).abs().max() < 1e-3
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4])

@@ -86,11 +86,11 @@ def test_number_of_images_is_checked(tmp_path: Path, name: Name) -> None:
     source.prepare()
     assert len(source.files("test")) == count
     (tmp_path / name / "extra.png").touch()
-    with pytest.raises(InputError, match=f"{count + 1} images, expected the {count} of {name}: give the folder"):
+    with pytest.raises(InputError, match=f"{count + 1} images, expected {count}: give .* all originals of {name}"):
         source.prepare()
     for extra in ("extra.png", "000.png"):
         (tmp_path / name / extra).unlink()
-    with pytest.raises(InputError, match=f"{count - 1} images, expected the {count} of {name}: complete it"):
+    with pytest.raises(InputError, match=f"{count - 1} images, expected {count}: give .* all originals of {name}"):
         source.prepare()
     with pytest.raises(InputError, match=r"not found, expected the .* get them from .*; or set data\.root"):
         Benchmark(str(tmp_path / "none"), name).prepare()

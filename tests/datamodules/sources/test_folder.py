@@ -207,14 +207,6 @@ def test_sample_splits_are_readable_and_disjoint() -> None:
     assert alike == {("motorcycle_right.png", "motorcycle_left.png")}  # both train
 
 
-def test_sample_docstring_lists_the_files_with_their_size() -> None:
-    rows = [[cell.strip() for cell in line.split("|")[1:4]] for line in (Sample.__doc__ or "").splitlines()]
-    expected = [
-        [split, path.name, "{} x {}".format(*Image.open(path).size)] for split in ALL for path in Sample().files(split)
-    ]
-    assert [row for row in rows if row and row[0] in ALL] == expected
-
-
 def test_sample_with_a_file_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sample, "SPLITS", {**SPLITS, "val": ("camera.png", "gone.png")})
     with pytest.raises(InputError, match=r"scikit-image \d+\.\d+.* lacks gone\.png"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.degradations.stored import AsStored
+from datamodules.degradations.pipelines import AsStored
 from datamodules.errors import InputError
 from datamodules.paired_datamodule import PairedDataModule
 from datamodules.sources import gopro, lai

@@ -204,17 +204,6 @@ def test_generator_of_a_gan_is_averaged_and_continues_bit_for_bit(
     assert ("MixedPrecision" in whole) == (scale is not None)
 
 
-def test_an_interrupted_validation_leaves_no_hook(tmp_path: Path) -> None:
-    ema = EMA()
-    with pytest.raises(RuntimeError, match="crash"):
-        fit(tmp_path, module := Module(), ema, Stop(2))
-    optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
-    module.network.weight.grad = torch.ones(())
-    optimizer.step()
-    assert ema.updates == 2
-    assert ema.hook is None
-
-
 @pytest.mark.parametrize(
     ("options", "line"),
     [({"decay": 1.0}, "decay is 1.0, expected 0 to below 1"), ({"start": -1}, "start is -1, expected a number")],

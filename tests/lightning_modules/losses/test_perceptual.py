@@ -164,7 +164,7 @@ def test_files_that_are_refused(narrow: nn.Sequential, save: Callable[[object], 
     (tmp_path / "text.pth").write_text("not weights")
     assert refused(tmp_path / "text.pth") == "cannot be read as weights (11 bytes, UnpicklingError)"
     (tmp_path / "text.safetensors").write_text("not weights")
-    assert refused(tmp_path / "text.safetensors") == "cannot be read as weights (11 bytes, ValueError)"
+    assert refused(tmp_path / "text.safetensors") == "cannot be read as weights (11 bytes, SafetensorError)"
     write_safetensors(tmp_path / "whole.safetensors", state)
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "whole.safetensors").read_bytes()[:-8])
     assert refused(tmp_path / "cut.safetensors").startswith("cannot be read as weights (")

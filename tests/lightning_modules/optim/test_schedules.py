@@ -58,7 +58,7 @@ def test_polynomial_keeps_the_ratio_of_groups() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"power": 0.3}, "total_steps is None, expected the number of optimiser steps"),
+        ({"power": 0.3}, "total_steps is None, expected more optimiser steps than warmup=0"),
         ({"power": 0.3, "total_steps": 0}, "total_steps is 0"),
         ({"power": 0.0, "total_steps": 5}, "power is 0.0, expected a number > 0"),
         ({"power": 0.3, "total_steps": 5, "end": 1.0}, "end is 1.0, expected 0 to the learning rate 0.1"),

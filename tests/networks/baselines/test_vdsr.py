@@ -76,7 +76,7 @@ def test_initial_weights() -> None:
 
 
 def test_bad_values_are_refused() -> None:
-    with pytest.raises(ValueError, match="scale is 5, expected one of 1, 2, 3, 4"):
+    with pytest.raises(ValueError, match="scale is 5, expected 1, 2, 3 or 4"):
         VDSR(width=2, n_layers=2)(torch.zeros(1, 3, 4, 4), scale=5)
     with pytest.raises(ValueError, match="width is 0 and n_layers 20"):
         VDSR(width=0)
