@@ -1,8 +1,8 @@
 """What a visitor may choose from: trained runs, checkpoints, published weights, models without weights."""
 
+import functools
 import logging
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -153,8 +153,7 @@ class Models:
 
     def __init__(self, found: Sequence[Entry], load: Callable[[Entry], Restorer]) -> None:
         self._entries = {(entry.model, entry.checkpoint): entry for entry in found}
-        self._load = load
-        self._loaded: OrderedDict[Entry, Restorer] = OrderedDict()
+        self._load = functools.lru_cache(KEPT)(load)
         self._lock = threading.Lock()
 
     @property
@@ -186,11 +185,5 @@ class Models:
         Raises:
             InputError, ConfigError: if it cannot be loaded.
         """
-        entry = self._entries[model, checkpoint]
         with self._lock:
-            if entry not in self._loaded:
-                self._loaded[entry] = self._load(entry)
-                while len(self._loaded) > KEPT:
-                    self._loaded.popitem(last=False)
-            self._loaded.move_to_end(entry)
-            return self._loaded[entry]
+            return self._load(self._entries[model, checkpoint])
