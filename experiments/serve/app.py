@@ -13,6 +13,7 @@ THEME = gr.themes.Default(font=("system-ui", "sans-serif"), font_mono=("ui-monos
 CSS = """
 .gradio-container { overflow: clip !important; }
 @media (min-width: 800px) { #result { position: sticky; top: 16px; align-self: flex-start; } }
+#file .empty { min-height: 0; height: 60px; }
 """
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 AT_ONCE: dict[str, Any] = {**QUIET, "queue": False}
@@ -78,23 +79,21 @@ def build(service: Service, keep_minutes: float) -> gr.Blocks:
                     label="Left: the photograph, enlarged bicubically; right: restored",
                     type="filepath",
                     format="png",
-                    interactive=False,
                     max_height=720,
                     buttons=["fullscreen"],
                     elem_id="comparison",
                 )
                 report = gr.Markdown(START, elem_id="report")
-                estimated = gr.HTML()
                 with gr.Row():
                     file_format = gr.Dropdown(formats, value=OWN_FORMAT, label="File format", elem_id="format")
-                    file = gr.File(label="Restored photograph", interactive=False, height=100, elem_id="file")
+                    file = gr.File(label="Restored photograph", height=100, elem_id="file")
+                estimated = gr.Image(label="Estimated kernel", format="png", height=240, visible=False, buttons=[])
         convertible = gr.State()
 
         network, blur_values = [model, checkpoint], [kind, *controls]
-        shown, result = [scale, about_model, blur, noise_level], [file, report, comparison, estimated, convertible]
-        looked = photograph.change(
-            service.on_photograph, photograph, [preview, report, file, comparison, estimated, convertible], **QUIET
-        )
+        shown = [scale, about_model, blur, noise_level, estimated]
+        result = [file, report, comparison, estimated, convertible]
+        looked = photograph.change(service.on_photograph, photograph, [preview, *result], **QUIET)
         looked.failure(lambda: None, None, photograph, **AT_ONCE)  # what is no photograph is taken away
         examples.click(
             service.on_example, [examples, *network], [photograph, scale, noise_level, *blur_values[:6]], **AT_ONCE
@@ -118,7 +117,7 @@ def build(service: Service, keep_minutes: float) -> gr.Blocks:
     return page
 
 
-def _blur_controls() -> tuple[gr.Radio, list[Any], gr.HTML]:
+def _blur_controls() -> tuple[gr.Radio, list[Any], gr.Image]:
     """The kind of blur, the controls in the order of `Blur`, and the drawing."""
     kind = gr.Radio(KINDS, label="Blur of the photograph, in pixels of the result", elem_id="kind")
     with gr.Row():
@@ -130,5 +129,5 @@ def _blur_controls() -> tuple[gr.Radio, list[Any], gr.HTML]:
             file = gr.File(label="Kernel: image or .npy", file_types=list(FILE_SUFFIXES), height=120, visible=False)
             number = gr.Number(1, label="Which of several in the file", precision=0, minimum=1, visible=False)
         with gr.Column(scale=2, min_width=200):
-            drawing = gr.HTML(elem_id="kernel", padding=True)
+            drawing = gr.Image(label="Kernel", format="png", buttons=[], elem_id="kernel")
     return kind, [*sliders, file, number], drawing

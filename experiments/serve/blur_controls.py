@@ -1,8 +1,5 @@
 """A blur kernel from the controls of the page, and its picture."""
 
-import base64
-import html
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,14 +71,11 @@ def _check_file(path: Path) -> None:
         )
 
 
-def figure(kernel: Tensor | None, caption: str) -> str:
-    """A kernel [k, k] as HTML that needs no file, bright where light goes, the largest value white; "" of none."""
+def kernel_picture(kernel: Tensor | None) -> Image.Image | None:
+    """A kernel [k, k] to look at: bright where light goes, the largest value white, its pixels as squares."""
     if kernel is None:
-        return ""
+        return None
     array = kernel.detach().cpu().float().numpy()
     gray = np.round(255 * array / max(array.max(), 1e-12)).astype(np.uint8)
     times = max(1, _PICTURE // len(gray))
-    stream = io.BytesIO()
-    Image.fromarray(gray.repeat(times, 0).repeat(times, 1)).save(stream, "PNG")
-    source = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
-    return f"<figure><img src='{source}'>{html.escape(caption)}, {len(gray)} × {len(gray)} pixels</figure>"
+    return Image.fromarray(gray.repeat(times, 0).repeat(times, 1))

@@ -1,15 +1,11 @@
 """What stands between the network and the page: limits on requests, and no request to anybody else."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import gradio as gr
 import safehttpx
 from starlette.exceptions import HTTPException
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 OVERHEAD = 1 << 20  # bytes of a request besides the file in it, and of a request without one
 
@@ -21,10 +17,10 @@ class BodyLimit:
     its length once it is parsed.
     """
 
-    def __init__(self, app: Callable[[Message, Receive, Send], Awaitable[None]], limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int) -> None:
         self.app, self.limit = app, limit
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

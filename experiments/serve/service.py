@@ -6,8 +6,9 @@ import math
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from datamodules.io.read_photo import read_photograph
 from datamodules.io.write_photo import write_photograph
 from experiments.restore import Restorer
 from experiments.runtime.out_of_memory import shortage
-from experiments.serve.blur_controls import Blur, figure
+from experiments.serve.blur_controls import Blur, kernel_picture
 from experiments.serve.examples import Example
 from experiments.serve.models import Models
 
@@ -30,7 +31,6 @@ log = logging.getLogger(__name__)
 FORMATS = {"PNG": ".png", "TIFF": ".tif", "JPEG": ".jpg", "WEBP": ".webp"}
 OWN_FORMAT = "Of the photograph"
 START = "Choose a photograph and press Restore."
-NO_RESULT = (None, None, "", None)  # of file, comparison, estimated kernel and what `convert` takes
 PREVIEW = 1024  # longest side of the picture of an upload
 SHOWN_PIXELS = 40_000_000  # of the comparison: larger results are shown reduced, for browsers that give up
 
@@ -57,44 +57,34 @@ def plain(text: str) -> str:
     return html.escape(re.sub(re.escape(tempfile.gettempdir()) + r"/(?:[^/\s]+/)*", "", text), quote=False)
 
 
+@dataclass
 class Service:
-    """Handlers of the page.
+    """Handlers of the page."""
 
-    Args:
-        models: of networks.
-        folder: for files, which others sweep.
-        max_pixels: of a photograph.
-        tile, overlap: as of `Restorer.restore`.
-        examples: by their files.
-    """
+    models: Models
+    folder: Path  # for files, which others sweep
+    max_pixels: int  # of a photograph
+    tile: int | None = None  # as of `Restorer.restore`
+    overlap: int | None = None
+    examples: dict[str, Example] = field(default_factory=dict)  # by their files
+    visitor: str | None = None  # whose photograph is being restored; another value ends that
 
-    def __init__(
-        self,
-        models: Models,
-        folder: Path,
-        max_pixels: int,
-        tile: int | None = None,
-        overlap: int | None = None,
-        examples: Mapping[str, Example] | None = None,
-    ) -> None:
-        self.models, self.folder, self.examples = models, folder, examples or {}
-        self.max_pixels, self.tile, self.overlap = max_pixels, tile, overlap
-        self.visitor: str | None = None  # whose photograph is being restored; another value ends that
+    def __post_init__(self) -> None:
         self._bicubic = Restorer.load(None, model={"_target_": "networks.bicubic.Bicubic", "scale": 1}, device="cpu")
 
     @user_errors()
     def on_photograph(self, file: str | None) -> tuple[Any, ...]:
         """A photograph was given or taken away: preview, and no result of an earlier one."""
         if file is None:
-            return gr.update(value=None, visible=False), START, *NO_RESULT
-        photograph = self._read(file, self.max_pixels)
+            return gr.update(value=None, visible=False), None, START, None, None, None
+        photograph = read(file, self.max_pixels)
         pixels = photograph.pixels
         label = f"{size(pixels)}, {'gray' if pixels.shape[2] == 1 else 'colour'}, {8 * pixels.itemsize} bit"
         if photograph.alpha is not None:
             label += ", with transparency"
         shown = eight_bit(pixels).reduce(-(-max(pixels.shape) // PREVIEW)).convert("RGB")
         report = self.examples[file].about if file in self.examples else "Press Restore."
-        return gr.update(value=shown, label=label, visible=True), report, *NO_RESULT
+        return gr.update(value=shown, label=label, visible=True), None, report, None, None, None
 
     @user_errors()
     def on_example(self, index: int, model: str, checkpoint: str) -> tuple[Any, ...]:
@@ -122,12 +112,13 @@ class Service:
             about(restorer),
             gr.update(visible=restorer.needs_kernel),
             gr.update(visible="noise_level" in restorer.inputs),
+            gr.update(visible=restorer.estimates_kernel),
         )
 
     @user_errors()
-    def draw(self, *values: Any) -> str:
+    def draw(self, *values: Any) -> Image.Image | None:
         """The controls of the kernel moved."""
-        return figure(Blur(*values).kernel(), "Kernel")
+        return kernel_picture(Blur(*values).kernel())
 
     def cancel(self, request: gr.Request) -> None:
         """Cancel was pressed, or the page was closed: what this visitor waits for ends after its tile."""
@@ -160,8 +151,7 @@ class Service:
         blur, for networks that need it; others ignore it and `noise_level`.
 
         Returns:
-            The restored photograph, what was done in words, the two halves of the comparison, and the estimated kernel
-            as HTML.
+            The restored photograph, what was done in words, the two halves of the comparison, the estimated kernel.
         """
         if photograph is None:
             raise InputError("No photograph yet: drop one, or choose an example.")
@@ -174,7 +164,7 @@ class Service:
 
         checkpoint = checkpoint or self.models.checkpoints(model)[0]
         restorer = self.models.restorer(model, checkpoint)
-        source = self._read(photograph, self.max_pixels)
+        source = read(photograph, self.max_pixels)
         blur = Blur(kind, width, second_width, angle, length, radius, kernel_file, kernel_number)
         began = time.perf_counter()
         restored = restorer.restore(
@@ -208,7 +198,7 @@ class Service:
         eight_bit(pixels).reduce(reduction).save(after, compress_level=1)
         report = f"**{size(pixels)}** from {size(source.pixels)}, {seconds:.1f} s on {restorer.device.type}, "
         report += f"by {model}, {checkpoint}.\n" + "".join(f"\n- {note}" for note in notes)
-        estimated = figure(restored.kernel, "Estimated kernel") if restorer.estimates_kernel else ""
+        estimated = kernel_picture(restored.kernel) if restorer.estimates_kernel else None
         return file, plain(report), (str(before), str(after)), estimated, convertible
 
     def convert(self, result: tuple[str, str] | None, file_format: str) -> str | None:
@@ -220,17 +210,11 @@ class Service:
         if result is None:
             return None
         file, own_format = result
-        photograph = self._read(file)
+        photograph = read(file)
         copy = Path(file).with_suffix(FORMATS[own_format if file_format == OWN_FORMAT else file_format])
         if not copy.exists():
             write_photograph(copy, photograph)
         return str(copy)
-
-    def _read(self, file: str, max_pixels: int | None = None) -> Photograph:
-        path = Path(file)
-        if not path.exists():
-            raise InputError(f"{path.name}: is no longer here, as old files are deleted: give the photograph again")
-        return read_photograph(path, max_pixels)
 
     def _new_file(self, name: str) -> Path:
         """A path in a folder of its own."""
@@ -239,6 +223,13 @@ class Service:
     def _enlarge(self, pixels: np.ndarray, scale: int) -> np.ndarray:
         """Bicubically, [H, W] or [H, W, C]."""
         return np.asarray(self._bicubic.restore(pixels, scale).sr)
+
+
+def read(file: str, max_pixels: int | None = None) -> Photograph:
+    """A photograph or a result, whose size is looked at before anything is decoded."""
+    if not Path(file).exists():
+        raise InputError(f"{file}: was deleted, as all files are in time: give the photograph again")
+    return read_photograph(file, max_pixels)
 
 
 def eight_bit(pixels: np.ndarray) -> Image.Image:

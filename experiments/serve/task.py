@@ -64,7 +64,8 @@ def run(cfg: DictConfig) -> None:
         page.queue(max_size=cfg.max_queue, api_open=False)  # nothing that waits in the queue can be had past it
         upload = int(cfg.max_upload_mb * 2**20)
         # What gradio does not know of, as uploads that were broken off, goes a minute after the rest.
-        keep_swept(uploads, 60 * cfg.keep_minutes + 60, cfg.max_disk_gb * 2**30)
+        limits = (uploads, 60 * cfg.keep_minutes + 60, cfg.max_disk_gb * 2**30)
+        threading.Thread(target=keep_swept, args=limits, daemon=True).start()
         try:
             page.launch(
                 server_name=f"[{cfg.host}]" if ":" in cfg.host else cfg.host,  # an address of IPv6

@@ -3,14 +3,12 @@
 import fcntl
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PREFIX = "deblur-sr-serve-"
-SECONDS = 10  # between sweeps
 
 
 @contextmanager
@@ -38,15 +36,11 @@ def remove_left(place: Path) -> None:
 
 
 def keep_swept(folder: Path, keep_seconds: float, max_bytes: float) -> None:
-    """Sweep a folder again and again, in a thread, until it is gone."""
-
-    def sweep_on() -> None:
-        while folder.exists():
-            with suppress(OSError):  # a file that comes or goes meanwhile: the next sweep sees to it
-                sweep(folder, keep_seconds, max_bytes)
-            time.sleep(min(keep_seconds / 20, SECONDS))
-
-    threading.Thread(target=sweep_on, daemon=True).start()
+    """Sweep a folder every ten seconds until it is gone."""
+    while folder.exists():
+        with suppress(OSError):  # a file that comes or goes meanwhile: the next sweep sees to it
+            sweep(folder, keep_seconds, max_bytes)
+        time.sleep(10)
 
 
 def sweep(folder: Path, keep_seconds: float, max_bytes: float) -> None:

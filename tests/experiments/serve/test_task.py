@@ -27,7 +27,7 @@ from selenium.webdriver.common.keys import Keys
 from datamodules.degradations.kernel_spec import given_kernel
 from datamodules.errors import InputError
 from experiments.restore import Restorer
-from experiments.serve.blur_controls import Blur, figure
+from experiments.serve.blur_controls import Blur, kernel_picture
 from experiments.serve.examples import EXAMPLES, write_examples
 from experiments.serve.models import KEPT, Entry, Models, _told_apart, models_of
 from experiments.serve.service import Service
@@ -300,7 +300,8 @@ def test_a_visit(served: Served, visitor: Visitor, trained: Trained, tmp_path: P
     assert visitor.browser.execute_script("return document.querySelector('#go').getBoundingClientRect().top") > 0
     visitor.all("#examples button")[1].click()
     visitor.until(lambda: "226 × 150" in visitor.one("#preview").text)
-    visitor.until(lambda: "13 × 13 pixels" in visitor.one("#kernel").text)
+    kernel_side = "return document.querySelector('#kernel img').naturalWidth"
+    visitor.until(lambda: visitor.browser.execute_script(kernel_side) == 13 * (180 // 13))
     visitor.until(lambda: visitor.one("#length input[type=number]").get_attribute("value") == "11")
     _, after = visitor.restore()
     example = next((served.own[0] / "examples").glob("chelsea*"))
@@ -418,7 +419,7 @@ def test_oldest_files_go_where_there_are_too_many(tmp_path: Path) -> None:
         time.sleep(0.02)  # the clock of a file system is coarse
     sweep(tmp_path, 600, 2 * 8192 + 10_000)
     assert [path.parent.exists() for path in paths] == [False, False, True, True]
-    with pytest.raises(InputError, match=r"^a.png: is no longer here, as old files are deleted"):
+    with pytest.raises(InputError, match=r"a.png: was deleted, as all files are"):
         service_of({}, tmp_path).convert((str(paths[0]), "PNG"), "TIFF")
 
 
@@ -539,7 +540,9 @@ def test_controls_make_the_kernels_of_the_command_line(tmp_path: Path) -> None:
         np.save(tmp_path / "large.npy", np.ones(shape, np.uint8))
         with pytest.raises(InputError, match=r"large.npy: has shape .*, expected blur kernels of at most 255x255"):
             Blur("From a file", file=str(tmp_path / "large.npy")).kernel()
-    assert "&lt;b&gt;" in figure(torch.ones(2, 2), "<b>")
+    shown = kernel_picture(torch.tensor([[0.0, 0.1], [0.5, 0.2]]))
+    assert shown is not None
+    assert (shown.size, shown.getpixel((0, 0)), shown.getpixel((0, 179))) == ((180, 180), 0, 255)
 
 
 def test_examples_are_what_they_say(tmp_path: Path) -> None:
