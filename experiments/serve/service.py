@@ -35,6 +35,10 @@ PREVIEW = 1024  # longest side of the picture of an upload
 SHOWN_PIXELS = 40_000_000  # of the comparison: larger results are shown reduced, for browsers that give up
 
 
+class Cancelled(Exception):
+    """Nobody wants the result any more."""
+
+
 @contextmanager
 def user_errors() -> Iterator[None]:
     """Faults of the input as a message on the page; others in the log of the server, and a neutral one on the page."""
@@ -159,23 +163,28 @@ class Service:
 
         def after_tile(done: int, tiles: int) -> None:
             if self.visitor != visitor:
-                raise gr.Error("Cancelled.", print_exception=False)
+                raise Cancelled
             progress((done, tiles), desc="Restoring", unit="tiles")
 
         checkpoint = checkpoint or self.models.checkpoints(model)[0]
         restorer = self.models.restorer(model, checkpoint)
+        if str(scale).isdecimal():
+            scale = int(str(scale))  # as text it comes where it was typed
         source = read(photograph, self.max_pixels)
         blur = Blur(kind, width, second_width, angle, length, radius, kernel_file, kernel_number)
         began = time.perf_counter()
-        restored = restorer.restore(
-            source.filled(),
-            scale or restorer.scales[-1],
-            blur.kernel() if restorer.needs_kernel else None,
-            noise_level if "noise_level" in restorer.inputs else None,
-            self.tile,
-            self.overlap,
-            progress=after_tile,
-        )
+        try:
+            restored = restorer.restore(
+                source.filled(),
+                scale or restorer.scales[-1],
+                blur.kernel() if restorer.needs_kernel else None,
+                noise_level if "noise_level" in restorer.inputs else None,
+                self.tile,
+                self.overlap,
+                progress=after_tile,
+            )
+        except Cancelled:
+            return None, "Cancelled.", None, None, None
         seconds = time.perf_counter() - began
         pixels, alpha, notes = np.atleast_3d(restored.sr), source.alpha, [*source.notes, *restored.notes]
         if alpha is not None:
