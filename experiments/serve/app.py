@@ -31,10 +31,10 @@ USED_BY = (*(kinds for *_, kinds in SLIDERS.values()), ("From a file",), ("From 
 def build(service: Service, keep_minutes: float) -> gr.Blocks:
     """The page, for any number of visitors, who are told how long files are kept."""
     models, formats = service.models.names, [OWN_FORMAT, *FORMATS]
-    with gr.Blocks(title="Deblur and enlarge photographs", delete_cache=(10, int(60 * keep_minutes))) as page:
+    title, lifetime = "Deblur and enlarge photographs", (10, int(60 * keep_minutes))
+    with gr.Blocks(title=title, delete_cache=lifetime, fill_width=True) as page:
         gr.Markdown(
-            "# Deblur and enlarge photographs\n"
-            "One photograph is restored at a time; others wait in a queue. "
+            f"# {title}\nOne photograph is restored at a time; others wait in a queue. "
             f"Uploads and results are deleted after {keep_minutes:g} minutes."
         )
         with gr.Row():
@@ -86,7 +86,7 @@ def build(service: Service, keep_minutes: float) -> gr.Blocks:
                 report = gr.Markdown(START, elem_id="report")
                 with gr.Row():
                     file_format = gr.Dropdown(formats, value=OWN_FORMAT, label="File format", elem_id="format")
-                    file = gr.File(label="Restored photograph", height=100, elem_id="file")
+                    file = gr.File(label="Restored photograph", height=100, scale=2, elem_id="file")
                 estimated = gr.Image(label="Estimated kernel", format="png", height=240, visible=False, buttons=[])
         convertible = gr.State()
 
@@ -128,6 +128,6 @@ def _blur_controls() -> tuple[gr.Radio, list[Any], gr.Image]:
             ]
             file = gr.File(label="Kernel: image or .npy", file_types=list(FILE_SUFFIXES), height=120, visible=False)
             number = gr.Number(1, label="Which of several in the file", precision=0, minimum=1, visible=False)
-        with gr.Column(scale=2, min_width=200):
-            drawing = gr.Image(label="Kernel", format="png", buttons=[], elem_id="kernel")
+        with gr.Column(scale=2, min_width=120):
+            drawing = gr.Image(show_label=False, format="png", buttons=[], elem_id="kernel")
     return kind, [*sliders, file, number], drawing
