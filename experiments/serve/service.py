@@ -5,6 +5,7 @@ import logging
 import math
 import re
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from datamodules.errors import ConfigError, InputError
 from datamodules.io.photo import Photograph
 from datamodules.io.read_photo import read_photograph
 from datamodules.io.write_photo import write_photograph
-from experiments.restore import Restorer
+from experiments.restore import Restoration, Restorer
 from experiments.runtime.out_of_memory import shortage
 from experiments.serve.blur_controls import Blur, kernel_picture
 from experiments.serve.examples import Example
@@ -74,6 +75,7 @@ class Service:
     visitor: str | None = None  # whose photograph is being restored; another value ends that
 
     def __post_init__(self) -> None:
+        self._busy = threading.Lock()
         self._bicubic = Restorer.load(None, model={"_target_": "networks.bicubic.Bicubic", "scale": 1}, device="cpu")
 
     @user_errors()
@@ -129,6 +131,11 @@ class Service:
         if self.visitor == request.session_hash:
             self.visitor = None
 
+    def close(self) -> None:
+        """End what is being restored, and wait for that: torch aborts where it is at work when Python ends."""
+        self.visitor = None
+        self._busy.acquire(timeout=60)
+
     @user_errors()
     def restore(
         self,
@@ -168,29 +175,41 @@ class Service:
 
         checkpoint = checkpoint or self.models.checkpoints(model)[0]
         restorer = self.models.restorer(model, checkpoint)
-        if str(scale).isdecimal():
-            scale = int(str(scale))  # as text it comes where it was typed
+        if scale is None:
+            scale = restorer.scales[-1]
+        elif str(scale).isdecimal():
+            scale = int(str(scale))  # text, if it was typed
         source = read(photograph, self.max_pixels)
         blur = Blur(kind, width, second_width, angle, length, radius, kernel_file, kernel_number)
-        began = time.perf_counter()
-        try:
-            restored = restorer.restore(
-                source.filled(),
-                scale or restorer.scales[-1],
-                blur.kernel() if restorer.needs_kernel else None,
-                noise_level if "noise_level" in restorer.inputs else None,
-                self.tile,
-                self.overlap,
-                progress=after_tile,
-            )
-        except Cancelled:
-            return None, "Cancelled.", None, None, None
-        seconds = time.perf_counter() - began
+        kernel = blur.kernel() if restorer.needs_kernel else None
+        noise = noise_level if "noise_level" in restorer.inputs else None
+        with self._busy:
+            began = time.perf_counter()
+            try:
+                restored = restorer.restore(
+                    source.filled(), scale, kernel, noise, self.tile, self.overlap, progress=after_tile
+                )
+            except Cancelled:
+                return None, "Cancelled.", None, None, None
+            by = f"{time.perf_counter() - began:.1f} s on {restorer.device.type}, by {model}, {checkpoint}."
+            estimated = kernel_picture(restored.kernel) if restorer.estimates_kernel else None
+            return self._results(Path(photograph).stem, source, restored, by, estimated, file_format)
+
+    def _results(
+        self,
+        name: str,
+        source: Photograph,
+        restored: Restoration,
+        by: str,
+        estimated: Image.Image | None,
+        file_format: str,
+    ) -> tuple[Any, ...]:
+        """Files of a result, and what is said of it."""
         pixels, alpha, notes = np.atleast_3d(restored.sr), source.alpha, [*source.notes, *restored.notes]
         if alpha is not None:
             alpha = self._enlarge(alpha, restored.scale)
             notes.append("Transparency was enlarged bicubically.")
-        result = self._new_file(f"{Path(photograph).stem}_x{restored.scale}.png")
+        result = self._new_file(f"{name}_x{restored.scale}.png")
         write_photograph(result, source.with_pixels(pixels, alpha))
         convertible = (str(result), source.format if source.format in FORMATS else "PNG")
         try:
@@ -198,16 +217,13 @@ class Service:
         except InputError as error:  # the work is done, and not in vain
             file = str(result)
             notes.append(f"{error}: the download is a PNG")
-
         reduction = math.ceil(math.sqrt(pixels.shape[0] * pixels.shape[1] / SHOWN_PIXELS))
         if reduction > 1:
             notes.append(f"The comparison is shown at 1/{reduction} of the size; the download is not.")
         before, after = self._new_file("before.png"), self._new_file("after.png")
         eight_bit(self._enlarge(source.pixels, restored.scale)).reduce(reduction).save(before, compress_level=1)
         eight_bit(pixels).reduce(reduction).save(after, compress_level=1)
-        report = f"**{size(pixels)}** from {size(source.pixels)}, {seconds:.1f} s on {restorer.device.type}, "
-        report += f"by {model}, {checkpoint}.\n" + "".join(f"\n- {note}" for note in notes)
-        estimated = kernel_picture(restored.kernel) if restorer.estimates_kernel else None
+        report = f"**{size(pixels)}** from {size(source.pixels)}, {by}\n" + "".join(f"\n- {note}" for note in notes)
         return file, plain(report), (str(before), str(after)), estimated, convertible
 
     def convert(self, result: tuple[str, str] | None, file_format: str) -> str | None:

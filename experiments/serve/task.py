@@ -88,5 +88,5 @@ def run(cfg: DictConfig) -> None:
                 f"host={cfg.host} port={cfg.port}: cannot listen there: give another port=, or 0 for any that is free"
             ) from error
         finally:
-            service.visitor = None
+            service.close()
             page.close(verbose=False)
