@@ -53,8 +53,8 @@ def build(service: Service, keep_minutes: float) -> gr.Blocks:
                     type="index",
                     elem_id="examples",
                 )
+                model = gr.Dropdown(models, value=models[0], label="Model", elem_id="model")
                 with gr.Row():
-                    model = gr.Dropdown(models, value=models[0], label="Model", elem_id="model")
                     # Those of the model; a program may name any, or none.
                     checkpoint = gr.Dropdown(None, value=None, label="Checkpoint", allow_custom_value=True)
                     scale = gr.Dropdown(None, value=None, label="Enlarge", allow_custom_value=True)
