@@ -1,14 +1,11 @@
 """A blur kernel from the controls of the page, and its picture."""
 
-import base64
-import html
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
+from torch import Tensor
 
 from datamodules.degradations.kernel_files import unreadable
 from datamodules.degradations.kernel_spec import LARGEST, given_kernel
@@ -23,64 +20,45 @@ _PICTURE = 180  # side in pixels
 
 @dataclass(frozen=True)
 class Blur:
-    """The controls. Lengths are pixels of the restored picture, angles degrees from right towards down.
+    """Values of the controls; lengths are pixels of the restored picture, angles degrees from right towards down."""
 
-    Attributes:
-        kind: one of `KINDS`.
-        width, second: standard deviations of a Gaussian along and across its direction.
-        angle: of a Gaussian or a motion.
-        length: of a motion.
-        radius: of defocus.
-        file: an image or .npy.
-        number: which of several kernels in the file, from 1.
-    """
+    kind: str | None = None  # one of `KINDS`
+    width: float = 1.6  # standard deviation of a Gaussian along `angle`
+    second: float = 1.6  # and across it
+    angle: float = 0.0  # also of a motion
+    length: float = 15.0  # of a motion
+    radius: float = 3.0  # of defocus
+    file: str | None = None  # an image or .npy
+    number: int = 1  # which of several kernels in the file
 
-    kind: str = "Gaussian"
-    width: float = 1.6
-    second: float = 1.6
-    angle: float = 0.0
-    length: float = 15.0
-    radius: float = 3.0
-    file: str | None = None
-    number: int = 1
-
-    def kernel(self) -> torch.Tensor:
-        """The kernel [k, k], sum 1.
+    def kernel(self) -> Tensor | None:
+        """The kernel [k, k], sum 1; None if no kind or no file was given yet.
 
         Raises:
-            InputError: for a file that holds none.
+            InputError: the file holds none.
         """
+        if self.kind is None or (self.kind == "From a file" and self.file is None):
+            return None
+        specs = {
+            "Gaussian": f"gaussian:{self.width},{self.second},{self.angle}",
+            "Motion": f"motion:{self.length},{self.angle}",
+            "Defocus": f"disk:{self.radius}",
+            "From a file": f"{self.file}#{self.number}",
+            "No blur": "none",
+        }
         if self.kind == "From a file":
-            return self._from_file()
-        return given_kernel(
-            {
-                "Gaussian": f"gaussian:{self.width},{self.second},{self.angle}",
-                "Motion": f"motion:{self.length},{self.angle}",
-                "Defocus": f"disk:{self.radius}",
-                "No blur": "none",
-            }[self.kind]
-        )
-
-    def _from_file(self) -> torch.Tensor:
-        if self.file is None:
-            raise InputError("kernel: no file yet: give an image of it, or a .npy file")
-        path = Path(self.file)
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            with naming(path), path.open("rb") as stream:
-                open_image(stream, LARGEST * LARGEST)  # before a small file becomes a huge array
-        elif path.suffix.lower() == ".npy":
-            _check_header(path)
-        else:  # a small .mat can unpack to a huge array, in many ways
-            raise InputError(
-                f"{path}: expected a kernel as an image or .npy here: numpy.save makes one of an array, "
-                "and task=restore reads .mat files"
-            )
-        # A number is only for files of several: the first of one is the one.
-        return given_kernel(str(path) if self.number == 1 and _holds_one(path) else f"{path}#{self.number}")
+            _check_file(Path(str(self.file)))
+        return given_kernel(specs[self.kind])
 
 
-def _check_header(path: Path) -> None:
-    """Refuses an array that is larger than kernels are, before it is read."""
+def _check_file(path: Path) -> None:
+    """Refuse what would unpack to a huge array, before it does; a .mat can do so in many ways."""
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        with naming(path), path.open("rb") as stream:
+            open_image(stream, LARGEST * LARGEST)
+        return
+    if path.suffix.lower() != ".npy":
+        raise InputError(f"{path}: expected a kernel as an image or .npy here: numpy.save makes one of an array")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -93,22 +71,11 @@ def _check_header(path: Path) -> None:
         )
 
 
-def _holds_one(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
-
-
-def figure(kernel: torch.Tensor | None, caption: str) -> str:
-    """A kernel [k, k] as HTML that needs no file: bright where light goes, the largest value white; or what to do."""
+def kernel_picture(kernel: Tensor | None) -> Image.Image | None:
+    """A kernel [k, k] to look at: bright where light goes, the largest value white, its pixels as squares."""
     if kernel is None:
-        return f"<figure class='kernel'><figcaption>{html.escape(caption)}</figcaption></figure>"
+        return None
     array = kernel.detach().cpu().float().numpy()
     gray = np.round(255 * array / max(array.max(), 1e-12)).astype(np.uint8)
     times = max(1, _PICTURE // len(gray))
-    stream = io.BytesIO()
-    Image.fromarray(gray.repeat(times, 0).repeat(times, 1)).save(stream, "PNG")
-    source = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
-    text = f"{caption}, {len(gray)} × {len(gray)} pixels"
-    return (
-        f"<figure class='kernel'><img src='{source}' alt='{html.escape(text, quote=True)}'>"
-        f"<figcaption>{html.escape(text)}</figcaption></figure>"
-    )
+    return Image.fromarray(gray.repeat(times, 0).repeat(times, 1))

@@ -1,235 +1,279 @@
-"""Restores the photographs of visitors, one at a time, and keeps what they are shown and download."""
+"""What visitors and programs ask for: from values of the page's components to values or updates of others."""
 
-import secrets
+import html
+import logging
+import math
+import re
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import gradio as gr
 import numpy as np
-import torch
 from PIL import Image
-from torch.nn.modules.module import register_module_forward_pre_hook
 
-from datamodules.errors import InputError
+from datamodules.errors import ConfigError, InputError
 from datamodules.io.photo import Photograph
 from datamodules.io.read_photo import read_photograph
 from datamodules.io.write_photo import write_photograph
-from experiments.restore import Restorer
-from experiments.serve.temp_files import Folder
+from experiments.restore import Restoration, Restorer
+from experiments.runtime.out_of_memory import shortage
+from experiments.serve.blur_controls import Blur, kernel_picture
+from experiments.serve.examples import Example
+from experiments.serve.models import Models
 
+log = logging.getLogger(__name__)
+
+FORMATS = {"PNG": ".png", "TIFF": ".tif", "JPEG": ".jpg", "WEBP": ".webp"}
+OWN_FORMAT = "Of the photograph"
+START = "Choose a photograph and press Restore."
+PREVIEW = 1024  # longest side of the picture of an upload
 SHOWN_PIXELS = 40_000_000  # of the comparison: larger results are shown reduced, for browsers that give up
-SUFFIXES = {"PNG": ".png", "TIFF": ".tif", "JPEG": ".jpg", "WEBP": ".webp"}  # of what can be written
-_PREVIEW = 1024  # longest side of the picture of an upload
 
 
 class Cancelled(Exception):
     """Nobody wants the result any more."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How a photograph is restored; `kernel` [k, k] and `noise_level` for networks that take them, else None."""
-
-    scale: int
-    kernel: torch.Tensor | None = None
-    noise_level: float | None = None
-
-
-@dataclass(frozen=True)
-class Done:
-    """A restored photograph.
-
-    Attributes:
-        before, after: PNG of 8 bit, of equal size: the input enlarged bicubically, and the result.
-        file: the result in full, a PNG.
-        suffix: of the photograph's own format, where that can be written.
-        kernel: [k, k], given or estimated.
-        size: width and height of the result.
-        source_size: width and height of the input.
-        seconds: of the restoration alone.
-        tiles: in how many parts.
-        notes: what was approximated, a sentence each.
-    """
-
-    before: Path
-    after: Path
-    file: Path
-    suffix: str
-    kernel: torch.Tensor | None
-    size: tuple[int, int]
-    source_size: tuple[int, int]
-    seconds: float
-    tiles: int
-    notes: tuple[str, ...]
-
-
-class Service:
-    """Where photographs are handed in.
-
-    Args:
-        folder: for all files.
-        max_pixels: of a photograph.
-        tile, overlap: as of `Restorer.restore`.
-    """
-
-    def __init__(self, folder: Folder, max_pixels: int, tile: int | None = None, overlap: int | None = None) -> None:
-        self.folder, self.max_pixels, self.tile, self.overlap = folder, max_pixels, tile, overlap
-        self._bicubic = Restorer.load(None, model={"_target_": "networks.bicubic.Bicubic", "scale": 1}, device="cpu")
-        self._device = threading.Lock()
-        self._tickets: dict[str, str] = {}
-        self._closed = False
-
-    def read(self, path: Path) -> Photograph:
-        """A photograph that was sent.
-
-        Raises:
-            InputError: if it is none, or too large; the size is looked at before anything is decoded.
-        """
-        self.folder.expect(path)
-        return read_photograph(path, self.max_pixels)
-
-    def ticket(self, visitor: str) -> str:
-        """For a restoration that this visitor is about to wait for, and may cancel."""
-        ticket = secrets.token_hex(8)
-        self._tickets[ticket] = visitor
-        return ticket
-
-    def cancel(self, visitor: str) -> None:
-        """End what this visitor waits for, before the next layer of the network."""
-        for ticket in [ticket for ticket, owner in list(self._tickets.items()) if owner == visitor]:
-            self._tickets.pop(ticket, None)
-
-    def close(self) -> None:
-        """End everything, and wait for that."""
-        self._closed = True
-        self._device.acquire(timeout=30)
-
-    def restore(
-        self,
-        path: Path,
-        restorer: Restorer,
-        settings: Settings,
-        progress: Callable[[int, int], None],
-        ticket: str | None = None,
-    ) -> Done:
-        """Restore one photograph; waits while another one is being restored.
-
-        Args:
-            progress: called as progress(done, all) after every tile.
-            ticket: of `ticket`; without one it cannot be cancelled.
-
-        Raises:
-            InputError: for a photograph or settings that the network cannot work with.
-            Cancelled: after the ticket was given back by `cancel`.
-        """
-        tiles = 1
-
-        def step(done: int, count: int) -> None:
-            nonlocal tiles
-            tiles = count
-            progress(done, count)
-
-        def check(*_: object) -> None:
-            if self._closed or (ticket is not None and ticket not in self._tickets):
-                raise Cancelled
-
-        with self._device, before_every_layer(check):
-            check()
-            photograph = self.read(path)
-            began = time.perf_counter()
-            result = restorer.restore(
-                photograph.filled(),
-                settings.scale,
-                settings.kernel,
-                settings.noise_level,
-                self.tile,
-                self.overlap,
-                progress=step,
-            )
-            seconds = time.perf_counter() - began
-            assert isinstance(result.sr, np.ndarray)
-            check()
-            pixels = result.sr if result.sr.ndim == 3 else result.sr[:, :, None]
-            notes = [*photograph.notes, *result.notes]
-            alpha = photograph.alpha
-            if alpha is not None:
-                alpha = self._enlarged(alpha, settings.scale)
-                notes.append("Transparency was enlarged bicubically.")
-            if reduction(pixels.shape) > 1:
-                notes.append(
-                    f"The comparison is shown at 1/{reduction(pixels.shape)} of the size; the download is not."
-                )
-            before = show(self._enlarged(photograph.pixels, settings.scale), self.folder.make("before.png"))
-            after = show(pixels, self.folder.make("after.png"))
-            file = self.folder.make(f"{path.stem}_x{settings.scale}.png")
-            write_photograph(file, photograph.with_pixels(pixels, alpha))
-        if ticket is not None:
-            self._tickets.pop(ticket, None)
-        source, size = photograph.pixels.shape[1::-1], pixels.shape[1::-1]
-        suffix = SUFFIXES.get(photograph.format, ".png")
-        return Done(before, after, file, suffix, result.kernel, size, source, seconds, tiles, tuple(notes))
-
-    def _enlarged(self, pixels: np.ndarray, scale: int) -> np.ndarray:
-        """Bicubically, [H, W] or [H, W, C]."""
-        found = self._bicubic.restore(pixels, scale).sr
-        assert isinstance(found, np.ndarray)
-        return found
-
-    def delivered(self, done: Done, suffix: str | None) -> tuple[Path, str]:
-        """A result in the format of `suffix`, by default the photograph's own; or its PNG, and why."""
-        try:
-            return self.converted(done.file, suffix or done.suffix), ""
-        except InputError as error:  # the work is done, and not in vain
-            return done.file, f"{error}: the download is a PNG"
-
-    def converted(self, file: Path, suffix: str) -> Path:
-        """A result in another format.
-
-        Raises:
-            InputError: if that format cannot hold it, or the result was deleted.
-        """
-        self.folder.expect(file)
-        if file.suffix == suffix:
-            return file
-        copy = self.folder.make(file.with_suffix(suffix).name)
-        write_photograph(copy, read_photograph(file))
-        return copy
-
-    def preview(self, photograph: Photograph) -> np.ndarray:
-        """A photograph as 8 bit [h, w, 3], small enough for a glance."""
-        step = max(1, -(-max(photograph.pixels.shape[:2]) // _PREVIEW))
-        return np.asarray(_image(photograph.pixels).reduce(step).convert("RGB"))
-
-
 @contextmanager
-def before_every_layer(check: Callable[..., None]) -> Iterator[None]:
-    """Call `check` before every module of every network while the context lasts: a tile may take a minute."""
-    hook = register_module_forward_pre_hook(check)
+def user_errors() -> Iterator[None]:
+    """Faults of the input as a message on the page; others in the log of the server, and a neutral one on the page."""
     try:
         yield
-    finally:
-        hook.remove()
+    except gr.Error:
+        raise
+    except (InputError, ConfigError) as error:
+        raise gr.Error(plain(str(error)), duration=None, print_exception=False) from error
+    except Exception as error:
+        log.exception("a request failed")
+        message = "Something went wrong on the server, which has noted it."
+        if shortage(error):
+            message = "Not enough memory for this: try a smaller photograph or scale."
+        raise gr.Error(message, duration=None, print_exception=False) from error
 
 
-def show(pixels: np.ndarray, path: Path) -> Path:
-    """Write uint8 or uint16 [H, W, C] as a PNG of 8 bit for the comparison, reduced if it is huge."""
-    image = _image(pixels)
-    image.reduce(reduction(pixels.shape)).save(path, compress_level=1)
-    return path
+def plain(text: str) -> str:
+    """A text as HTML in which temporary files have names only; a file may be called anything."""
+    return html.escape(re.sub(re.escape(tempfile.gettempdir()) + r"/(?:[^/\s]+/)*", "", text), quote=False)
 
 
-def reduction(shape: tuple[int, ...]) -> int:
-    """By which whole factor a picture is reduced to be shown."""
-    factor = 1
-    while shape[0] * shape[1] > SHOWN_PIXELS * factor * factor:
-        factor += 1
-    return factor
+@dataclass
+class Service:
+    """Handlers of the page."""
+
+    models: Models
+    folder: Path  # for files, which others sweep
+    max_pixels: int  # of a photograph
+    tile: int | None = None  # as of `Restorer.restore`
+    overlap: int | None = None
+    examples: dict[str, Example] = field(default_factory=dict)  # by their files
+    visitor: str | None = None  # whose photograph is being restored; another value ends that
+
+    def __post_init__(self) -> None:
+        self._busy = threading.Lock()
+        self._bicubic = Restorer.load(None, model={"_target_": "networks.bicubic.Bicubic", "scale": 1}, device="cpu")
+
+    @user_errors()
+    def on_photograph(self, file: str | None) -> tuple[Any, ...]:
+        """A photograph was given or taken away: preview, and no result of an earlier one."""
+        if file is None:
+            return gr.update(value=None, visible=False), None, START, None, None, None
+        photograph = read(file, self.max_pixels)
+        pixels = photograph.pixels
+        label = f"{size(pixels)}, {'gray' if pixels.shape[2] == 1 else 'colour'}, {8 * pixels.itemsize} bit"
+        if photograph.alpha is not None:
+            label += ", with transparency"
+        shown = eight_bit(pixels).reduce(-(-max(pixels.shape) // PREVIEW)).convert("RGB")
+        report = self.examples[file].about if file in self.examples else "Press Restore."
+        return gr.update(value=shown, label=label, visible=True), None, report, None, None, None
+
+    @user_errors()
+    def on_example(self, index: int, model: str, checkpoint: str) -> tuple[Any, ...]:
+        """An example was chosen: the photograph and the settings that fit it."""
+        if index not in range(len(self.examples)):  # a program may send anything
+            raise InputError("There is no such example.")
+        file, example = list(self.examples.items())[index]
+        scale = example.scale if example.scale in self.models.restorer(model, checkpoint).scales else gr.skip()
+        blur = example.blur
+        sliders = (blur.width, blur.second, blur.angle, blur.length, blur.radius)
+        return file, scale, example.noise_level, blur.kind, *sliders
+
+    def on_model(self, model: str, scale: int | None) -> tuple[Any, ...]:
+        """Another model: its checkpoints, and what its first one needs."""
+        names = self.models.checkpoints(model)
+        return gr.update(choices=names, value=names[0]), *self.on_checkpoint(model, names[0], scale)
+
+    @user_errors()
+    def on_checkpoint(self, model: str, checkpoint: str, scale: int | None) -> tuple[Any, ...]:
+        """Another network: scales, what it is, and which controls it needs."""
+        restorer = self.models.restorer(model, checkpoint)
+        choices = [("1 ×, deblur only" if scale == 1 else f"{scale} ×", scale) for scale in restorer.scales]
+        return (
+            gr.update(choices=choices, value=scale if scale in restorer.scales else restorer.scales[-1]),
+            about(restorer),
+            gr.update(visible=restorer.needs_kernel),
+            gr.update(visible="noise_level" in restorer.inputs),
+            gr.update(visible=restorer.estimates_kernel),
+        )
+
+    @user_errors()
+    def draw(self, *values: Any) -> Image.Image | None:
+        """The controls of the kernel moved."""
+        return kernel_picture(Blur(*values).kernel())
+
+    def cancel(self, request: gr.Request) -> None:
+        """Cancel was pressed, or the page was closed: what this visitor waits for ends after its tile."""
+        if self.visitor == request.session_hash:
+            self.visitor = None
+
+    def close(self) -> None:
+        """End what is being restored, and wait for that: torch aborts where it is at work when Python ends."""
+        self.visitor = None
+        self._busy.acquire(timeout=60)
+
+    @user_errors()
+    def restore(
+        self,
+        request: gr.Request,
+        photograph: str | None,
+        model: str,
+        checkpoint: str | None = None,
+        scale: int | None = None,
+        noise_level: float = 0.01,
+        file_format: str = OWN_FORMAT,
+        kind: str | None = None,
+        width: float = Blur.width,
+        second_width: float = Blur.second,
+        angle: float = Blur.angle,
+        length: float = Blur.length,
+        radius: float = Blur.radius,
+        kernel_file: str | None = None,
+        kernel_number: int = 1,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008  # gradio looks for it in the signature
+    ) -> tuple[Any, ...]:
+        """Restore a photograph.
+
+        Without `checkpoint` by the first one of the model, without `scale` by the largest. `kind` is the kind of the
+        blur, for networks that need it; others ignore it and `noise_level`.
+
+        Returns:
+            The restored photograph, what was done in words, the two halves of the comparison, the estimated kernel.
+        """
+        if photograph is None:
+            raise InputError("No photograph yet: drop one, or choose an example.")
+        visitor = self.visitor = request.session_hash
+
+        def after_tile(done: int, tiles: int) -> None:
+            if self.visitor != visitor:
+                raise Cancelled
+            progress((done, tiles), desc="Restoring", unit="tiles")
+
+        checkpoint = checkpoint or self.models.checkpoints(model)[0]
+        restorer = self.models.restorer(model, checkpoint)
+        if scale is None:
+            scale = restorer.scales[-1]
+        elif str(scale).isdecimal():
+            scale = int(str(scale))  # text, if it was typed
+        source = read(photograph, self.max_pixels)
+        blur = Blur(kind, width, second_width, angle, length, radius, kernel_file, kernel_number)
+        kernel = blur.kernel() if restorer.needs_kernel else None
+        noise = noise_level if "noise_level" in restorer.inputs else None
+        with self._busy:
+            began = time.perf_counter()
+            try:
+                restored = restorer.restore(
+                    source.filled(), scale, kernel, noise, self.tile, self.overlap, progress=after_tile
+                )
+            except Cancelled:
+                return None, "Cancelled.", None, None, None
+            by = f"{time.perf_counter() - began:.1f} s on {restorer.device.type}, by {model}, {checkpoint}."
+            estimated = kernel_picture(restored.kernel) if restorer.estimates_kernel else None
+            return self._results(Path(photograph).stem, source, restored, by, estimated, file_format)
+
+    def _results(
+        self,
+        name: str,
+        source: Photograph,
+        restored: Restoration,
+        by: str,
+        estimated: Image.Image | None,
+        file_format: str,
+    ) -> tuple[Any, ...]:
+        """Files of a result, and what is said of it."""
+        pixels, alpha, notes = np.atleast_3d(restored.sr), source.alpha, [*source.notes, *restored.notes]
+        if alpha is not None:
+            alpha = self._enlarge(alpha, restored.scale)
+            notes.append("Transparency was enlarged bicubically.")
+        result = self._new_file(f"{name}_x{restored.scale}.png")
+        write_photograph(result, source.with_pixels(pixels, alpha))
+        convertible = (str(result), source.format if source.format in FORMATS else "PNG")
+        try:
+            file = self.convert(convertible, file_format)
+        except InputError as error:  # the work is done, and not in vain
+            file = str(result)
+            notes.append(f"{error}: the download is a PNG")
+        reduction = math.ceil(math.sqrt(pixels.shape[0] * pixels.shape[1] / SHOWN_PIXELS))
+        if reduction > 1:
+            notes.append(f"The comparison is shown at 1/{reduction} of the size; the download is not.")
+        before, after = self._new_file("before.png"), self._new_file("after.png")
+        eight_bit(self._enlarge(source.pixels, restored.scale)).reduce(reduction).save(before, compress_level=1)
+        eight_bit(pixels).reduce(reduction).save(after, compress_level=1)
+        report = f"**{size(pixels)}** from {size(source.pixels)}, {by}\n" + "".join(f"\n- {note}" for note in notes)
+        return file, plain(report), (str(before), str(after)), estimated, convertible
+
+    def convert(self, result: tuple[str, str] | None, file_format: str) -> str | None:
+        """A result, given with the format of its photograph, in the file format that is wanted.
+
+        Raises:
+            InputError: that format cannot hold it, or it was deleted.
+        """
+        if result is None:
+            return None
+        file, own_format = result
+        photograph = read(file)
+        copy = Path(file).with_suffix(FORMATS[own_format if file_format == OWN_FORMAT else file_format])
+        if not copy.exists():
+            write_photograph(copy, photograph)
+        return str(copy)
+
+    def _new_file(self, name: str) -> Path:
+        """A path in a folder of its own."""
+        return Path(tempfile.mkdtemp(dir=self.folder)) / name
+
+    def _enlarge(self, pixels: np.ndarray, scale: int) -> np.ndarray:
+        """Bicubically, [H, W] or [H, W, C]."""
+        return np.asarray(self._bicubic.restore(pixels, scale).sr)
 
 
-def _image(pixels: np.ndarray) -> Image.Image:
+def read(file: str, max_pixels: int | None = None) -> Photograph:
+    """A photograph or a result, whose size is looked at before anything is decoded."""
+    if not Path(file).exists():
+        raise InputError(f"{file}: was deleted, as all files are in time: give the photograph again")
+    return read_photograph(file, max_pixels)
+
+
+def eight_bit(pixels: np.ndarray) -> Image.Image:
+    """A picture of uint8 or uint16 [H, W, C]."""
     if pixels.dtype == np.uint16:
         pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    return Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
+
+
+def size(pixels: np.ndarray) -> str:
+    """Of a picture [H, W, C], as people say it."""
+    return f"{pixels.shape[1]} × {pixels.shape[0]}"
+
+
+def about(restorer: Restorer) -> str:
+    """What visitors may want to know of a network, as Markdown."""
+    learned = f"{restorer.parameters / 1e6:.2f} M parameters" if restorer.parameters else "Not learned"
+    if restorer.needs_kernel:
+        return f"{learned}. Non-blind: set the blur of the photograph below."
+    if restorer.estimates_kernel:
+        return f"{learned}. Blind: it estimates the blur kernel and shows it."
+    return f"{learned}. Blind: it needs no blur kernel."

@@ -1,15 +1,16 @@
 """task=serve: restore photographs in a browser."""
 
-import importlib.metadata
 import logging
 import os
 import threading
+from importlib.util import find_spec
 from typing import Any
 
 from omegaconf import DictConfig
 from pydantic import PositiveFloat, PositiveInt
 
 from datamodules.errors import InputError
+from experiments.serve.temp_files import keep_swept, temporary_folder
 
 KEYS: dict[str, Any] = {
     "run": str | list[str] | None,
@@ -31,48 +32,61 @@ def run(cfg: DictConfig) -> None:
     """Serve the networks that `run=`, `ckpt=` or `model= weights=` name until a signal ends it.
 
     Raises:
-        InputError: if gradio is not installed or is an old one, a network cannot be loaded, or the port is taken.
+        InputError: if gradio is not installed, a network cannot be loaded, or the port is taken.
     """
-    _expect_gradio()
-    # Before gradio is imported: it says nothing to anybody, and asks nobody for a newer version.
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # gradio asks itself whether it is there
-    from experiments.serve.server import free_port
-    from experiments.serve.temp_files import Folder
-
-    port = free_port(cfg.host, cfg.port)
-    folder = Folder(cfg.keep_minutes, cfg.max_disk_gb * 2**30)
-    try:
+    if not find_spec("gradio"):
+        raise InputError(
+            "task=serve needs gradio, which is not installed: pip install -c constraints.txt -e '.[serve]'"
+        )
+    with temporary_folder() as folder:
+        uploads, examples = folder / "files", folder / "examples"
+        uploads.mkdir()
+        examples.mkdir()
+        # Before gradio is imported: it says nothing to anybody, and asks nobody for a newer version.
+        os.environ.update(GRADIO_TEMP_DIR=str(uploads), GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
+        # It asks itself whether it is there, and must not ask a proxy.
+        os.environ["no_proxy"] = ",".join(filter(None, ["localhost,127.0.0.1", cfg.host, os.environ.get("no_proxy")]))
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         import gradio as gr
+        from starlette.middleware import Middleware
 
-        from experiments.serve.app import build
+        from experiments.serve.app import CSS, THEME, build
         from experiments.serve.examples import write_examples
         from experiments.serve.models import models_of
-        from experiments.serve.server import opened
+        from experiments.serve.server import OVERHEAD, BodyLimit, refuse_addresses
         from experiments.serve.service import Service
 
         models = models_of(cfg)
-        service = Service(folder, cfg.max_pixels, cfg.tile, cfg.overlap)
-        gr.set_static_paths([str(folder.lasting)])
-        page = build(models, service, write_examples(folder.lasting), cfg.keep_minutes)
+        gr.set_static_paths([str(examples)])
+        refuse_addresses()
+        service = Service(models, uploads, cfg.max_pixels, cfg.tile, cfg.overlap, write_examples(examples))
+        page = build(service, cfg.keep_minutes)
+        page.queue(max_size=cfg.max_queue, api_open=False)  # nothing that waits in the queue can be had past it
         upload = int(cfg.max_upload_mb * 2**20)
-        with opened(page, cfg.host, port, upload, cfg.max_queue) as address:
-            print(f"serving {', '.join(models.names)} at {address} (Ctrl-C ends it)", flush=True)
-            try:
-                threading.Event().wait()
-            finally:
-                service.close()
-    finally:
-        folder.close()
-
-
-def _expect_gradio() -> None:
-    """By its metadata: the import of an old one may fail in any way."""
-    try:
-        version = importlib.metadata.version("gradio")
-    except importlib.metadata.PackageNotFoundError:
-        version = ""
-    if int(version.partition(".")[0] or 0) < 6:
-        found = f"gradio 6, found {version}" if version else "gradio, which is not installed"
-        raise InputError(f"task=serve needs {found}: pip install -c constraints.txt -e '.[serve]'")
+        # What gradio does not know of, as uploads that were broken off, goes a minute after the rest.
+        limits = (uploads, 60 * cfg.keep_minutes + 60, cfg.max_disk_gb * 2**30)
+        threading.Thread(target=keep_swept, args=limits, daemon=True).start()
+        try:
+            page.launch(
+                server_name=f"[{cfg.host}]" if ":" in cfg.host else cfg.host,  # an address of IPv6
+                server_port=cfg.port or None,
+                prevent_thread_lock=True,
+                quiet=True,
+                share=False,
+                max_file_size=upload,
+                enable_monitoring=False,
+                run_history=False,
+                footer_links=["api"],
+                css=CSS,
+                theme=THEME,
+                app_kwargs={"middleware": [Middleware(BodyLimit, limit=upload + OVERHEAD)]},
+            )
+            print(f"serving {', '.join(models.names)} at {page.local_url} (Ctrl-C ends it)", flush=True)
+            threading.Event().wait()
+        except (OSError, OverflowError) as error:  # the latter: above 65535
+            raise InputError(
+                f"host={cfg.host} port={cfg.port}: cannot listen there: give another port=, or 0 for any that is free"
+            ) from error
+        finally:
+            service.close()
+            page.close(verbose=False)

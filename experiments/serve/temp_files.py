@@ -1,114 +1,56 @@
 """The one folder that the server writes to: uploads, results, what they are made of; gone when it ends."""
 
-import contextlib
 import fcntl
-import os
 import shutil
-import stat
 import tempfile
-import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from datamodules.errors import InputError
-
 PREFIX = "deblur-sr-serve-"
-SWEEPS = 20  # in the time that a file is kept
-SECONDS = 10  # between sweeps, at most
 
 
-class Folder:
-    """A temporary folder, also that of gradio and of Python's `tempfile`, whose old files are deleted all the time.
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder that lasts as long as the context; those of servers that were killed are deleted.
 
-    Make it before gradio is imported, which reads its environment then. It also deletes what servers left that were
-    killed: of a living one the file `lock` is locked.
-
-    Args:
-        keep_minutes: age at which a file is deleted, > 0.
-        max_bytes: of all files of users, of which the oldest are deleted earlier than that.
-
-    Attributes:
-        path: of the folder.
-        uploads: what users send and what they are shown; the only files that are served.
-        lasting: files that are not deleted before the server ends.
+    A living server holds a lock on the file `lock` in its folder.
     """
-
-    def __init__(self, keep_minutes: float, max_bytes: float) -> None:
-        remove_left(Path(tempfile.gettempdir()))
-        self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
-        self._lock = (self.path / "new").open("w")
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            (self.path / "new").rename(self.path / "lock")  # there only once it is locked
-        self.uploads, self.lasting = self.path / "files", self.path / "lasting"
-        for folder in (self.uploads, self.lasting):
-            folder.mkdir()
-        self._environment = {name: os.environ.get(name) for name in ("GRADIO_TEMP_DIR", "GRADIO_EXAMPLES_CACHE")}
-        self._tempdir = tempfile.tempdir
-        os.environ.update(dict.fromkeys(self._environment, str(self.uploads)))
-        tempfile.tempdir = str(self.uploads)
-        self._ended = threading.Event()
-        self._keep_minutes, self._keep_seconds, self._max_bytes = keep_minutes, 60 * keep_minutes, max_bytes
-        threading.Thread(target=self._sweep_on, daemon=True).start()
-
-    def make(self, name: str) -> Path:
-        """A path for a new file of this name, in a folder of its own."""
-        return Path(tempfile.mkdtemp(dir=self.uploads)) / name
-
-    def expect(self, path: Path) -> None:
-        """That a file of a user is still there.
-
-        Raises:
-            InputError: if it was deleted.
-        """
-        if not path.exists():
-            raise InputError(
-                f"{path.name}: is no longer here: files are deleted after {self._keep_minutes:g} minutes, or earlier "
-                "where there are many: give the photograph again"
-            )
-
-    def close(self) -> None:
-        """Delete everything."""
-        self._ended.set()
-        tempfile.tempdir = self._tempdir
-        for name, value in self._environment.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        shutil.rmtree(self.path, ignore_errors=True)
-        self._lock.close()
-
-    def sweep(self) -> None:
-        """Delete files of users that are older than they may be or too much, and folders that were left empty."""
-        oldest, total = time.time() - self._keep_seconds, 0
-        paths = [Path(place, name) for place, _, names in os.walk(self.uploads) for name in names]
-        # The time of the last change of the entry: the time of the content may come with an upload.
-        found = sorted(((path.lstat(), path) for path in paths), key=lambda one: one[0].st_ctime, reverse=True)
-        for status, path in found:
-            total += status.st_blocks * 512
-            if status.st_ctime < oldest or total > self._max_bytes:
-                path.unlink(missing_ok=True)
-        for place, _, _ in os.walk(self.uploads, topdown=False):
-            folder = Path(place)
-            if folder != self.uploads and folder.lstat().st_ctime < oldest and not any(folder.iterdir()):
-                folder.rmdir()
-
-    def _sweep_on(self) -> None:
-        while not self._ended.wait(min(self._keep_seconds / SWEEPS, SECONDS)):
-            try:
-                self.sweep()
-            except OSError:  # a file that comes or goes meanwhile: the next sweep sees to it
-                continue
+    remove_left(Path(tempfile.gettempdir()))
+    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        with (folder / "new").open("w") as lock:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                (folder / "new").rename(folder / "lock")  # there only once it is locked
+            yield folder
 
 
 def remove_left(place: Path) -> None:
-    """Delete folders in `place` of servers of this user that could not do so themselves."""
+    """Delete folders in `place` of servers that could not do so themselves."""
     for path in place.glob(f"{PREFIX}*/lock"):
-        with contextlib.suppress(OSError):  # locked, or another user's
-            status = path.parent.lstat()
-            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-                continue
-            with path.open("rb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path.parent, ignore_errors=True)
+        with suppress(OSError), path.open("rb") as lock:  # in use, a link, or another user's
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path.parent)
+
+
+def keep_swept(folder: Path, keep_seconds: float, max_bytes: float) -> None:
+    """Sweep a folder every ten seconds until it is gone."""
+    while folder.exists():
+        with suppress(OSError):  # a file that comes or goes meanwhile: the next sweep sees to it
+            sweep(folder, keep_seconds, max_bytes)
+        time.sleep(10)
+
+
+def sweep(folder: Path, keep_seconds: float, max_bytes: float) -> None:
+    """Delete what is older than `keep_seconds`, and the oldest of what is too much; a result is a folder of its own."""
+    oldest, total = time.time() - keep_seconds, 0
+    # The time of the last change of the entry: the time of the content may come with an upload.
+    for entry in sorted(folder.iterdir(), key=lambda path: path.lstat().st_ctime, reverse=True):
+        total += sum(path.lstat().st_blocks * 512 for path in (entry, *entry.rglob("*")))
+        if entry.lstat().st_ctime < oldest or total > max_bytes:
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)

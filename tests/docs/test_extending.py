@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,7 @@ from datamodules.degradations.kernel_spec import given_kernel
 from experiments.restore import Restorer
 from experiments.restore.adapt import Continued, place_kernel
 from experiments.serve.models import Entry, Models, loader
-from experiments.serve.service import Service, Settings
-from experiments.serve.temp_files import Folder
+from experiments.serve.service import Service
 from lightning_modules.checkpoints.checkpoint import load_network
 from tests.conftest import Outcome, photograph
 
@@ -119,15 +119,13 @@ def test_networks_of_other_kinds_restore_photographs(other: Path, name: str, giv
     file = other / "checkpoints" / "last.ckpt"
     asked: Any = {**OmegaConf.load(other / "config.yaml"), "self_ensemble": False}
     models = Models([Entry(name, "last", file)], loader(OmegaConf.create(asked)))
-    folder = Folder(keep_minutes=10, max_bytes=10**9)
-    try:
-        upload = folder.make("photo.png")
-        Image.fromarray(image).save(upload)
-        service = Service(folder, 10_000)
-        done = service.restore(upload, models.restorer(name, "last"), Settings(2, known), lambda *_: None)
-        assert (np.asarray(Image.open(done.file)) == found.sr).all()
-    finally:
-        folder.close()
+    arguments: Any = {"scale": 2}
+    if known is not None:
+        np.save("kernel.npy", known)
+        arguments |= {"kind": "From a file", "kernel_file": "kernel.npy"}
+    visitor: Any = SimpleNamespace(session_hash="visitor")
+    served, *_ = Service(models, Path.cwd(), 10_000).restore(visitor, "photo.png", name, **arguments)
+    assert (np.asarray(Image.open(served)) == found.sr).all()
 
 
 @pytest.mark.slow

@@ -44,9 +44,10 @@ class Served:
     def client(self) -> Client:
         return Client(self.address, verbose=False, analytics_enabled=False, download_files=str(self.folder / "got"))
 
-    def restore(self, file: Path, **options: Any) -> tuple[str, str]:
+    def restore(self, photograph: Path, **options: Any) -> tuple[str, str]:
         """Path of the result, and the report."""
-        return self.client().predict(handle_file(str(file)), **options, api_name="/restore")  # type: ignore[no-any-return]
+        file, report, *_ = self.client().predict(handle_file(str(photograph)), **options, api_name="/restore")
+        return file, report
 
     def ask(self, path: str) -> httpx.Response:
         return httpx.get(f"{self.address}{path}", trust_env=False)

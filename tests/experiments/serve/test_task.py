@@ -6,11 +6,12 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import cv2
+import gradio as gr
 import httpx
 import numpy as np
 import pytest
@@ -26,12 +27,11 @@ from selenium.webdriver.common.keys import Keys
 from datamodules.degradations.kernel_spec import given_kernel
 from datamodules.errors import InputError
 from experiments.restore import Restorer
-from experiments.serve.blur_controls import Blur, figure
+from experiments.serve.blur_controls import Blur, kernel_picture
 from experiments.serve.examples import EXAMPLES, write_examples
 from experiments.serve.models import KEPT, Entry, Models, _told_apart, models_of
-from experiments.serve.service import Cancelled, Service, Settings
-from experiments.serve.temp_files import PREFIX, Folder, remove_left
-from networks.base import RestorationNetwork
+from experiments.serve.service import Service
+from experiments.serve.temp_files import PREFIX, remove_left, sweep, temporary_folder
 from networks.ops.resize import bicubic_resize
 from tests.conftest import Outcome, photograph
 from tests.experiments.conftest import Trained
@@ -90,12 +90,13 @@ def test_result_is_that_of_the_python_api(served: Served, trained: Trained, pict
 
 
 @pytest.mark.slow
-def test_kernel_by_formula_and_by_file(served: Served, picture: Path, tmp_path: Path) -> None:
+def test_kernel_by_controls_and_by_file(served: Served, picture: Path, tmp_path: Path) -> None:
     kernel = given_kernel("motion:5,30")
     np.save(tmp_path / "kernel.npy", kernel.numpy())
     network = Restorer.load(None, model=RICHARDSON_LUCY, device="cpu")
     expected = network.restore(np.asarray(Image.open(picture)), 2, kernel, 0.02).sr
-    for given in ({"kernel": "motion:5,30"}, {"kernel_file": handle_file(str(tmp_path / "kernel.npy"))}):
+    by_file = {"kind": "From a file", "kernel_file": handle_file(str(tmp_path / "kernel.npy"))}
+    for given in ({"kind": "Motion", "length": 5, "angle": 30}, by_file):
         file, _ = served.restore(picture, model="richardson_lucy", scale=2, noise_level=0.02, **given)
         assert np.abs(np.asarray(Image.open(file)).astype(int) - expected).max() <= 1  # rounding of FFTs
 
@@ -150,14 +151,15 @@ def test_what_is_no_photograph_is_refused(
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"model": "nobody"}, "nobody, : not served here: choose one of tiny, richardson_lucy"),
+        ({"model": "nobody"}, "nobody is not in the list of choices: ['tiny', 'richardson_lucy']"),
+        ({"model": "tiny", "checkpoint": "worst"}, "tiny, worst: not served here"),
         ({"model": "tiny", "scale": 3}, "scale: found 3"),
-        ({"model": "tiny", "kernel": "none"}, "omit it"),
         ({"model": "richardson_lucy", "scale": 2}, "needs the blur kernel"),
-        ({"model": "richardson_lucy", "kernel": "/etc/hostname"}, "found '/etc/hostname', expected gaussian:WIDTH"),
-        ({"model": "richardson_lucy", "kernel": "disk:900"}, "expected at most"),
-        ({"model": "tiny", "file_format": "PSD"}, "found 'PSD', expected one of"),
-        ({"model": "richardson_lucy", "kernel_file": b"MATLAB"}, "kernel.mat: expected a kernel as an image or .npy"),
+        ({"model": "richardson_lucy", "kind": "/etc/hostname"}, "'/etc/hostname' (type: <class 'str'>) is not in the"),
+        ({"model": "richardson_lucy", "kind": "Defocus", "radius": 900}, "900 is greater than maximum value 15"),
+        ({"model": "richardson_lucy", "kind": "Defocus", "radius": "/etc/hostname"}, "raised an exception"),
+        ({"model": "tiny", "file_format": "PSD"}, "PSD is not in the list of choices"),
+        ({"model": "richardson_lucy", "kernel_file": b"MATLAB"}, "Invalid file type"),
     ],
 )
 def test_settings_that_cannot_be_are_told_in_a_line(
@@ -165,13 +167,12 @@ def test_settings_that_cannot_be_are_told_in_a_line(
 ) -> None:
     if content := options.get("kernel_file"):
         (tmp_path / "kernel.mat").write_bytes(content)
-        options = {**options, "kernel_file": handle_file(str(tmp_path / "kernel.mat"))}
+        options = {**options, "kind": "From a file", "kernel_file": handle_file(str(tmp_path / "kernel.mat"))}
     with pytest.raises(AppError) as refused:
         served.restore(picture, **options)
     assert expected in str(refused.value)
     assert "\n" not in str(refused.value).strip()
     assert str(served.folder) not in str(refused.value)
-    assert "Traceback" not in (served.folder / "err").read_text()
 
 
 @pytest.mark.slow
@@ -205,7 +206,7 @@ def test_other_files_and_addresses_are_not_for_the_asking(served: Served) -> Non
     meta = {"_type": "gradio.FileData"}
     with httpx.Client(trust_env=False) as http:
         for path in ("/etc/hostname", "http://example.org/a.png", "https://huggingface.co/a.png", "https://hf.co/a"):
-            data = {"data": [{"path": path, "meta": meta}, *[None] * 8]}
+            data = {"data": [{"path": path, "meta": meta}, *[None] * 13]}
             event = http.post(f"{served.address}/gradio_api/call/restore", json=data).json()["event_id"]
             answer = http.get(f"{served.address}/gradio_api/call/restore/{event}").text
             assert answer.startswith("event: error"), path
@@ -217,7 +218,7 @@ def test_other_files_and_addresses_are_not_for_the_asking(served: Served) -> Non
 def test_no_way_past_the_queue(served: Served) -> None:
     config = served.ask("/config").json()
     waiting = [one["id"] for one in config["dependencies"] if one["queue"] and one["backend_fn"]]
-    assert len(waiting) == 7
+    assert len(waiting) == 6  # a photograph is looked at, restored, converted; model or checkpoint chosen; page closed
     with httpx.Client(trust_env=False) as http:
         for way in ("run", "api"):
             assert http.post(f"{served.address}/gradio_api/{way}/restore", json={"data": []}).status_code == 404
@@ -229,11 +230,11 @@ def test_no_way_past_the_queue(served: Served) -> None:
 @pytest.mark.slow
 def test_example_that_does_not_exist(served: Served) -> None:
     config = served.ask("/config").json()
-    pick = next(one["id"] for one in config["dependencies"] if one["targets"][0][1] == "select")
+    pick = next(one for one in config["dependencies"] if one["targets"] and one["targets"][0][1] == "click")
     said = (served.folder / "err").read_text()
     with httpx.Client(trust_env=False) as http:
-        for index, status in ((0, 200), (5, 500), (-1, 500), ("x", 500), ([1, 2], 500), (None, 500)):
-            body = {"data": ["tiny", "best"], "fn_index": pick, "event_data": {"index": index, "value": None}}
+        for index, status in ((0, 200), (4, 500), (-1, 500), ("x", 500), ([1, 2], 500), (None, 500)):
+            body = {"data": [index, "tiny", "best"], "fn_index": pick["id"]}
             answer = http.post(f"{served.address}/gradio_api/run/predict", json=body)
             assert answer.status_code == status, index
     assert (served.folder / "err").read_text() == said
@@ -242,7 +243,7 @@ def test_example_that_does_not_exist(served: Served) -> None:
 def slow_job(served: Served, tmp_path: Path) -> Job:
     """A restoration of seconds, which has begun."""
     Image.fromarray(photograph(200, 200, 5)).save(tmp_path / "slow.png")
-    options = {"model": "richardson_lucy", "scale": 2, "kernel": "gaussian:2", "noise_level": 0.0}
+    options = {"model": "richardson_lucy", "scale": 2, "kind": "Gaussian", "noise_level": 0.0}
     job = served.client().submit(handle_file(str(tmp_path / "slow.png")), **options, api_name="/restore")
     wait_for(lambda: job.status().code.name == "PROCESSING", served.process, served.folder)
     return job
@@ -280,29 +281,30 @@ def test_a_visit(served: Served, visitor: Visitor, trained: Trained, tmp_path: P
     Image.fromarray(pixels).save(tmp_path / "mine.png")
     visitor.send(tmp_path / "mine.png")
     visitor.until(lambda: "56 × 40, colour, 8 bit" in visitor.one("#preview").text)
-    assert not visitor.one("#cancel").is_enabled()
     assert not [box for box in visitor.all("#blur, #noise_level") if box.is_displayed()]
     before, after = visitor.restore()
     assert np.array_equal(after, Restorer.load(trained.run, device="cpu").restore(pixels, 4).sr)
     assert before.shape == after.shape
     assert "224 × 160 from 56 × 40" in visitor.one("#report").text
     visitor.choose("format", "TIFF")
-    visitor.until(lambda: visitor.one("#download").text == "Download mine_x4.tif")
+    visitor.until(lambda: "mine_x4.tif" in visitor.one("#file").text.replace("\n", ""))
 
     # A network that is told the kernel, which is drawn while a slider moves; an example brings its own.
     visitor.choose("model", "richardson_lucy")
     visitor.until(lambda: [box for box in visitor.all("#blur") if box.is_displayed()])
-    drawn = visitor.one("#kernel img").get_attribute("src")
+    visitor.one("#kind input[value=Gaussian]").click()
+    drawn = visitor.until(lambda: visitor.one("#kernel img")).get_attribute("src")
     visitor.one("#width input[type=range]").send_keys(Keys.ARROW_RIGHT)
     visitor.until(lambda: visitor.one("#kernel img").get_attribute("src") != drawn)
     visitor.browser.execute_script("document.querySelector('#noise_level').scrollIntoView({block: 'end'})")
     assert visitor.browser.execute_script("return document.querySelector('#go').getBoundingClientRect().top") > 0
-    visitor.all("#examples button.thumbnail-item")[1].click()
+    visitor.all("#examples button")[1].click()
     visitor.until(lambda: "226 × 150" in visitor.one("#preview").text)
-    visitor.until(lambda: "13 × 13 pixels" in visitor.one("#kernel").text)
+    kernel_side = "return document.querySelector('#kernel img').naturalWidth"
+    visitor.until(lambda: visitor.browser.execute_script(kernel_side) == 13 * (180 // 13))
     visitor.until(lambda: visitor.one("#length input[type=number]").get_attribute("value") == "11")
     _, after = visitor.restore()
-    example = next((served.own[0] / "lasting").glob("chelsea*"))
+    example = next((served.own[0] / "examples").glob("chelsea*"))
     network = Restorer.load(
         None, model={"_target_": "networks.classical.RichardsonLucy", "iterations": 200}, device="cpu"
     )
@@ -356,32 +358,23 @@ def test_port_that_is_taken(cli: Cli) -> None:
         port = taken.getsockname()[1]
         outcome = cli("task=serve", "model=bicubic", f"port={port}")
     assert outcome.status == 1
-    assert outcome.err.startswith(f"host=127.0.0.1 port={port}: cannot listen there (Address already in use)")
-    assert outcome.err.count("\n") == 1
+    assert outcome.err == (
+        f"host=127.0.0.1 port={port}: cannot listen there: give another port=, or 0 for any that is free\n"
+    )
 
 
 def test_port_that_does_not_exist(cli: Cli) -> None:
     outcome = cli("task=serve", "model=bicubic", "port=99999")
     assert outcome.status == 1
-    assert outcome.err.startswith("host=127.0.0.1 port=99999: cannot listen there (")
+    assert outcome.err.startswith("host=127.0.0.1 port=99999: cannot listen there: ")
     assert outcome.err.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("version", "expected"),
-    [(None, "needs gradio, which is not installed: "), ("3.18.0", "needs gradio 6, found 3.18.0: ")],
-)
-def test_missing_extra(cli: Cli, monkeypatch: pytest.MonkeyPatch, version: str | None, expected: str) -> None:
-    def found(name: str) -> str:
-        if version is None:
-            raise PackageNotFoundError(name)
-        return version
-
-    monkeypatch.setattr("importlib.metadata.version", found)
+def test_missing_extra(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.serve.task.find_spec", lambda name: None)
     outcome = cli("task=serve", "model=bicubic")
     assert outcome.status == 1
-    assert expected in outcome.err
-    assert "pip install -c constraints.txt -e '.[serve]'" in outcome.err
+    assert "needs gradio, which is not installed: pip install -c constraints.txt -e '.[serve]'" in outcome.err
     assert outcome.err.count("\n") == 1
 
 
@@ -403,43 +396,35 @@ def test_what_cannot_be_served_is_said_at_once(cli: Cli, tmp_path: Path, overrid
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    made = Folder(keep_minutes=10, max_bytes=10**9)
-    yield made
-    made.close()
-
-
-def test_old_files_are_deleted_and_examples_stay(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    upload, lasting = folder.make("a.png"), folder.lasting / "example.png"
-    upload.write_bytes(b"")
-    lasting.write_bytes(b"")
-    os.utime(upload, (0, 0))  # as old as whoever sent it says
-    folder.sweep()
+def test_old_files_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "result").mkdir()
+    result, upload = tmp_path / "result" / "a.png", tmp_path / "upload"
+    for path in (result, upload):
+        path.write_bytes(b"")
+        os.utime(path, (0, 0))  # as old as whoever sent it says
+    sweep(tmp_path, 600, 10**9)
+    assert result.exists()
     assert upload.exists()
     now = time.time()
     monkeypatch.setattr("time.time", lambda: now + 601)
-    folder.sweep()
-    assert not upload.parent.exists()
-    assert lasting.exists()
+    sweep(tmp_path, 600, 10**9)
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_oldest_files_go_where_there_are_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    folder = Folder(keep_minutes=10, max_bytes=2 * 8192 + 1)
-    paths = [folder.make(f"{number}.png") for number in range(4)]
+def test_oldest_files_go_where_there_are_too_many(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}" / "a.png" for number in range(4)]
     for path in paths:
+        path.parent.mkdir()
         path.write_bytes(bytes(8192))
         time.sleep(0.02)  # the clock of a file system is coarse
-    folder.sweep()
-    assert [path.exists() for path in paths] == [False, False, True, True]
-    with pytest.raises(InputError, match=r"^0.png: is no longer here: files are deleted after 10 minutes"):
-        Service(folder, 10_000).converted(paths[0], ".tif")
-    folder.close()
+    sweep(tmp_path, 600, 2 * 8192 + 10_000)
+    assert [path.parent.exists() for path in paths] == [False, False, True, True]
+    with pytest.raises(InputError, match=r"a.png: was deleted, as all files are"):
+        service_of({}, tmp_path).convert((str(paths[0]), "PNG"), "TIFF")
 
 
-def test_folder_of_a_killed_server_is_deleted_and_no_other(folder: Folder, tmp_path: Path) -> None:
+def test_folder_of_a_killed_server_is_deleted_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     left, foreign = tmp_path / f"{PREFIX}left", tmp_path / f"{PREFIX}foreign"
     for path in (left / "files", foreign):
         path.mkdir(parents=True)
@@ -448,52 +433,50 @@ def test_folder_of_a_killed_server_is_deleted_and_no_other(folder: Folder, tmp_p
     (tmp_path / f"{PREFIX}link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "lock").write_bytes(b"")
-    remove_left(tmp_path)
-    assert not left.exists()
-    assert foreign.exists()  # is just being made, or is none of ours
-    assert (tmp_path / "elsewhere" / "lock").exists()
-    assert folder.lasting.exists()  # is in use
+    with temporary_folder() as folder:
+        remove_left(tmp_path)
+        assert not left.exists()
+        assert foreign.exists()  # is just being made, or is none of ours
+        assert (tmp_path / "elsewhere" / "lock").exists()
+        assert folder.exists()  # is in use
+    assert not folder.exists()
 
 
-def test_cancel_ends_a_restoration_between_layers(folder: Folder, picture: Path) -> None:
-    """Before the network is through, which would report one tile done."""
-    service = Service(folder, 10_000)
-    seen: list[int] = []
+def service_of(networks: dict[str, Restorer], folder: Path, tile: int | None = None) -> Service:
+    entries = [Entry(name, "best", None) for name in networks]
+    return Service(Models(entries, lambda entry: networks[entry.model]), folder, 10_000, tile, 0 if tile else None)
 
-    class Slow(RestorationNetwork):
-        scale = 1
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.layers = torch.nn.ModuleList(torch.nn.Identity() for _ in range(5))
-
-        def forward(self, lr: torch.Tensor) -> Any:
-            for number, layer in enumerate(self.layers):
-                seen.append(number)
-                if number == 2:
-                    service.cancel("visitor")
-                layer(lr)
-
-    from experiments.models import Model
-
-    restorer = Restorer(Model("slow", lambda _: Slow(), (1,)), "cpu")
-    ticket, other = service.ticket("visitor"), service.ticket("another")
-    progress: list[int] = []
-    with pytest.raises(Cancelled):
-        service.restore(picture, restorer, Settings(1), lambda done, _: progress.append(done), ticket)
-    assert (seen, progress) == ([0, 1, 2], [])
-    with pytest.raises(Cancelled):  # cancelled while it waited
-        service.restore(picture, restorer, Settings(1), lambda *_: None, ticket)
+def test_cancel_ends_a_restoration_between_tiles(tmp_path: Path, picture: Path) -> None:
     bicubic = Restorer.load(None, model=BICUBIC, device="cpu")
-    assert service.restore(picture, bicubic, Settings(2), lambda *_: None, other).size == (74, 62)
+    service = service_of({"bicubic": bicubic}, tmp_path, tile=16)
+    mine, other = [cast(gr.Request, SimpleNamespace(session_hash=name)) for name in ("mine", "other")]
+    tiles: list[int] = []
+
+    def progress(value: tuple[int, int], **_: object) -> None:
+        tiles.append(value[0])
+        service.cancel(other if len(tiles) == 1 else mine)
+
+    arguments: Any = {"photograph": str(picture), "model": "bicubic", "scale": "2"}
+    assert service.restore(mine, **arguments, progress=cast(gr.Progress, progress)) == (
+        None,
+        "Cancelled.",
+        None,
+        None,
+        None,
+    )
+    assert tiles == [1, 2]
+    _, report, *_ = service.restore(mine, **arguments)
+    assert report.startswith("**74 × 62** from 37 × 31, ")
 
 
-def test_comparison_is_lossless_and_starts_from_our_bicubic(folder: Folder, picture: Path) -> None:
-    bicubic = Restorer.load(None, model=BICUBIC, device="cpu")
-    done = Service(folder, 10_000).restore(picture, bicubic, Settings(3), lambda *_: None)
+def test_comparison_is_lossless_and_starts_from_our_bicubic(tmp_path: Path, picture: Path) -> None:
+    service = service_of({"bicubic": Restorer.load(None, model=BICUBIC, device="cpu")}, tmp_path)
+    visitor: Any = SimpleNamespace(session_hash="visitor")
+    file, _, comparison, *_ = service.restore(visitor, str(picture), "bicubic", scale=3)
     pixels = torch.from_numpy(np.array(Image.open(picture))).permute(2, 0, 1)[None] / 255
     expected = (255 * bicubic_resize(pixels, 3).clamp(0, 1)).round().byte()[0].permute(1, 2, 0).numpy()
-    for path in (done.before, done.after, done.file):
+    for path in (*comparison, file):
         assert np.array_equal(np.asarray(Image.open(path)), expected), path
 
 
@@ -546,28 +529,36 @@ def test_controls_make_the_kernels_of_the_command_line(tmp_path: Path) -> None:
         Blur("No blur"): "none",
     }
     for blur, spec in pairs.items():
-        assert torch.equal(blur.kernel(), given_kernel(spec))
+        kernel = blur.kernel()
+        assert kernel is not None
+        assert torch.equal(kernel, given_kernel(spec))
     np.save(tmp_path / "several.npy", np.stack([np.eye(3), np.eye(5)[:3, :3] + 1]))
-    assert torch.allclose(Blur("From a file", file=str(tmp_path / "several.npy"), number=1).kernel(), torch.eye(3) / 3)
+    first = Blur("From a file", file=str(tmp_path / "several.npy"), number=1).kernel()
+    assert first is not None
+    assert torch.allclose(first, torch.eye(3) / 3)
     with pytest.raises(InputError, match="pixels, more than"):  # decoded it would be gigabytes
         Blur("From a file", file=str(header_only_png(tmp_path / "k.png", 30000, 30000))).kernel()
-    with pytest.raises(InputError, match="no file yet"):
-        Blur("From a file").kernel()
+    (tmp_path / "kernel.mat").write_bytes(b"MATLAB")
+    with pytest.raises(InputError, match=r"kernel.mat: expected a kernel as an image or .npy"):
+        Blur("From a file", file=str(tmp_path / "kernel.mat")).kernel()
+    assert Blur("From a file").kernel() is Blur().kernel() is None
     for shape in ((100_000, 1, 1), (2, 1, 256, 3)):
         np.save(tmp_path / "large.npy", np.ones(shape, np.uint8))
         with pytest.raises(InputError, match=r"large.npy: has shape .*, expected blur kernels of at most 255x255"):
             Blur("From a file", file=str(tmp_path / "large.npy")).kernel()
-    assert "&lt;b&gt;" in figure(torch.ones(2, 2), "<b>")
+    shown = kernel_picture(torch.tensor([[0.0, 0.1], [0.5, 0.2]]))
+    assert shown is not None
+    assert (shown.size, shown.getpixel((0, 0)), shown.getpixel((0, 179))) == ((180, 180), 0, 255)
 
 
 def test_examples_are_what_they_say(tmp_path: Path) -> None:
-    for example, path in write_examples(tmp_path):
+    for path, example in write_examples(tmp_path).items():
         source = Image.open(Path(skimage.__file__).parent / "data" / example.source)
         sizes = tuple(-(-side // example.scale) for side in source.size)
         assert Image.open(path).size == sizes
         assert Image.open(path).mode == source.mode
-    assert [example.noise_level for example in EXAMPLES] == [0.0, 0.01, 0.0, 0.01, 0.0]
-    cat = np.asarray(Image.open(tmp_path / "chelsea_degraded.png"))
+    assert [example.noise_level for example in EXAMPLES] == [0.0, 0.01, 0.01, 0.0]
+    cat = np.asarray(Image.open(tmp_path / "chelsea.png"))
     sharp = Restorer.load(None, model={"_target_": "networks.classical.Wiener"}, device="cpu")
     truth = np.asarray(Image.open(Path(skimage.__file__).parent / "data" / "chelsea.png")).astype(float)
     right, wrong = (
