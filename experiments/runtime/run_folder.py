@@ -18,6 +18,7 @@ import yaml
 
 from datamodules import distributed
 from datamodules.errors import InputError
+from datamodules.io.atomic import replacing
 from experiments.runtime.saved_config import renamed
 from lightning_modules.loggers.wandb import agent_trial
 
@@ -191,13 +192,11 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         InputError: if the folder cannot be written.
     """
-    part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text)
-        part.replace(path)
+        with replacing(path) as part:
+            part.write_text(text)
     except OSError as error:
-        part.unlink(missing_ok=True) if part.parent.is_dir() else None
         raise InputError(
             f"{path}: cannot be written: {error.strerror}: free space, fix the permissions, or choose another runs_dir="
         ) from error

@@ -15,6 +15,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from datamodules.errors import folder_vanished
+from datamodules.io.atomic import replacing
 
 log = logging.getLogger(__name__)
 
@@ -131,16 +132,8 @@ class MetricsCSV(Logger):
         """Replace the file in one move, so that a reader or a kill at any time finds the old one or the new one."""
         steps = sorted(self._rows)
         lines = [_csv_line(self._columns), *map(self._line, steps)]
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(b"".join(lines))
-                file.flush()
-                os.fsync(file.fileno())  # otherwise a power cut may leave the new name with no content
-            os.replace(temporary, self.path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        with replacing(self.path, sync=True) as part:
+            part.write_bytes(b"".join(lines))
         self._last_step = steps[-1] if steps else -1
         self._last_offset = sum(map(len, lines)) - len(lines[-1])
         self._stale = False

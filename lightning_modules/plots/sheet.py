@@ -6,9 +6,7 @@ Boxes are (left, top, right, bottom) in pixels, right and bottom excluded, as Pi
 from __future__ import annotations
 
 import math
-import os
 import unicodedata
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from datamodules.io.atomic import replacing
 from lightning_modules.metrics.psnr_ssim import to_eight_bit
 
 Box = tuple[int, int, int, int]
@@ -140,12 +139,8 @@ def save_png(image: Image.Image, path: str | Path) -> None:
     """Write the whole picture or nothing: a reader, or a run after a crash, never sees half a file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        image.save(temporary, format="PNG")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as part:
+        image.save(part, format="PNG")
 
 
 def _checked_size(panel: Panel) -> tuple[int, int]:
