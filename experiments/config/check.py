@@ -10,9 +10,9 @@ from typing import Any, Literal
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import ConfigError
-from experiments.config.errors import did_you_mean, locate
+from experiments.config.errors import did_you_mean, group_files, locate
 from experiments.config.processes import check_processes
-from experiments.config.signatures import check_root, check_targets, group_files
+from experiments.config.signatures import check_root, check_targets
 from experiments.config.slurm import check_launcher
 from experiments.config.tasks import refuse_foreign
 

@@ -23,8 +23,8 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from datamodules.errors import ConfigError, InputError
 from experiments.config.compose import compose, overridden_keys
-from experiments.config.errors import did_you_mean, listing
-from experiments.config.signatures import check_targets, group_files
+from experiments.config.errors import did_you_mean, group_files, listing
+from experiments.config.signatures import check_targets
 from experiments.profile.table import NOTE, as_csv, heading, table
 from experiments.profile.worker import Phase, Spec
 from experiments.runtime.run_folder import describe, run_name, write_text

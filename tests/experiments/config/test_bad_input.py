@@ -47,10 +47,10 @@ def snapshot(folder: Path) -> dict[str, bytes]:
         (["+trainr.max_epochs=3"], ["trainr: unknown key at the top of the config", "did you mean trainer?"]),
         (["sed=1"], ["sed: no such key or group", "did you mean seed?"]),
         (["checkpoint.every_n_step=1"], ["checkpoint.every_n_step: unknown key", "did you mean every_n_steps?"]),
-        (["optimizer.lr=fast"], ["optimizer.lr: found 'fast' (conf/optimizer/adam.yaml)", "expected float"]),
+        (["optimizer.lr=fast"], ["optimizer.lr: found 'fast' (conf/optimizer/adam.yaml)", "expected a valid number"]),
         (["optimizer.lr=-1"], ["optimizer: ", "-1"]),
-        (["data.patch=big"], ["data.patch: found 'big' (conf/data/folder.yaml)", "expected int"]),
-        (["seed=x"], ["seed: found 'x'", "expected int"]),
+        (["data.patch=big"], ["data.patch: found 'big' (conf/data/folder.yaml)", "expected a valid integer"]),
+        (["seed=x"], ["seed: found 'x'", "expected a valid integer"]),
         (["seed=-1"], ["seed: found -1", "expected at least 0"]),
         (
             ["data.patch=30"],

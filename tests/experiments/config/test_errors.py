@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from experiments.config.signatures import explain_hydra_error
+from experiments.config.errors import explain_hydra_error
 
 HERE = __name__
 ROOT = Path(__file__).resolve().parents[3]
@@ -170,7 +170,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 
 from datamodules.errors import ConfigError
-from experiments.config.signatures import check_targets, explain_hydra_error, group_files
+from experiments.config.errors import explain_hydra_error, group_files
+from experiments.config.signatures import check_targets
 
 
 class Model:
