@@ -156,10 +156,10 @@ def test_correct_configs_pass(node: dict[str, Any]) -> None:
         ),
         (model(_args_=[[1]]), f"_args_ {FILE}: {HERE}.Model: multiple values for argument 'widths'"),
         (call("Bicubic", _args_=[1, True, 3]), f"_args_ {FILE}: {HERE}.Bicubic: too many positional arguments"),
-        (call("Bicubc"), f"_target_ {FILE}: '{HERE}.Bicubc': {HERE} has no Bicubc; did you mean {HERE}.Bicubic?"),
+        (call("Bicubc"), f"_target_ {FILE}: '{HERE}.Bicubc': {HERE} has no Bicubc; did you mean Bicubic?"),
         (
             {"_target_": "torch.optin.Adam"},
-            f"_target_ {FILE}: 'torch.optin.Adam': torch has no optin; did you mean torch.optim?",
+            f"_target_ {FILE}: 'torch.optin.Adam': torch has no optin; did you mean optim?",
         ),
         (
             {"_target_": "experimets.x"},
