@@ -22,6 +22,11 @@ _FROM_OUTSIDE = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 os.register_at_fork(after_in_child=forkserver._forkserver.__init__)  # type: ignore[misc]  # begun anew
 
 
+def python_path(*more: Path) -> str:
+    """The `PYTHONPATH` by which a new process imports this very tree, and `more`, wherever it is started from."""
+    return os.pathsep.join(filter(None, [str(_ROOT), *map(str, more), os.environ.get("PYTHONPATH")]))
+
+
 def context() -> multiprocessing.context.BaseContext:
     """How workers start: forked from a server process without threads.
 
@@ -39,9 +44,7 @@ def start_server() -> None:
     # Signals that are blocked here stay so there: SLURM sends them to every process of a job, and this one decides.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [*_FROM_OUTSIDE, signal.SIGTERM])
     try:
-        # It must import this very tree, wherever it is called from.
-        path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
-        with _environment(PYTHONPATH=path, PYTHONSAFEPATH="1"):
+        with _environment(PYTHONPATH=python_path(), PYTHONSAFEPATH="1"):
             forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
 from datamodules.errors import InputError, Interrupted, StoppedElsewhere, worker_death
-from experiments.runtime.child_processes import RankProcesses
+from experiments.runtime.child_processes import PORT
 from experiments.runtime.environment import STOP_FILE, prepare_environment
 from experiments.runtime.exit_status import status_of
 
@@ -91,7 +91,7 @@ def _one_of_several() -> bool:
     """Whether other processes work on the same job, which must not wait for this one in the next job of a sweep."""
     from experiments.runtime.launchers import launched
 
-    return launched() is not None or RankProcesses.rendezvous is not None
+    return launched() is not None or PORT in os.environ
 
 
 def _perform(cfg: DictConfig) -> float | None:

@@ -19,13 +19,11 @@ def main() -> int:
 
     from experiments.config import CONF
     from experiments.job import job
-    from experiments.runtime.child_processes import RankProcesses, Rendezvous
     from experiments.runtime.environment import prepare_environment
     from experiments.runtime.exit_status import status_of
 
     prepare_environment()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    RankProcesses.rendezvous = Rendezvous(told["rank"], told["port"])
     HydraConfig.instance().cfg = OmegaConf.create(  # type: ignore[assignment]  # not typed
         {**told["cfg"], "hydra": told["hydra"]}  # whose overrides may refer to the config: name=s${seed}
     )
@@ -41,12 +39,13 @@ def main() -> int:
 
 def _read_line() -> bytes:
     """The first line of standard input; not through `sys.stdin`, which could not be read in a thread at exit."""
-    found = bytearray()
-    while not found.endswith(b"\n"):
-        if not (part := os.read(0, 1 << 16)):
+    line = b""
+    while not line.endswith(b"\n"):
+        part = os.read(0, 1 << 16)
+        if not part:
             sys.exit(1)  # rank 0 is gone already
-        found += part
-    return bytes(found)
+        line += part
+    return line
 
 
 def _leave_with_the_first() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.errors import Interrupted
-from experiments.runtime.child_processes import AGAIN, RankProcesses
+from experiments.runtime.child_processes import AGAIN, PORT
 from lightning_modules.callbacks.interrupt import SIGNALS, raise_interrupted
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def _leave(error: BaseException, status: int, submitit: Any) -> int:
         return status
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # SLURM ends the processes of a job that it takes back with SIGTERM
-    if RankProcesses.rendezvous is not None:
+    if PORT in os.environ:
         return status  # the process that has started this one speaks for it
     if told and int(os.environ.get("SLURM_PROCID", 0)) > 0:
         return 0  # the first process speaks for all; with another status srun may end it before it has spoken
