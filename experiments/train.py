@@ -1,5 +1,6 @@
 """task=train: train by the recipe, keep the best and the last checkpoint, test one of them, tabulate."""
 
+import functools
 import logging
 import sys
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ from lightning_modules.metrics.build import build_metrics
 from lightning_modules.restoration import RestorationModule
 
 log = logging.getLogger(__name__)
+instantiate = functools.partial(hydra.utils.instantiate, _convert_="all")
 
 KEYS: dict[str, Any] = {"compile": bool, "keep_memory": bool, "nonfinite": dict}
 
@@ -101,17 +103,17 @@ def run(cfg: DictConfig) -> float:
 
 def set_up(cfg: DictConfig) -> Training:
     """Join the processes, build network and data, open the run folder, and put the trainer around them."""
-    if restarted_in(Path(cfg.run_dir)):
+    run_dir = Path(cfg.run_dir)
+    if restarted_in(run_dir):
         cfg.resume = "auto"
     device = distributed.start(cfg)
     settle(cfg)
     if cfg.keep_memory:
         keep_memory()
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # a mapping
-    run_dir = Path(cfg.run_dir)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     module = _build_module(cfg, config)
-    datamodule = hydra.utils.instantiate(cfg.data, _convert_="all")
+    datamodule = instantiate(cfg.data)
     # Images are found and decoded before the folder is made: a mistake in the data leaves nothing behind.
     with rank_zero_first():
         datamodule.prepare_data()
@@ -119,7 +121,9 @@ def set_up(cfg: DictConfig) -> Training:
         datamodule.setup("test")
     last = run_dir / "checkpoints" / "last.ckpt"
     resume_from = last if cfg.resume == "auto" and last.exists() else None
-    csv, meta = _open_folder(cfg, config, module, datamodule, resume_from)
+    meta, step = _open_folder(cfg, config, module, datamodule, resume_from)
+    csv = MetricsCSV(run_dir)
+    csv.rewind(step - 1)  # Lightning numbers the first step 0: what is kept are the rows of those that were made
     loggers = training_loggers(cfg, run_dir, meta, module)
     checkpointing = LastAndBest(str(last.parent), module.monitor, **config["checkpoint"])
     trainer = _build_trainer(cfg, config, module, [csv, *loggers], checkpointing)
@@ -128,13 +132,12 @@ def set_up(cfg: DictConfig) -> Training:
 
 def _build_module(cfg: DictConfig, config: dict[str, Any]) -> RestorationModule:
     """The training procedure around a new network."""
-    network = hydra.utils.instantiate(cfg.model, _convert_="all")
-    module: RestorationModule = hydra.utils.instantiate(cfg.procedure, _convert_="all")(
-        network,
-        list(hydra.utils.instantiate(cfg.protocol, _convert_="all").values()),
-        loss=hydra.utils.instantiate(cfg.loss, _convert_="all"),
-        optimizer=hydra.utils.instantiate(cfg.optimizer, _convert_="all"),
-        scheduler=hydra.utils.instantiate(cfg.scheduler, _convert_="all") if cfg.scheduler else None,
+    module: RestorationModule = instantiate(cfg.procedure)(
+        instantiate(cfg.model),
+        list(instantiate(cfg.protocol).values()),
+        loss=instantiate(cfg.loss),
+        optimizer=instantiate(cfg.optimizer),
+        scheduler=instantiate(cfg.scheduler) if cfg.scheduler else None,
         config=config,
         channels_last=cfg.channels_last,
         compile=cfg.compile,
@@ -145,11 +148,11 @@ def _build_module(cfg: DictConfig, config: dict[str, Any]) -> RestorationModule:
 
 def _open_folder(
     cfg: DictConfig, config: dict[str, Any], module: RestorationModule, datamodule: Any, resume_from: Path | None
-) -> tuple[MetricsCSV, dict[str, Any]]:
-    """Give the network its weights and make the run folder, or continue in it; returns its `metrics.csv` and meta."""
+) -> tuple[dict[str, Any], int]:
+    """Give the network its weights and make the run folder, or continue in it; returns its meta and the steps made."""
     run_dir = Path(cfg.run_dir)
     # Read before the folder is touched: a damaged file changes nothing.
-    checkpoint = read_checkpoint(resume_from) if resume_from else {}
+    checkpoint = read_checkpoint(resume_from) if resume_from else {"global_step": 0}
     if cfg.weights and resume_from is None:
         read_weights(module.network, Path(cfg.weights))
     meta = on_rank_zero(lambda: open_run(run_dir, config, cfg.resume))
@@ -159,10 +162,7 @@ def _open_folder(
         log.info("continuing %s after step %d", run_dir, checkpoint["global_step"])
     elif rank() == 0:
         fit_basis(module.network, datamodule, cfg.seed)  # the others get it with the weights when training starts
-    csv = MetricsCSV(run_dir)
-    # Lightning numbers the first step 0: what is kept are the rows of the steps the checkpoint has seen.
-    csv.rewind(checkpoint["global_step"] - 1 if resume_from else -1)
-    return csv, meta
+    return meta, checkpoint["global_step"]
 
 
 def _build_trainer(
@@ -174,21 +174,16 @@ def _build_trainer(
     processes["plugins"].append(AtomicCheckpointIO())
     log.info("%s", distributed.batch_line(cfg))
     throughput = Throughput()
-    trainer: pl.Trainer = hydra.utils.instantiate(
-        cfg.trainer,
-        _convert_="all",
-        logger=loggers,
-        **processes,
-        callbacks=[
-            throughput,
-            SkipNonFinite(**config["nonfinite"]),
-            EpochLog(module.monitor, throughput),
-            ValidationSheets(module.protocols[0], cfg.label, **config["validation_sheets"]),
-            checkpointing,
-            StopOnSignal(checkpointing),
-            *hydra.utils.instantiate(cfg.callbacks, _convert_="all").values(),
-        ],
-    )
+    callbacks = [
+        throughput,
+        SkipNonFinite(**config["nonfinite"]),
+        EpochLog(module.monitor, throughput),
+        ValidationSheets(module.protocols[0], cfg.label, **config["validation_sheets"]),
+        checkpointing,
+        StopOnSignal(checkpointing),
+        *instantiate(cfg.callbacks).values(),
+    ]
+    trainer: pl.Trainer = instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, **processes)
     return trainer
 
 
@@ -216,7 +211,7 @@ def test(training: Training) -> tuple[list[EvaluationRecord], EvaluationRecord, 
     record = EvaluationRecord(cfg.label, run_dir.name, cfg.seed, str(chosen.relative_to(run_dir)), checksum(chosen))
     record = on_data(record, datamodule, training.config["degradation"], training.device, metric_files(cfg))
     progress = Progress(len(test_names(datamodule)), sys.stderr.isatty())
-    found = measure(
+    records = measure(
         training.module,
         datamodule,
         run_dir,
@@ -226,22 +221,17 @@ def test(training: Training) -> tuple[list[EvaluationRecord], EvaluationRecord, 
         progress=progress,
     )
     progress.close()
-    return found, record, loaded["global_step"]
+    return records, record, loaded["global_step"]
 
 
-def publish(training: Training, found: list[EvaluationRecord], record: EvaluationRecord, step: int) -> None:
+def publish(training: Training, records: list[EvaluationRecord], record: EvaluationRecord, step: int) -> None:
     """Print the table of the test, close the run folder, and send the figures to the loggers."""
-    checkpointing, run_dir = training.checkpointing, training.run_dir
-    if found:
-        print(report(found, [run_dir]), flush=True)
-    close_run(
-        run_dir,
-        score=checkpointing.best_score,
-        val_points=training.datamodule.val_points,
-        checkpoint_sha256=record.checkpoint_sha256,
-    )
-    steps = {"tested_step": step, training.module.monitor: checkpointing.best_score}
-    log_training(training.loggers, run_dir, found, steps)
+    score, run_dir = training.checkpointing.best_score, training.run_dir
+    if records:
+        print(report(records, [run_dir]), flush=True)
+    points = training.datamodule.val_points
+    close_run(run_dir, score=score, val_points=points, checkpoint_sha256=record.checkpoint_sha256)
+    log_training(training.loggers, run_dir, records, {"tested_step": step, training.module.monitor: score})
 
 
 def fit_basis(network: Any, datamodule: Any, seed: int, count: int = 30_000) -> None:
