@@ -1,13 +1,11 @@
 """task=train: train by the recipe, keep the best and the last checkpoint, test one of them, tabulate."""
 
-import functools
 import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -16,7 +14,7 @@ from datamodules.degradations.keyed_random import make_key
 from datamodules.distributed import on_rank_zero, rank, rank_zero_first
 from datamodules.errors import InputError
 from experiments.config.slurm import check_tasks
-from experiments.config.training import check_training
+from experiments.config.training import build_procedure, check_training, instantiate
 from experiments.evaluate.measure import Progress, checksum, measure, metric_files, on_data, test_names
 from experiments.results.records import EvaluationRecord
 from experiments.results.tables import report
@@ -44,7 +42,6 @@ from lightning_modules.metrics.build import build_metrics
 from lightning_modules.restoration import RestorationModule
 
 log = logging.getLogger(__name__)
-instantiate = functools.partial(hydra.utils.instantiate, _convert_="all")
 
 KEYS: dict[str, Any] = {"compile": bool, "keep_memory": bool, "nonfinite": dict}
 
@@ -132,12 +129,11 @@ def set_up(cfg: DictConfig) -> Training:
 
 def _build_module(cfg: DictConfig, config: dict[str, Any]) -> RestorationModule:
     """The training procedure around a new network."""
-    module: RestorationModule = instantiate(cfg.procedure)(
+    protocols = list(instantiate(cfg.protocol).values())
+    module: RestorationModule = build_procedure(
+        cfg,
         instantiate(cfg.model),
-        list(instantiate(cfg.protocol).values()),
-        loss=instantiate(cfg.loss),
-        optimizer=instantiate(cfg.optimizer),
-        scheduler=instantiate(cfg.scheduler) if cfg.scheduler else None,
+        protocols,
         config=config,
         channels_last=cfg.channels_last,
         compile=cfg.compile,

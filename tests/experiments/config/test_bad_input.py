@@ -54,9 +54,9 @@ def snapshot(folder: Path) -> dict[str, bytes]:
         (["seed=-1"], ["seed: found -1", "expected at least 0"]),
         (
             ["data.patch=30"],
-            ["data.patch: found 30", "multiple of 4 (degradation=ed_dsrn)", "nearest is data.patch=32"],
+            ["data.patch: found 30", "multiple of 32 (4 for degradation=ed_dsrn, 32 for EDDSRN)", "is data.patch=32"],
         ),
-        (["data.patch=36"], ["data.patch: 36", "crops of 9", "multiples of 8", "nearest is data.patch=32"]),
+        (["data.patch=36"], ["data.patch: found 36", "expected a multiple of 32", "nearest is data.patch=32"]),
         (["data.batch_size=0"], ["data.batch_size: found 0", "at least 1"]),
         (["model=ed_srn", "loss=ed_dsrn"], ["loss.terms.deblurred: EDDSRN has no such branch", "choose another loss="]),
         (["degradation.scale=2"], ["model: EDDSRN enlarges x4, degradation.scale is 2"]),
