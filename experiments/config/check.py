@@ -5,14 +5,15 @@ import sys
 import typing
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
+from pydantic import Field
 
 from datamodules.errors import ConfigError
 from experiments.config.errors import did_you_mean, group_files, locate
 from experiments.config.processes import check_processes
-from experiments.config.signatures import check_root, check_targets
+from experiments.config.signatures import check_root, check_targets, check_value
 from experiments.config.slurm import check_launcher
 from experiments.config.tasks import refuse_foreign
 
@@ -47,18 +48,20 @@ _KEYWORDS = {
     "nonfinite": "lightning_modules.callbacks.finite.SkipNonFinite",
     "validation_sheets": "lightning_modules.callbacks.sheets.ValidationSheets",
 }
-_LEAST = {
-    "seed": 0,
-    "trainer.max_epochs": 1,
-    "data.batch_size": 1,
-    "data.samples_per_epoch": 1,
-    "data.num_workers": 0,
-    "data.timeout_minutes": 0.01,
-    "checkpoint.every_n_steps": 0,
-    "checkpoint.every_n_minutes": 0,
-    "nonfinite.max_skips": 0,
-    "validation_sheets.images": 0,
-    "validation_sheets.every_n_epochs": 1,
+# Values that the constructors they go to would take, and some that Lightning refuses late.
+_VALUES: dict[str, Any] = {
+    "seed": Annotated[int, Field(ge=0)],
+    "trainer.max_epochs": Annotated[int, Field(ge=1)] | None,
+    "trainer.accelerator": Literal["auto", "gpu", "cpu", "cuda", "mps", "tpu"],
+    "data.batch_size": Annotated[int, Field(ge=1)],
+    "data.samples_per_epoch": Annotated[int, Field(ge=1)],
+    "data.num_workers": Annotated[int, Field(ge=0)],
+    "data.timeout_minutes": Annotated[float, Field(gt=0)],
+    "checkpoint.every_n_steps": Annotated[int, Field(ge=0)],
+    "checkpoint.every_n_minutes": Annotated[float, Field(ge=0)],
+    "nonfinite.max_skips": Annotated[int, Field(ge=0)],
+    "validation_sheets.images": Annotated[int, Field(ge=0)],
+    "validation_sheets.every_n_epochs": Annotated[int, Field(ge=1)],
 }
 
 
@@ -88,8 +91,9 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     check_targets(checked, sources)
     nodes = {k: {"_target_": t, "_partial_": True, **cfg[k]} for k, t in _KEYWORDS.items() if k in cfg}
     check_targets(OmegaConf.create(nodes), sources | dict.fromkeys({*nodes} - {*keys}, "conf/config.yaml"))
-    _check_least(cfg)
-    _check_accelerator(cfg)
+    for key, annotation in _VALUES.items():
+        if (value := OmegaConf.select(cfg, key)) is not None:
+            check_value(key, value, annotation)
     check_processes(cfg)
     _check_metrics(cfg)
     if check_task := getattr(room, "check", None):
@@ -98,19 +102,12 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
 
 def _room(cfg: DictConfig) -> ModuleType | None:
     """The module of the task, beside whose `run` its `KEYS` and its `check` are."""
-    target = OmegaConf.select(cfg, "task._target_", default="experiments.train.run")
+    target = str(OmegaConf.select(cfg, "task._target_", default="experiments.train.run"))
     try:
-        locate(str(target))
+        locate(target)
     except ConfigError as error:
         raise ConfigError(f"task._target_: {error}") from None
-    return sys.modules.get(str(target).rpartition(".")[0])
-
-
-def _check_least(cfg: DictConfig) -> None:
-    for key, least in _LEAST.items():
-        value = OmegaConf.select(cfg, key)
-        if value is not None and value < least:
-            raise ConfigError(f"{key}: found {value}, expected at least {least}")
+    return sys.modules.get(target.rpartition(".")[0])
 
 
 def _check_metrics(cfg: DictConfig) -> None:
@@ -131,25 +128,9 @@ def _check_metrics(cfg: DictConfig) -> None:
     build_metrics(cfg.metrics, cfg.lpips_weights, cfg.niqe_model)  # reads the files, which are kept for the measurement
 
 
-def _check_accelerator(cfg: DictConfig) -> None:
-    from pytorch_lightning.accelerators import AcceleratorRegistry
-
-    wanted = str(cfg.trainer.get("accelerator", "auto"))
-    known = ["auto", "gpu", *AcceleratorRegistry.available_accelerators()]
-    if wanted not in known:
-        near = did_you_mean(wanted, known)
-        raise ConfigError(f"trainer.accelerator: found {wanted!r}, expected {' | '.join(known)}{near}")
-    kinds = ("cuda", "mps") if wanted == "gpu" else (wanted,)
-    if wanted != "auto" and not any(AcceleratorRegistry[kind]["accelerator"].is_available() for kind in kinds):
-        raise ConfigError(
-            f"trainer.accelerator: found {wanted!r}, which this machine does not have: "
-            "trainer.accelerator=auto takes what there is"
-        )
-
-
 def _check_variant(cfg: DictConfig) -> None:
     """A data set in several versions has no default; its source knows what there is to choose from."""
     if OmegaConf.is_missing(cfg.data, "variant"):
-        found = typing.get_args(typing.get_type_hints(locate(cfg.data.source._target_).__init__)["variant"])
-        shown = " or ".join(f"data.variant={word}" for word in found)
+        variants = typing.get_args(typing.get_type_hints(locate(cfg.data.source._target_).__init__)["variant"])
+        shown = " or ".join(f"data.variant={variant}" for variant in variants)
         raise ConfigError(f"data.variant: a value is required (conf/data/{cfg.choices.data}.yaml): set {shown}")

@@ -28,7 +28,7 @@ from omegaconf.errors import (
 )
 
 from datamodules.errors import ConfigError
-from experiments.config.tasks import refuse_foreign, refuse_moved, task_keys
+from experiments.config.tasks import refuse_foreign, task_keys
 
 LISTED_NAMES = 20
 
@@ -174,7 +174,7 @@ def _explain_key(error: ConfigAttributeError | ConfigKeyError, conf_dir: Path) -
     node: Any = error.parent_node
     parent, _, key = path.rpartition(".")
     if parent == "task":
-        return refuse_moved(key, conf_dir)
+        return f"{path}: unknown key: a task has its keys at the top, which task=NAME --help shows"
     where = _folder(path.split(".")[0], conf_dir)
     known = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, DictConfig) else []
     if not known:

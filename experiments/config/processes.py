@@ -16,43 +16,45 @@ def check_processes(cfg: DictConfig) -> None:
     """
     import torch
     from lightning_fabric.accelerators import CUDAAccelerator
+    from pytorch_lightning.accelerators import AcceleratorRegistry
 
     from experiments.runtime.launchers import count_devices, launched
 
     trainer = cfg.trainer
     accelerator, devices, nodes = trainer.accelerator, trainer.get("devices", 1), trainer.get("num_nodes", 1)
-    _check_value(devices)
+    _check_devices(devices)
+    kinds = {"auto": (), "gpu": ("cuda", "mps")}.get(accelerator, (accelerator,))
+    if kinds and not any(AcceleratorRegistry[kind]["accelerator"].is_available() for kind in kinds):
+        raise ConfigError(
+            f"trainer.accelerator: found {accelerator!r}, which this machine does not have: "
+            "trainer.accelerator=auto takes what there is"
+        )
     on_gpus = accelerator in ("gpu", "cuda", "auto") and CUDAAccelerator.is_available()
     gpus = torch.cuda.device_count() if on_gpus else 0
     outside = launched()
-    if outside is None:
-        if nodes != 1:
-            raise ConfigError(
-                f"trainer.num_nodes: found {nodes}, but this process was started by itself: start one on every node by "
-                "torchrun --nnodes or srun, or by hydra/launcher="
-            )
-        count = count_devices(accelerator, devices)
-    else:
-        count, found = outside
-        tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
-        if "TORCHELASTIC_RUN_ID" not in os.environ and tasks != count * found:
-            raise ConfigError(
-                f"SLURM: srun started {tasks} tasks on {found} nodes: every node needs as many: set --ntasks-per-node"
-            )
-        if isinstance(devices, int) and devices not in (1, -1, count):
-            raise ConfigError(
-                f"trainer.devices: found {devices}, but the launcher started {count} process(es) on every node: give "
-                "it the same number, or leave it to the launcher with trainer.devices=auto"
-            )
-        if nodes not in (1, found):
-            raise ConfigError(
-                f"trainer.num_nodes: found {nodes}, but the launcher started processes on {found} node(s): give it the "
-                "same number"
-            )
-    if isinstance(devices, ListConfig) and not on_gpus:
-        raise ConfigError(f"trainer.devices: found {devices}, but no GPU is in use: give the number of processes")
+    count, found = outside or (count_devices(accelerator, devices), 1)
+    if outside is None and nodes != 1:
+        raise ConfigError(
+            f"trainer.num_nodes: found {nodes}, but this process was started by itself: start one on every node by "
+            "torchrun --nnodes or srun, or by hydra/launcher="
+        )
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+    if outside and "TORCHELASTIC_RUN_ID" not in os.environ and tasks != count * found:
+        raise ConfigError(
+            f"SLURM: srun started {tasks} tasks on {found} nodes: every node needs as many: set --ntasks-per-node"
+        )
+    if outside and isinstance(devices, int) and devices not in (1, -1, count):
+        raise ConfigError(
+            f"trainer.devices: found {devices}, but the launcher started {count} process(es) on every node: give "
+            "it the same number, or leave it to the launcher with trainer.devices=auto"
+        )
+    if nodes not in (1, found):
+        raise ConfigError(
+            f"trainer.num_nodes: found {nodes}, but the launcher started processes on {found} node(s): give it the "
+            "same number"
+        )
     if isinstance(devices, ListConfig) and max(devices) >= gpus:
-        raise ConfigError(f"trainer.devices: found {max(devices)}, this machine has GPUs 0 to {gpus - 1}")
+        raise ConfigError(f"trainer.devices: found {devices}, but {gpus} GPUs are in use, numbered from 0")
     if on_gpus and count > gpus:
         where = f"the launcher started {count} processes" if outside else f"found {devices}"
         raise ConfigError(
@@ -61,12 +63,12 @@ def check_processes(cfg: DictConfig) -> None:
         )
 
 
-def _check_value(devices: Any) -> None:
-    if isinstance(devices, ListConfig):
-        fine = len(devices) > 0 and all(isinstance(d, int) and d >= 0 for d in devices)
-        fine = fine and len(set(devices)) == len(devices)
-    else:
+def _check_devices(devices: Any) -> None:
+    numbers = list(devices) if isinstance(devices, ListConfig) else None
+    if numbers is None:
         fine = devices in ("auto", -1) or (isinstance(devices, int) and devices >= 1)
+    else:
+        fine = 0 < len(numbers) == len(set(numbers)) and all(isinstance(d, int) and d >= 0 for d in numbers)
     if not fine:
         raise ConfigError(
             f"trainer.devices: found {devices!r}, expected a number of processes, a list of GPUs such as [0,2], or auto"

@@ -40,7 +40,7 @@ def check_root(cfg: DictConfig, known: Mapping[str, Any], sources: Mapping[str, 
     for key, annotation in known.items():
         if key not in values and _expected(None, annotation):
             raise ConfigError(f"{key}: a value is required: set it on the command line: +{key}=...")
-        _check_type(key, values.get(key), annotation, _where(key, sources or {}))
+        check_value(key, values.get(key), annotation, _where(key, sources or {}))
 
 
 def check_targets(cfg: DictConfig, sources: Mapping[str, str] | None = None) -> None:
@@ -91,7 +91,8 @@ def _resolved(cfg: DictConfig, sources: Mapping[str, str]) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot resolve {raw[path]!r}{_where(path, sources)}: {reason}") from None
 
 
-def _check_type(path: str, value: Any, annotation: Any, place: str) -> None:
+def check_value(path: str, value: Any, annotation: Any, place: str = "") -> None:
+    """Check a plain value against the annotation of what takes it; `place` names its file in the message."""
     expected = _expected(value, annotation)
     if not expected:
         return
@@ -138,7 +139,7 @@ def _mistakes(value: Any, annotation: Any) -> list[Any]:
 def _check_hydra_keys(node: dict[str, Any], path: str, place: str) -> None:
     for key in node:
         if key in HYDRA_KEYS:
-            _check_type(_below(path, key), node[key], HYDRA_KEYS[key], place)
+            check_value(_below(path, key), node[key], HYDRA_KEYS[key], place)
         elif str(key).startswith("_") and (near := did_you_mean(str(key), HYDRA_KEYS)):
             raise ConfigError(f"{_below(path, key)}: unknown key{place}: Hydra knows {listing(HYDRA_KEYS)}{near}")
 
@@ -169,7 +170,7 @@ def _check_call(node: dict[str, Any], path: str, place: str) -> None:
     for key, parameter in parameters.items():
         checked = key in given and parameter.annotation is not kinds.empty and not _holds_target(given[key])
         if checked and not (given[key] is None and parameter.default is None):
-            _check_type(_below(path, key), given[key], parameter.annotation, place)
+            check_value(_below(path, key), given[key], parameter.annotation, place)
     lacking = [key for key, parameter in parameters.items() if parameter.default is kinds.empty and key not in given]
     if lacking and not node.get("_partial_", False):
         first = _below(path, lacking[0])

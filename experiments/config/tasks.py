@@ -7,9 +7,6 @@ import yaml
 
 from experiments.config import CONF
 
-# Before, the keys of a task stood below `task.`; these have another name now.
-_RENAMED = {"suite": "suites", "pictures": "shown"}
-
 
 def task_keys(conf_dir: Path = CONF) -> dict[str, list[str]]:
     """The keys that each task brings, by the option of the group; of a file that cannot be read none."""
@@ -34,14 +31,6 @@ def refuse_foreign(key: str, target: object, conf_dir: Path = CONF) -> str | Non
     if f"{key}s" in known.get(name, ()):  # the suite of one task, the suites of another
         way = f"did you mean {key}s?"
     return f"{key}: unknown key in task={name}: known to {', '.join(having)}: {way}"
-
-
-def refuse_moved(key: str, conf_dir: Path) -> str:
-    """The line about a key below `task.`, where there is none."""
-    now = _RENAMED.get(key, key)
-    if any(now in keys for keys in task_keys(conf_dir).values()):
-        return f"task.{key}: is now {now}="
-    return f"task.{key}: unknown key: a task has its keys at the top, which task=NAME --help shows"
 
 
 def keys_of_task(name: str) -> str:

@@ -50,7 +50,9 @@ def test_impossible_processes_are_refused(
         check_processes(processes(**trainer))
 
 
-@pytest.mark.parametrize(("devices", "message"), [(4, "found 4"), ([0, 2], "found 2, this machine has GPUs 0 to 1")])
+@pytest.mark.parametrize(
+    ("devices", "message"), [(4, "found 4"), ([0, 2], r"found \[0, 2\], but 2 GPUs are in use, numbered from 0")]
+)
 def test_more_gpus_than_there_are(nothing_launched: pytest.MonkeyPatch, devices: Any, message: str) -> None:
     nothing_launched.setattr("lightning_fabric.accelerators.CUDAAccelerator.is_available", lambda: True)
     nothing_launched.setattr(torch.cuda, "device_count", lambda: 2)

@@ -17,15 +17,6 @@ from tests.experiments.conftest import Trained
 
 Cli = Callable[..., Outcome]
 
-# What stood below `task.` once, by the task.
-ONCE = {
-    "restore": "batch format replace deblurred max_pixels",
-    "export": "formats output scale",
-    "serve": "host port max_upload_mb max_pixels max_queue keep_minutes max_disk_gb",
-    "profile": "models target scale batch warmup repeats train",
-    "preview": "images samples",
-    "compare": "suite datasets protocols reference mixed_ensemble wandb pictures",
-}
 TASKS = task_keys()
 
 
@@ -71,15 +62,6 @@ def test_keys_of_the_file_are_those_of_the_room(task: str) -> None:
 def test_a_key_of_another_task_or_type(cli: Cli, tmp_path: Path, words: str, message: str) -> None:
     assert_refused(cli(*shlex.split(words)), 2, message)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("task", ONCE)
-def test_spellings_below_task_are_refused_with_the_new_one(cli: Cli, task: str) -> None:
-    for key in ONCE[task].split():
-        now = {"suite": "suites", "pictures": "shown"}.get(key, key)
-        assert now in TASKS[task]
-        assert_refused(cli(f"task={task}", f"task.{key}=1"), 2, f"task.{key}: is now {now}=")
 
 
 @pytest.mark.slow
