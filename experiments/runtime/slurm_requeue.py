@@ -52,8 +52,10 @@ def _leave(error: BaseException, status: int, submitit: Any) -> int:
     log.warning("job %s goes back into the queue", job)
     if callable(submitit):
         submitit(signal.SIGUSR2, None)  # counts the time-outs, requeues and leaves without a result
-    elif reason := _failure(_scontrol("requeue", job)):
-        log.error("job %s could not be requeued (%s): %s", job, reason, _AGAIN)
+    else:
+        _, failure = _scontrol("requeue", job)
+        if failure:
+            log.error("job %s could not be requeued (%s): %s", job, failure, _AGAIN)
     return status
 
 
@@ -61,10 +63,10 @@ def _why_not_to_requeue(job: str, saved: bool) -> str | None:
     restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
     if restarts >= _RESTARTS and not saved:
         return f"it was stopped before its first step once more, after {restarts} restarts: is --time too short?"
-    shown = _scontrol("show", "job", "--oneliner", job)
-    if reason := _failure(shown):
-        return f"SLURM does not answer ({reason}): {_AGAIN}"
-    about = dict(re.findall(r"\b(JobState|Reason|Requeue|BatchFlag)=(\S+)", shown.stdout if shown else ""))
+    shown, failure = _scontrol("show", "job", "--oneliner", job)
+    if failure:
+        return f"SLURM does not answer ({failure}): {_AGAIN}"
+    about = dict(re.findall(r"\b(JobState|Reason|Requeue|BatchFlag)=(\S+)", shown))
     if about.get("BatchFlag") == "0":
         return f"it is none of sbatch: {_AGAIN}"
     # A preempted job in its time of grace still runs: if it just ended, SLURM would count it as failed.
@@ -73,18 +75,13 @@ def _why_not_to_requeue(job: str, saved: bool) -> str | None:
     return f"it was submitted with --no-requeue: {_AGAIN}" if about.get("Requeue") == "0" else None
 
 
-def _scontrol(*arguments: str) -> subprocess.CompletedProcess[str] | None:
-    """None where there is no such program, as in a container."""
+def _scontrol(*arguments: str) -> tuple[str, str | None]:
+    """What it prints, and why it has failed."""
     try:
-        return subprocess.run(["scontrol", *arguments], capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-
-
-def _failure(done: subprocess.CompletedProcess[str] | None) -> str | None:
-    if done is None:
-        return "scontrol cannot be run here"
-    return " ".join(done.stderr.split()) or f"status {done.returncode}" if done.returncode else None
+        done = subprocess.run(["scontrol", *arguments], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):  # as in a container
+        return "", "scontrol cannot be run here"
+    return done.stdout, " ".join(done.stderr.split()) or f"status {done.returncode}" if done.returncode else None
 
 
 def restarted_in(run_dir: Path) -> bool:
