@@ -1,15 +1,20 @@
 """A rank > 0 that rank 0 has started (`runtime.child_processes`): a plain run of the config that it is told."""
 
+import ctypes
 import json
 import os
+import signal
 import sys
-import threading
+
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 
 
 def main() -> int:
     """Run the job of this rank; the exit status is that of `run.py`."""
-    told = json.loads(_read_line())
-    threading.Thread(target=_leave_with_the_first, daemon=True).start()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # end with rank 0, whatever this one is waiting for
+    told = json.load(sys.stdin)
+    if os.getppid() != told["parent"]:
+        return 1  # rank 0 is gone already
 
     import logging
 
@@ -35,24 +40,6 @@ def main() -> int:
         except KeyboardInterrupt as error:
             return status_of(error) or 1
     return 0
-
-
-def _read_line() -> bytes:
-    """The first line of standard input; not through `sys.stdin`, which could not be read in a thread at exit."""
-    line = b""
-    while not line.endswith(b"\n"):
-        part = os.read(0, 1 << 16)
-        if not part:
-            sys.exit(1)  # rank 0 is gone already
-        line += part
-    return line
-
-
-def _leave_with_the_first() -> None:
-    """End this process when rank 0 is gone, whatever it is waiting for."""
-    while os.read(0, 1):
-        pass
-    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The ranks that a process starts beside itself: what they are told, how they are watched, how they end.
+"""The ranks that a process starts besides itself: what they are told, how they are watched, how they end.
 
-Their standard input is a pipe from rank 0: one line with the config, then silence. It closes when rank 0 is gone,
-however that died, and they leave. Rank 0 in turn looks whether they are there.
+They read the config from their standard input, and the system ends them when rank 0 is gone, however that died. Rank 0
+in turn looks whether they are there.
 """
 
 import json
@@ -51,11 +51,11 @@ class RankProcesses:
             for rank, output in enumerate(self.outputs, 1)
         ]
         hydra = OmegaConf.to_container(HydraConfig.get(), enum_to_str=True)
-        told = json.dumps({"cfg": OmegaConf.to_container(cfg), "hydra": hydra}).encode() + b"\n"
+        told = {"cfg": OmegaConf.to_container(cfg), "hydra": hydra, "parent": os.getpid()}
         for process in self.processes:
             assert process.stdin is not None
-            process.stdin.write(told)
-            process.stdin.flush()
+            with process.stdin as pipe:
+                pipe.write(json.dumps(told).encode())
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
@@ -108,11 +108,5 @@ class RankProcesses:
 
     def _kill(self) -> None:
         for process in self.processes:
-            assert process.stdin is not None
-            process.stdin.close()  # asks it to leave
-        for process in self.processes:
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.kill()
+            process.wait()
