@@ -21,6 +21,7 @@ from datamodules.errors import InputError, Interrupted, StoppedElsewhere, worker
 from experiments.runtime.child_processes import PORT
 from experiments.runtime.environment import STOP_FILE, prepare_environment
 from experiments.runtime.exit_status import status_of
+from experiments.runtime.launchers import launched
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +29,9 @@ log = logging.getLogger(__name__)
 class JobFailed(Exception):
     """A job of a sweep has failed and said why; the message is its one line. `status` is what it would exit with."""
 
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message, status)  # both, so that it survives the way back from another process
-        self.message, self.status = message, status
-
-    def __str__(self) -> str:
-        return self.message
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)  # its status travels with the attributes, where it is pickled
+        self.status = status
 
 
 class JobStopped(JobFailed):
@@ -63,6 +61,8 @@ def job(cfg: DictConfig) -> float | None:
         raise _stopped
     if STOP_FILE in os.environ:
         _heed(Path(os.environ[STOP_FILE]))
+    # Other processes that work on the same job must not wait for this one in the next job of a sweep.
+    alone = sweeping and launched() is None and PORT not in os.environ
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     _busy = True
     try:
@@ -72,12 +72,12 @@ def job(cfg: DictConfig) -> float | None:
             _stopped = error
         if error.status != 2 or os.environ.get("SLURM_PROCID", "0") == "0":  # all tasks find the same in a config
             print(error, file=sys.stderr)
-        if sweeping and not _one_of_several():
+        if alone:
             raise
         # Leaving by SystemExit keeps Hydra from adding lines of its own.
         sys.exit(error.status)
     except Exception as error:
-        if not sweeping or _one_of_several():
+        if not alone:
             raise
         traceback.print_exc()
         raise JobFailed(f"{type(error).__name__}: {' '.join(str(error).split())}", 1) from error
@@ -85,13 +85,6 @@ def job(cfg: DictConfig) -> float | None:
         _busy = False
         for number, handler in handlers.items():
             signal.signal(number, handler)
-
-
-def _one_of_several() -> bool:
-    """Whether other processes work on the same job, which must not wait for this one in the next job of a sweep."""
-    from experiments.runtime.launchers import launched
-
-    return launched() is not None or PORT in os.environ
 
 
 def _perform(cfg: DictConfig) -> float | None:

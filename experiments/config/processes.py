@@ -43,15 +43,11 @@ def check_processes(cfg: DictConfig) -> None:
         raise ConfigError(
             f"SLURM: srun started {tasks} tasks on {found} nodes: every node needs as many: set --ntasks-per-node"
         )
-    if outside and isinstance(devices, int) and devices not in (1, -1, count):
+    if outside and ((isinstance(devices, int) and devices not in (1, -1, count)) or nodes not in (1, found)):
         raise ConfigError(
-            f"trainer.devices: found {devices}, but the launcher started {count} process(es) on every node: give "
-            "it the same number, or leave it to the launcher with trainer.devices=auto"
-        )
-    if nodes not in (1, found):
-        raise ConfigError(
-            f"trainer.num_nodes: found {nodes}, but the launcher started processes on {found} node(s): give it the "
-            "same number"
+            f"trainer.devices: found {devices} on trainer.num_nodes={nodes}, but the launcher started {count} "
+            f"process(es) on each of {found} node(s): give it the same numbers, or set trainer.devices=auto "
+            "trainer.num_nodes=1"
         )
     if isinstance(devices, ListConfig) and max(devices) >= gpus:
         raise ConfigError(f"trainer.devices: found {devices}, but {gpus} GPUs are in use, numbered from 0")

@@ -8,7 +8,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,13 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from datamodules.errors import ConfigError
 from experiments.config.errors import did_you_mean, listing, locate
 
-HYDRA_KEYS: dict[str, Any] = {
-    "_target_": str,
-    "_partial_": bool,
-    "_args_": list,
-    "_recursive_": bool,
-    "_convert_": Literal["none", "partial", "object", "all"],
-}
+HYDRA_KEYS = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
 SHOWN_VALUE_LENGTH = 100
 
 
@@ -50,11 +44,8 @@ def check_targets(cfg: DictConfig, sources: Mapping[str, str] | None = None) -> 
         sources: names the file that fills a node, by its path (see `group_files`).
     """
     for path, node in _walk(_resolved(cfg, sources or {})):
-        if isinstance(node, dict):
-            place = _where(path, sources or {})
-            _check_hydra_keys(node, path, place)
-            if "_target_" in node:
-                _check_call(node, path, place)
+        if isinstance(node, dict) and "_target_" in node:
+            _check_call(node, path, _where(path, sources or {}))
 
 
 def _walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -136,18 +127,10 @@ def _mistakes(value: Any, annotation: Any) -> list[Any]:
     return [next(classes) if mistake["type"] == "needs_python_object" else mistake for mistake in in_json]
 
 
-def _check_hydra_keys(node: dict[str, Any], path: str, place: str) -> None:
-    for key in node:
-        if key in HYDRA_KEYS:
-            check_value(_below(path, key), node[key], HYDRA_KEYS[key], place)
-        elif str(key).startswith("_") and (near := did_you_mean(str(key), HYDRA_KEYS)):
-            raise ConfigError(f"{_below(path, key)}: unknown key{place}: Hydra knows {listing(HYDRA_KEYS)}{near}")
-
-
 def _check_call(node: dict[str, Any], path: str, place: str) -> None:
     target = node["_target_"]
     try:
-        function = locate(target)
+        function = locate(str(target))
     except ConfigError as error:
         raise ConfigError(f"{_below(path, '_target_')}{place}: {error}") from None
     signature = _signature(function)

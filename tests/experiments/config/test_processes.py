@@ -32,12 +32,12 @@ def nothing_launched(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         (
             {"devices": 4},
             {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"},
-            "devices: found 4, but the launcher started 2 process",
+            "devices: found 4 on trainer.num_nodes=1, but the launcher started 2 process",
         ),
         (
             {"num_nodes": 3},
             {"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "2"},
-            r"num_nodes: found 3, but the launcher started processes on 2 node",
+            r"devices: found 1 on trainer.num_nodes=3, .* started 2 process\(es\) on each of 2 node",
         ),
     ],
 )
