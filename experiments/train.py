@@ -58,25 +58,18 @@ def check(cfg: DictConfig) -> None:
 
 @dataclass
 class Training:
-    """What is made before the first step.
-
-    Attributes:
-        config: `cfg` as plain values, as the run folder and the checkpoints keep it.
-        device: of this process.
-        loggers: beside `metrics.csv`.
-        resume_from: checkpoint to continue from, None for a new run.
-    """
+    """What is made before the first step."""
 
     cfg: DictConfig
-    config: dict[str, Any]
+    config: dict[str, Any]  # `cfg` as plain values, as the run folder and the checkpoints keep it
     run_dir: Path
-    device: torch.device
+    device: torch.device  # of this process
     module: RestorationModule
     datamodule: Any
     checkpointing: LastAndBest
-    loggers: list[Any]
+    loggers: list[Any]  # besides `metrics.csv`
     trainer: pl.Trainer
-    resume_from: Path | None
+    resume_from: Path | None  # checkpoint to continue from, None for a new run
 
 
 def run(cfg: DictConfig) -> float:

@@ -9,6 +9,7 @@ import atexit
 import logging
 import os
 import re
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,7 +48,7 @@ class _Job:
     devices: list[int] | int  # of this machine that the processes have, for Lightning
     nodes: int
     children: RankProcesses | None = None  # that this process has started
-    log_file: logging.Handler | None = None  # of this rank
+    log_file: logging.FileHandler | None = None  # of this rank
 
 
 _jobs: list[_Job] = []  # the one at work, if any
@@ -224,12 +225,9 @@ def _end(error: BaseException | None) -> LostRank | None:
     job = _jobs.pop()
     lost = _leave(job, error) if job.here.world > 1 else None
     if job.log_file is not None:
-        said = lost or error
-        if said is not None:
-            failed = logging.makeLogRecord({"levelno": logging.ERROR, "levelname": "ERROR", "msg": str(said)})
-            if not isinstance(said, LostRank | Interrupted):
-                failed.exc_info = (type(said), said, said.__traceback__)
-            job.log_file.handle(failed)
+        if said := lost or error:
+            known = isinstance(said, LostRank | Interrupted)
+            job.log_file.stream.write(f"{said}\n" if known else "".join(traceback.format_exception(said)))
         logging.getLogger().removeHandler(job.log_file)
         job.log_file.close()
     return lost

@@ -23,6 +23,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from datamodules.errors import ConfigError
+from experiments.config.arguments import in_quotes
 from experiments.job import JobFailed, JobStopped, begin_sweep, complete
 from experiments.runtime.environment import STOP_FILE
 from experiments.runtime.run_folder import named_overrides, run_name
@@ -34,21 +35,13 @@ _BESIDE = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
 
 @dataclass
 class Job:
-    """One job of a sweep.
+    """One job of a sweep."""
 
-    Attributes:
-        number: of the job in the sweep.
-        overrides: of the command line, without those of Hydra.
-        cfg: its configuration, complete and resolved.
-        error: its one line, if it failed in this sweep.
-        completed: whether it came to its end in this sweep.
-    """
-
-    number: int
-    overrides: list[str]
-    cfg: dict[str, Any]
-    error: str = ""
-    completed: bool = False
+    number: int  # in the sweep
+    overrides: list[str]  # of the command line, without those of Hydra
+    cfg: dict[str, Any]  # complete and resolved
+    error: str = ""  # its one line, if it failed in this sweep
+    completed: bool = False  # whether it came to its end in this sweep
 
     @property
     def trains(self) -> bool:
@@ -99,7 +92,7 @@ class ResumableLauncher(Launcher):
                 continue
             print(f"finished already: {job.key}", flush=True)
             results[job.key] = JobReturn(overrides=job.overrides, status=JobStatus.COMPLETED, _return_value=score)
-        here = f"hydra.sweep.dir={_quoted(self.folder)}"
+        here = f"hydra.sweep.dir={in_quotes(str(self.folder))}"
         launched = [[*job_overrides[job.number - jobs[0].number], here] for job in fresh.values()]
         try:
             with _signals(str(self.config.hydra.launcher._target_), self.folder):
@@ -108,8 +101,7 @@ class ResumableLauncher(Launcher):
             raise _said(
                 JobFailed(
                     "a process of the sweep was killed, perhaps for its memory (lower hydra.launcher.n_jobs), and the "
-                    "others were ended: the same command with resume=auto continues the sweep",
-                    1,
+                    "others were ended: the same command with resume=auto continues the sweep"
                 )
             ) from error
         for job, result in zip(fresh.values(), returned, strict=True):
@@ -138,7 +130,7 @@ class ResumableLauncher(Launcher):
         if isinstance(error, JobStopped):
             raise error
         if not isinstance(error, JobFailed):
-            error = JobFailed(f"{type(error).__name__}: {' '.join(str(error).split())}", 1)
+            error = JobFailed(f"{type(error).__name__}: {' '.join(str(error).split())}")
         job.error = str(error)
         self.failed.append(error)
         result.status, result.return_value = JobStatus.COMPLETED, None
@@ -234,7 +226,6 @@ def reported(watched: ResumableLauncher) -> Iterator[None]:
     Raises:
         JobFailed: after the others, if one or more jobs failed, or a signal has stopped the sweep.
     """
-    begin_sweep()
     stopped: JobStopped | None = None
     try:
         yield
@@ -256,7 +247,3 @@ def reported(watched: ResumableLauncher) -> Iterator[None]:
 def _said(error: JobFailed) -> JobFailed:
     print(error, file=sys.stderr, flush=True)
     return error
-
-
-def _quoted(path: Path) -> str:
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
