@@ -1,8 +1,4 @@
-"""The one line that Hydra's own exceptions come down to.
-
-What Hydra was reading (an override, the file of an option) is often only in a local variable of the function that
-failed: `_hydra_local` takes it from there, for want of another way. Lines that no longer find it say less, not wrong.
-"""
+"""The one line that Hydra's own exceptions come down to."""
 
 import difflib
 import importlib
@@ -16,7 +12,6 @@ from types import ModuleType
 from typing import Any
 
 import yaml
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
@@ -66,7 +61,7 @@ def locate(target: str) -> Callable[..., Any]:
             raise ConfigError(f"'{target}': {parent} has no {name}{near}")
     if not callable(thing):
         raise ConfigError(f"'{target}' is a {type(thing).__name__}, not a class or function")
-    return thing  # type: ignore[no-any-return]
+    return thing
 
 
 def _import_module(name: str) -> ModuleType | None:
@@ -106,7 +101,8 @@ def explain_hydra_error(error: BaseException, conf_dir: Path) -> str | None:
     """The one line for an exception that Hydra raised over the config; None where the config is not at fault."""
     # These may as well come out of the program's own work: then they have not passed the loader.
     kinds = (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError)
-    loading = any(module == "hydra._internal.config_loader_impl" for module, _ in _frames(error))
+    modules = {frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)}
+    loading = "hydra._internal.config_loader_impl" in modules
     at_fault = isinstance(error, InterpolationResolutionError | MissingMandatoryValue)
     at_fault |= loading and isinstance(error, kinds)
     return " ".join(_explained(error, conf_dir).split()) if at_fault else None
@@ -129,24 +125,10 @@ def _explained(error: BaseException, conf_dir: Path) -> str:
         return f"{place}: not valid YAML: {error.problem}"
     if isinstance(error, HydraException):
         return _read_hydra_text(str(error), conf_dir)
-    if file := _hydra_local(error, "config_path", str):
-        return f"{conf_dir.name}/{file.removesuffix('.yaml')}.yaml: {error}"
-    if override := _hydra_local(error, "override", Override):
-        options = _option_names(conf_dir / override.key_or_group) if override.key_or_group else []
-        return f"{override.input_line}: {error}" + (f": available: {listing(options)}" if options else "")
+    if isinstance(error, UnicodeDecodeError):
+        files = [_shown(file, conf_dir) for file in conf_dir.rglob("*.yaml") if error.object in file.read_bytes()]
+        return ": ".join([*files[:1], str(error)])
     return str(error)
-
-
-def _frames(error: BaseException) -> list[tuple[str, dict[str, Any]]]:
-    """Module name and local variables of each frame the error passed, outermost first."""
-    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
-    return [(str(frame.f_globals.get("__name__")), frame.f_locals) for frame in frames]
-
-
-def _hydra_local(error: BaseException, name: str, kind: type) -> Any:
-    """A local variable of the Hydra function that failed, where Hydra leaves out of its message what it was reading."""
-    values = [variables.get(name) for module, variables in _frames(error) if module.startswith("hydra.")]
-    return next((value for value in reversed(values) if isinstance(value, kind)), None)
 
 
 def _explain_override(error: OverrideParseException) -> str:
@@ -210,14 +192,6 @@ def _read_hydra_text(text: str, conf_dir: Path) -> str:
         group, groups = unknown[1] or unknown[2], _group_names(conf_dir)
         known = f"known: {listing(groups)}{did_you_mean(group, groups)}"
         return f"{place}{group}: no such group ({conf_dir.name}/): {known}"
-    if twice := re.search(
-        r"Multiple values for (\S+)\..*'override [^:]+: ([^']+)'|^(\S+) appears more than once", text
-    ):
-        group, option = twice[1] or twice[3], twice[2] or ""
-        # An entry that says `override` replaces the choice: only the others add a second one.
-        origin = _files_that_choose(group, option, conf_dir, entry=r"(?!\s*override\b)")
-        advice = f"in a file write 'override /{group}: {option or '...'}', on the command line {group}=... without +"
-        return f"{place}{group}: chosen more than once{origin}: {advice}"
     return place + re.split(r"\n(?:Config search path|Search path|See https://)", body)[0]
 
 
@@ -235,11 +209,11 @@ def _group_names(conf_dir: Path) -> list[str]:
     return sorted({file.parent.relative_to(conf_dir).as_posix() for file in conf_dir.glob("*/**/*.yaml")})
 
 
-def _files_that_choose(group: str, option: str, conf_dir: Path, entry: str = "") -> str:
+def _files_that_choose(group: str, option: str, conf_dir: Path) -> str:
     """` (chosen in FILE)` for each conf file whose defaults list asks for that option of that group."""
     if not option:
         return ""
-    line = rf"^\s*-{entry}.*\b{re.escape(group)}(@\S+)?\s*:.*(?<![\w-]){re.escape(option)}(?![\w-])"
+    line = rf"^\s*-.*\b{re.escape(group)}(@\S+)?\s*:.*(?<![\w-]){re.escape(option)}(?![\w-])"
     files = sorted(conf_dir.rglob("*.yaml"))
     files = [file for file in files if re.search(line, file.read_text("utf-8", "replace"), re.MULTILINE)]
     return f" (chosen in {listing(_shown(file, conf_dir) for file in files)})" if files else ""

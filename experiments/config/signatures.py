@@ -26,9 +26,9 @@ def check_root(cfg: DictConfig, known: Mapping[str, Any], sources: Mapping[str, 
     Args:
         sources: names the file that fills a node, by its path (see `group_files`).
     """
-    for key in cfg:
+    for key in map(str, cfg):
         if key not in known:
-            near = did_you_mean(str(key), known)
+            near = did_you_mean(key, known)
             raise ConfigError(f"{key}: unknown key at the top of the config: known: {listing(known)}{near}")
     values = _resolved(cfg, sources or {})
     for key, annotation in known.items():

@@ -227,7 +227,8 @@ def _end(error: BaseException | None) -> LostRank | None:
     if job.log_file is not None:
         if said := lost or error:
             known = isinstance(said, LostRank | Interrupted)
-            job.log_file.stream.write(f"{said}\n" if known else "".join(traceback.format_exception(said)))
+            text = str(said) if known else "".join(traceback.format_exception(said))
+            job.log_file.handle(logging.makeLogRecord({"levelname": "ERROR", "msg": text}))
         logging.getLogger().removeHandler(job.log_file)
         job.log_file.close()
     return lost

@@ -25,13 +25,12 @@ class _Accounted(Sweeper):
 
         prepare(config)
         self.sweeper.setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        self.launcher = self.sweeper.launcher = ResumableLauncher(self.sweeper.launcher, config, hydra_context)
+        self.sweeper.launcher = ResumableLauncher(self.sweeper.launcher, config, hydra_context)
 
     def sweep(self, arguments: list[str]) -> Any:
         from experiments.sweeps.launcher import reported
 
-        assert self.launcher is not None
-        with reported(self.launcher):
+        with reported(self.sweeper.launcher):
             return self.sweeper.sweep(arguments)
 
 
