@@ -91,7 +91,6 @@ def _perform(cfg: DictConfig) -> float | None:
     # These take seconds, which --help and what Hydra refuses do not wait for.
     from experiments.config.check import check
     from experiments.runtime import distributed
-    from experiments.runtime.out_of_memory import explained
     from experiments.runtime.slurm_requeue import listen
 
     leave = listen()
@@ -99,7 +98,7 @@ def _perform(cfg: DictConfig) -> float | None:
         complete(cfg)
         _announce(cfg)
         check(cfg, HydraConfig.get().runtime.choices)
-        with distributed.together(), explained(cfg):
+        with distributed.together():
             return hydra.utils.instantiate(cfg.task)(cfg)
     except Exception as error:
         known = _of_the_system(error, cfg) or error
@@ -114,11 +113,15 @@ def _perform(cfg: DictConfig) -> float | None:
 
 
 def _of_the_system(error: Exception, cfg: DictConfig) -> InputError | None:
-    """What to say where a disk is full or a worker of a loader was killed."""
+    """What to say where a disk is full, memory has run out or a worker of a loader was killed."""
+    from experiments.runtime.out_of_memory import explain_shortage
+
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         place = error.filename or cfg.run_dir
         return InputError(f"{place}: {error.strerror}: free disk space, then continue with resume=auto", file=place)
-    return worker_death(error) if isinstance(error, RuntimeError) else None
+    if isinstance(error, RuntimeError | MemoryError):
+        return worker_death(error) or explain_shortage(error, cfg)
+    return None
 
 
 def _announce(cfg: DictConfig) -> None:

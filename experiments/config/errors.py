@@ -110,7 +110,8 @@ def explain_hydra_error(error: BaseException, conf_dir: Path) -> str | None:
 
 def _explained(error: BaseException, conf_dir: Path) -> str:
     if isinstance(error, OverrideParseException):
-        return _explain_override(error)
+        advice = "an override is written key=value, and special characters in a value need quotes: \"key='a=b'\""
+        return f"{error.override}: not a valid override: {advice}"
     if isinstance(error, MissingConfigException):
         return _explain_option(error, conf_dir)
     inner = next((cause for cause in causes(error) if isinstance(cause, OmegaConfBaseException)), None)
@@ -129,14 +130,6 @@ def _explained(error: BaseException, conf_dir: Path) -> str:
         files = [_shown(file, conf_dir) for file in conf_dir.rglob("*.yaml") if error.object in file.read_bytes()]
         return ": ".join([*files[:1], str(error)])
     return str(error)
-
-
-def _explain_override(error: OverrideParseException) -> str:
-    noise = ("Error parsing override", "See https://", "LexerNoViableAltException:")
-    reasons = [line for line in error.message.splitlines() if line.strip(" ^") and not line.startswith(noise)]
-    reason = " ".join(" ".join(reasons).split()).split(" expecting ")[0]
-    advice = "an override is written key=value, and special characters in a value need quotes: \"key='a=b'\""
-    return f"{error.override}: not a valid override{f' ({reason})' if reason else ''}: {advice}"
 
 
 def _explain_option(error: MissingConfigException, conf_dir: Path) -> str:

@@ -1,8 +1,6 @@
 """What to say when memory runs out."""
 
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -11,22 +9,18 @@ from omegaconf import DictConfig
 from datamodules.errors import InputError
 
 
-@contextmanager
-def explained(cfg: DictConfig) -> Iterator[None]:
-    """Turn an error about memory, of the device or of the machine, into an `InputError` that says what to lower."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        reason = shortage(error)
-        if reason is None:
-            raise
-        passed = {Path(frame.f_code.co_filename).name for frame, _ in traceback.walk_tb(error.__traceback__)}
-        if "training_epoch_loop.py" in passed and "evaluation_loop.py" not in passed:
-            raise InputError(f"out of memory in a training step ({reason}): {_smaller_step(cfg)}") from error
-        raise InputError(
-            f"out of memory ({reason}): validation and tests take whole images, one at a time: leave large ones out, "
-            "or measure on a device with more memory (trainer.accelerator=cpu)"
-        ) from error
+def explain_shortage(error: BaseException, cfg: DictConfig) -> InputError | None:
+    """What to lower where memory has run out, of the device or of the machine; None for other errors."""
+    reason = shortage(error)
+    if reason is None:
+        return None
+    passed = {Path(frame.f_code.co_filename).name for frame, _ in traceback.walk_tb(error.__traceback__)}
+    if "training_epoch_loop.py" in passed and "evaluation_loop.py" not in passed:
+        return InputError(f"out of memory in a training step ({reason}): {_smaller_step(cfg)}")
+    return InputError(
+        f"out of memory ({reason}): validation and tests take whole images, one at a time: leave large ones out, "
+        "or measure on a device with more memory (trainer.accelerator=cpu)"
+    )
 
 
 def shortage(error: BaseException) -> str | None:
