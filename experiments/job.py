@@ -62,7 +62,7 @@ def job(cfg: DictConfig) -> float | None:
     if STOP_FILE in os.environ:
         _heed(Path(os.environ[STOP_FILE]))
     # Other processes that work on the same job must not wait for this one in the next job of a sweep.
-    alone = sweeping and launched() is None and PORT not in os.environ
+    by_itself = sweeping and launched() is None and PORT not in os.environ
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     _busy = True
     try:
@@ -72,12 +72,12 @@ def job(cfg: DictConfig) -> float | None:
             _stopped = error
         if error.status != 2 or os.environ.get("SLURM_PROCID", "0") == "0":  # all tasks find the same in a config
             print(error, file=sys.stderr)
-        if alone:
+        if by_itself:
             raise
         # Leaving by SystemExit keeps Hydra from adding lines of its own.
         sys.exit(error.status)
     except Exception as error:
-        if not alone:
+        if not by_itself:
             raise
         traceback.print_exc()
         raise JobFailed(f"{type(error).__name__}: {' '.join(str(error).split())}", 1) from error
@@ -148,7 +148,7 @@ def complete(cfg: DictConfig) -> None:
 def _heed(stop: Path) -> None:
     """In a process that a sweep has started: end as by a signal when the sweep ends or is gone.
 
-    Ctrl-C at the terminal reaches the sweep alone, which then asks every job once: at a second signal a job would stop
+    Ctrl-C at the terminal reaches only the sweep, which then asks every job once: at a second signal a job would stop
     without a checkpoint.
     """
     if stop.exists():

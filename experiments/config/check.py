@@ -101,7 +101,7 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
 
 
 def _room(cfg: DictConfig) -> ModuleType | None:
-    """The module of the task, beside whose `run` its `KEYS` and its `check` are."""
+    """The module of the task, with its `run`, its `KEYS` and its `check`."""
     target = str(OmegaConf.select(cfg, "task._target_", default="experiments.train.run"))
     try:
         locate(target)

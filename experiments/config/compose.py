@@ -1,4 +1,4 @@
-"""Configs: where they are, and how they are composed beside that of the command line."""
+"""How configs are composed, besides that of the command line."""
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ def compose(*more: str) -> tuple[DictConfig, Mapping[str, Any]]:
     choices = OmegaConf.to_container(cfg.hydra.runtime.choices)
     with open_dict(cfg):
         del cfg["hydra"]
-        for group in ("data", "degradation", "experiment"):  # the resolver knows the choices of the command line alone
+        for group in ("data", "degradation", "experiment"):  # the resolver knows only the choices of the command line
             cfg.choices[group] = choices[group]  # type: ignore[index,call-overload]  # a mapping
     return cfg, choices  # type: ignore[return-value]  # a mapping
 

@@ -32,21 +32,21 @@ def check_processes(cfg: DictConfig) -> None:
     on_gpus = accelerator in ("gpu", "cuda", "auto") and CUDAAccelerator.is_available()
     gpus = torch.cuda.device_count() if on_gpus else 0
     outside = launched()
-    count, found = outside or (count_devices(accelerator, devices), 1)
+    count, machines = outside or (count_devices(accelerator, devices), 1)
     if outside is None and nodes != 1:
         raise ConfigError(
             f"trainer.num_nodes: found {nodes}, but this process was started by itself: start one on every node by "
             "torchrun --nnodes or srun, or by hydra/launcher="
         )
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
-    if outside and "TORCHELASTIC_RUN_ID" not in os.environ and tasks != count * found:
+    if outside and "TORCHELASTIC_RUN_ID" not in os.environ and tasks != count * machines:
         raise ConfigError(
-            f"SLURM: srun started {tasks} tasks on {found} nodes: every node needs as many: set --ntasks-per-node"
+            f"SLURM: srun started {tasks} tasks on {machines} nodes: every node needs as many: set --ntasks-per-node"
         )
-    if outside and ((isinstance(devices, int) and devices not in (1, -1, count)) or nodes not in (1, found)):
+    if outside and ((isinstance(devices, int) and devices not in (1, -1, count)) or nodes not in (1, machines)):
         raise ConfigError(
             f"trainer.devices: found {devices} on trainer.num_nodes={nodes}, but the launcher started {count} "
-            f"process(es) on each of {found} node(s): give it the same numbers, or set trainer.devices=auto "
+            f"process(es) on each of {machines} node(s): give it the same numbers, or set trainer.devices=auto "
             "trainer.num_nodes=1"
         )
     if isinstance(devices, ListConfig) and max(devices) >= gpus:

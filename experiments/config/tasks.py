@@ -10,14 +10,14 @@ from experiments.config import CONF
 
 def task_keys(conf_dir: Path = CONF) -> dict[str, list[str]]:
     """The keys that each task brings, by the option of the group; of a file that cannot be read none."""
-    found = {}
+    keys = {}
     for file in sorted((conf_dir / "task").glob("*.yaml")):
         try:
             node: Any = yaml.safe_load(file.read_text("utf-8"))
         except (OSError, ValueError, yaml.YAMLError):  # who reads on is about to report another mistake
             node = None
-        found[file.stem] = [str(key) for key in node or {} if key not in ("task", "defaults")]
-    return found
+        keys[file.stem] = [str(key) for key in node or {} if key not in ("task", "defaults")]
+    return keys
 
 
 def refuse_foreign(key: str, target: object, conf_dir: Path = CONF) -> str | None:
@@ -34,7 +34,7 @@ def refuse_foreign(key: str, target: object, conf_dir: Path = CONF) -> str | Non
 
 
 def keys_of_task(name: str) -> str:
-    """The file of a task as a part of the help, which is a template: no `$` alone."""
+    """The file of a task as a part of the help, which is a template: every `$` is doubled."""
     file = CONF / "task" / f"{name}.yaml"
     if not file.is_file():  # a task of somebody's own, elsewhere
         return f"task={name}"

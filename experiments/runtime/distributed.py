@@ -124,7 +124,7 @@ def _meet(here: LaunchedEnvironment, device: torch.device, store: dist.Store | N
 
 @contextmanager
 def group_of_one(device: torch.device) -> Iterator[LaunchedEnvironment]:
-    """A group in which this process is alone, to measure what a group costs."""
+    """A group of this process only, to measure what a group costs."""
     here = LaunchedEnvironment(world=1)
     _meet(here, device, dist.TCPStore("127.0.0.1", 0, 1, is_master=True, wait_for_workers=False))
     try:

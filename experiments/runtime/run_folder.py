@@ -60,7 +60,7 @@ def run_name(choices: Mapping[str, Any], overrides: Sequence[str]) -> str:
         said = re.compile(r"suite|protocol|degradation|(data|degradation)\..*")
         named = {k: v for k, v in named.items() if not said.fullmatch(k)}
     if choices.get("task") == "evaluate":
-        base = f"evaluate-{base}"  # a folder of its own beside that of the training
+        base = f"evaluate-{base}"  # another folder than that of the training
     if choices.get("task") == "compare":
         base = "compare"
     parts = [f"{k}={_short(v) if k.endswith('root') else v}" for k, v in sorted(named.items())]

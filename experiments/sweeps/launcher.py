@@ -149,7 +149,7 @@ class ResumableLauncher(Launcher):
 
 @contextmanager
 def _signals(launcher: str, folder: Path) -> Iterator[None]:
-    """Signals during a launch. Jobs in processes beside this one are asked to end by a file.
+    """Signals during a launch. Jobs in other processes are asked to end by a file.
 
     Raises:
         JobStopped: at the first signal, but with such jobs when the launcher has returned, or at a second signal.
