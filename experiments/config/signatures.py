@@ -32,8 +32,6 @@ def check_root(cfg: DictConfig, known: Mapping[str, Any], sources: Mapping[str, 
             raise ConfigError(f"{key}: unknown key at the top of the config: known: {listing(known)}{near}")
     values = _resolved(cfg, sources or {})
     for key, annotation in known.items():
-        if key not in values and _expected(None, annotation):
-            raise ConfigError(f"{key}: a value is required: set it on the command line: +{key}=...")
         check_value(key, values.get(key), annotation, _where(key, sources or {}))
 
 

@@ -248,7 +248,7 @@ def test_missing_values_and_interpolations(content: dict[str, Any], message: str
         ),
         ({"seed": "1", "model": {}}, "seed: found '1', expected a valid integer"),
         ({"seed": 1, "model": None}, "model: found None, expected an object"),
-        ({"model": {}}, "seed: a value is required: set it on the command line: +seed=..."),
+        ({"model": {}}, "seed: found None, expected a valid integer"),
         ({"seed": "???", "model": {}}, "seed: a value is required: set it on the command line: seed=..."),
     ],
 )
