@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from datamodules.degradations.keyed_random import make_key
 from datamodules.distributed import on_rank_zero, rank, rank_zero_first
 from datamodules.errors import InputError
-from experiments.config.slurm import check_tasks
+from experiments.config.processes import check_tasks
 from experiments.config.training import build_procedure, check_training, instantiate
 from experiments.evaluate.measure import Progress, checksum, measure, metric_files, on_data, test_names
 from experiments.results.records import EvaluationRecord

@@ -12,9 +12,8 @@ from pydantic import Field
 
 from datamodules.errors import ConfigError
 from experiments.config.errors import did_you_mean, group_files, locate
-from experiments.config.processes import check_processes
+from experiments.config.processes import check_launcher, check_processes
 from experiments.config.signatures import check_root, check_targets, check_value
-from experiments.config.slurm import check_launcher
 from experiments.config.tasks import refuse_foreign
 
 # The root keys of conf/config.yaml with their types; groups are mappings. Each task adds its own, the KEYS of its room.

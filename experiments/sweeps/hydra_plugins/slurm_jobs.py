@@ -36,7 +36,7 @@ class SlurmJobs(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from datamodules.errors import ConfigError
-        from experiments.config.slurm import check_request
+        from experiments.config.processes import check_request
 
         try:
             from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher

@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from datamodules.errors import ConfigError, Interrupted, LoaderStuck
-from experiments.config.slurm import check_request, check_tasks
+from experiments.config.processes import check_request, check_tasks
 from experiments.runtime.child_processes import LostRank
 from experiments.runtime.exit_status import status_of
 from experiments.runtime.slurm_requeue import listen, restarted_in
