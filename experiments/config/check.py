@@ -5,10 +5,10 @@ import sys
 import typing
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import Field
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from datamodules.errors import ConfigError
 from experiments.config.errors import did_you_mean, group_files, locate
@@ -18,28 +18,16 @@ from experiments.config.tasks import refuse_foreign
 
 # The root keys of conf/config.yaml with their types; groups are mappings. Each task adds its own, the KEYS of its room.
 ROOT: dict[str, Any] = {
-    **dict.fromkeys(
-        ("task", "model", "data", "degradation", "procedure", "loss", "optimizer", "trainer", "protocol"),
-        dict,
-    ),
+    **dict.fromkeys(("task", "model", "data", "degradation", "procedure", "loss", "optimizer", "trainer"), dict),
+    **dict.fromkeys(("protocol", "checkpoint", "validation_sheets", "choices"), dict),
     **dict.fromkeys(("scheduler", "logger", "callbacks"), dict | None),
-    "seed": int,
-    "name": str,
-    "group": str | None,
-    "runs_dir": str,
-    "run_dir": str,
-    "data_dir": str,
+    **dict.fromkeys(("name", "label", "runs_dir", "run_dir", "data_dir"), str),
+    **dict.fromkeys(("group", "weights", "lpips_weights", "niqe_model"), str | None),
+    "seed": NonNegativeInt,
     "resume": Literal["never", "auto"],
     "channels_last": bool | Literal["auto"],
-    "checkpoint": dict,
-    "validation_sheets": dict,
     "metrics": list[str],
-    "lpips_weights": str | None,
-    "niqe_model": str | None,
-    "weights": str | None,
     "pictures": Literal["sheets", "results", "none"],
-    "label": str,
-    "choices": dict,
 }
 # Nodes that a constructor in the code takes as keywords.
 _KEYWORDS = {
@@ -49,18 +37,13 @@ _KEYWORDS = {
 }
 # Values that the constructors they go to would take, and some that Lightning refuses late.
 _VALUES: dict[str, Any] = {
-    "seed": Annotated[int, Field(ge=0)],
-    "trainer.max_epochs": Annotated[int, Field(ge=1)] | None,
+    **dict.fromkeys(("trainer.max_epochs", "data.batch_size", "data.samples_per_epoch"), PositiveInt),
+    "validation_sheets.every_n_epochs": PositiveInt,
+    **dict.fromkeys(("data.num_workers", "checkpoint.every_n_steps"), NonNegativeInt),
+    **dict.fromkeys(("nonfinite.max_skips", "validation_sheets.images"), NonNegativeInt),
+    "data.timeout_minutes": PositiveFloat,
+    "checkpoint.every_n_minutes": NonNegativeFloat,
     "trainer.accelerator": Literal["auto", "gpu", "cpu", "cuda", "mps", "tpu"],
-    "data.batch_size": Annotated[int, Field(ge=1)],
-    "data.samples_per_epoch": Annotated[int, Field(ge=1)],
-    "data.num_workers": Annotated[int, Field(ge=0)],
-    "data.timeout_minutes": Annotated[float, Field(gt=0)],
-    "checkpoint.every_n_steps": Annotated[int, Field(ge=0)],
-    "checkpoint.every_n_minutes": Annotated[float, Field(ge=0)],
-    "nonfinite.max_skips": Annotated[int, Field(ge=0)],
-    "validation_sheets.images": Annotated[int, Field(ge=0)],
-    "validation_sheets.every_n_epochs": Annotated[int, Field(ge=1)],
 }
 
 

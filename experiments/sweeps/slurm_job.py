@@ -21,9 +21,6 @@ def job(cfg: DictConfig) -> float | None:
     except JobStopped as error:  # which would end a sweep in this process
         raise JobFailed(str(error), error.status) from error
     except SystemExit as leaving:
-        if leaving.code in (
-            0,
-            -1,
-        ):  # -1: submitit has requeued it; 0: of another process than the first, which speaks for all
+        if leaving.code in (0, -1):  # 0: the first process speaks for this one; -1: submitit has requeued the job
             raise
         raise JobFailed(f"exit status {leaving.code}: the reason stands in the log of the job", 1) from leaving
