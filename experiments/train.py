@@ -122,15 +122,9 @@ def set_up(cfg: DictConfig) -> Training:
 
 def _build_module(cfg: DictConfig, config: dict[str, Any]) -> RestorationModule:
     """The training procedure around a new network."""
-    protocols = list(instantiate(cfg.protocol).values())
-    module: RestorationModule = build_procedure(
-        cfg,
-        instantiate(cfg.model),
-        protocols,
-        config=config,
-        channels_last=cfg.channels_last,
-        compile=cfg.compile,
-    )
+    network, protocols = instantiate(cfg.model), list(instantiate(cfg.protocol).values())
+    speed = {"channels_last": cfg.channels_last, "compile": cfg.compile}
+    module: RestorationModule = build_procedure(cfg, network, protocols, config=config, **speed)
     module.metrics = build_metrics(cfg.metrics, cfg.lpips_weights, cfg.niqe_model)
     return module
 
@@ -187,9 +181,8 @@ def fit(training: Training) -> None:
     )
     best = training.checkpointing.best
     if not best.exists():
-        raise InputError(
-            f"{best} was never written: trainer.max_epochs or trainer.limit_val_batches left no validation", file=best
-        )
+        why = "trainer.max_epochs or trainer.limit_val_batches left no validation"
+        raise InputError(f"{best} was never written: {why}", file=best)
 
 
 def test(training: Training) -> tuple[list[EvaluationRecord], EvaluationRecord, int]:
@@ -201,13 +194,7 @@ def test(training: Training) -> tuple[list[EvaluationRecord], EvaluationRecord, 
     record = on_data(record, datamodule, training.config["degradation"], training.device, metric_files(cfg))
     progress = Progress(len(test_names(datamodule)), sys.stderr.isatty())
     records = measure(
-        training.module,
-        datamodule,
-        run_dir,
-        record,
-        device=training.device,
-        pictures=cfg.pictures,
-        progress=progress,
+        training.module, datamodule, run_dir, record, device=training.device, pictures=cfg.pictures, progress=progress
     )
     progress.close()
     return records, record, loaded["global_step"]
