@@ -20,13 +20,16 @@ _FROM_OUTSIDE = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 os.register_at_fork(after_in_child=forkserver._forkserver.__init__)  # type: ignore[misc]  # begun anew
 
 
+def python_path(*more: Path) -> str:
+    """The `PYTHONPATH` by which a new process imports this very tree, and `more`, wherever it is started from."""
+    return os.pathsep.join(filter(None, [str(_ROOT), *map(str, more), os.environ.get("PYTHONPATH")]))
+
+
 def start_server() -> None:
     """Start the process that workers are forked from, unless it is there; it imports while this one goes on."""
     CONTEXT.set_forkserver_preload(_PRELOADED)
     resource_tracker.ensure_running()  # otherwise the server would, and that unblocks signals
-    # It must import this very tree, wherever it is called from.
-    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
-    variables = {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    variables = {"PYTHONPATH": python_path(), "PYTHONSAFEPATH": "1"}
     before = {name: os.environ[name] for name in variables if name in os.environ}
     # Signals that are blocked here stay so there: SLURM sends them to every process of a job, and this one decides.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [*_FROM_OUTSIDE, signal.SIGTERM])

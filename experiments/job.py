@@ -18,9 +18,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
 from datamodules.errors import InputError, Interrupted, StoppedElsewhere, worker_death
-from experiments.runtime.child_processes import RankProcesses
+from experiments.runtime.child_processes import PORT
 from experiments.runtime.environment import STOP_FILE, prepare_environment
 from experiments.runtime.exit_status import status_of
+from experiments.runtime.launchers import launched
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +29,9 @@ log = logging.getLogger(__name__)
 class JobFailed(Exception):
     """A job of a sweep has failed and said why; the message is its one line. `status` is what it would exit with."""
 
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message, status)  # both, so that it survives the way back from another process
-        self.message, self.status = message, status
-
-    def __str__(self) -> str:
-        return self.message
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)  # its status travels with the attributes, where it is pickled
+        self.status = status
 
 
 class JobStopped(JobFailed):
@@ -63,6 +61,8 @@ def job(cfg: DictConfig) -> float | None:
         raise _stopped
     if STOP_FILE in os.environ:
         _heed(Path(os.environ[STOP_FILE]))
+    # Other processes that work on the same job must not wait for this one in the next job of a sweep.
+    by_itself = sweeping and launched() is None and PORT not in os.environ
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     _busy = True
     try:
@@ -72,12 +72,12 @@ def job(cfg: DictConfig) -> float | None:
             _stopped = error
         if error.status != 2 or os.environ.get("SLURM_PROCID", "0") == "0":  # all tasks find the same in a config
             print(error, file=sys.stderr)
-        if sweeping and not _one_of_several():
+        if by_itself:
             raise
         # Leaving by SystemExit keeps Hydra from adding lines of its own.
         sys.exit(error.status)
     except Exception as error:
-        if not sweeping or _one_of_several():
+        if not by_itself:
             raise
         traceback.print_exc()
         raise JobFailed(f"{type(error).__name__}: {' '.join(str(error).split())}", 1) from error
@@ -87,18 +87,10 @@ def job(cfg: DictConfig) -> float | None:
             signal.signal(number, handler)
 
 
-def _one_of_several() -> bool:
-    """Whether other processes work on the same job, which must not wait for this one in the next job of a sweep."""
-    from experiments.runtime.launchers import launched
-
-    return launched() is not None or RankProcesses.rendezvous is not None
-
-
 def _perform(cfg: DictConfig) -> float | None:
     # These take seconds, which --help and what Hydra refuses do not wait for.
     from experiments.config.check import check
     from experiments.runtime import distributed
-    from experiments.runtime.out_of_memory import explained
     from experiments.runtime.slurm_requeue import listen
 
     leave = listen()
@@ -106,7 +98,7 @@ def _perform(cfg: DictConfig) -> float | None:
         complete(cfg)
         _announce(cfg)
         check(cfg, HydraConfig.get().runtime.choices)
-        with distributed.together(), explained(cfg):
+        with distributed.together():
             return hydra.utils.instantiate(cfg.task)(cfg)
     except Exception as error:
         known = _of_the_system(error, cfg) or error
@@ -121,11 +113,15 @@ def _perform(cfg: DictConfig) -> float | None:
 
 
 def _of_the_system(error: Exception, cfg: DictConfig) -> InputError | None:
-    """What to say where a disk is full or a worker of a loader was killed."""
+    """What to say where a disk is full, memory has run out or a worker of a loader was killed."""
+    from experiments.runtime.out_of_memory import explain_shortage
+
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         place = error.filename or cfg.run_dir
         return InputError(f"{place}: {error.strerror}: free disk space, then continue with resume=auto", file=place)
-    return worker_death(error) if isinstance(error, RuntimeError) else None
+    if isinstance(error, RuntimeError | MemoryError):
+        return worker_death(error) or explain_shortage(error, cfg)
+    return None
 
 
 def _announce(cfg: DictConfig) -> None:
@@ -152,7 +148,7 @@ def complete(cfg: DictConfig) -> None:
 def _heed(stop: Path) -> None:
     """In a process that a sweep has started: end as by a signal when the sweep ends or is gone.
 
-    Ctrl-C at the terminal reaches the sweep alone, which then asks every job once: at a second signal a job would stop
+    Ctrl-C at the terminal reaches only the sweep, which then asks every job once: at a second signal a job would stop
     without a checkpoint.
     """
     if stop.exists():

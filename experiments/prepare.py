@@ -41,13 +41,10 @@ def describe(cache: ImageCache) -> tuple[str, ...]:
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Plain-text table; numbers to the right, words to the left."""
-    widths = [max(len(line[i]) for line in (COLUMNS, *rows)) for i in range(len(COLUMNS))]
-    words = {"split", "content", "folder"}
+    widths = [max(map(len, column)) for column in zip(COLUMNS, *rows, strict=True)]
+    sides = ["<" if column in ("split", "content", "folder") else ">" for column in COLUMNS]
     lines = [
-        "  ".join(
-            f"{cell:<{width}}" if column in words else f"{cell:>{width}}"
-            for cell, width, column in zip(line, widths, COLUMNS, strict=True)
-        ).rstrip()
-        for line in (COLUMNS, *rows)
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
+        for row in (COLUMNS, *rows)
     ]
     return "\n".join((lines[0], "-" * max(map(len, lines)), *lines[1:]))

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -14,8 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from datamodules.degradations.keyed_random import make_key
 from datamodules.distributed import on_rank_zero, rank, rank_zero_first
 from datamodules.errors import InputError
-from experiments.config.slurm import check_tasks
-from experiments.config.training import check_training
+from experiments.config.processes import check_tasks
+from experiments.config.training import build_procedure, check_training, instantiate
 from experiments.evaluate.measure import Measurement, on_data, progress_bar, test_names
 from experiments.models import checksum
 from experiments.results.records import EvaluationRecord
@@ -60,25 +59,18 @@ def check(cfg: DictConfig) -> None:
 
 @dataclass
 class Training:
-    """What is made before the first step.
-
-    Attributes:
-        config: `cfg` as plain values, as the run folder and the checkpoints keep it.
-        device: of this process.
-        loggers: beside `metrics.csv`.
-        resume_from: checkpoint to continue from, None for a new run.
-    """
+    """What is made before the first step."""
 
     cfg: DictConfig
-    config: dict[str, Any]
+    config: dict[str, Any]  # `cfg` as plain values, as the run folder and the checkpoints keep it
     run_dir: Path
-    device: torch.device
+    device: torch.device  # of this process
     module: RestorationModule
     datamodule: Any
     checkpointing: LastAndBest
-    loggers: list[Any]
+    loggers: list[Any]  # besides `metrics.csv`
     trainer: pl.Trainer
-    resume_from: Path | None
+    resume_from: Path | None  # checkpoint to continue from, None for a new run
 
 
 def run(cfg: DictConfig) -> float:
@@ -102,17 +94,17 @@ def run(cfg: DictConfig) -> float:
 
 def set_up(cfg: DictConfig) -> Training:
     """Join the processes, build network and data, open the run folder, and put the trainer around them."""
-    if restarted_in(Path(cfg.run_dir)):
+    run_dir = Path(cfg.run_dir)
+    if restarted_in(run_dir):
         cfg.resume = "auto"
     device = distributed.start(cfg)
     settle(cfg)
     if cfg.keep_memory:
         keep_memory()
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # a mapping
-    run_dir = Path(cfg.run_dir)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     module = _build_module(cfg, config)
-    datamodule = hydra.utils.instantiate(cfg.data, _convert_="all")
+    datamodule = instantiate(cfg.data)
     # Images are found and decoded before the folder is made: a mistake in the data leaves nothing behind.
     with rank_zero_first():
         datamodule.prepare_data()
@@ -120,7 +112,9 @@ def set_up(cfg: DictConfig) -> Training:
         datamodule.setup("test")
     last = run_dir / "checkpoints" / "last.ckpt"
     resume_from = last if cfg.resume == "auto" and last.exists() else None
-    csv, meta = _open_folder(cfg, config, module, datamodule, resume_from)
+    meta, step = _open_folder(cfg, config, module, datamodule, resume_from)
+    csv = MetricsCSV(run_dir)
+    csv.rewind(step - 1)  # Lightning numbers the first step 0: what is kept are the rows of those that were made
     loggers = training_loggers(cfg, run_dir, meta, module)
     checkpointing = LastAndBest(str(last.parent), module.monitor, **config["checkpoint"])
     trainer = _build_trainer(cfg, config, module, [csv, *loggers], checkpointing)
@@ -129,28 +123,20 @@ def set_up(cfg: DictConfig) -> Training:
 
 def _build_module(cfg: DictConfig, config: dict[str, Any]) -> RestorationModule:
     """The training procedure around a new network."""
-    network = hydra.utils.instantiate(cfg.model, _convert_="all")
-    module: RestorationModule = hydra.utils.instantiate(cfg.procedure, _convert_="all")(
-        network,
-        list(hydra.utils.instantiate(cfg.protocol, _convert_="all").values()),
-        loss=hydra.utils.instantiate(cfg.loss, _convert_="all"),
-        optimizer=hydra.utils.instantiate(cfg.optimizer, _convert_="all"),
-        scheduler=hydra.utils.instantiate(cfg.scheduler, _convert_="all") if cfg.scheduler else None,
-        config=config,
-        channels_last=cfg.channels_last,
-        compile=cfg.compile,
-    )
+    network, protocols = instantiate(cfg.model), list(instantiate(cfg.protocol).values())
+    speed = {"channels_last": cfg.channels_last, "compile": cfg.compile}
+    module: RestorationModule = build_procedure(cfg, network, protocols, config=config, **speed)
     module.metrics = build_metrics(cfg.metrics, cfg.lpips_weights, cfg.niqe_model)
     return module
 
 
 def _open_folder(
     cfg: DictConfig, config: dict[str, Any], module: RestorationModule, datamodule: Any, resume_from: Path | None
-) -> tuple[MetricsCSV, dict[str, Any]]:
-    """Give the network its weights and make the run folder, or continue in it; returns its `metrics.csv` and meta."""
+) -> tuple[dict[str, Any], int]:
+    """Give the network its weights and make the run folder, or continue in it; returns its meta and the steps made."""
     run_dir = Path(cfg.run_dir)
     # Read before the folder is touched: a damaged file changes nothing.
-    checkpoint = read_checkpoint(resume_from) if resume_from else {}
+    checkpoint = read_checkpoint(resume_from) if resume_from else {"global_step": 0}
     if cfg.weights and resume_from is None:
         read_weights(module.network, Path(cfg.weights))
     meta = on_rank_zero(lambda: open_run(run_dir, config, cfg.resume))
@@ -160,10 +146,7 @@ def _open_folder(
         log.info("continuing %s after step %d", run_dir, checkpoint["global_step"])
     elif rank() == 0:
         fit_basis(module.network, datamodule, cfg.seed)  # the others get it with the weights when training starts
-    csv = MetricsCSV(run_dir)
-    # Lightning numbers the first step 0: what is kept are the rows of the steps the checkpoint has seen.
-    csv.rewind(checkpoint["global_step"] - 1 if resume_from else -1)
-    return csv, meta
+    return meta, checkpoint["global_step"]
 
 
 def _build_trainer(
@@ -175,21 +158,16 @@ def _build_trainer(
     processes["plugins"].append(AtomicCheckpointIO())
     log.info("%s", distributed.batch_line(cfg))
     throughput = Throughput()
-    trainer: pl.Trainer = hydra.utils.instantiate(
-        cfg.trainer,
-        _convert_="all",
-        logger=loggers,
-        **processes,
-        callbacks=[
-            throughput,
-            SkipNonFinite(**config["nonfinite"]),
-            EpochLog(module.monitor, throughput),
-            ValidationSheets(module.protocols[0], cfg.label, **config["validation_sheets"]),
-            checkpointing,
-            StopOnSignal(checkpointing),
-            *hydra.utils.instantiate(cfg.callbacks, _convert_="all").values(),
-        ],
-    )
+    callbacks = [
+        throughput,
+        SkipNonFinite(**config["nonfinite"]),
+        EpochLog(module.monitor, throughput),
+        ValidationSheets(module.protocols[0], cfg.label, **config["validation_sheets"]),
+        checkpointing,
+        StopOnSignal(checkpointing),
+        *instantiate(cfg.callbacks).values(),
+    ]
+    trainer: pl.Trainer = instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, **processes)
     return trainer
 
 
@@ -204,9 +182,8 @@ def fit(training: Training) -> None:
     )
     best = training.checkpointing.best
     if not best.exists():
-        raise InputError(
-            f"{best} was never written: trainer.max_epochs or trainer.limit_val_batches left no validation", file=best
-        )
+        why = "trainer.max_epochs or trainer.limit_val_batches left no validation"
+        raise InputError(f"{best} was never written: {why}", file=best)
 
 
 def test(training: Training) -> tuple[list[EvaluationRecord], EvaluationRecord, int]:
@@ -218,23 +195,18 @@ def test(training: Training) -> tuple[list[EvaluationRecord], EvaluationRecord, 
     record = on_data(record, datamodule, cfg, training.device)
     measurement = Measurement(training.module, datamodule, run_dir, record)
     with progress_bar(len(test_names(datamodule)), sys.stderr.isatty()) as progress:
-        found = measurement.run(training.device, cfg.pictures, progress)
-    return found, record, loaded["global_step"]
+        records = measurement.run(training.device, cfg.pictures, progress)
+    return records, record, loaded["global_step"]
 
 
-def publish(training: Training, found: list[EvaluationRecord], record: EvaluationRecord, step: int) -> None:
+def publish(training: Training, records: list[EvaluationRecord], record: EvaluationRecord, step: int) -> None:
     """Print the table of the test, close the run folder, and send the figures to the loggers."""
-    checkpointing, run_dir = training.checkpointing, training.run_dir
-    if found:
-        print(report(found, [run_dir]), flush=True)
-    close_run(
-        run_dir,
-        score=checkpointing.best_score,
-        val_points=training.datamodule.val_points,
-        checkpoint_sha256=record.checkpoint_sha256,
-    )
-    steps = {"tested_step": step, training.module.monitor: checkpointing.best_score}
-    log_training(training.loggers, run_dir, found, steps)
+    score, run_dir = training.checkpointing.best_score, training.run_dir
+    if records:
+        print(report(records, [run_dir]), flush=True)
+    points = training.datamodule.val_points
+    close_run(run_dir, score=score, val_points=points, checkpoint_sha256=record.checkpoint_sha256)
+    log_training(training.loggers, run_dir, records, {"tested_step": step, training.module.monitor: score})
 
 
 def fit_basis(network: Any, datamodule: Any, seed: int, count: int = 30_000) -> None:

@@ -1,15 +1,20 @@
 """A rank > 0 that rank 0 has started (`runtime.child_processes`): a plain run of the config that it is told."""
 
+import ctypes
 import json
 import os
+import signal
 import sys
-import threading
+
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 
 
 def main() -> int:
     """Run the job of this rank; the exit status is that of `run.py`."""
-    told = json.loads(_read_line())
-    threading.Thread(target=_leave_with_the_first, daemon=True).start()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # end with rank 0, whatever this one is waiting for
+    told = json.load(sys.stdin)
+    if os.getppid() != told["parent"]:
+        return 1  # rank 0 is gone already
 
     import logging
 
@@ -19,13 +24,11 @@ def main() -> int:
 
     from experiments.config import CONF
     from experiments.job import job
-    from experiments.runtime.child_processes import RankProcesses, Rendezvous
     from experiments.runtime.environment import prepare_environment
     from experiments.runtime.exit_status import status_of
 
     prepare_environment()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    RankProcesses.rendezvous = Rendezvous(told["rank"], told["port"])
     HydraConfig.instance().cfg = OmegaConf.create(  # type: ignore[assignment]  # not typed
         {**told["cfg"], "hydra": told["hydra"]}  # whose overrides may refer to the config: name=s${seed}
     )
@@ -37,23 +40,6 @@ def main() -> int:
         except KeyboardInterrupt as error:
             return status_of(error) or 1
     return 0
-
-
-def _read_line() -> bytes:
-    """The first line of standard input; not through `sys.stdin`, which could not be read in a thread at exit."""
-    found = bytearray()
-    while not found.endswith(b"\n"):
-        if not (part := os.read(0, 1 << 16)):
-            sys.exit(1)  # rank 0 is gone already
-        found += part
-    return bytes(found)
-
-
-def _leave_with_the_first() -> None:
-    """End this process when rank 0 is gone, whatever it is waiting for."""
-    while os.read(0, 1):
-        pass
-    os._exit(1)
 
 
 if __name__ == "__main__":

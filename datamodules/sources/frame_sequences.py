@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from datamodules.errors import InputError
+from datamodules.io.atomic import replacing
 from datamodules.io.decode import IMAGE_SUFFIXES, decode_rgb8
 from datamodules.sources.average_frames import average_frames
 
@@ -197,12 +198,6 @@ def _write_png(path: Path, pixels: np.ndarray) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """The file gets its name only when it is complete; the name before starts with a dot, which listings skip."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path) as part:
         part.write_bytes(data)
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise

@@ -20,6 +20,10 @@ def _quoted(argument: str) -> str:
     key, equals, value = argument.partition("=")
     if key not in PLAIN or not equals or re.fullmatch(r"(['\"].*|\[.*\]|null|)", value):
         return argument
-    # In Hydra's quotes a backslash means itself but before a quote.
-    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value)
-    return f"{key}='{escaped}'"
+    return f"{key}={in_quotes(value)}"
+
+
+def in_quotes(value: str) -> str:
+    """A value in Hydra's quotes, where a backslash means itself but before a quote."""
+    escaped = re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + ("\\'" if match[2] else ""), value)
+    return f"'{escaped}'"

@@ -8,38 +8,26 @@ from types import ModuleType
 from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from datamodules.errors import ConfigError
-from experiments.config.errors import did_you_mean, locate
-from experiments.config.processes import check_processes
-from experiments.config.signatures import check_root, check_targets, group_files
-from experiments.config.slurm import check_launcher
+from experiments.config.errors import did_you_mean, group_files, locate
+from experiments.config.processes import check_launcher, check_processes
+from experiments.config.signatures import check_root, check_targets, check_value
 from experiments.config.tasks import refuse_foreign
 
 # The root keys of conf/config.yaml with their types; groups are mappings. Each task adds its own, the KEYS of its room.
 ROOT: dict[str, Any] = {
-    **dict.fromkeys(
-        ("task", "model", "data", "degradation", "procedure", "loss", "optimizer", "trainer", "protocol"),
-        dict,
-    ),
+    **dict.fromkeys(("task", "model", "data", "degradation", "procedure", "loss", "optimizer", "trainer"), dict),
+    **dict.fromkeys(("protocol", "checkpoint", "validation_sheets", "choices"), dict),
     **dict.fromkeys(("scheduler", "logger", "callbacks"), dict | None),
-    "seed": int,
-    "name": str,
-    "group": str | None,
-    "runs_dir": str,
-    "run_dir": str,
-    "data_dir": str,
+    **dict.fromkeys(("name", "label", "runs_dir", "run_dir", "data_dir"), str),
+    **dict.fromkeys(("group", "weights", "lpips_weights", "niqe_model"), str | None),
+    "seed": NonNegativeInt,
     "resume": Literal["never", "auto"],
     "channels_last": bool | Literal["auto"],
-    "checkpoint": dict,
-    "validation_sheets": dict,
     "metrics": list[str],
-    "lpips_weights": str | None,
-    "niqe_model": str | None,
-    "weights": str | None,
     "pictures": Literal["sheets", "results", "none"],
-    "label": str,
-    "choices": dict,
 }
 # Nodes that a constructor in the code takes as keywords.
 _KEYWORDS = {
@@ -47,18 +35,15 @@ _KEYWORDS = {
     "nonfinite": "lightning_modules.callbacks.finite.SkipNonFinite",
     "validation_sheets": "lightning_modules.callbacks.sheets.ValidationSheets",
 }
-_LEAST = {
-    "seed": 0,
-    "trainer.max_epochs": 1,
-    "data.batch_size": 1,
-    "data.samples_per_epoch": 1,
-    "data.num_workers": 0,
-    "data.timeout_minutes": 0.01,
-    "checkpoint.every_n_steps": 0,
-    "checkpoint.every_n_minutes": 0,
-    "nonfinite.max_skips": 0,
-    "validation_sheets.images": 0,
-    "validation_sheets.every_n_epochs": 1,
+# Values that the constructors they go to would take, and some that Lightning refuses late.
+_VALUES: dict[str, Any] = {
+    **dict.fromkeys(("trainer.max_epochs", "data.batch_size", "data.samples_per_epoch"), PositiveInt),
+    "validation_sheets.every_n_epochs": PositiveInt,
+    **dict.fromkeys(("data.num_workers", "checkpoint.every_n_steps"), NonNegativeInt),
+    **dict.fromkeys(("nonfinite.max_skips", "validation_sheets.images"), NonNegativeInt),
+    "data.timeout_minutes": PositiveFloat,
+    "checkpoint.every_n_minutes": NonNegativeFloat,
+    "trainer.accelerator": Literal["auto", "gpu", "cpu", "cuda", "mps", "tpu"],
 }
 
 
@@ -88,8 +73,9 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     check_targets(checked, sources)
     nodes = {k: {"_target_": t, "_partial_": True, **cfg[k]} for k, t in _KEYWORDS.items() if k in cfg}
     check_targets(OmegaConf.create(nodes), sources | dict.fromkeys({*nodes} - {*keys}, "conf/config.yaml"))
-    _check_least(cfg)
-    _check_accelerator(cfg)
+    for key, annotation in _VALUES.items():
+        if (value := OmegaConf.select(cfg, key)) is not None:
+            check_value(key, value, annotation)
     check_processes(cfg)
     _check_metrics(cfg)
     if check_task := getattr(room, "check", None):
@@ -97,20 +83,13 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
 
 
 def _room(cfg: DictConfig) -> ModuleType | None:
-    """The module of the task, beside whose `run` its `KEYS` and its `check` are."""
-    target = OmegaConf.select(cfg, "task._target_", default="experiments.train.run")
+    """The module of the task, with its `run`, its `KEYS` and its `check`."""
+    target = str(OmegaConf.select(cfg, "task._target_", default="experiments.train.run"))
     try:
-        locate(str(target))
+        locate(target)
     except ConfigError as error:
         raise ConfigError(f"task._target_: {error}") from None
-    return sys.modules.get(str(target).rpartition(".")[0])
-
-
-def _check_least(cfg: DictConfig) -> None:
-    for key, least in _LEAST.items():
-        value = OmegaConf.select(cfg, key)
-        if value is not None and value < least:
-            raise ConfigError(f"{key}: found {value}, expected at least {least}")
+    return sys.modules.get(target.rpartition(".")[0])
 
 
 def _check_metrics(cfg: DictConfig) -> None:
@@ -131,25 +110,9 @@ def _check_metrics(cfg: DictConfig) -> None:
     build_metrics(cfg.metrics, cfg.lpips_weights, cfg.niqe_model)  # reads the files, which are kept for the measurement
 
 
-def _check_accelerator(cfg: DictConfig) -> None:
-    from pytorch_lightning.accelerators import AcceleratorRegistry
-
-    wanted = str(cfg.trainer.get("accelerator", "auto"))
-    known = ["auto", "gpu", *AcceleratorRegistry.available_accelerators()]
-    if wanted not in known:
-        near = did_you_mean(wanted, known)
-        raise ConfigError(f"trainer.accelerator: found {wanted!r}, expected {' | '.join(known)}{near}")
-    kinds = ("cuda", "mps") if wanted == "gpu" else (wanted,)
-    if wanted != "auto" and not any(AcceleratorRegistry[kind]["accelerator"].is_available() for kind in kinds):
-        raise ConfigError(
-            f"trainer.accelerator: found {wanted!r}, which this machine does not have: "
-            "trainer.accelerator=auto takes what there is"
-        )
-
-
 def _check_variant(cfg: DictConfig) -> None:
     """A data set in several versions has no default; its source knows what there is to choose from."""
     if OmegaConf.is_missing(cfg.data, "variant"):
-        found = typing.get_args(typing.get_type_hints(locate(cfg.data.source._target_).__init__)["variant"])
-        shown = " or ".join(f"data.variant={word}" for word in found)
+        variants = typing.get_args(typing.get_type_hints(locate(cfg.data.source._target_).__init__)["variant"])
+        shown = " or ".join(f"data.variant={variant}" for variant in variants)
         raise ConfigError(f"data.variant: a value is required (conf/data/{cfg.choices.data}.yaml): set {shown}")

@@ -1,4 +1,4 @@
-"""Configs: where they are, and how they are composed beside that of the command line."""
+"""How configs are composed, besides that of the command line."""
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,9 +6,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import hydra
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from datamodules.errors import ConfigError
@@ -37,7 +39,7 @@ def compose(*more: str) -> tuple[DictConfig, Mapping[str, Any]]:
     choices = OmegaConf.to_container(cfg.hydra.runtime.choices)
     with open_dict(cfg):
         del cfg["hydra"]
-        for group in ("data", "degradation", "experiment"):  # the resolver knows the choices of the command line alone
+        for group in ("data", "degradation", "experiment"):  # the resolver knows only the choices of the command line
             cfg.choices[group] = choices[group]  # type: ignore[index,call-overload]  # a mapping
     return cfg, choices  # type: ignore[return-value]  # a mapping
 
@@ -54,16 +56,6 @@ def _explained() -> Iterator[None]:
         raise ConfigError(line) from error
 
 
-@contextmanager
-def _own_hydra() -> Iterator[None]:
-    """Puts aside what `run.py` has initialised, which Hydra has one of in a process."""
-    before, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
-    try:
-        yield
-    finally:
-        GlobalHydra.instance().hydra = before  # Hydra has put a copy in the place of the instance
-
-
 def compose_model(option: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The config of an option of conf/model/, as plain values; works inside and outside of `run.py`.
 
@@ -75,8 +67,10 @@ def compose_model(option: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         ConfigError: if there is no such option, or an override does not fit it.
     """
     prepare_environment()
-    with _explained(), _lock, _own_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = hydra.compose("config", [f"model={option}", *overrides])
+    version.setbase("1.3")
+    loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))  # not that of `run.py`, of which there is only one
+    with _explained(), _lock:
+        cfg = loader.load_configuration("config", [f"model={option}", *overrides], RunMode.RUN)
         config = OmegaConf.to_container(cfg.model, resolve=True)
     assert isinstance(config, dict)
     return {str(key): value for key, value in config.items()}

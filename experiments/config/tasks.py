@@ -7,20 +7,17 @@ import yaml
 
 from experiments.config import CONF
 
-# Before, the keys of a task stood below `task.`; these have another name now.
-_RENAMED = {"suite": "suites", "pictures": "shown"}
-
 
 def task_keys(conf_dir: Path = CONF) -> dict[str, list[str]]:
     """The keys that each task brings, by the option of the group; of a file that cannot be read none."""
-    found = {}
+    keys = {}
     for file in sorted((conf_dir / "task").glob("*.yaml")):
         try:
             node: Any = yaml.safe_load(file.read_text("utf-8"))
         except (OSError, ValueError, yaml.YAMLError):  # who reads on is about to report another mistake
             node = None
-        found[file.stem] = [str(key) for key in node or {} if key not in ("task", "defaults")]
-    return found
+        keys[file.stem] = [str(key) for key in node or {} if key not in ("task", "defaults")]
+    return keys
 
 
 def refuse_foreign(key: str, target: object, conf_dir: Path = CONF) -> str | None:
@@ -36,16 +33,8 @@ def refuse_foreign(key: str, target: object, conf_dir: Path = CONF) -> str | Non
     return f"{key}: unknown key in task={name}: known to {', '.join(having)}: {way}"
 
 
-def refuse_moved(key: str, conf_dir: Path) -> str:
-    """The line about a key below `task.`, where there is none."""
-    now = _RENAMED.get(key, key)
-    if any(now in keys for keys in task_keys(conf_dir).values()):
-        return f"task.{key}: is now {now}="
-    return f"task.{key}: unknown key: a task has its keys at the top, which task=NAME --help shows"
-
-
 def keys_of_task(name: str) -> str:
-    """The file of a task as a part of the help, which is a template: no `$` alone."""
+    """The file of a task as a part of the help, which is a template: every `$` is doubled."""
     file = CONF / "task" / f"{name}.yaml"
     if not file.is_file():  # a task of somebody's own, elsewhere
         return f"task={name}"

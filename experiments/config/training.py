@@ -1,7 +1,8 @@
 """What has to fit before a network is trained: data, degradation, network, loss and optimiser, none of them run."""
 
 import contextlib
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from omegaconf import DictConfig
@@ -11,23 +12,20 @@ from datamodules.sources import splits_of
 from experiments.config.errors import locate
 
 
-def construct(cfg: DictConfig, node: str, *, meta: bool = False) -> Any:
-    """Build a part of the experiment, which checks its options; `meta` takes no memory, for networks only to look at.
-
-    Raises:
-        ConfigError: for an option that the part refuses.
-        InputError: for a file that it cannot read.
-    """
+def instantiate(node: DictConfig, *arguments: Any, **options: Any) -> Any:
+    """What a node of the config describes, with its lists and mappings as those of Python."""
     import hydra
-    import torch
 
-    from networks.base import RestorationNetwork
+    return hydra.utils.instantiate(node, *arguments, _convert_="all", **options)
 
+
+@contextlib.contextmanager
+def _refused_as(node: str) -> Iterator[None]:
+    """What a part of the experiment refuses is a mistake in this node of the config."""
     try:
-        with torch.device("meta") if meta else contextlib.nullcontext():
-            part = hydra.utils.instantiate(cfg[node], _convert_="all")
+        yield
     except Exception as error:
-        cause = error.__cause__ or error
+        cause = error if isinstance(error, ValueError) else error.__cause__  # Hydra wraps what a constructor raises
         if isinstance(cause, OptionError):
             raise ConfigError(str(cause), key=cause.key) from error
         if isinstance(cause, ValueError):
@@ -35,6 +33,21 @@ def construct(cfg: DictConfig, node: str, *, meta: bool = False) -> Any:
         if isinstance(cause, InputError):  # a file that it reads, such as weights
             raise cause from error
         raise
+
+
+def construct(cfg: DictConfig, node: str, *, meta: bool = False) -> Any:
+    """Build a part of the experiment, which checks its options; `meta` takes no memory, for networks only to look at.
+
+    Raises:
+        ConfigError: for an option that the part refuses.
+        InputError: for a file that it cannot read.
+    """
+    import torch
+
+    from networks.base import RestorationNetwork
+
+    with _refused_as(node), torch.device("meta") if meta else contextlib.nullcontext():
+        part = instantiate(cfg[node])
     if node == "model" and not isinstance(part, RestorationNetwork):
         raise ConfigError(
             f"model._target_: found {cfg.model._target_}, expected a class that derives from "
@@ -43,26 +56,46 @@ def construct(cfg: DictConfig, node: str, *, meta: bool = False) -> Any:
     return part
 
 
-def _check_splits(cfg: DictConfig) -> None:
-    """Said before anybody looks for the images of a test set to train on."""
+def build_procedure(cfg: DictConfig, network: Any, protocols: list[Any], **options: Any) -> Any:
+    """The training procedure around a network."""
+    return instantiate(cfg.procedure)(
+        network,
+        protocols,
+        loss=instantiate(cfg.loss),
+        optimizer=instantiate(cfg.optimizer),
+        scheduler=instantiate(cfg.scheduler) if cfg.scheduler else None,
+        **options,
+    )
+
+
+def check_training(cfg: DictConfig) -> None:
+    """A data set, a network, its inputs, its loss, its protocols and the degradation have to fit each other.
+
+    Raises:
+        ConfigError: one line, as in `experiments.config.check.check`.
+    """
+    degradation = construct(cfg, "degradation")
+    check_inputs(cfg, degradation)
+    # Said before anybody looks for the images of a test set to train on.
     if "source" in cfg.data and "train" not in splits_of(locate(cfg.data.source._target_)):
         data = cfg.choices.data
         raise ConfigError(
             f"data: {data} is a test set, it has no images for training: choose data=div2k for training, and measure "
             f"the run by task=evaluate run=RUN data={data}"
         )
-
-
-def _check_patch(cfg: DictConfig, degradation: Any) -> None:
-    patch, scale = cfg.data.get("patch"), degradation.multiple
-    if patch is None:
-        return
-    if patch < 1 or patch % scale:
-        near = max(scale, round(patch / scale) * scale)
-        raise ConfigError(
-            f"data.patch: found {patch}, expected a multiple of {scale} (degradation={cfg.choices.degradation}): "
-            f"the nearest is data.patch={near}"
-        )
+    network = construct(cfg, "model", meta=True)
+    if not any(True for _ in network.parameters()):
+        raise ConfigError(f"model={cfg.label} has nothing to train: measure it with task=evaluate model={cfg.label}")
+    _check_optimizer(cfg)
+    if cfg.callbacks:
+        construct(cfg, "callbacks")
+    _check_network(cfg, network, degradation)
+    procedure = _check_procedure(cfg, network)
+    _check_branches(cfg, type(network).__name__, procedure, degradation)
+    with _refused_as("protocol"):  # borders that depend on the scale have to be whole pixels
+        for protocol in instantiate(cfg.protocol).values():
+            for scale in degradation.scales:
+                protocol.at(scale)
 
 
 def check_inputs(cfg: DictConfig, degradation: Any) -> None:
@@ -87,125 +120,15 @@ def check_inputs(cfg: DictConfig, degradation: Any) -> None:
         )
 
 
-def _check_protocols(cfg: DictConfig, degradation: Any) -> None:
-    """Borders that depend on the scale have to be whole pixels."""
-    import hydra
-
-    for protocol in hydra.utils.instantiate(cfg.protocol, _convert_="all").values():
-        for scale in degradation.scales:
-            try:
-                protocol.at(scale)
-            except ValueError as error:
-                raise ConfigError(str(error)) from error
-
-
-def check_training(cfg: DictConfig) -> None:
-    """A data set, a network, its inputs, its loss, its protocols and the degradation have to fit each other.
-
-    Raises:
-        ConfigError: one line, as in `experiments.config.check.check`.
-    """
-    degradation = construct(cfg, "degradation")
-    check_inputs(cfg, degradation)
-    _check_splits(cfg)
-    network = construct(cfg, "model", meta=True)
-    if not any(True for _ in network.parameters()):
-        raise ConfigError(f"model={cfg.label} has nothing to train: measure it with task=evaluate model={cfg.label}")
-    _check_optimizer(cfg)
-    if cfg.callbacks:
-        construct(cfg, "callbacks")
-    name, provides = type(network).__name__, degradation.provides
-    if mistake := scale_mistake(network, degradation):
-        raise ConfigError(f"model: {mistake}")
-    _check_patch(cfg, degradation)
-    if cfg.data.get("gray") and network.channels != 1:
-        raise ConfigError(f"data.gray: {name} as configured takes colour images: set data.gray=false")
-    if network.has_basis and degradation.kernels is None:
-        raise ConfigError(
-            f"model: {name} learns what kernels there are, degradation={cfg.choices.degradation} draws none: choose "
-            "another degradation=, such as degradation=gaussian_21"
-        )
-    from lightning_modules.losses.multi_branch import TARGETS
-
-    procedure = _procedure(cfg, network)
-    if procedure.continues and not cfg.weights:
-        raise ConfigError(
-            f"weights: found null, this recipe goes on with a trained {name}: train one first, by model= of the same "
-            "network without a GAN, and set weights=runs/NAME/checkpoints/best.ckpt; procedure.continues=false starts "
-            "from nothing all the same"
-        )
-    for needs in procedure.requirements():
-        stage = f" in stage {needs.stage}" if needs.stage else ""
-        if mistake := input_mistake(name + stage, needs.inputs, degradation, cfg.choices.degradation):
-            raise ConfigError(f"model: {mistake}")
-        for branch in needs.terms:
-            if branch not in needs.outputs:
-                raise ConfigError(
-                    f"{needs.where}.{branch}: {name}{stage} has no such branch as configured "
-                    f"(it returns {', '.join(needs.outputs)}): "
-                    "choose another loss= or give the network the branch"
-                )
-            if TARGETS[branch] not in provides:
-                raise ConfigError(
-                    f"{needs.where}.{branch}: needs {TARGETS[branch]!r}, which degradation={cfg.choices.degradation} "
-                    f"does not provide (it provides {', '.join(provides)})"
-                )
-    # A network for several scales counts its size_multiple in sharp pixels.
-    reduction = 1 if "scale" in network.inputs else degradation.scale
-    lr_patch = cfg.data.patch // reduction
-    if lr_patch % network.size_multiple:
-        step = network.size_multiple * reduction
-        near = max(step, round(cfg.data.patch / step) * step)
-        raise ConfigError(
-            f"data.patch: {cfg.data.patch} gives crops of {lr_patch}, {name} works on multiples of "
-            f"{network.size_multiple}: the nearest is data.patch={near}"
-        )
-    _check_protocols(cfg, degradation)
-
-
-def _procedure(cfg: DictConfig, network: Any) -> Any:
-    """The training procedure around a network without memory, for its own checks."""
-    import hydra
-
-    if cfg.trainer.max_epochs is None and not cfg.procedure.get("stages"):
-        raise ConfigError("trainer.max_epochs: found null, expected the number of epochs (only stages know theirs)")
-    loss = construct(cfg, "loss")
-    make = construct(cfg, "procedure")
-    try:
-        module = make(
-            network,
-            [],
-            loss=loss,
-            optimizer=hydra.utils.instantiate(cfg.optimizer, _convert_="all"),
-            scheduler=hydra.utils.instantiate(cfg.scheduler, _convert_="all") if cfg.scheduler else None,
-        )
-    except OptionError as error:
-        raise ConfigError(str(error), key=error.key) from error
-    except ValueError as error:
-        raise ConfigError(f"procedure: {error}", key="procedure") from error
-    if not module.automatic_optimization:
-        for key, neutral, instead in (
-            ("gradient_clip_val", None, "procedure.clip"),
-            ("accumulate_grad_batches", 1, "a larger data.batch_size"),
-        ):
-            if cfg.trainer[key] not in (None, neutral):
-                raise ConfigError(
-                    f"trainer.{key}: found {cfg.trainer[key]}, which {type(module).__name__} with its two optimisers "
-                    f"cannot use: set trainer.{key}={'null' if neutral is None else neutral} and use {instead}"
-                )
-    return module
-
-
 def scale_mistake(network: Any, degradation: Any) -> str | None:
     """What is wrong with the scales; a network that takes the scale as an input works at several."""
-    known = list(network.scales)
-    made = list(degradation.scales)
-    if all(scale in known for scale in made) and ("scale" in network.inputs or len(made) == 1):
+    scales, several = list(degradation.scales), "scale" in network.inputs
+    if set(scales) <= set(network.scales) and (several or len(scales) == 1):
         return None
     return (
-        f"{type(network).__name__} enlarges x{', x'.join(map(str, known))}, degradation.scale is "
-        f"{made[0] if len(made) == 1 else made}: "
-        + ("take scales that it knows" if "scale" in network.inputs else "they must be equal")
+        f"{type(network).__name__} enlarges x{', x'.join(map(str, network.scales))}, degradation.scale is "
+        f"{scales[0] if len(scales) == 1 else scales}: "
+        + ("take scales that it knows" if several else "they must be equal")
     )
 
 
@@ -220,19 +143,86 @@ def input_mistake(name: str, inputs: Collection[str], degradation: Any, option: 
     )
 
 
+def _check_network(cfg: DictConfig, network: Any, degradation: Any) -> None:
+    """What the network makes of the scale, the patches and the kernels of the degradation, and of gray images."""
+    name, option, patch = type(network).__name__, cfg.choices.degradation, cfg.data.get("patch")
+    if mistake := scale_mistake(network, degradation):
+        raise ConfigError(f"model: {mistake}")
+    # A network for several scales counts its size_multiple in sharp pixels.
+    of_network = network.size_multiple * (1 if "scale" in network.inputs else degradation.scale)
+    step = math.lcm(degradation.multiple, of_network)
+    if patch is not None and (patch < 1 or patch % step):
+        raise ConfigError(
+            f"data.patch: found {patch}, expected a multiple of {step} ({degradation.multiple} for degradation={option}"
+            f", {of_network} for {name}): the nearest is data.patch={max(step, round(patch / step) * step)}"
+        )
+    if cfg.data.get("gray") and network.channels != 1:
+        raise ConfigError(f"data.gray: {name} as configured takes colour images: set data.gray=false")
+    if network.has_basis and degradation.kernels is None:
+        raise ConfigError(
+            f"model: {name} learns what kernels there are, degradation={option} draws none: choose another "
+            "degradation=, such as degradation=gaussian_21"
+        )
+
+
 def _check_optimizer(cfg: DictConfig) -> None:
     """Optimisers and schedulers check their values when they are made: try them with a parameter that costs nothing."""
-    import hydra
     import torch
 
     from lightning_modules.optim.schedules import wants_length
 
-    node = "optimizer"
-    try:
-        optimizer = hydra.utils.instantiate(cfg.optimizer, _convert_="all")([torch.nn.Parameter(torch.zeros(1))])
-        if cfg.scheduler:
-            node = "scheduler"
-            make = hydra.utils.instantiate(cfg.scheduler, _convert_="all")
+    with _refused_as("optimizer"):
+        optimizer = instantiate(cfg.optimizer)([torch.nn.Parameter(torch.zeros(1))])
+    if cfg.scheduler:
+        with _refused_as("scheduler"):
+            make = instantiate(cfg.scheduler)
             make(optimizer, **({"total_steps": 10**9} if wants_length(make) else {}))
-    except ValueError as error:
-        raise ConfigError(f"{node}: {error}") from error
+
+
+def _check_procedure(cfg: DictConfig, network: Any) -> Any:
+    """The training procedure around a network without memory, which checks its options, and what it asks of others."""
+    if cfg.trainer.max_epochs is None and not cfg.procedure.get("stages"):
+        raise ConfigError("trainer.max_epochs: found null, expected the number of epochs (only stages know theirs)")
+    construct(cfg, "loss")
+    with _refused_as("procedure"):
+        module = build_procedure(cfg, network, [])
+    if module.continues and not cfg.weights:
+        raise ConfigError(
+            f"weights: found null, this recipe goes on with a trained {type(network).__name__}: train one first, by "
+            "model= of the same network without a GAN, and set weights=runs/NAME/checkpoints/best.ckpt; "
+            "procedure.continues=false starts from nothing all the same"
+        )
+    if module.automatic_optimization:
+        return module
+    for key, neutral, instead in (
+        ("gradient_clip_val", None, "procedure.clip"),
+        ("accumulate_grad_batches", 1, "a larger data.batch_size"),
+    ):
+        if cfg.trainer[key] not in (None, neutral):
+            raise ConfigError(
+                f"trainer.{key}: found {cfg.trainer[key]}, which {type(module).__name__} with its two optimisers "
+                f"cannot use: set trainer.{key}={'null' if neutral is None else neutral} and use {instead}"
+            )
+    return module
+
+
+def _check_branches(cfg: DictConfig, name: str, procedure: Any, degradation: Any) -> None:
+    """Inputs and targets of every stage have to come from the degradation, and its branches from the network."""
+    from lightning_modules.losses.multi_branch import TARGETS
+
+    option = cfg.choices.degradation
+    for needs in procedure.requirements():
+        stage = f" in stage {needs.stage}" if needs.stage else ""
+        if mistake := input_mistake(name + stage, needs.inputs, degradation, option):
+            raise ConfigError(f"model: {mistake}")
+        for branch in needs.terms:
+            if branch not in needs.outputs:
+                raise ConfigError(
+                    f"{needs.where}.{branch}: {name}{stage} has no such branch as configured "
+                    f"(it returns {', '.join(needs.outputs)}): choose another loss= or give the network the branch"
+                )
+            if TARGETS[branch] not in degradation.provides:
+                raise ConfigError(
+                    f"{needs.where}.{branch}: needs {TARGETS[branch]!r}, which degradation={option} does not provide "
+                    f"(it provides {', '.join(degradation.provides)})"
+                )

@@ -24,8 +24,8 @@ from pydantic import NonNegativeInt, PositiveInt
 from datamodules.errors import ConfigError, InputError
 from experiments.config import CONF
 from experiments.config.compose import compose, overridden_keys
-from experiments.config.errors import listing
-from experiments.config.signatures import check_targets, group_files
+from experiments.config.errors import group_files, listing
+from experiments.config.signatures import check_targets
 from experiments.config.training import construct
 from experiments.profile.table import NOTE, PRECISIONS, heading, table
 from experiments.profile.worker import Phase, measure_alone

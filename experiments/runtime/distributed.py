@@ -9,6 +9,7 @@ import atexit
 import logging
 import os
 import re
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from datamodules.distributed import barrier, broadcast, use
 from datamodules.errors import Interrupted
-from experiments.runtime.child_processes import LostRank, RankProcesses
+from experiments.runtime.child_processes import PORT, LostRank, RankProcesses
 from experiments.runtime.launchers import count_devices, launched
 from lightning_modules.restoration import RestorationModule
 from lightning_modules.strategy import DDP, LaunchedEnvironment
@@ -41,20 +42,13 @@ _PATIENCE = timedelta(days=2)
 
 @dataclass
 class _Job:
-    """What `start` leaves behind for the other functions.
-
-    Attributes:
-        devices: of this machine that the processes have, for Lightning.
-        nodes: number of machines.
-        children: the processes that this one has started.
-        log_file: of this rank.
-    """
+    """What `start` leaves behind for the other functions."""
 
     here: LaunchedEnvironment
-    devices: list[int] | int
-    nodes: int = 1
-    children: RankProcesses | None = None
-    log_file: logging.Handler | None = None
+    devices: list[int] | int  # of this machine that the processes have, for Lightning
+    nodes: int
+    children: RankProcesses | None = None  # that this process has started
+    log_file: logging.FileHandler | None = None  # of this rank
 
 
 _jobs: list[_Job] = []  # the one at work, if any
@@ -71,19 +65,15 @@ def start(cfg: DictConfig) -> torch.device:
     wanted = cfg.trainer.get("devices", 1)
     per_node, nodes = outside or (count_devices(cfg.trainer.accelerator, wanted), 1)
     world = per_node * nodes
-    job = _Job(LaunchedEnvironment(world=world), per_node, nodes)
-    if isinstance(wanted, ListConfig) and len(wanted) == per_node:
-        job.devices = list(wanted)
+    listed = isinstance(wanted, ListConfig) and len(wanted) == per_node
+    job = _Job(_place(per_node, world), list(wanted) if listed else per_node, nodes)
     _jobs.append(job)
     store = None
-    if world > 1 and outside:
-        job.here = _place(per_node, world)
-    elif world > 1 and (rendezvous := RankProcesses.rendezvous):
-        job.here = LaunchedEnvironment(rank=rendezvous.rank, local=rendezvous.rank, world=world)
-        store = dist.TCPStore("127.0.0.1", rendezvous.port, world, timeout=_PATIENCE)
-    elif world > 1:
-        store = dist.TCPStore("127.0.0.1", 0, world, is_master=True, wait_for_workers=False, timeout=_PATIENCE)
-        job.children = RankProcesses.launch(cfg, world, store.port)
+    if world > 1 and not outside:
+        port = int(os.environ.get(PORT, 0))
+        first = port == 0
+        store = dist.TCPStore("127.0.0.1", port, world, is_master=first, wait_for_workers=not first, timeout=_PATIENCE)
+        job.children = RankProcesses(cfg, world, store.port) if first else None
     fabric = Fabric(
         accelerator=cfg.trainer.accelerator,
         devices=job.devices,
@@ -102,10 +92,16 @@ def start(cfg: DictConfig) -> torch.device:
 
 
 def _place(per_node: int, world: int) -> LaunchedEnvironment:
+    """Which of the processes this one is, by what its launcher, or rank 0, tells it."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+        names = ("RANK", "LOCAL_RANK")
+    elif launched():
+        names = ("SLURM_PROCID", "SLURM_LOCALID")
+    elif PORT in os.environ:
+        names = ("LOCAL_RANK", "LOCAL_RANK")
     else:
-        rank, local = int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_LOCALID"])
+        return LaunchedEnvironment(world=world)
+    rank, local = (int(os.environ[name]) for name in names)
     return LaunchedEnvironment(rank=rank, local=local, node=rank // per_node, world=world)
 
 
@@ -128,7 +124,7 @@ def _meet(here: LaunchedEnvironment, device: torch.device, store: dist.Store | N
 
 @contextmanager
 def group_of_one(device: torch.device) -> Iterator[LaunchedEnvironment]:
-    """A group in which this process is alone, to measure what a group costs."""
+    """A group of this process only, to measure what a group costs."""
     here = LaunchedEnvironment(world=1)
     _meet(here, device, dist.TCPStore("127.0.0.1", 0, 1, is_master=True, wait_for_workers=False))
     try:
@@ -149,9 +145,9 @@ def _address() -> str:
 
 def _take_over(cfg: DictConfig) -> None:
     """Make the config of rank 0 that of all: samplers of a sweep may have drawn others."""
-    found: Any = broadcast(OmegaConf.to_container(cfg))
+    of_first: Any = broadcast(OmegaConf.to_container(cfg))
     with open_dict(cfg):
-        for key, value in found.items():
+        for key, value in of_first.items():
             cfg[key] = value
 
 
@@ -165,31 +161,25 @@ def _be_quiet() -> None:
 def for_lightning(trainer: DictConfig, module: RestorationModule) -> dict[str, Any]:
     """The arguments of Lightning's Trainer that say which processes there are, and how they train together."""
     job = _jobs[-1]
-    found: dict[str, Any] = {"plugins": [job.here], "devices": job.devices, "num_nodes": job.nodes}
-    if job.here.world == 1:
-        return {**found, "sync_batchnorm": False}
-    if trainer.get("sync_batchnorm", False):
-        found["plugins"].append(SyncBatchNorm())
-    strategy = trainer.get("strategy", "auto")
-    if isinstance(strategy, str) and (strategy == "auto" or strategy.startswith("ddp")):
-        found["strategy"] = DDP(find_unused_parameters=module.leaves_parameters_out)
-    return {**found, "sync_batchnorm": False}
+    arguments: dict[str, Any] = {"plugins": [job.here], "devices": job.devices, "num_nodes": job.nodes}
+    if job.here.world > 1 and trainer.get("sync_batchnorm", False):
+        arguments["plugins"].append(SyncBatchNorm())
+    if job.here.world > 1 and str(trainer.get("strategy", "auto")).startswith(("auto", "ddp")):
+        arguments["strategy"] = DDP(find_unused_parameters=module.leaves_parameters_out)
+    return {**arguments, "sync_batchnorm": False}
 
 
 def batch_line(cfg: DictConfig) -> str:
     """What the log says about the batch of all processes and the learning rate."""
-    here = _jobs[-1].here
-    size, several = cfg.data.batch_size, cfg.trainer.accumulate_grad_batches
-    parts = [f"data.batch_size={size}"]
-    parts += [f"{here.world} processes"] if here.world > 1 else []
-    parts += [f"trainer.accumulate_grad_batches={several}"] if several > 1 else []
-    total = size * here.world * several
-    text = f"effective batch {total}" + (f" ({' x '.join(parts)})" if len(parts) > 1 else "")
+    world, size, several = _jobs[-1].here.world, cfg.data.batch_size, cfg.trainer.accumulate_grad_batches
+    factors = [f"data.batch_size={size}"]
+    factors += [f"{world} processes"] if world > 1 else []
+    factors += [f"trainer.accumulate_grad_batches={several}"] if several > 1 else []
+    text = f"effective batch {size * world * several}" + (f" ({' x '.join(factors)})" if len(factors) > 1 else "")
     text += f", learning rate {cfg.optimizer.lr:g}" if "lr" in cfg.optimizer else ""
-    if here.world > 1:
+    if world > 1:
         text += "; the recipe is one for a single process, and nothing is rescaled"
-        if size % here.world == 0:
-            text += f": data.batch_size={size // here.world} keeps its batch"
+        text += f": data.batch_size={size // world} keeps its batch" if size % world == 0 else ""
     return text
 
 
@@ -220,49 +210,51 @@ def together() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        found = _end(error) if _jobs else None
-        if found is not None:
-            raise found from error
+        lost = _end(error)
+        if lost is not None:
+            raise lost from error
         raise
-    if _jobs and (found := _end(None)):
-        raise found
+    lost = _end(None)
+    if lost is not None:
+        raise lost
 
 
 def _end(error: BaseException | None) -> LostRank | None:
+    if not _jobs:
+        return None
     job = _jobs.pop()
-    found = _part(job, error) if job.here.world > 1 else None
+    lost = _leave(job, error) if job.here.world > 1 else None
     if job.log_file is not None:
-        if (say := found or error) is not None:
-            failed = logging.makeLogRecord({"levelno": logging.ERROR, "levelname": "ERROR", "msg": str(say)})
-            if not isinstance(say, LostRank | Interrupted):
-                failed.exc_info = (type(say), say, say.__traceback__)
-            job.log_file.handle(failed)
+        if said := lost or error:
+            known = isinstance(said, LostRank | Interrupted)
+            text = str(said) if known else "".join(traceback.format_exception(said))
+            job.log_file.handle(logging.makeLogRecord({"levelname": "ERROR", "msg": text}))
         logging.getLogger().removeHandler(job.log_file)
         job.log_file.close()
-    return found
+    return lost
 
 
-def _part(job: _Job, error: BaseException | None) -> LostRank | None:
+def _leave(job: _Job, error: BaseException | None) -> LostRank | None:
     """Leave the other processes, and end those that this one has started; what is wrong if one of them is to blame."""
     if error is None:
         try:
             barrier()
         except RuntimeError as gone:
             error = gone
-    found = None
+    lost = None
     if isinstance(error, dist.DistError) or _lost_by_its_text(error):
-        found = LostRank(
+        lost = LostRank(
             f"rank {job.here.rank} has lost another process of the job, which says why, or was killed: "
             "the same command with resume=auto continues at the last checkpoint"
         )
     if launched() is None:
         _destroy(abort=error is not None)
     if job.children is not None:
-        patience = 60.0 if error is None else 10.0 if found or isinstance(error, Interrupted) else 0.0
+        patience = 60.0 if error is None else 10.0 if lost or isinstance(error, Interrupted) else 0.0
         blamed = job.children.end(patience)
-        if error is None or found:
-            found = blamed or found
-    return found
+        if error is None or lost:
+            lost = blamed or lost
+    return lost
 
 
 def _lost_by_its_text(error: BaseException | None) -> bool:

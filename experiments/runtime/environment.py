@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-STOP_FILE = "DEBLUR_SR_STOP_FILE"  # environment variable: jobs in processes beside the sweep end when this file appears
+STOP_FILE = "DEBLUR_SR_STOP_FILE"  # environment variable: jobs in other processes end when this file appears
 _PLUGINS = str(Path(__file__).resolve().parents[1] / "sweeps")
 
 
@@ -22,7 +22,7 @@ def prepare_environment() -> None:
     in_main = threading.current_thread() is threading.main_thread()  # the others cannot
     if in_main and "SLURM_JOB_ID" in os.environ and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    # Hydra takes plugins from the namespace `hydra_plugins` alone, and looks for them once; ours stand with the sweeps.
+    # Hydra takes plugins only from the namespace `hydra_plugins`, and looks for them once; ours stand with the sweeps.
     if _PLUGINS not in sys.path:
         sys.path.append(_PLUGINS)
     OmegaConf.register_new_resolver("stderr_is_terminal", bar_wanted, replace=True)

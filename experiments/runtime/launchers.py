@@ -3,7 +3,6 @@
 import os
 from typing import Any
 
-import torch
 from omegaconf import ListConfig
 
 
@@ -25,5 +24,7 @@ def count_devices(accelerator: str, devices: Any) -> int:
     if isinstance(devices, list | ListConfig):
         return len(devices)
     if devices in ("auto", -1):
+        import torch
+
         return torch.cuda.device_count() or 1 if accelerator in ("auto", "gpu", "cuda") else 1
     return int(devices)

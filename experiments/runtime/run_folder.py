@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import yaml
 
 from datamodules import distributed
 from datamodules.errors import InputError
+from datamodules.io.atomic import replacing
 from experiments.runtime.saved_config import renamed
 from lightning_modules.loggers.wandb import agent_trial
 
@@ -27,7 +28,7 @@ _UNNAMED = re.compile(
     r"|suite\..*|hydra.*|logger.*|callbacks\.(?!ema|early_stopping).*"
     r"|data\.(num_workers|cache_dir|on_corrupt)|trainer\.(accelerator|enable_progress_bar|num_nodes))$"
 )
-# Sections that have to be equal when a run is continued, and the keys in them that may differ all the same.
+# What has to be equal when a run is continued, and the keys in it that may differ all the same.
 _IDENTITY = ("model", "procedure", "loss", "optimizer", "scheduler", "degradation", "data", "seed", "callbacks.ema")
 FREE_DATA_KEYS = {"num_workers", "timeout_minutes", "cache_dir", "root", "source"}
 # Keys that an older run may lack, though what has been trained does not depend on them.
@@ -59,7 +60,7 @@ def run_name(choices: Mapping[str, Any], overrides: Sequence[str]) -> str:
         said = re.compile(r"suite|protocol|degradation|(data|degradation)\..*")
         named = {k: v for k, v in named.items() if not said.fullmatch(k)}
     if choices.get("task") == "evaluate":
-        base = f"evaluate-{base}"  # a folder of its own beside that of the training
+        base = f"evaluate-{base}"  # another folder than that of the training
     if choices.get("task") == "compare":
         base = "compare"
     parts = [f"{k}={_short(v) if k.endswith('root') else v}" for k, v in sorted(named.items())]
@@ -118,53 +119,45 @@ def close_run(run_dir: Path, **outcome: Any) -> None:
 
 def without_new_keys(config: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
     """`config` without the keys that the code which saved `before` did not have, and that decide nothing in it."""
-    lacking = {section: keys - (before.get(section) or {}).keys() for section, keys in _NEW_KEYS.items()}
-    return {
-        section: {k: v for k, v in node.items() if k not in lacking[section]} if lacking.get(section) and node else node
-        for section, node in config.items()
-    }
+    config = dict(config)
+    for section, keys in _NEW_KEYS.items():
+        lacking = keys - (before.get(section) or {}).keys()
+        if config.get(section):
+            config[section] = {key: value for key, value in config[section].items() if key not in lacking}
+    return config
 
 
 def _check_same(run_dir: Path, config: Mapping[str, Any]) -> None:
     before = renamed(_read_mapping(run_dir / "config.yaml"))
-    config = without_new_keys(config, before)
-    for section in _IDENTITY:
-        old, new = _at(before, section), _at(config, section)
-        if section == "data" and isinstance(old, dict) and isinstance(new, dict):
-            old, new = ({k: v for k, v in d.items() if k not in FREE_DATA_KEYS} for d in (old, new))
-        if old != new:
-            key, was, now = _first_difference(section, old, new)
+    old, new = _leaves(before), _leaves(without_new_keys(config, before))
+    free = tuple(f"data.{key}." for key in FREE_DATA_KEYS)
+    for key in [*old, *new]:
+        counts = f"{key}.".startswith(tuple(f"{part}." for part in _IDENTITY)) and not f"{key}.".startswith(free)
+        if counts and old.get(key) != new.get(key):
             raise InputError(
-                f"{run_dir}: {key} was {was!r} in this run and is {now!r} now: "
+                f"{run_dir}: {key} was {old.get(key)!r} in this run and is {new.get(key)!r} now: "
                 "continue with the old value, or start a new run with name=..."
             )
 
 
-def _at(config: Mapping[str, Any], key: str) -> Any:
-    found: Any = config
-    for part in key.split("."):
-        found = found.get(part) if isinstance(found, Mapping) else None
-    return found
+def _leaves(node: Any, path: str = "") -> dict[str, Any]:
+    """The values of nested mappings by their full keys."""
+    if not isinstance(node, Mapping) or not node:
+        return {path: node}
+    below = [_leaves(child, f"{path}.{key}" if path else str(key)) for key, child in node.items()]
+    return {key: value for leaves in below for key, value in leaves.items()}
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     """One of the files that every run has; YAML reads JSON too."""
     try:
-        found = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text())
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: cannot be read ({reason}): start a new run with name=...") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise InputError(f"{path}: is empty or of another kind: start a new run with name=...")
-    return found
-
-
-def _first_difference(key: str, old: Any, new: Any) -> tuple[str, Any, Any]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in [*old, *new]:
-            if old.get(name) != new.get(name):
-                return _first_difference(f"{key}.{name}", old.get(name), new.get(name))
-    return key, old, new
+    return content
 
 
 def describe() -> dict[str, Any]:
@@ -177,7 +170,7 @@ def describe() -> dict[str, Any]:
         "git_commit": _git("rev-parse", "HEAD"),
         "git_dirty": bool(_git("status", "--porcelain")),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": {name: version(name) for name in _PACKAGES},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
         "processes": distributed.world(),
         "threads": torch.get_num_threads(),
@@ -191,13 +184,11 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         InputError: if the folder cannot be written.
     """
-    part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text)
-        part.replace(path)
+        with replacing(path) as part:
+            part.write_text(text)
     except OSError as error:
-        part.unlink(missing_ok=True) if part.parent.is_dir() else None
         raise InputError(
             f"{path}: cannot be written: {error.strerror}: free space, fix the permissions, or choose another runs_dir="
         ) from error
@@ -205,13 +196,6 @@ def write_text(path: Path, text: str) -> None:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _git(*arguments: str) -> str:

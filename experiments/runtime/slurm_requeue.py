@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.errors import Interrupted
-from experiments.runtime.child_processes import AGAIN, RankProcesses
+from experiments.runtime.child_processes import AGAIN, PORT
 from lightning_modules.callbacks.interrupt import SIGNALS, raise_interrupted
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def _leave(error: BaseException, status: int, submitit: Any) -> int:
         return status
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # SLURM ends the processes of a job that it takes back with SIGTERM
-    if RankProcesses.rendezvous is not None:
+    if PORT in os.environ:
         return status  # the process that has started this one speaks for it
     if told and int(os.environ.get("SLURM_PROCID", 0)) > 0:
         return 0  # the first process speaks for all; with another status srun may end it before it has spoken
@@ -52,8 +52,10 @@ def _leave(error: BaseException, status: int, submitit: Any) -> int:
     log.warning("job %s goes back into the queue", job)
     if callable(submitit):
         submitit(signal.SIGUSR2, None)  # counts the time-outs, requeues and leaves without a result
-    elif reason := _failure(_scontrol("requeue", job)):
-        log.error("job %s could not be requeued (%s): %s", job, reason, _AGAIN)
+    else:
+        _, failure = _scontrol("requeue", job)
+        if failure:
+            log.error("job %s could not be requeued (%s): %s", job, failure, _AGAIN)
     return status
 
 
@@ -61,10 +63,10 @@ def _why_not_to_requeue(job: str, saved: bool) -> str | None:
     restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
     if restarts >= _RESTARTS and not saved:
         return f"it was stopped before its first step once more, after {restarts} restarts: is --time too short?"
-    shown = _scontrol("show", "job", "--oneliner", job)
-    if reason := _failure(shown):
-        return f"SLURM does not answer ({reason}): {_AGAIN}"
-    about = dict(re.findall(r"\b(JobState|Reason|Requeue|BatchFlag)=(\S+)", shown.stdout if shown else ""))
+    shown, failure = _scontrol("show", "job", "--oneliner", job)
+    if failure:
+        return f"SLURM does not answer ({failure}): {_AGAIN}"
+    about = dict(re.findall(r"\b(JobState|Reason|Requeue|BatchFlag)=(\S+)", shown))
     if about.get("BatchFlag") == "0":
         return f"it is none of sbatch: {_AGAIN}"
     # A preempted job in its time of grace still runs: if it just ended, SLURM would count it as failed.
@@ -73,18 +75,13 @@ def _why_not_to_requeue(job: str, saved: bool) -> str | None:
     return f"it was submitted with --no-requeue: {_AGAIN}" if about.get("Requeue") == "0" else None
 
 
-def _scontrol(*arguments: str) -> subprocess.CompletedProcess[str] | None:
-    """None where there is no such program, as in a container."""
+def _scontrol(*arguments: str) -> tuple[str, str | None]:
+    """What it prints, and why it has failed."""
     try:
-        return subprocess.run(["scontrol", *arguments], capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-
-
-def _failure(done: subprocess.CompletedProcess[str] | None) -> str | None:
-    if done is None:
-        return "scontrol cannot be run here"
-    return " ".join(done.stderr.split()) or f"status {done.returncode}" if done.returncode else None
+        done = subprocess.run(["scontrol", *arguments], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):  # as in a container
+        return "", "scontrol cannot be run here"
+    return done.stdout, " ".join(done.stderr.split()) or f"status {done.returncode}" if done.returncode else None
 
 
 def restarted_in(run_dir: Path) -> bool:

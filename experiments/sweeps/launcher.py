@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from datamodules.errors import ConfigError
+from experiments.config.arguments import in_quotes
 from experiments.job import JobFailed, JobStopped, begin_sweep, complete
 from experiments.runtime.environment import STOP_FILE
 from experiments.runtime.run_folder import named_overrides, run_name
@@ -34,38 +35,22 @@ _BESIDE = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
 
 @dataclass
 class Job:
-    """One job of a sweep.
+    """One job of a sweep."""
 
-    Attributes:
-        overrides: of the command line, without those of Hydra.
-        cfg: its configuration, complete and resolved.
-        error: its one line, if it failed in this sweep.
-        completed: whether it came to its end in this sweep.
-    """
-
-    overrides: list[str]
-    cfg: dict[str, Any]
-    error: str = ""
-    completed: bool = False
+    number: int  # in the sweep
+    overrides: list[str]  # of the command line, without those of Hydra
+    cfg: dict[str, Any]  # complete and resolved
+    error: str = ""  # its one line, if it failed in this sweep
+    completed: bool = False  # whether it came to its end in this sweep
 
     @property
     def trains(self) -> bool:
         return str(self.cfg["task"]["_target_"]) == "experiments.train.run"
 
     @property
-    def folder(self) -> Path:
-        return Path(self.cfg["run_dir"])
-
-
-class Stopped(Exception):
-    """A signal has stopped a sweep; `status` is what it exits with."""
-
-    def __init__(self, reason: str, status: int) -> None:
-        super().__init__(reason, status)  # both, so that it survives pickling
-        self.reason, self.status = reason, status
-
-    def __str__(self) -> str:
-        return self.reason
+    def key(self) -> Path | int:
+        """Equal for jobs that are one: trainings in the same folder. A search may draw the same values twice."""
+        return Path(self.cfg["run_dir"]) if self.trains else self.number
 
 
 class ResumableLauncher(Launcher):
@@ -87,53 +72,45 @@ class ResumableLauncher(Launcher):
         """What the launcher returns, of finished jobs the score that they have.
 
         Raises:
-            Stopped: at SIGINT or SIGTERM, when the jobs have written their checkpoints; at a second one at once.
+            JobStopped: at SIGINT or SIGTERM, when the jobs have written their checkpoints; at a second one at once.
         """
-        jobs = [self._read(list(overrides)) for overrides in job_overrides]
-        for job in jobs:
-            others = (other for other in [*self.jobs, *jobs] if job.trains and other.folder == job.folder)
-            if any(other.cfg != job.cfg for other in others):
+        jobs = [self._read(number, list(overrides)) for number, overrides in enumerate(job_overrides, len(self.jobs))]
+        first: dict[Path | int, Job] = {}
+        for job in [*self.jobs, *jobs]:
+            if first.setdefault(job.key, job).cfg != job.cfg:
                 raise ConfigError(
-                    f"{job.folder}: two different jobs of this sweep would train in this folder: its name does not "
+                    f"{job.key}: two different jobs of this sweep would train in this folder: its name does not "
                     "tell them apart, sweep over something that does"
                 )
         self.jobs += jobs
-        scores = [score_of_finished(job.cfg) if job.trains and job.cfg["resume"] == "auto" else None for job in jobs]
-        # Two jobs of the same name are one: a search may draw the same values twice.
-        fresh: dict[Path | int, int] = {}
-        for i, job in enumerate(jobs):
-            if scores[i] is None:
-                fresh.setdefault(job.folder if job.trains else i, i)
-        done = {i: JobReturn(overrides=jobs[i].overrides, status=JobStatus.COMPLETED) for i in range(len(jobs))}
-        for i, score in enumerate(scores):
-            if score is not None:
-                print(f"finished already: {jobs[i].folder}", flush=True)
-                done[i].return_value = score
-        with _signals(str(self.config.hydra.launcher._target_), self.folder) as check:
-            launched = [[*job_overrides[i], f"hydra.sweep.dir={_quoted(self.folder)}"] for i in fresh.values()]
-            try:
+        results: dict[Path | int, JobReturn] = {}
+        fresh: dict[Path | int, Job] = {}
+        for job in jobs:
+            score = score_of_finished(job.cfg) if job.trains and job.cfg["resume"] == "auto" else None
+            if score is None:
+                fresh.setdefault(job.key, job)
+                continue
+            print(f"finished already: {job.key}", flush=True)
+            results[job.key] = JobReturn(overrides=job.overrides, status=JobStatus.COMPLETED, _return_value=score)
+        here = f"hydra.sweep.dir={in_quotes(str(self.folder))}"
+        launched = [[*job_overrides[job.number - jobs[0].number], here] for job in fresh.values()]
+        try:
+            with _signals(str(self.config.hydra.launcher._target_), self.folder):
                 returned = self.launcher.launch(launched, initial_job_idx) if launched else []
-            except Exception as error:
-                check()
-                if not isinstance(error, BrokenProcessPool):  # joblib's is one too
-                    raise
-                raise _said(
-                    JobFailed(
-                        "a process of the sweep was killed, perhaps for its memory (lower hydra.launcher.n_jobs), and "
-                        "the others were ended: the same command with resume=auto continues the sweep",
-                        1,
-                    )
-                ) from error
-            check()
-        for i, result in zip(fresh.values(), returned, strict=True):
-            done[i] = self._account(jobs[i], result)
-        for i, job in enumerate(jobs):
-            if scores[i] is None and i not in fresh.values():
-                first = fresh[job.folder]
-                done[i], job.error = done[first], jobs[first].error
-        return [done[i] for i in range(len(jobs))]
+        except BrokenProcessPool as error:  # joblib's is one too
+            raise _said(
+                JobFailed(
+                    "a process of the sweep was killed, perhaps for its memory (lower hydra.launcher.n_jobs), and the "
+                    "others were ended: the same command with resume=auto continues the sweep"
+                )
+            ) from error
+        for job, result in zip(fresh.values(), returned, strict=True):
+            results[job.key] = self._account(job, result)
+        for job in jobs:
+            job.error = fresh[job.key].error if job.key in fresh else ""
+        return [results[job.key] for job in jobs]
 
-    def _read(self, overrides: list[str]) -> Job:
+    def _read(self, number: int, overrides: list[str]) -> Job:
         cfg = self.context.config_loader.load_sweep_config(self.config, overrides)
         before = HydraConfig.instance().cfg
         HydraConfig.instance().set_config(cfg)
@@ -141,7 +118,7 @@ class ResumableLauncher(Launcher):
             given = [str(item) for item in cfg.hydra.overrides.task]
             cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
             complete(cfg)
-            return Job(given, OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]  # a mapping
+            return Job(number, given, OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]  # a mapping
         finally:
             HydraConfig.instance().cfg = before
 
@@ -151,9 +128,9 @@ class ResumableLauncher(Launcher):
             return result
         error: Any = result._return_value  # the property would raise it
         if isinstance(error, JobStopped):
-            raise Stopped(str(error), error.status) from error
+            raise error
         if not isinstance(error, JobFailed):
-            error = JobFailed(f"{type(error).__name__}: {' '.join(str(error).split())}", 1)
+            error = JobFailed(f"{type(error).__name__}: {' '.join(str(error).split())}")
         job.error = str(error)
         self.failed.append(error)
         result.status, result.return_value = JobStatus.COMPLETED, None
@@ -161,36 +138,34 @@ class ResumableLauncher(Launcher):
 
     def rows(self) -> list[Row]:
         """The jobs launched so far, one row for each folder of a training."""
-        varying = _varying([job.overrides for job in self.jobs])
+        overrides = [job.overrides for job in self.jobs]
+        common = set.intersection(*map(set, overrides)) if len(overrides) > 1 else set()
         rows: dict[Path | int, Row] = {}
-        for i, (job, overrides) in enumerate(zip(self.jobs, varying, strict=True)):
-            row = read_row(job.cfg, overrides, job.error, job.trains, job.completed)
-            rows.setdefault(job.folder if job.trains else i, row)
+        for job in self.jobs:
+            varying = " ".join(item for item in job.overrides if item not in common)
+            rows.setdefault(job.key, read_row(job.cfg, varying, job.error, job.trains, job.completed))
         return list(rows.values())
 
 
 @contextmanager
-def _signals(launcher: str, folder: Path) -> Iterator[Callable[[], None]]:
-    """Signals during a launch. Jobs in processes beside this one are asked to end by a file.
+def _signals(launcher: str, folder: Path) -> Iterator[None]:
+    """Signals during a launch. Jobs in other processes are asked to end by a file.
 
-    Yields a function to call when the launcher has returned: it raises `Stopped` if that was because of a signal.
+    Raises:
+        JobStopped: at the first signal, but with such jobs when the launcher has returned, or at a second signal.
     """
-    received: list[Stopped] = []
+    received: list[JobStopped] = []
     stop = folder.resolve() / f".stop-{os.getpid()}"
 
     def handle(signum: int, frame: FrameType | None) -> None:
         reason = f"stopped by {signal.Signals(signum).name}"
         if launcher not in (_HERE, _BESIDE):
             reason += " (jobs that were submitted go on)"
-        received.append(Stopped(reason, 128 + signum))
+        received.append(JobStopped(reason, 128 + signum))
         if launcher != _BESIDE or len(received) > 1:
             raise received[-1]
         print("stopping: the jobs finish their step and write their checkpoints", file=sys.stderr, flush=True)
         stop.touch()
-
-    def check() -> None:
-        if received:
-            raise received[0]
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     if launcher == _BESIDE:
@@ -198,8 +173,8 @@ def _signals(launcher: str, folder: Path) -> Iterator[Callable[[], None]]:
         stop.unlink(missing_ok=True)  # of a process that had this number and was killed
         os.environ[STOP_FILE] = str(stop)
     try:
-        yield check
-    except Stopped:
+        yield
+    except JobStopped:
         raise
     except Exception as error:
         if received:
@@ -210,6 +185,8 @@ def _signals(launcher: str, folder: Path) -> Iterator[Callable[[], None]]:
         for number, handler in before.items():
             signal.signal(number, handler)
         stop.unlink(missing_ok=True)
+    if received:
+        raise received[0]
 
 
 def prepare(config: DictConfig) -> None:
@@ -249,11 +226,10 @@ def reported(watched: ResumableLauncher) -> Iterator[None]:
     Raises:
         JobFailed: after the others, if one or more jobs failed, or a signal has stopped the sweep.
     """
-    begin_sweep()
-    stopped: Stopped | None = None
+    stopped: JobStopped | None = None
     try:
         yield
-    except Stopped as error:
+    except JobStopped as error:
         stopped = error
     except ValueError:
         if not watched.failed:  # a search without a single score
@@ -271,13 +247,3 @@ def reported(watched: ResumableLauncher) -> Iterator[None]:
 def _said(error: JobFailed) -> JobFailed:
     print(error, file=sys.stderr, flush=True)
     return error
-
-
-def _varying(jobs: list[list[str]]) -> list[str]:
-    """What distinguishes the jobs: their overrides without those that all of them have."""
-    common = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
-    return [" ".join(item for item in job if item not in common) for job in jobs]
-
-
-def _quoted(path: Path) -> str:
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -13,7 +13,7 @@ def job(cfg: DictConfig) -> float | None:
     """One job of a sweep, whose other jobs are processes of their own.
 
     Raises:
-        JobFailed: if it ends with another status than 0; it has said why. The sweep hears of exceptions alone.
+        JobFailed: if it ends with another status than 0; it has said why. The sweep hears only of exceptions.
         SystemExit: without a result, where SLURM will start the job again.
     """
     try:
@@ -21,6 +21,6 @@ def job(cfg: DictConfig) -> float | None:
     except JobStopped as error:  # which would end a sweep in this process
         raise JobFailed(str(error), error.status) from error
     except SystemExit as leaving:
-        if leaving.code in (0, -1):  # -1: submitit has requeued it; 0: beside the first process, which speaks for all
+        if leaving.code in (0, -1):  # 0: the first process speaks for this one; -1: submitit has requeued the job
             raise
         raise JobFailed(f"exit status {leaving.code}: the reason stands in the log of the job", 1) from leaving

@@ -5,7 +5,6 @@ Exported weights (`.safetensors`, see `safetensors`) are read wherever a checkpo
 
 import importlib
 import inspect
-import os
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from torch import Tensor, nn
 
 from datamodules.errors import InputError, folder_vanished, worker_death
+from datamodules.io.atomic import replacing
 from lightning_modules.checkpoints.matconvnet import read_parameters
 from lightning_modules.checkpoints.safetensors import SUFFIX, read_tensors
 from networks.base import RestorationNetwork
@@ -29,17 +29,12 @@ class AtomicCheckpointIO(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
-        part = path.with_name(path.name + ".part")
         try:
-            with part.open("wb") as file:
+            with replacing(path, sync=True) as part, part.open("wb") as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
         except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
             if not path.parent.is_dir():
                 raise folder_vanished(path.parent) from error
-            part.unlink(missing_ok=True)
             if isinstance(error, RuntimeError) and (death := worker_death(error)):
                 raise death from error
             kept = " (the previous one is untouched)" if path.exists() else ""

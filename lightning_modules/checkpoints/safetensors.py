@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from datamodules.errors import InputError
+from datamodules.io.atomic import replacing
 
 SUFFIX = ".safetensors"
 KEY = "deblur_sr"
@@ -34,19 +35,11 @@ def save_weights(network: nn.Module, path: Path, about: Mapping[str, Any]) -> No
     text = json.dumps({"format": FORMAT, **about})
     # Copies: the format knows neither tensors that share memory nor memory layouts.
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
-    written = {
-        path: save(tensors, {"format": "pt", KEY: text}),
-        path.with_suffix(".json"): (json.dumps(json.loads(text), indent=2) + "\n").encode(),
-    }
-    parts = {place: place.with_name(place.name + ".part") for place in written}
     try:
-        for place, part in parts.items():
-            part.write_bytes(written[place])
-        for place, part in parts.items():
-            part.replace(place)
+        with replacing(path.with_suffix(".json")) as described, replacing(path) as part:
+            described.write_text(json.dumps(json.loads(text), indent=2) + "\n")
+            part.write_bytes(save(tensors, {"format": "pt", KEY: text}))
     except OSError as error:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
         raise InputError(f"{path}: cannot write the weights: {error}") from error
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import logging
-import os
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from datamodules.errors import folder_vanished
+from datamodules.io.atomic import replacing
 
 log = logging.getLogger(__name__)
 
@@ -107,20 +106,10 @@ class MetricsCSV(Logger):
 
     def _write(self) -> None:
         """Replace the file in one move, so that a reader or a kill at any time finds the old one or the new one."""
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        try:
-            with temporary.open("w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(self._columns)
-                writer.writerows(self._cells(step) for step in sorted(self._rows))
-                file.flush()
-                os.fsync(file.fileno())  # otherwise a power cut may leave the new name with no content
-            os.replace(temporary, self.path)
-        except FileNotFoundError as error:
-            raise folder_vanished(self.path.parent) from error
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        with replacing(self.path, sync=True) as part, part.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(self._columns)
+            writer.writerows(self._cells(step) for step in sorted(self._rows))
         self._unsaved.clear()
 
     def _cells(self, step: int) -> list[str]:

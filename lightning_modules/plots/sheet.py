@@ -16,6 +16,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
+from datamodules.io.atomic import replacing
 from lightning_modules.metrics.psnr_ssim import to_eight_bit
 from lightning_modules.plots.regions import Box
 
@@ -181,12 +182,8 @@ def to_image(image: Tensor) -> Image.Image:
 def save_png(image: Image.Image, path: Path) -> None:
     """Write the whole picture or nothing: a reader, or a run after a crash, never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with replacing(path) as part:
         image.save(part, format="PNG")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _wrapped(words: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:

@@ -72,7 +72,7 @@ def test_early_stopping_ends_with_the_test_of_the_best(cli: Cli, tiny: list[str]
 def test_values_out_of_range_are_refused_before_anything_is_read(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
     for change, line in (
         (["callbacks=ema", "callbacks.ema.decay=1.0"], "callbacks: decay is 1.0, expected 0 to below 1"),
-        (["nonfinite.max_skips=-1"], "nonfinite.max_skips: found -1, expected at least 0"),
+        (["nonfinite.max_skips=-1"], "nonfinite.max_skips: found -1, expected greater than or equal to 0"),
     ):
         outcome = cli(*tiny, *change)
         assert outcome.status == 2

@@ -214,7 +214,7 @@ def test_tasks_that_do_not_fit_the_devices(jobs: Jobs) -> None:
     """Refused by all tasks in one line, and nothing is made."""
     done = jobs.run("srun", "--ntasks-per-node=2", "python", "run.py", *jobs.common, *ALONE, "name=unfit")
     assert done.returncode == 2
-    line = "trainer.devices: found 1, the job of SLURM has 2 task(s) on each node"
+    line = "trainer.devices: found 1 on 1 node(s), the job of SLURM has 2 task(s) on 1: set trainer.devices=2"
     assert [said.startswith(line) for said in done.stderr.splitlines() if not said.startswith("srun:")] == [True]
     assert not (jobs.folder / "runs" / "unfit").exists()
 
@@ -224,5 +224,6 @@ def test_partition_that_does_not_exist(jobs: Jobs) -> None:
         sys.executable, "run.py", "-m", "hydra/launcher=slurm", "hydra.launcher.partition=mian", *jobs.common
     )
     assert done.returncode == 2
-    expected = "hydra.launcher.partition: found 'mian', this cluster has main, low; did you mean main?"
-    assert done.stderr == expected + "\n"
+    line = done.stderr.splitlines()[-1]  # after those of sbatch itself
+    assert line.startswith("hydra/launcher=slurm: sbatch refuses: ")
+    assert "invalid partition specified: mian" in line

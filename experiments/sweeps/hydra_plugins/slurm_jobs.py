@@ -1,7 +1,7 @@
 """The launcher `hydra/launcher=slurm`: checks what is asked of SLURM and leaves the work to hydra-submitit-launcher.
 
-That one alone would take a pickled copy of `run.py` along, would look for our plugins in vain on the nodes, and would
-lose the results of all jobs when one of them was killed.
+By itself that one would take a pickled copy of `run.py` along, would look for our plugins in vain on the nodes, and
+would lose the results of all jobs when one of them was killed.
 """
 
 import logging
@@ -17,7 +17,6 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 log = logging.getLogger(__name__)
-_SUITE = Path(__file__).resolve().parents[3]
 
 
 class SlurmJobs(Launcher):
@@ -37,7 +36,7 @@ class SlurmJobs(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from datamodules.errors import ConfigError
-        from experiments.config.slurm import check_request
+        from experiments.config.processes import check_request
 
         try:
             from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
@@ -45,29 +44,33 @@ class SlurmJobs(Launcher):
             raise ConfigError(
                 f"hydra/launcher=slurm: {error.name} is not installed: pip install -c constraints.txt -e '.[slurm]'"
             ) from error
+        from datamodules.workers import python_path
         from experiments.sweeps.slurm_job import job
 
         check_request(self.parameters)
         # On the nodes `run` and our plugins are found where they are here, whatever is installed there.
-        found = [str(_SUITE), str(_SUITE / "experiments" / "sweeps"), os.environ.get("PYTHONPATH", "")]
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, found))
+        os.environ["PYTHONPATH"] = python_path(Path(__file__).resolve().parents[1])
         configure_log(config.hydra.job_logging, config.hydra.verbose)  # this command, too, has something to say
         self.remote = SlurmLauncher(**self.parameters)
         self.remote.setup(hydra_context=hydra_context, task_function=job, config=config)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         import submitit
+        from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 
         from datamodules.errors import ConfigError
 
         state = Singleton.get_state()
-        numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
         calls = [
-            (list(o), "hydra.sweep.dir", i, f"job_id_for_{i}", state)
-            for i, o in zip(numbers, job_overrides, strict=True)
+            (list(overrides), "hydra.sweep.dir", i, f"job_id_for_{i}", state)
+            for i, overrides in enumerate(job_overrides, initial_job_idx)
         ]
+        values = dict(self.parameters)
+        folder, timeouts = values.pop("submitit_folder"), values.pop("max_num_timeout")
+        general = OmegaConf.structured(BaseQueueConf)
         try:
-            executor = self._executor()
+            executor: Any = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=timeouts)
+            executor.update_parameters(**{k if k in general else f"slurm_{k}": v for k, v in values.items()})
         except (AssertionError, NameError) as error:  # how submitit refuses a value, and a key that it does not know
             raise ConfigError(f"hydra.launcher: {str(error).splitlines()[0]}") from error
         try:
@@ -80,17 +83,6 @@ class SlurmJobs(Launcher):
         )
         return [self._result(job, overrides) for job, overrides in zip(jobs, job_overrides, strict=True)]
 
-    def _executor(self) -> Any:
-        import submitit
-        from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
-
-        values = dict(self.parameters)
-        folder, timeouts = values.pop("submitit_folder"), values.pop("max_num_timeout")
-        executor: Any = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=timeouts)
-        general = OmegaConf.structured(BaseQueueConf)
-        executor.update_parameters(**{k if k in general else f"slurm_{k}": v for k, v in values.items()})
-        return executor
-
     @staticmethod
     def _result(job: Any, overrides: Sequence[str]) -> JobReturn:
         from submitit.core.utils import UncompletedJobError
@@ -98,13 +90,13 @@ class SlurmJobs(Launcher):
         from experiments.job import JobFailed
 
         try:
-            found: JobReturn = job.results()[0]  # of the first process
-            reason = "" if found.status == JobStatus.COMPLETED else str(found._return_value)
+            result: JobReturn = job.results()[0]  # of the first process
+            reason = "" if result.status == JobStatus.COMPLETED else str(result._return_value)
         except UncompletedJobError as error:  # killed: by scancel, by the time limit, with its node
             reason = f"ended by SLURM ({job.state}): {str(error).splitlines()[0]}"
-            found = JobReturn(overrides=list(overrides), status=JobStatus.FAILED, _return_value=JobFailed(reason, 1))
+            result = JobReturn(overrides=list(overrides), status=JobStatus.FAILED, _return_value=JobFailed(reason, 1))
         if reason:
             log.error(
                 "job %s (%s): %s: see %s", job.job_id, " ".join(filter_overrides(overrides)), reason, job.paths.stderr
             )
-        return found
+        return result

@@ -89,7 +89,7 @@ def test_variant_is_required(cli: Callable[..., Outcome]) -> None:
     )
     outcome = cli("data=gopro", "degradation=none", "data.variant=gamma")
     assert outcome.status == 2
-    assert "expected 'blur' | 'blur_gamma'" in outcome.err
+    assert "expected 'blur' or 'blur_gamma'" in outcome.err
 
 
 @pytest.fixture

@@ -28,11 +28,11 @@ def compose(overrides: list[str]) -> DictConfig:
 
 def one_by_one(*changes: str) -> Any:
     """The sweeper, from where Hydra has it: its search for plugins imports their modules anew."""
-    return hydra.utils.instantiate({"_target_": "hydra_plugins.one_by_one.OneByOne", "changes": list(changes)})
+    return hydra.utils.instantiate({"_target_": "hydra_plugins.sweepers.OneByOne", "changes": list(changes)})
 
 
 def jobs_of(sweeper: Any, *overrides: str) -> list[list[str]]:
-    batches = sweeper.split_arguments(OverridesParser.create().parse_overrides(list(overrides)), None)
+    batches = sweeper.sweeper.split_arguments(OverridesParser.create().parse_overrides(list(overrides)), None)
     return [job for batch in batches for job in batch]
 
 
@@ -91,7 +91,7 @@ def test_command_line_multiplies_and_a_change_wins_over_it() -> None:
 
 def test_jobs_come_in_batches() -> None:
     overrides = OverridesParser.create().parse_overrides(["seed=1,2"])
-    batches = one_by_one("a=1", "a=2").split_arguments(overrides, 4)
+    batches = one_by_one("a=1", "a=2").sweeper.split_arguments(overrides, 4)
     assert [len(batch) for batch in batches] == [4, 2]
 
 

@@ -91,7 +91,10 @@ JOINT = "procedure.stages.joint"
         (["model=srn", "degradation=ed_dsrn"], ["model: SRN enlarges x1, degradation.scale is 4: they must be equal"]),
         (["model=dan_usrnet", "degradation=ed_dsrn"], ["model: DANUSRNet learns what kernels there are", "draws none"]),
         (["model=srn", "degradation=camera_shake", "data.gray=true"], ["data.gray: SRN as configured takes colour"]),
-        (["model=usrnet", "degradation.scale=2", "data.patch=100"], ["data.patch: 100", "nearest is data.patch=96"]),
+        (
+            ["model=usrnet", "degradation.scale=2", "data.patch=100"],
+            ["data.patch: found 100", "nearest is data.patch=96"],
+        ),
         # Schedules.
         (
             ["model=srn", "degradation=camera_shake", "scheduler.end=1"],

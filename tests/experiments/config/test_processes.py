@@ -32,12 +32,12 @@ def nothing_launched(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         (
             {"devices": 4},
             {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"},
-            "devices: found 4, but the launcher started 2 process",
+            "devices: found 4 on trainer.num_nodes=1, but the launcher started 2 process",
         ),
         (
             {"num_nodes": 3},
             {"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "2"},
-            r"num_nodes: found 3, but the launcher started processes on 2 node",
+            r"devices: found 1 on trainer.num_nodes=3, .* started 2 process\(es\) on each of 2 node",
         ),
     ],
 )
@@ -50,7 +50,9 @@ def test_impossible_processes_are_refused(
         check_processes(processes(**trainer))
 
 
-@pytest.mark.parametrize(("devices", "message"), [(4, "found 4"), ([0, 2], "found 2, this machine has GPUs 0 to 1")])
+@pytest.mark.parametrize(
+    ("devices", "message"), [(4, "found 4"), ([0, 2], r"found \[0, 2\], but 2 GPUs are in use, numbered from 0")]
+)
 def test_more_gpus_than_there_are(nothing_launched: pytest.MonkeyPatch, devices: Any, message: str) -> None:
     nothing_launched.setattr("lightning_fabric.accelerators.CUDAAccelerator.is_available", lambda: True)
     nothing_launched.setattr(torch.cuda, "device_count", lambda: 2)

@@ -245,14 +245,14 @@ def test_run_is_exported(cli: Cli, run_folder: Path, tmp_path: Path) -> None:
         (
             ["model=bicubic", "formats=[onx]"],
             2,
-            "formats: found ['onx'] (conf/task/export.yaml), expected 'safetensors' |",
+            "formats: found ['onx'] (conf/task/export.yaml), expected 'safetensors', 'onnx' or 'program'",
         ),
         (["model=bicubic", "formats=onx"], 2, "did you mean onnx?"),
         (["cascade=[a,b]"], 2, "cascade: unknown key in task=export: known to task=evaluate, task=restore"),
         (["model=ed_dsrn"], 1, "model=ed_dsrn has weights to load: give run=FOLDER, ckpt=FILE or weights=FILE"),
         (["run=nowhere"], 1, "run=nowhere: no run folder"),
         (["run=nowhere", "weights=a.pth"], 2, "run= and weights=: each says which network is meant: give one of them"),
-        (["run=[a,b]"], 2, "run: found ['a', 'b'] (conf/task/export.yaml), expected str | None"),
+        (["run=[a,b]"], 2, "run: found ['a', 'b'] (conf/task/export.yaml), expected a valid string"),
         (["model=bicubic", "scale=2", "degradation.scale=4"], 2, "scale: found 2, bicubic enlarges by 4"),
         (
             ["model=wiener"],

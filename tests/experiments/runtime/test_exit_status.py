@@ -22,7 +22,6 @@ from experiments.job import JobFailed, JobStopped
 from experiments.runtime import slurm_requeue
 from experiments.runtime.child_processes import LostRank
 from experiments.runtime.exit_status import status_of
-from experiments.sweeps.launcher import Stopped
 
 
 @pytest.mark.parametrize(
@@ -58,7 +57,7 @@ def test_errors_keep_their_fields(kind: type[UserError]) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [Interrupted(15, saved=True), LostRank("a", 75), JobFailed("a", 2), JobStopped("a", 143), Stopped("a", 143)],
+    [Interrupted(15, saved=True), LostRank("a", 75), JobFailed("a", 2), JobStopped("a", 143)],
 )
 def test_what_else_ends_a_job_is_pickled_too(error: Exception) -> None:
     copy = pickle.loads(pickle.dumps(error))

@@ -385,7 +385,7 @@ def test_missing_extra(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
         ([], "runs: no run with a checkpoint there"),
         (["run=nowhere"], "run=nowhere: no run folder"),
         (["ckpt=nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
-        (["model=bicubic", "max_queue=0"], "max_queue: found 0 (conf/task/serve.yaml), expected int (Input should be "),
+        (["model=bicubic", "max_queue=0"], "max_queue: found 0 (conf/task/serve.yaml), expected greater than"),
     ],
 )
 def test_what_cannot_be_served_is_said_at_once(cli: Cli, tmp_path: Path, overrides: list[str], expected: str) -> None:
