@@ -13,6 +13,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from datamodules.errors import folder_vanished
 from datamodules.io.atomic import replacing
 
 log = logging.getLogger(__name__)
@@ -106,10 +107,13 @@ class MetricsCSV(Logger):
 
     def _write(self) -> None:
         """Replace the file in one move, so that a reader or a kill at any time finds the old one or the new one."""
-        with replacing(self.path, sync=True) as part, part.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(self._columns)
-            writer.writerows(self._cells(step) for step in sorted(self._rows))
+        try:
+            with replacing(self.path, sync=True) as part, part.open("w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(self._columns)
+                writer.writerows(self._cells(step) for step in sorted(self._rows))
+        except FileNotFoundError as error:
+            raise folder_vanished(self.path.parent) from error
         self._unsaved.clear()
 
     def _cells(self, step: int) -> list[str]:
