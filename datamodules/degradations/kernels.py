@@ -2,7 +2,7 @@
 
 Formulas take tensors [B] of parameters and keep their dtype; `sample_*` draw the parameters from keys [B] (see
 `keyed_random`) as the papers do. Coordinates are pixels, x to the right and y downwards; angles are radians from x
-towards y. Camera shakes are in `trajectories`.
+towards y. `trajectory_motion` lives in `trajectories`.
 """
 
 import math
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from datamodules.degradations.keyed_random import integers, uniform
+from datamodules.degradations.trajectories import trajectory_motion as trajectory_motion
 
 
 def gaussian_line(sigma: Tensor, size: int) -> Tensor:
