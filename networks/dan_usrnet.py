@@ -61,7 +61,7 @@ class DANUSRNet(RestorationNetwork):
         phase: the first value of the attribute.
 
     Raises:
-        ValueError: for an option outside these, or if `kernel` is missing or given against the phase.
+        ValueError: if `kernel` is missing or given against the phase.
         RuntimeError: if the basis is needed and empty.
     """
 

@@ -46,13 +46,10 @@ class EDDSRNDegradation(Degradation):
 
     Args:
         scale: reduction factor.
-        sigma: range of the blur's standard deviation in low-resolution pixels, drawn uniformly for every sample.
+        sigma: positive range of the blur's standard deviation in low-resolution pixels, drawn for every sample.
         kernel_size: side of the square kernel in pixels.
         boundary: see `datamodules.degradations.blur.convolve`.
         eight_bit: round the degraded input to 8 bit, as if it had been stored as an image file.
-
-    Raises:
-        ValueError: if the range is empty or not positive.
     """
 
     provides = ("hr", "lr", "lr_sharp", "kernel", "scale")
@@ -78,7 +75,6 @@ class EDDSRNDegradation(Degradation):
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Batch:
-        """Complete `batch`; `hr` must have sides divisible by `scale`. The same keys give the same result."""
         hr = as_float(batch.hr)
         lr_sharp = bicubic_resize(hr, self.scale, down=True)
         sigma = uniform(batch.key, "ed_dsrn/sigma", (), *self.sigma, point=batch.point)
@@ -105,9 +101,6 @@ class ClassicalDegradation(Degradation):
         storage: what holds the reduced image before noise: "float", "eight_bit" (rounded), or "trunc8" (truncated, as
             the official USRNet data code does it).
         multiple: cut sharp images to multiples of this as well; USRNet's tables are measured with 8.
-
-    Raises:
-        ValueError: for a scale or multiple below 1, a negative noise level, an unknown option.
     """
 
     provides = ("hr", "lr", "kernel", "noise_level", "scale")
@@ -134,7 +127,6 @@ class ClassicalDegradation(Degradation):
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Batch:
-        """Complete `batch`; `hr` must have sides divisible by the scale. The same keys give the same result."""
         hr = as_float(batch.hr)
         scale = self.scales[batch.group % len(self.scales)]
         kernel = draw(self.kernels, batch)
@@ -160,10 +152,7 @@ class BicubicDegradation(Degradation):
     Args:
         scale: reduction factor, or several: then one is drawn for each batch, the same on every process.
         eight_bit: round the result to 8 bit.
-        kernel_size: side of `kernel` in pixels.
-
-    Raises:
-        ValueError: for a scale below 1, or a kernel size that does not hold the kernel of the largest.
+        kernel_size: side of `kernel` in pixels, which has to hold that of the largest scale.
     """
 
     provides = ("hr", "lr", "kernel", "noise_level", "scale")
@@ -175,7 +164,6 @@ class BicubicDegradation(Degradation):
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Batch:
-        """Complete `batch`; `hr` must have sides divisible by the scale. The same keys give the same result."""
         hr = as_float(batch.hr)
         scale = self.scales[batch.group % len(self.scales)]
         lr = bicubic_resize(hr, scale, down=True)

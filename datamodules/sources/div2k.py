@@ -74,11 +74,7 @@ class Div2k:
             self._check(folder)
 
     def files(self, split: Literal["train", "val", "test"]) -> list[Path]:
-        """Paths of the images of a split, in the order of their numbers.
-
-        Raises:
-            InputError: the folder of the split is absent or incomplete, see `prepare`.
-        """
+        """Paths of the images of a split, in the order of their numbers. Raises `InputError` as `prepare` does."""
         name, numbers = SPLITS[split]
         self._check(self.root / name)
         return [self.root / name / _file_name(number) for number in numbers]

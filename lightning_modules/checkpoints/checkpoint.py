@@ -186,7 +186,7 @@ def read_weights(network: nn.Module, path: Path) -> None:
     """Load a file of weights into a network: a checkpoint of this suite, exported weights, or published weights.
 
     Published weights are state dicts under their authors' names (pickled or `.safetensors`), or networks of MatConvNet
-    (`.mat`); the network's module translates them by its function `import_official`, completely or not at all.
+    (`.mat`); the network's module translates them by its function `import_official`, completely, or raises ValueError.
 
     Raises:
         InputError: if the file is missing or damaged, is of another network, or the network knows no published weights.
