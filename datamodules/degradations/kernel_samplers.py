@@ -15,6 +15,7 @@ from datamodules.degradations.kernels import sample_dan_gaussian, sample_isotrop
 from datamodules.degradations.keyed_random import integers, make_key
 from datamodules.degradations.trajectories import LARGEST, camera_shake
 from datamodules.errors import InputError
+from datamodules.io.write_photo import replacing
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +129,6 @@ class KernelBank:
     def _write(self) -> None:
         total = self.gaussian + self.motion
         log.info("making %d kernels once, into %s", total, self.path)
-        part = self.path.with_suffix(".part")
         kernels = np.empty((total, 1, self.size, self.size), np.float16)
         for start in tqdm(range(0, total, 1000), desc="make kernels", unit="thousand"):
             numbers = range(start, min(start + 1000, total))
@@ -137,12 +137,8 @@ class KernelBank:
             drawn = [sample_usrnet_gaussian(keys[:split], self.size)] if split else []
             drawn += [camera_shake(keys[split:], self.size)] if split < len(numbers) else []
             kernels[start : start + len(numbers)] = torch.cat(drawn).numpy()
-        try:
-            with part.open("wb") as file:
-                np.save(file, kernels)
-            part.replace(self.path)
-        finally:
-            part.unlink(missing_ok=True)
+        with replacing(self.path) as part:
+            np.save(part, kernels)
 
 
 __all__ = ["FromSuite", "KernelBank", "sample_dan_gaussian", "sample_isotropic", "usrnet_mixture"]

@@ -3,6 +3,7 @@
 `trajectory_motion` is the door: kind "usrnet" (`camera_shake`) is the one that the non-blind and blind networks train
 on, "deblurgan" (`complex_walk`) the harsher one of the deblurring literature. The centre of a kernel is index
 floor(k/2); its mass is generally displaced from there, and `blur.convolve` moves the image accordingly.
+An option outside those that a docstring names raises ValueError, and so does a `size` below 1.
 """
 
 import math
@@ -22,11 +23,7 @@ EXPOSURES = (0.1, 0.5, 1.0)
 
 
 def trajectory_motion(keys: Tensor, size: int = 25, kind: Literal["usrnet", "deblurgan"] = "usrnet") -> Tensor:
-    """Random motion kernels [B, 1, size, size] (float32, sum 1) for keys [B]: `camera_shake` or `complex_walk`.
-
-    Raises:
-        ValueError: if `kind` is neither "usrnet" nor "deblurgan" or if `size` < 1.
-    """
+    """Random motion kernels [B, 1, size, size] (float32, sum 1) for keys [B]: `camera_shake` or `complex_walk`."""
     if kind == "usrnet":
         return camera_shake(keys, size)
     if kind == "deblurgan":
@@ -51,9 +48,6 @@ def camera_shake(keys: Tensor, size: int = 25) -> Tensor:
 
     Returns:
         [B, 1, size, size], float32, on the device of `keys`.
-
-    Raises:
-        ValueError: if `size` < 1.
     """
     _check(size)
     path = _unit_box(_path(normal(keys, "camera_shake/path", (6, STEPS))))
@@ -191,9 +185,6 @@ def complex_walk(keys: Tensor, size: int = 64, exposure: float | None = None) ->
 
     Returns:
         [B, 1, size, size], float32, on the device of `keys`.
-
-    Raises:
-        ValueError: if `size` < 1 or `exposure` is not in (0, 1].
     """
     _check(size)
     if exposure is not None and not 0 < exposure <= 1:

@@ -22,12 +22,6 @@ SPLITS: dict[str, tuple[str, range]] = {
 }
 
 
-def _missing(folder: Path) -> list[str]:
-    """Names of the official images that `folder` lacks."""
-    present = {entry.name for entry in folder.iterdir()}
-    return [name for number in IMAGES[folder.name] if (name := _file_name(number)) not in present]
-
-
 def _file_name(number: int) -> str:
     return f"{number:04d}.png"
 
@@ -87,15 +81,15 @@ class Div2k:
         archive.unlink()
 
     def _check(self, folder: Path) -> None:
-        names = IMAGES[folder.name]
-        expected = f"expected {_file_name(names[0])} to {_file_name(names[-1])}"
+        names = [_file_name(number) for number in IMAGES[folder.name]]
+        expected = f"expected {names[0]} to {names[-1]}"
         if not folder.is_dir():
             raise InputError(
                 f"{folder}: not found, {expected}: set data.root to a folder that contains {folder.name}, or turn"
                 " download on"
             )
-        missing = _missing(folder)
-        if missing:
+        present = {entry.name for entry in folder.iterdir()}
+        if missing := [name for name in names if name not in present]:
             raise InputError(
                 f"{folder / missing[0]}: not found, {len(missing)} of {len(names)} images are missing, {expected}:"
                 f" complete the folder, or delete {folder} and turn download on"
