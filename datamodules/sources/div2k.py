@@ -1,11 +1,11 @@
 """DIV2K: 900 photographs of 2K resolution, the usual training and test set of super-resolution."""
 
 from pathlib import Path
-from typing import Literal
 
 from datamodules.errors import InputError
 from datamodules.io.download import download, locked
 from datamodules.io.unpack import unpack_zip
+from datamodules.sources import Split
 
 TRAIN, VALID = "DIV2K_train_HR", "DIV2K_valid_HR"
 
@@ -67,7 +67,7 @@ class Div2k:
                         self._fetch(folder)
             self._check(folder)
 
-    def files(self, split: Literal["train", "val", "test"]) -> list[Path]:
+    def files(self, split: Split) -> list[Path]:
         """Paths of the images of a split, in the order of their numbers. Raises `InputError` as `prepare` does."""
         name, numbers = SPLITS[split]
         self._check(self.root / name)
