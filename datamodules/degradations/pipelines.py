@@ -5,8 +5,9 @@ and the loss ask for. Kernels come from a callable `keys -> [B, 1, k, k]` that t
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -208,20 +209,14 @@ class CooperativeDegradation(Degradation):
     def __call__(self, batch: Batch) -> Batch:
         hr = as_float(batch.hr)
         kernel = draw(self.kernels, batch)
-        steps: dict[str, Callable[[Tensor], Tensor]] = {
-            "down": lambda x: bicubic_resize(x, self.factor, down=True),
-            "up": lambda x: bicubic_resize(x, self.factor),
-            "blur": lambda x: convolve(x, kernel, self.boundary),
-        }
-        orders = {
-            "old": ("down", "up", "blur"),
-            "new": ("down", "blur", "up"),
-            "released": ("blur", "down", "up"),
-        }
-        lr = hr
-        for step in orders[self.order]:
-            lr = steps[step](lr)
-        lr_sharp = steps["up"](steps["down"](hr))
+        blur = partial(convolve, kernels=kernel, boundary=self.boundary)
+        down = partial(bicubic_resize, scale=self.factor, down=True)
+        up = partial(bicubic_resize, scale=self.factor)
+        lr_sharp = up(down(hr))
+        if self.order == "old":
+            lr = blur(lr_sharp)
+        else:
+            lr = up(blur(down(hr))) if self.order == "new" else up(down(blur(hr)))
         return replace(batch, hr=hr, lr=lr, lr_sharp=lr_sharp, kernel=kernel, scale=1)
 
 

@@ -212,11 +212,7 @@ def read_weights(network: nn.Module, path: Path) -> None:
 
 
 def load_network(path: Path) -> tuple[RestorationNetwork, dict[str, Any]]:
-    """Rebuild the trained network of a checkpoint, in evaluation mode on the CPU, and return it with the checkpoint.
-
-    Raises:
-        InputError: see `read_checkpoint`, `build_network`, `load_weights`.
-    """
+    """Rebuild the trained network of a checkpoint, in evaluation mode on the CPU, and return it with the checkpoint."""
     checkpoint = read_checkpoint(path)
     network = build_network(checkpoint["config"]["model"], str(path))
     load_weights(network, checkpoint, str(path))
