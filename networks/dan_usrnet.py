@@ -117,11 +117,9 @@ class DANUSRNet(RestorationNetwork):
         return (*estimates, "earlier") if self.phase == "joint" and self.supervise == "all" else estimates
 
     def fit_basis(self, kernels: Tensor, seed: int) -> None:
-        """Make the basis of the codes from training kernels [N, 1, k, k]; see `KernelBasis.fit`."""
         self.basis.fit(kernels, seed)
 
     def encode(self, kernels: Tensor) -> Tensor:
-        """Codes [B, code_dim] of kernels [B, 1, k, k]: what the output `code` should be."""
         return self.basis.encode(kernels)
 
     def with_known_kernel(self) -> USRNet:
