@@ -41,8 +41,8 @@ class DANUSRNet(RestorationNetwork):
     Parts by name: `restorer.*`, `estimator.*`; the buffers `basis.*`.
 
     Attributes:
-        phase: what `forward` does; may be changed at any time. "joint": the blind system. "restorer": the restorer
-            alone, with the true kernel as the input `kernel`; output `sr`. "estimator": `sr` is made with the true
+        phase: what `forward` does; may be changed at any time. "joint": the blind system. "restorer": only the
+            restorer, with the true kernel as the input `kernel`; output `sr`. "estimator": `sr` is made with the true
             kernel, without gradient, and the estimator applied to it once. The latter two prepare the parts on their
             own for a stable joint training.
 

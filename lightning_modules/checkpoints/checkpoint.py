@@ -1,4 +1,4 @@
-"""Checkpoints: plain tensors and containers, written atomically, from which the network alone can be rebuilt.
+"""Checkpoints: plain tensors and containers, written atomically, from which the network can be rebuilt.
 
 Exported weights (`.safetensors`, see `safetensors`) are read wherever a checkpoint is.
 """
