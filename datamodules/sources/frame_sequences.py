@@ -80,7 +80,8 @@ def prepare_pairs(
         ]
         load = lru_cache(maxsize=window)(decode_rgb8)  # overlapping windows decode a frame once
         sizes: dict[Path, tuple[int, ...]] = {}
-        for folder, frames in tqdm(windows, f"average frames ({blur})", unit="pair", disable=not progress):
+        bar = tqdm(windows, f"average frames ({blur})", unit="pair", disable=None if progress else True)
+        for folder, frames in bar:
             name = f"{frames[window // 2].stem}.png"
             if not ((folder / blur / name).exists() and (folder / "sharp" / name).exists()):
                 images = [load(path) for path in frames]
