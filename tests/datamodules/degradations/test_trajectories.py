@@ -242,7 +242,7 @@ def test_complex_walk_jerks_and_exposures() -> None:
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_small_supports(size: int) -> None:
     for kind in ("usrnet", "deblurgan"):
-        kernels = trajectory_motion(keys(4), size, kind)  # type: ignore[arg-type]
+        kernels = trajectory_motion(keys(4), size, kind)
         assert torch.allclose(kernels.sum((1, 2, 3)), torch.ones(4))
 
 
