@@ -10,13 +10,9 @@ from torch import Tensor
 class Batch:
     """A batch; absent fields are `None`.
 
-    The loader fills `hr` (uint8), `name`, `index` and `key`; the degradation, on the device, makes `hr` float in [0, 1]
-    and adds what its pipeline yields.
-
-    Of paired data (`datamodules.paired_datamodule`) the loader fills `lr` too: the degraded image file, uint8, same
-    window and symmetry as `hr`. On the device both become float in [0, 1] and `scale` is set to the ratio of the files;
-    then the degradation is called. One that starts from such files says so by `inputs = ("hr", "lr")`, takes `lr` at
-    the size of `hr` as the blurred image (through `as_float`, so that it takes uint8 as well) and replaces it.
+    The loader fills `hr` (uint8), `name`, `index` and `key`, and of paired data `lr`, for which see
+    `datamodules.paired_datamodule`; the degradation, on the device, makes `hr` float in [0, 1] and adds what its
+    pipeline yields.
 
     Attributes:
         hr: sharp images [B, C, H, W], RGB.

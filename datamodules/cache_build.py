@@ -5,11 +5,12 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -24,6 +25,7 @@ MOST_THREADS = 16  # each holds up to two images of any size
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 OnCorrupt = Literal["error", "skip"]
+T = TypeVar("T")
 
 
 def image_names(files: Sequence[Path]) -> list[str]:
@@ -62,16 +64,9 @@ def cache_key(files: Sequence[Path], on_corrupt: OnCorrupt) -> str:
     return digest.hexdigest()[:32]
 
 
-def _try_size(path: Path) -> int:
+def _attempt(read: Callable[[Path], T], path: Path) -> T | InputError:
     try:
-        return decoded_bytes(path)
-    except InputError:
-        return 0  # decoding reports it
-
-
-def _try_decode(path: Path) -> np.ndarray | InputError:
-    try:
-        return decode_rgb8(path)
+        return read(path)
     except InputError as error:
         return error
 
@@ -84,7 +79,7 @@ def _decode_in_order(files: Sequence[Path], workers: int) -> Iterator[np.ndarray
     """
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(files), 2 * workers):
-            yield from pool.map(_try_decode, files[start : start + 2 * workers])
+            yield from pool.map(partial(_attempt, decode_rgb8), files[start : start + 2 * workers])
 
 
 def summary(corrupt: Sequence[tuple[Path, str]], shown: int) -> str:
@@ -148,7 +143,8 @@ def make(files: Sequence[Path], folder: Path, on_corrupt: OnCorrupt, workers: in
     cache_dir, temporary = folder.parent, folder.with_suffix(".tmp")
     _remove_strays(cache_dir, own_key=folder.name)
     with ThreadPoolExecutor(workers) as pool:
-        needed = sum(pool.map(_try_size, files))
+        sizes = pool.map(partial(_attempt, decoded_bytes), files)
+        needed = sum(size for size in sizes if isinstance(size, int))  # decoding reports the others
     if needed > shutil.disk_usage(cache_dir).free:
         raise _disk_error(needed, cache_dir)
     temporary.mkdir()

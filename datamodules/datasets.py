@@ -67,10 +67,11 @@ def _to_tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
+@dataclass(eq=False)
 class TrainingCrops(Dataset[Item]):
     """Random square crops, flipped and rotated by multiples of 90 degrees.
 
-    Args:
+    Attributes:
         cache: decoded images.
         numbers: which of them to use; none may be smaller than `patch`.
         patch: side of the crop in pixels.
@@ -83,23 +84,19 @@ class TrainingCrops(Dataset[Item]):
             by the same symmetry.
     """
 
-    def __init__(
-        self,
-        cache: ImageCache,
-        numbers: Sequence[int],
-        patch: int,
-        length: int,
-        seed: int,
-        flip: bool = True,
-        rotate: bool = True,
-        inputs: Inputs | None = None,
-        permute_channels: bool = False,
-    ) -> None:
-        self.cache, self.numbers, self.inputs = cache, numbers, inputs
-        self.permute_channels = permute_channels
-        self.patch, self.length, self.seed = patch, length, seed
-        turns = ["e", "r90", "r180", "r270"] if rotate else ["e"]
-        mirrored = (["v", "hvt", "h", "t"] if rotate else ["h"]) if flip else []
+    cache: ImageCache
+    numbers: Sequence[int]
+    patch: int
+    length: int
+    seed: int
+    flip: bool = True
+    rotate: bool = True
+    inputs: Inputs | None = None
+    permute_channels: bool = False
+
+    def __post_init__(self) -> None:
+        turns = ["e", "r90", "r180", "r270"] if self.rotate else ["e"]
+        mirrored = (["v", "hvt", "h", "t"] if self.rotate else ["h"]) if self.flip else []
         self.symmetries = turns + mirrored
         self.square = A.D4()
 
@@ -129,28 +126,24 @@ class TrainingCrops(Dataset[Item]):
         return _to_tensor(self.square.apply(crop, group_element=symmetry))
 
 
+@dataclass(eq=False)
 class WholeImages(Dataset[Item]):
     """Whole images, cut at the bottom and right to multiples of `multiple` (modcrop).
 
     The random key depends on (suite seed, image name) only, so every method ever compared gets the same degradation.
     Degraded images that come with the sharp ones are cut alike; `multiple` is then a multiple of their scale.
 
-    Args:
+    Attributes:
         points: every image comes at each of them (`Batch.point`), named `NAME@POINT`, all images at the first one
             first; `numbers` then count them so: of n images, i at point p is number p * n + i.
     """
 
-    def __init__(
-        self,
-        cache: ImageCache,
-        numbers: Sequence[int],
-        multiple: int,
-        suite_seed: int,
-        inputs: Inputs | None = None,
-        points: Sequence[float] = (),
-    ) -> None:
-        self.cache, self.numbers, self.inputs = cache, numbers, inputs
-        self.multiple, self.suite_seed, self.points = multiple, suite_seed, points
+    cache: ImageCache
+    numbers: Sequence[int]
+    multiple: int
+    suite_seed: int
+    inputs: Inputs | None = None
+    points: Sequence[float] = ()
 
     def __len__(self) -> int:
         return len(self.numbers)

@@ -16,29 +16,23 @@ from datamodules.errors import StoppedElsewhere
 T = TypeVar("T")
 
 
-class _Talk:
-    """The group for Python objects: over gloo even where tensors go over NCCL, and patient (see `use`)."""
-
-    group: dist.ProcessGroup | None = None
+_group: dist.ProcessGroup | None = None  # for Python objects: over gloo even where tensors go over NCCL, and patient
 
 
 def use(group: dist.ProcessGroup | None) -> None:
     """Exchange objects over this group from now on; `None`: over the default one."""
-    _Talk.group = group
+    global _group
+    _group = group
 
 
 def rank() -> int:
     """Number of this process, 0 for one alone."""
-    return dist.get_rank() if _several() else 0
+    return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world() -> int:
     """How many processes there are."""
-    return dist.get_world_size() if _several() else 1
-
-
-def _several() -> bool:
-    return dist.is_available() and dist.is_initialized()
+    return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def share(items: Sequence[T]) -> list[T]:
@@ -51,7 +45,7 @@ def gather(value: T) -> list[T]:
     if world() == 1:
         return [value]
     values: list[Any] = [None] * world()
-    dist.all_gather_object(values, value, group=_Talk.group)
+    dist.all_gather_object(values, value, group=_group)
     return values
 
 
@@ -60,7 +54,7 @@ def broadcast(value: T) -> T:
     if world() == 1:
         return value
     box = [value]
-    dist.broadcast_object_list(box, src=0, group=_Talk.group)
+    dist.broadcast_object_list(box, src=0, group=_group)
     return box[0]
 
 

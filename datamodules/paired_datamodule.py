@@ -51,7 +51,10 @@ class PairedDataModule(ImageDataModule):
 
     def decode(self, split: Split) -> dict[str, ImageCache]:
         """Fill `caches` and `inputs` of one split: pairs whose files can both be read, sizes checked."""
-        sharp_files, degraded_files = self.source.files(split), self.source.degraded_files(split)
+        sharp_files, degraded_files = (
+            [Path(os.path.abspath(file)) for file in files]  # as the cache lists them
+            for files in (self.source.files(split), self.source.degraded_files(split))
+        )
         sharp, degraded = (
             ImageCache.build(list(dict.fromkeys(files)), self.cache_dir, on_corrupt=self.on_corrupt)
             for files in (sharp_files, degraded_files)
@@ -60,7 +63,7 @@ class PairedDataModule(ImageDataModule):
         # An unreadable file (on_corrupt=skip) takes its partner with it.
         numbers = [
             (where[0][a], where[1][b])
-            for a, b in zip(map(_absolute, sharp_files), map(_absolute, degraded_files), strict=True)
+            for a, b in zip(sharp_files, degraded_files, strict=True)
             if a in where[0] and b in where[1]
         ]
         if not numbers:
@@ -77,11 +80,6 @@ class PairedDataModule(ImageDataModule):
         assert batch.lr is not None  # filled by the loader
         ready = replace(batch, hr=as_float(batch.hr), lr=as_float(batch.lr), scale=self.source.scale)
         return self._finish(self.degradation(ready))
-
-
-def _absolute(file: Path) -> Path:
-    """As the cache lists it."""
-    return Path(os.path.abspath(file))
 
 
 def check_sizes(sharp: ImageCache, degraded: ImageCache, scale: int) -> None:

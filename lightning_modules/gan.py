@@ -9,7 +9,6 @@ Workshops 2018, use them.
 from collections.abc import Callable
 from typing import Any, cast
 
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.core.optimizer import LightningOptimizer
@@ -56,8 +55,7 @@ class GANModule(RestorationModule):
         others: see `RestorationModule`; `parameters` and `compile` concern only the network.
 
     Raises:
-        ValueError: for a weight or norm out of range; at the start of a training with trainer.accumulate_grad_batches
-            or trainer.gradient_clip_val, which work with one optimiser only.
+        ValueError: for a weight or norm out of range.
     """
 
     leaves_parameters_out = True  # each of the two updates leaves the other network's out
@@ -88,20 +86,6 @@ class GANModule(RestorationModule):
         self.clip, self.continues = clip, continues
         if self.channels_last:
             self.discriminator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a documented overload
-
-    def configure_callbacks(self) -> list[pl.Callback]:
-        # The first hook of a training: Lightning refuses the two as well, but cannot say what to do instead.
-        if self.trainer.accumulate_grad_batches != 1:
-            raise ValueError(
-                f"trainer.accumulate_grad_batches is {self.trainer.accumulate_grad_batches}, expected 1: "
-                "adversarial training updates two networks with every batch"
-            )
-        if self.trainer.gradient_clip_val:
-            raise ValueError(
-                f"trainer.gradient_clip_val is {self.trainer.gradient_clip_val}, expected null: "
-                "adversarial training clips by procedure.clip"
-            )
-        return []
 
     def configure_optimizers(self) -> Any:
         assert self.make_d_optimizer is not None  # it is there in training

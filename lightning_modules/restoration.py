@@ -65,10 +65,8 @@ def fitting(protocol: Protocol, batch: Batch) -> Protocol:
 
 def _wait_for(device: torch.device) -> None:
     """Until the device has done what it was told: kernels run on while Python goes on."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def compile_network(network: RestorationNetwork) -> None:

@@ -29,7 +29,8 @@ class RestorationNetwork(nn.Module):
         has_basis: whether it codes kernels by a `basis` that `fit_basis` makes before a training begins.
 
     Raises:
-        ValueError: made with an option, or called with a scale, outside those that the docstring of its class names.
+        ValueError: made with an option, or called with a scale or images, outside those that the docstring of its
+            class names.
     """
 
     inputs: tuple[str, ...] = ("lr",)

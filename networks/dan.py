@@ -65,9 +65,6 @@ class DANEstimator(nn.Module):
         reduction: of channels within channel attention.
         head: "code" (DAN) or "softmax" over kernel elements (DANv2), which is not bound to a basis: for motion blur.
         kernel_size: side of the kernel of the softmax head.
-
-    Raises:
-        ValueError: for an option outside these.
     """
 
     def __init__(
@@ -111,9 +108,6 @@ class KernelBasis(nn.Module):
     Args:
         kernel_size: side k of the kernels.
         code_dim: number d of components, below k * k.
-
-    Raises:
-        ValueError: for an option outside these.
     """
 
     mean: Tensor  # [k * k]

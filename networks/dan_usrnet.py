@@ -41,8 +41,8 @@ class DANUSRNet(RestorationNetwork):
     Parts by name: `restorer.*`, `estimator.*`; the buffers `basis.*`.
 
     Attributes:
-        phase: what `forward` does; may be changed at any time. "joint": the blind system. "restorer": the restorer
-            alone, with the true kernel as the input `kernel`; output `sr`. "estimator": `sr` is made with the true
+        phase: what `forward` does; may be changed at any time. "joint": the blind system. "restorer": only the
+            restorer, with the true kernel as the input `kernel`; output `sr`. "estimator": `sr` is made with the true
             kernel, without gradient, and the estimator applied to it once. The latter two prepare the parts on their
             own for a stable joint training.
 
@@ -61,7 +61,7 @@ class DANUSRNet(RestorationNetwork):
         phase: the first value of the attribute.
 
     Raises:
-        ValueError: for an option outside these, or if `kernel` is missing or given against the phase.
+        ValueError: if `kernel` is missing or given against the phase.
         RuntimeError: if the basis is needed and empty.
     """
 
@@ -117,11 +117,9 @@ class DANUSRNet(RestorationNetwork):
         return (*estimates, "earlier") if self.phase == "joint" and self.supervise == "all" else estimates
 
     def fit_basis(self, kernels: Tensor, seed: int) -> None:
-        """Make the basis of the codes from training kernels [N, 1, k, k]; see `KernelBasis.fit`."""
         self.basis.fit(kernels, seed)
 
     def encode(self, kernels: Tensor) -> Tensor:
-        """Codes [B, code_dim] of kernels [B, 1, k, k]: what the output `code` should be."""
         return self.basis.encode(kernels)
 
     def with_known_kernel(self) -> USRNet:

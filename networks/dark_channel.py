@@ -167,9 +167,6 @@ class DarkChannel(RestorationNetwork):
         lambda_tv: weight of the total variation in the final deconvolution, 1e-3 (sharp) to 1e-2 (noisy input).
         lambda_l0: weight of the L0 gradients in the removal of ringing, 1e-4 to 2e-3.
         weight_ring: how much of the ringing to remove, 0 to 1.
-
-    Raises:
-        ValueError: for options outside these, other channels, or an image too small for the kernel.
     """
 
     outputs = ("sr", "deblurred", "kernel")

@@ -31,9 +31,6 @@ class Discriminator96(nn.Module):
         in_channels: channels of the images.
         width: channels after the first convolution; the deepest layers have 8 times as many.
         patch: side of the images, a multiple of 32.
-
-    Raises:
-        ValueError: for an option outside these, or images of another size.
     """
 
     def __init__(self, in_channels: int = 3, width: int = 64, patch: int = 96) -> None:

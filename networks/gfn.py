@@ -215,9 +215,6 @@ def import_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Args:
         state: a bare state dict of their last version; their files hold a pickled module and must be converted first.
-
-    Raises:
-        ValueError: see `renamed`.
     """
     with torch.device("meta"):
         names = {official_name(name): name for name in GFN().state_dict()}

@@ -91,9 +91,6 @@ class SRN(RestorationNetwork):
             paper does not.
         head_gain: factor on the initial weights of the output layer. Below 1, no large first estimates drive the ReLUs
             of a short training to where they stay zero.
-
-    Raises:
-        ValueError: for an option outside these; in `forward`, for an image that has not 3 channels if `channels` is 3.
     """
 
     outputs = ("sr", "pyramid")

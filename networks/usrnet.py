@@ -210,11 +210,7 @@ def _official_name(own: str) -> str:
 
 
 def import_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state_dict of the authors' code (USRNet, USRGAN or their tiny versions) under the names used here.
-
-    Raises:
-        ValueError: see `renamed`.
-    """
+    """A state_dict of the authors' code (USRNet, USRGAN or their tiny versions) under the names used here."""
     with torch.device("meta"):
         own_names = USRNet(n_iter=1, widths=(1, 1, 1, 1), hyper_width=1).state_dict()
     return renamed(state, {_official_name(name): name for name in own_names}, "official USRNet")

@@ -11,7 +11,7 @@ Kernels = Callable[..., Tensor]  # [B] -> [B, 1, k, k]; with a parameter `point`
 
 
 class Degradation:
-    """Completes a `Batch` on its device; the same keys give the same result.
+    """Completes a `Batch` on its device; the same keys (and group) give the same result.
 
     Attributes:
         inputs: batch fields that it starts from; with `lr` among them, from degraded files.
@@ -30,7 +30,7 @@ class Degradation:
         multiple: see there; of the scale as well.
 
     Raises:
-        ValueError: for a scale or multiple below 1.
+        ValueError: for an option outside those that the docstring of its class names.
     """
 
     inputs: tuple[str, ...] = ("hr",)

@@ -76,7 +76,8 @@ def convolve(
         [B, C, H, W], same dtype as `images`.
 
     Raises:
-        ValueError: if the shapes do not fit, the images are not floating point, or a name is unknown.
+        ValueError: here and in the functions below, if the shapes do not fit, the images are not floating point, a
+            name is unknown or a scale is below 1.
     """
     return blur_decimate(images, kernels, 1, boundary, algorithm=algorithm)
 
@@ -99,9 +100,6 @@ def blur_decimate(
 
     Returns:
         [B, C, ceil(H/s), ceil(W/s)], same dtype as `images`.
-
-    Raises:
-        ValueError: as `convolve`, or if `scale` < 1.
     """
     _check(images, kernels, boundary, algorithm)
     if scale < 1:
@@ -137,9 +135,6 @@ def convolve_separable(
 
     Returns:
         [B, C, ceil(H/s), ceil(W/s)], same dtype as `images`.
-
-    Raises:
-        ValueError: as `blur_decimate`.
     """
     if lines.dim() != 2:
         raise ValueError(f"lines have shape {tuple(lines.shape)}, expected [{len(images)}, k]")

@@ -207,13 +207,11 @@ def _read_hdf5(path: Path) -> Found:
     try:
         with h5py.File(path, "r") as file:
             for name in sorted(key for key in file if key != "#refs#"):
-                value = np.asarray(file[name]).T
-                if value.dtype == object:
-                    cells = np.empty(value.shape, dtype=object)
-                    for i in np.ndindex(value.shape):
-                        cells[i] = np.asarray(file[value[i]]).T
-                    value = cells
-                kernels += _matrices(f"{path}: {name}", value)
+                array = np.asarray(file[name]).T
+                cells = _matrices(f"{path}: {name}", array)
+                if array.dtype == object:
+                    cells = [(label, np.asarray(file[cell.item()]).T) for label, cell in cells]
+                kernels += cells
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise unreadable(path, "a MATLAB 7.3 file", error) from error
     return kernels

@@ -2,7 +2,7 @@
 
 Formulas take tensors [B] of parameters and keep their dtype; `sample_*` draw the parameters from keys [B] (see
 `keyed_random`) as the papers do. Coordinates are pixels, x to the right and y downwards; angles are radians from x
-towards y. Camera shakes are in `trajectories`.
+towards y. A `size` below 1 raises ValueError. `trajectory_motion` lives in `trajectories`.
 """
 
 import math
@@ -11,14 +11,11 @@ import torch
 from torch import Tensor
 
 from datamodules.degradations.keyed_random import integers, uniform
+from datamodules.degradations.trajectories import trajectory_motion as trajectory_motion
 
 
 def gaussian_line(sigma: Tensor, size: int) -> Tensor:
-    """One-dimensional Gaussians [B, size], sum 1, centre at index floor(size/2), for sigma [B] in pixels.
-
-    Raises:
-        ValueError: if `size` < 1.
-    """
+    """One-dimensional Gaussians [B, size], sum 1, centre at index floor(size/2), for sigma [B] in pixels."""
     offset = _offsets(size, sigma)
     line = torch.exp(-(offset**2) / (2 * sigma[:, None] ** 2))
     return line / line.sum(1, keepdim=True)
@@ -35,9 +32,6 @@ def isotropic_gaussian(sigma: Tensor, size: int) -> Tensor:
 
     Returns:
         [B, 1, k, k] in the dtype of `sigma`.
-
-    Raises:
-        ValueError: if `size` < 1.
     """
     line = gaussian_line(sigma, size)
     return (line[:, :, None] * line[:, None, :])[:, None]
@@ -57,9 +51,6 @@ def anisotropic_gaussian(variances: Tensor, angle: Tensor, size: int, centre: Te
 
     Returns:
         [B, 1, k, k] in the dtype of `variances`.
-
-    Raises:
-        ValueError: if `size` < 1.
     """
     index = _offsets(size, variances) + size // 2
     if centre is None:
@@ -86,9 +77,6 @@ def linear_motion(length: Tensor, angle: Tensor, size: int) -> Tensor:
 
     Returns:
         [B, 1, k, k] in the dtype of `length`.
-
-    Raises:
-        ValueError: if `size` < 1.
     """
     offset = _offsets(size, length)
     half = (length.clamp(min=1)[:, None, None] - 1) / 2
@@ -112,9 +100,6 @@ def disk(radius: Tensor, size: int) -> Tensor:
 
     Returns:
         [B, 1, k, k] in the dtype of `radius`.
-
-    Raises:
-        ValueError: if `size` < 1.
     """
     r = radius.double().clamp(min=1e-3)[:, None, None]  # float64: four large areas cancel in a corner pixel
     lower = _offsets(size, r) - 0.5

@@ -5,8 +5,9 @@ and the loss ask for. Kernels come from a callable `keys -> [B, 1, k, k]` that t
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -46,13 +47,10 @@ class EDDSRNDegradation(Degradation):
 
     Args:
         scale: reduction factor.
-        sigma: range of the blur's standard deviation in low-resolution pixels, drawn uniformly for every sample.
+        sigma: positive range of the blur's standard deviation in low-resolution pixels, drawn for every sample.
         kernel_size: side of the square kernel in pixels.
         boundary: see `datamodules.degradations.blur.convolve`.
         eight_bit: round the degraded input to 8 bit, as if it had been stored as an image file.
-
-    Raises:
-        ValueError: if the range is empty or not positive.
     """
 
     provides = ("hr", "lr", "lr_sharp", "kernel", "scale")
@@ -78,7 +76,6 @@ class EDDSRNDegradation(Degradation):
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Batch:
-        """Complete `batch`; `hr` must have sides divisible by `scale`. The same keys give the same result."""
         hr = as_float(batch.hr)
         lr_sharp = bicubic_resize(hr, self.scale, down=True)
         sigma = uniform(batch.key, "ed_dsrn/sigma", (), *self.sigma, point=batch.point)
@@ -105,9 +102,6 @@ class ClassicalDegradation(Degradation):
         storage: what holds the reduced image before noise: "float", "eight_bit" (rounded), or "trunc8" (truncated, as
             the official USRNet data code does it).
         multiple: cut sharp images to multiples of this as well; USRNet's tables are measured with 8.
-
-    Raises:
-        ValueError: for a scale or multiple below 1, a negative noise level, an unknown option.
     """
 
     provides = ("hr", "lr", "kernel", "noise_level", "scale")
@@ -134,7 +128,6 @@ class ClassicalDegradation(Degradation):
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Batch:
-        """Complete `batch`; `hr` must have sides divisible by the scale. The same keys give the same result."""
         hr = as_float(batch.hr)
         scale = self.scales[batch.group % len(self.scales)]
         kernel = draw(self.kernels, batch)
@@ -160,10 +153,7 @@ class BicubicDegradation(Degradation):
     Args:
         scale: reduction factor, or several: then one is drawn for each batch, the same on every process.
         eight_bit: round the result to 8 bit.
-        kernel_size: side of `kernel` in pixels.
-
-    Raises:
-        ValueError: for a scale below 1, or a kernel size that does not hold the kernel of the largest.
+        kernel_size: side of `kernel` in pixels, which has to hold that of the largest scale.
     """
 
     provides = ("hr", "lr", "kernel", "noise_level", "scale")
@@ -175,7 +165,6 @@ class BicubicDegradation(Degradation):
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Batch:
-        """Complete `batch`; `hr` must have sides divisible by the scale. The same keys give the same result."""
         hr = as_float(batch.hr)
         scale = self.scales[batch.group % len(self.scales)]
         lr = bicubic_resize(hr, scale, down=True)
@@ -220,20 +209,14 @@ class CooperativeDegradation(Degradation):
     def __call__(self, batch: Batch) -> Batch:
         hr = as_float(batch.hr)
         kernel = draw(self.kernels, batch)
-        steps: dict[str, Callable[[Tensor], Tensor]] = {
-            "down": lambda x: bicubic_resize(x, self.factor, down=True),
-            "up": lambda x: bicubic_resize(x, self.factor),
-            "blur": lambda x: convolve(x, kernel, self.boundary),
-        }
-        orders = {
-            "old": ("down", "up", "blur"),
-            "new": ("down", "blur", "up"),
-            "released": ("blur", "down", "up"),
-        }
-        lr = hr
-        for step in orders[self.order]:
-            lr = steps[step](lr)
-        lr_sharp = steps["up"](steps["down"](hr))
+        blur = partial(convolve, kernels=kernel, boundary=self.boundary)
+        down = partial(bicubic_resize, scale=self.factor, down=True)
+        up = partial(bicubic_resize, scale=self.factor)
+        lr_sharp = up(down(hr))
+        if self.order == "old":
+            lr = blur(lr_sharp)
+        else:
+            lr = up(blur(down(hr))) if self.order == "new" else up(down(blur(hr)))
         return replace(batch, hr=hr, lr=lr, lr_sharp=lr_sharp, kernel=kernel, scale=1)
 
 

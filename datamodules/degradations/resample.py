@@ -1,7 +1,8 @@
 """Resampling of images. The one bicubic routine of the suite serves degradations and networks alike.
 
 Decimation keeps the upper-left pixel of every block, while ordinary resizing puts a pixel at the middle of its block,
-(s-1)/2 pixels further on. `bicubic_kernel` makes up for that inside the blur that comes before.
+(s-1)/2 pixels further on. `bicubic_kernel` makes up for that inside the blur that comes before. A scale that is no
+whole number from 1 raises ValueError.
 """
 
 import torch
@@ -16,9 +17,6 @@ def decimate(images: Tensor, scale: int) -> Tensor:
     """The upper-left pixel of every `scale` x `scale` block, a view: [..., H, W] -> [..., ceil(H/s), ceil(W/s)].
 
     After a blur use `datamodules.degradations.blur.blur_decimate`, which does not compute the pixels dropped here.
-
-    Raises:
-        ValueError: if `scale` is not an integer >= 1.
     """
     check_factor("scale", scale)
     return images[..., ::scale, ::scale]
@@ -42,7 +40,7 @@ def bicubic_kernel(scale: int, size: int | None = None, *, dtype: torch.dtype = 
         [1, 1, k, k] on the CPU.
 
     Raises:
-        ValueError: if `scale` is not an integer >= 1, or `size` does not hold all taps.
+        ValueError: if `size` does not hold all taps.
 
     Source: Keys, IEEE TASSP 1981; the equivalence is section 4 of Zhang et al., CVPR 2020, there with fitted kernels.
     """

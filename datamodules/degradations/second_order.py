@@ -41,16 +41,13 @@ class SecondOrderDegradation(Degradation):
         isotropic_prob: probability of an isotropic kernel.
         sigma, sigma2: ranges of the standard deviations in pixels, first and second round.
         blur2_prob: probability of the second round's blur.
-        resize_prob, resize_prob2: probabilities of enlarging, reducing, and keeping the size.
+        resize_prob, resize_prob2: probabilities of enlarging, reducing and keeping the size, sum 1.
         resize_range, resize_range2: factor's range [low, high], low <= 1 <= high: [1, high] to enlarge, [low, 1] to
             reduce.
         noise, noise2: ranges of the noise's standard deviation, in levels of 0 ... 255.
         gray_noise_prob: probability that the noise is the same in all channels.
         jpeg_quality, jpeg_quality2: lowest and highest quality, both included.
         jpeg_last_prob: probability that the second JPEG follows the last resize, not the other way round.
-
-    Raises:
-        ValueError: for a range that is empty or impossible, probabilities outside [0, 1] or that do not add up to 1.
     """
 
     provides = ("hr", "lr", "scale")
@@ -101,7 +98,6 @@ class SecondOrderDegradation(Degradation):
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Batch:
-        """Complete `batch`; `hr` must have sides divisible by the scale. Same keys and group, same result."""
         hr = as_float(batch.hr)
         height, width = hr.shape[-2] // self.scale, hr.shape[-1] // self.scale
         # Every round has keys of its own, or both would draw the same noise.

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from datamodules.errors import InputError
 from datamodules.io.download import download, locked
@@ -16,8 +15,7 @@ ARCHIVE = "BSR_bsds500.tgz"
 SIZE, SHA256 = 70_763_455, "97e49d31764f3912f0c4122707d53062ac9e783ba0f095e447a4d53c1a41af8e"
 IMAGES = "BSR/BSDS500/data/images"  # the archive also holds segmentations and code, which are left in it
 
-Part = Literal["train", "val", "test"]
-COUNTS: dict[Part, int] = {"train": 200, "val": 100, "test": 200}
+COUNTS: dict[Split, int] = {"train": 200, "val": 100, "test": 200}
 EVERY = 20  # one of so many training images is held out for validation
 
 
@@ -60,8 +58,8 @@ class Bsds500:
     def __init__(
         self,
         root: str,
-        parts: Sequence[Part] = ("train", "test"),
-        test_part: Part = "val",
+        parts: Sequence[Split] = ("train", "test"),
+        test_part: Split = "val",
         download: bool = True,
         base_url: str = BASE_URL,
     ) -> None:
@@ -101,7 +99,7 @@ class Bsds500:
                 " parts=[train] test_part=test"
             )
 
-    def _images(self, part: Part) -> list[Path]:
+    def _images(self, part: Split) -> list[Path]:
         roots = [self.root / below for below in ("", "images", "data/images", "BSDS500/data/images", IMAGES)]
         folder = next((root / part for root in roots if (root / part).is_dir()), None)
         if folder is None:

@@ -1,11 +1,11 @@
 """DIV2K: 900 photographs of 2K resolution, the usual training and test set of super-resolution."""
 
 from pathlib import Path
-from typing import Literal
 
 from datamodules.errors import InputError
 from datamodules.io.download import download, locked
 from datamodules.io.unpack import unpack_zip
+from datamodules.sources import Split
 
 TRAIN, VALID = "DIV2K_train_HR", "DIV2K_valid_HR"
 
@@ -20,12 +20,6 @@ SPLITS: dict[str, tuple[str, range]] = {
     "val": (TRAIN, range(791, 801)),
     "test": (VALID, range(801, 901)),
 }
-
-
-def _missing(folder: Path) -> list[str]:
-    """Names of the official images that `folder` lacks."""
-    present = {entry.name for entry in folder.iterdir()}
-    return [name for number in IMAGES[folder.name] if (name := _file_name(number)) not in present]
 
 
 def _file_name(number: int) -> str:
@@ -73,12 +67,8 @@ class Div2k:
                         self._fetch(folder)
             self._check(folder)
 
-    def files(self, split: Literal["train", "val", "test"]) -> list[Path]:
-        """Paths of the images of a split, in the order of their numbers.
-
-        Raises:
-            InputError: the folder of the split is absent or incomplete, see `prepare`.
-        """
+    def files(self, split: Split) -> list[Path]:
+        """Paths of the images of a split, in the order of their numbers. Raises `InputError` as `prepare` does."""
         name, numbers = SPLITS[split]
         self._check(self.root / name)
         return [self.root / name / _file_name(number) for number in numbers]
@@ -91,15 +81,15 @@ class Div2k:
         archive.unlink()
 
     def _check(self, folder: Path) -> None:
-        names = IMAGES[folder.name]
-        expected = f"expected {_file_name(names[0])} to {_file_name(names[-1])}"
+        names = [_file_name(number) for number in IMAGES[folder.name]]
+        expected = f"expected {names[0]} to {names[-1]}"
         if not folder.is_dir():
             raise InputError(
                 f"{folder}: not found, {expected}: set data.root to a folder that contains {folder.name}, or turn"
                 " download on"
             )
-        missing = _missing(folder)
-        if missing:
+        present = {entry.name for entry in folder.iterdir()}
+        if missing := [name for name in names if name not in present]:
             raise InputError(
                 f"{folder / missing[0]}: not found, {len(missing)} of {len(names)} images are missing, {expected}:"
                 f" complete the folder, or delete {folder} and turn download on"

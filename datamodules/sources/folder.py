@@ -107,11 +107,7 @@ class Folder:
             self._roots["test"] = Path(test_root).expanduser()
 
     def prepare(self) -> None:
-        """Checks that the folders are there and hold images.
-
-        Raises:
-            InputError: a folder is missing, is a file or holds no image.
-        """
+        """Checks the folders. Raises `InputError` if one is missing, is a file or holds no image."""
         for split in self._roots:
             self._listed(split)
 

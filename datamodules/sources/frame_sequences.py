@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from datamodules.errors import InputError
 from datamodules.io.atomic import replacing
 from datamodules.io.decode import IMAGE_SUFFIXES, decode_rgb8
+from datamodules.io.write_photo import replacing
 from datamodules.sources.average_frames import average_frames
 
 RECORD = "pairs.json"
@@ -32,12 +32,11 @@ def prepare_pairs(
     test_fraction: float = 1 / 3,
     progress: bool = True,
 ) -> int:
-    """Average windows of consecutive frames into blurred images and store them beside their middle frame.
+    """Average windows of consecutive frames into blurred images and store them with their middle frame.
 
     Reads `root/CLIP/FRAME.*`, one folder per clip, frames in the natural order of their names (2 before 10). Writes
     8-bit PNGs `out/train|test/CLIP/blur/NAME.png` (`blur_gamma` if `gamma` is given) and `.../sharp/NAME.png`, NAME
-    that of the middle frame. Whole clips go to one split, chosen by a hash of their names, so no scene is in
-    both.
+    that of the middle frame. Whole clips go to one split, chosen by a hash of their names, so no scene is in both.
 
     Files appear complete or not at all, and existing ones are kept, so an interrupted run goes on where it stopped;
     linear and gamma pairs may be written into one tree, one call each. `out/pairs.json` records the choices, and a
@@ -45,13 +44,11 @@ def prepare_pairs(
 
     Args:
         root: folder of clips; folders and files whose name starts with a dot are skipped.
-        out: folder for the pairs, created if absent.
         window: frames averaged, odd (GOPRO: 7 to 13).
         stride: frames from one window to the next; by default `window`, so that windows do not overlap.
-        gamma: see `datamodules.sources.average_frames.average_frames`.
+        gamma: see `average_frames`.
         test_fraction: share of the clips for test (GOPRO: 11 of 33); 0 and 1 give all to one split, other values at
             least one clip to each.
-        progress: show a progress bar.
 
     Returns:
         The number of pairs in `out` for this `gamma`.
@@ -70,66 +67,65 @@ def prepare_pairs(
         raise ValueError(
             f"stride is {stride}, test_fraction {test_fraction} and gamma {gamma}, expected at least 1, 0 ... 1 and > 0"
         )
-    clips = {clip.name: _frames(clip, window) for clip in _clips(root)}
-    test = _test_clips(list(clips), test_fraction, root)
-    record = {
-        "window": window,
-        "stride": stride,
-        "clips": {name: {"split": "test" if name in test else "train", "frames": len(clips[name])} for name in clips},
-    }
     blur = "blur" if gamma is None else "blur_gamma"
     try:
-        _remember(out, record, blur, gamma)
-        count = sum(len(range(0, len(frames) - window + 1, stride)) for frames in clips.values())
-        with tqdm(total=count, desc=f"average frames ({blur})", unit="pair", disable=None if progress else True) as bar:
-            for name, frames in clips.items():
-                folder = out / ("test" if name in test else "train") / name
-                for _ in _write_clip(frames, folder / blur, folder / "sharp", window, stride, gamma):
-                    bar.update()
+        clips = {clip.name: _frames(clip, window) for clip in _clips(root)}
+        test = _test_clips(list(clips), test_fraction, root)
+        splits = {name: "test" if name in test else "train" for name in clips}
+        record = {name: {"split": splits[name], "frames": len(frames)} for name, frames in clips.items()}
+        _remember(out / RECORD, {"window": window, "stride": stride, "clips": record}, gamma)
+        windows = [
+            (out / splits[name] / name, frames[start : start + window])
+            for name, frames in clips.items()
+            for start in range(0, len(frames) - window + 1, stride)
+        ]
+        load = lru_cache(maxsize=window)(decode_rgb8)  # overlapping windows decode a frame once
+        sizes: dict[Path, tuple[int, ...]] = {}
+        bar = tqdm(windows, f"average frames ({blur})", unit="pair", disable=None if progress else True)
+        for folder, frames in bar:
+            name = f"{frames[window // 2].stem}.png"
+            if not ((folder / blur / name).exists() and (folder / "sharp" / name).exists()):
+                images = [load(path) for path in frames]
+                _check_sizes(frames, images, sizes.setdefault(folder, images[0].shape))
+                _write_png(folder / blur / name, _average(images, gamma))
+                _write_png(folder / "sharp" / name, images[window // 2])
     except OSError as error:
         raise InputError(
-            f"{error.filename or out}: cannot be written ({error.strerror}): check space and permissions"
+            f"{error.filename or out}: cannot be written or read ({error.strerror}): check space and permissions"
         ) from error
-    return count
+    return len(windows)
 
 
-def _natural(name: str) -> list[tuple[int, int, str]]:
+def _natural(path: Path) -> list[tuple[int, int, str]]:
     """Sorting key under which frame2 comes before frame10."""
-    return [(0, int(part), part) if part.isdigit() else (1, 0, part) for part in re.findall(r"[0-9]+|[^0-9]+", name)]
-
-
-def _listed(folder: Path) -> list[Path]:
-    try:
-        return [path for path in folder.iterdir() if not path.name.startswith(".")]
-    except OSError as error:
-        raise InputError(f"{folder}: folder cannot be read ({error.strerror}): check its permissions") from error
+    parts = re.findall(r"[0-9]+|[^0-9]+", path.name)
+    return [(0, int(part), part) if part.isdigit() else (1, 0, part) for part in parts]
 
 
 def _clips(root: Path) -> list[Path]:
     if not root.is_dir():
-        found = "is a file" if root.exists() else "does not exist"
-        raise InputError(f"{root}: {found}, expected a folder with one subfolder of frames per clip")
-    clips = sorted((path for path in _listed(root) if path.is_dir()), key=lambda path: _natural(path.name))
+        problem = "is a file" if root.exists() else "does not exist"
+        raise InputError(f"{root}: {problem}, expected a folder with one subfolder of frames per clip")
+    clips = [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
     if not clips:
         raise InputError(
             f"{root}: holds no folders, expected one subfolder of frames per clip: give their parent folder"
         )
-    return clips
+    return sorted(clips, key=_natural)
 
 
 def _frames(clip: Path, window: int) -> list[Path]:
-    frames = [path for path in _listed(clip) if path.suffix.lower() in IMAGE_SUFFIXES]
-    frames.sort(key=lambda path: _natural(path.name))
+    images = (path for path in clip.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    frames = sorted((path for path in images if not path.name.startswith(".")), key=_natural)
     if len(frames) < window:
         raise InputError(
             f"{clip}: {len(frames)} frame(s), expected at least {window} to average: add frames, remove the clip or "
             "choose a smaller window"
         )
-    stems: set[str] = set()
+    by_name: dict[str, Path] = {}
     for frame in frames:
-        if frame.stem in stems:
+        if by_name.setdefault(frame.stem, frame) != frame:
             raise InputError(f"{frame}: a second frame named {frame.stem}, expected one of each name: remove one")
-        stems.add(frame.stem)
     return frames
 
 
@@ -146,50 +142,35 @@ def _test_clips(names: list[str], fraction: float, root: Path) -> set[str]:
     return set(sorted(names, key=lambda name: hashlib.sha256(os.fsencode(name)).digest())[:count])
 
 
-def _remember(out: Path, record: dict[str, Any], blur: str, gamma: float | None) -> None:
-    """Write the choices to `out`, or compare with those an earlier call wrote."""
-    path = out / RECORD
-    known = record | {"gamma": None}
+def _remember(path: Path, record: dict[str, Any], gamma: float | None) -> None:
+    """Write the choices to `path`, or compare with those an earlier call wrote; pairs without gamma fit to any."""
+    known: dict[str, Any] = {}
     if path.exists():
         try:
             known = json.loads(path.read_text())
         except ValueError as error:
-            raise InputError(f"{path}: is no JSON file: delete {out} and start again") from error
-        for key, value in record.items():
-            if known.get(key) != value:
-                what = "other clips, frames or splits" if key == "clips" else f"{key} {known.get(key)}, not {value}"
-                raise InputError(f"{path}: these pairs were made with {what}: choose another folder for the output")
-    if blur == "blur_gamma" and known.get("gamma") not in (None, gamma):
-        raise InputError(
-            f"{path}: these pairs were made with gamma {known['gamma']}, not {gamma}: choose another folder"
-        )
-    known["gamma"] = known.get("gamma") if gamma is None else gamma
-    _write(path, json.dumps(known, indent=1, ensure_ascii=True).encode())
+            raise InputError(f"{path}: is no JSON file: delete {path.parent} and start again") from error
+    record = record | {"gamma": known.get("gamma") if gamma is None else gamma}
+    for key, value in record.items():
+        if known.get(key) not in (None, value):
+            what = "other clips, frames or splits" if key == "clips" else f"{key} {known[key]}, not {value}"
+            raise InputError(f"{path}: these pairs were made with {what}: choose another folder for the output")
+    _write(path, json.dumps(record, indent=1).encode())
 
 
-def _write_clip(
-    frames: list[Path], blurred: Path, sharp: Path, window: int, stride: int, gamma: float | None
-) -> Iterator[None]:
-    """Write the missing pairs of a clip; yields once for every pair, written or found."""
-    load = lru_cache(maxsize=window)(decode_rgb8)  # overlapping windows decode a frame once
-    size: tuple[int, ...] = ()
-    for start in range(0, len(frames) - window + 1, stride):
-        middle = frames[start + window // 2]
-        name = f"{middle.stem}.png"
-        if not ((blurred / name).exists() and (sharp / name).exists()):
-            images = [load(path) for path in frames[start : start + window]]
-            size = size or images[0].shape
-            for path, image in zip(frames[start : start + window], images, strict=True):
-                if image.shape != size:
-                    raise InputError(
-                        f"{path}: {image.shape[1]}x{image.shape[0]} pixels, expected {size[1]}x{size[0]} like the "
-                        "frames before: remove it or put it into a clip of its own"
-                    )
-            stack = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)[None].to(torch.float32) / 255
-            average = average_frames(stack, gamma)[0].mul(255).round().clamp(0, 255).to(torch.uint8)
-            _write_png(blurred / name, average.permute(1, 2, 0).numpy())
-            _write_png(sharp / name, images[window // 2])
-        yield
+def _check_sizes(frames: list[Path], images: list[np.ndarray], expected: tuple[int, ...]) -> None:
+    for path, image in zip(frames, images, strict=True):
+        if image.shape != expected:
+            raise InputError(
+                f"{path}: {image.shape[1]}x{image.shape[0]} pixels, expected {expected[1]}x{expected[0]} like the "
+                "frames before: remove it or put it into a clip of its own"
+            )
+
+
+def _average(images: list[np.ndarray], gamma: float | None) -> np.ndarray:
+    stack = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)[None].to(torch.float32) / 255
+    average = average_frames(stack, gamma)[0].mul(255).round().clamp(0, 255).to(torch.uint8)
+    return average.permute(1, 2, 0).numpy()
 
 
 def _write_png(path: Path, pixels: np.ndarray) -> None:

@@ -39,11 +39,7 @@ class Sample:
             self.files(split)
 
     def files(self, split: Split) -> list[Path]:
-        """Paths of the photographs of a split inside the installed package, sorted by name.
-
-        Raises:
-            InputError: the installed scikit-image lacks one of them.
-        """
+        """Paths of the photographs of a split inside the installed package, sorted by name. Raises as `prepare`."""
         folder = Path(str(package_files("skimage"))) / "data"
         paths = [folder / name for name in SPLITS[split]]
         if missing := [path.name for path in paths if not path.is_file()]:

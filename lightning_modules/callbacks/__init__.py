@@ -1,1 +1,1 @@
-"""Callbacks: what happens around training steps, each with one job."""
+"""Callbacks: what happens around training steps, each with one job. Values out of range raise ValueError."""

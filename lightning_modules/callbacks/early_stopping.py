@@ -19,9 +19,6 @@ class StopEarly(EarlyStopping):
     Args:
         patience: validations in succession without a better score.
         min_delta: dB by which a score has to be better.
-
-    Raises:
-        ValueError: for values out of range.
     """
 
     def __init__(self, patience: int = 10, min_delta: float = 0.0) -> None:

@@ -27,9 +27,6 @@ class EMA(pl.Callback):
     Args:
         decay: from 0, no memory, to below 1.
         start: optimiser steps before the first update.
-
-    Raises:
-        ValueError: for values out of range.
     """
 
     def __init__(self, decay: float = 0.999, start: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints: plain tensors and containers, written atomically, from which the network alone can be rebuilt.
+"""Checkpoints: plain tensors and containers, written atomically, from which the network can be rebuilt.
 
 Exported weights (`.safetensors`, see `safetensors`) are read wherever a checkpoint is.
 """
@@ -181,7 +181,7 @@ def read_weights(network: nn.Module, path: Path) -> None:
     """Load a file of weights into a network: a checkpoint of this suite, exported weights, or published weights.
 
     Published weights are state dicts under their authors' names (pickled or `.safetensors`), or networks of MatConvNet
-    (`.mat`); the network's module translates them by its function `import_official`, completely or not at all.
+    (`.mat`); the network's module translates them by its function `import_official`, completely, or raises ValueError.
 
     Raises:
         InputError: if the file is missing or damaged, is of another network, or the network knows no published weights.
@@ -207,11 +207,7 @@ def read_weights(network: nn.Module, path: Path) -> None:
 
 
 def load_network(path: Path) -> tuple[RestorationNetwork, dict[str, Any]]:
-    """Rebuild the trained network of a checkpoint, in evaluation mode on the CPU, and return it with the checkpoint.
-
-    Raises:
-        InputError: see `read_checkpoint`, `build_network`, `load_weights`.
-    """
+    """Rebuild the trained network of a checkpoint, in evaluation mode on the CPU, and return it with the checkpoint."""
     checkpoint = read_checkpoint(path)
     network = build_network(checkpoint["config"]["model"], str(path))
     load_weights(network, checkpoint, str(path))

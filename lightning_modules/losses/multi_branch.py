@@ -29,22 +29,22 @@ TARGETS = {"sr": "hr", "deblurred": "lr_sharp", "kernel": "kernel", "pyramid": "
 
 def mse(restored: Tensor, target: Tensor, reduction: Reduction = "mean") -> Tensor:
     """Squared L2. "mean": over all elements; "literal", "sum": over an image, mean over the batch (ED-DSRN, eq. 4)."""
-    squared = (restored - target).square()
-    return squared.mean() if reduction == "mean" else squared.sum() / len(squared)
+    return _reduced((restored - target).square(), reduction)
 
 
 def l1(restored: Tensor, target: Tensor, reduction: Reduction = "mean") -> Tensor:
     """Absolute difference. "mean": over all elements; "literal", "sum": over an image, mean over the batch."""
-    absolute = (restored - target).abs()
-    return absolute.mean() if reduction == "mean" else absolute.sum() / len(absolute)
+    return _reduced((restored - target).abs(), reduction)
 
 
 def charbonnier(restored: Tensor, target: Tensor, reduction: Reduction = "mean", eps: float = 1e-3) -> Tensor:
     """sqrt(d^2 + eps^2). "mean": over all elements; "literal": channels summed (ED-DSRN, eq. 5); "sum" (LapSRN)."""
     distance = ((restored - target).square() + eps**2).sqrt()
-    if reduction == "sum":
-        return distance.sum() / len(distance)
-    return distance.mean() if reduction == "mean" else distance.sum(1).mean()
+    return distance.sum(1).mean() if reduction == "literal" else _reduced(distance, reduction)
+
+
+def _reduced(values: Tensor, reduction: Reduction) -> Tensor:
+    return values.mean() if reduction == "mean" else values.sum() / len(values)
 
 
 FUNCTIONS: dict[str, Callable[[Tensor, Tensor, Reduction], Tensor]] = {

@@ -93,11 +93,7 @@ def _buffer(name: str) -> str:
 
 
 def read_vgg19(path: Path, layer: int) -> dict[str, Tensor]:
-    """The weights of VGG19's layers up to `layer`, float32, under torchvision's names.
-
-    Raises:
-        InputError: see `PerceptualLoss`.
-    """
+    """The weights of VGG19's layers up to `layer`, float32, under torchvision's names. Raises as `read_features`."""
     shapes: dict[str, list[int]] = {}
     before = 3
     for i, width in enumerate(vgg19_layers()):

@@ -1,6 +1,7 @@
 """Learning-rate schedules that count optimiser steps instead of epochs.
 
-A scheduler says by its attribute `interval` what it counts; without one it is stepped once an epoch.
+A scheduler says by its attribute `interval` what it counts; without one it is stepped once an epoch. Values out of
+range raise ValueError.
 """
 
 import inspect
@@ -26,9 +27,6 @@ def multistep(
 
     Args:
         warmup: see `cosine`.
-
-    Raises:
-        ValueError: if `floor` is not from 0 to 1.
     """
     if not 0 <= floor <= 1:
         raise ValueError(f"floor is {floor}, expected 0 to 1: a part of the first learning rate")
@@ -70,9 +68,6 @@ def polynomial(
 
     Args:
         total_steps, end, warmup: see `cosine`.
-
-    Raises:
-        ValueError: as `cosine`, or if `power` is not positive.
     """
     if power <= 0:
         raise ValueError(f"power is {power}, expected a number > 0")

@@ -85,10 +85,9 @@ def import_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     kept = dict(state)
     mean = 255 * torch.tensor(MEAN)
-    for name, value in (
-        *(("sub_mean.weight", torch.eye(3).view(3, 3, 1, 1)), ("sub_mean.bias", -mean)),
-        *(("add_mean.weight", torch.eye(3).view(3, 3, 1, 1)), ("add_mean.bias", mean)),
-    ):
+    eye = torch.eye(3).view(3, 3, 1, 1)
+    fixed = {"sub_mean.weight": eye, "sub_mean.bias": -mean, "add_mean.weight": eye, "add_mean.bias": mean}
+    for name, value in fixed.items():
         tensor = kept.pop(name, None)
         if tensor is None:
             raise ValueError(f"not the official EDSR weights: missing {name}")

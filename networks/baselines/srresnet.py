@@ -12,6 +12,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from networks.base import RestorationNetwork
+from networks.ops import convolution
 from networks.ops.convolution import ResidualBlock
 from networks.ops.options import check_choice, check_positive
 from networks.ops.resize import bicubic_resize
@@ -21,12 +22,7 @@ Form = Literal["paper", "port"]
 
 
 def conv(inputs: int, outputs: int, form: Form, size: int = 3) -> nn.Conv2d:
-    """Weights N(0, 2/(k*k*C_out)), biases, where the form has them, 0."""
-    layer = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=form == "paper")
-    nn.init.normal_(layer.weight, 0.0, (2 / (size * size * outputs)) ** 0.5)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
+    return convolution.conv(inputs, outputs, size, bias=form == "paper")
 
 
 def norm(width: int, form: Form) -> nn.Module:

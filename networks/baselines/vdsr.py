@@ -64,9 +64,6 @@ def import_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A public re-training in PyTorch, 20 convolutions without biases, under the names used here.
 
     Its names are `input.weight`, `residual_layer.0.conv.weight` to `residual_layer.17.conv.weight`, `output.weight`.
-
-    Raises:
-        ValueError: see `renamed`.
     """
     theirs = ["input.weight", *(f"residual_layer.{i}.conv.weight" for i in range(18)), "output.weight"]
     with torch.device("meta"):

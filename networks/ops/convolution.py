@@ -3,11 +3,12 @@
 from torch import Tensor, nn
 
 
-def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
-    """A convolution that divides the resolution by `stride`; weights N(0, 2/(k*k*C_out)) as in GFN's code."""
-    layer = nn.Conv2d(inputs, outputs, size, stride, size // 2)
+def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1, bias: bool = True) -> nn.Conv2d:
+    """A convolution that divides the resolution by `stride`; weights N(0, 2/(k*k*C_out)) as in GFN's code, biases 0."""
+    layer = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=bias)
     nn.init.normal_(layer.weight, 0.0, (2 / (size * size * outputs)) ** 0.5)
-    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # bias is there: bias=True
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
     return layer
 
 

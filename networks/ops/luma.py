@@ -17,10 +17,7 @@ WEIGHTS = (65.481 / 255, 128.553 / 255, 24.966 / 255)
 def luma(images: Tensor) -> Tensor:
     """Y of images: [B, 3, H, W] with R, G, B in [0, 1] -> [B, 1, H, W] in [16/255, 235/255].
 
-    Images of one channel are luma already and come back as they are.
-
-    Raises:
-        ValueError: for another number of channels.
+    Images of one channel are luma already and come back as they are; another number of channels raises ValueError.
     """
     _check(images)
     if images.shape[1] == 1:
@@ -33,9 +30,6 @@ def replace_luma(images: Tensor, y: Tensor) -> Tensor:
     """Images with the luma `y` [B, 1, H, W] and the Cb and Cr that they have; `y` itself if they have one channel.
 
     Not clipped: a luma that the colour does not allow leaves [0, 1].
-
-    Raises:
-        ValueError: as `luma`.
     """
     _check(images)
     if images.shape[1] == 1:

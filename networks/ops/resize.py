@@ -195,9 +195,6 @@ def bilinear_shrink(images: Tensor, factor: int, convention: Literal["half_pixel
 
     Returns:
         [B, C, ceil(H/factor), ceil(W/factor)] in the dtype of `images`.
-
-    Raises:
-        ValueError: if `factor` is not an integer >= 1, and as `bilinear_resize` does.
     """
     _check_images(images)
     check_factor("factor", factor)

@@ -58,13 +58,10 @@ def wrap_extend(images: Tensor, size: tuple[int, int]) -> Tensor:
 
     Args:
         images: [B, C, h, w], any range, any floating dtype.
-        size: (H, W), not smaller than (h, w).
+        size: (H, W), not smaller than (h, w), or there is a ValueError.
 
     Returns:
         [B, C, H, W] in the dtype of `images`, whose upper left h x w pixels are the images themselves.
-
-    Raises:
-        ValueError: if `size` is smaller than the images.
     """
     h, w = images.shape[-2:]
     below, right = size[0] - h, size[1] - w

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -263,12 +264,12 @@ def test_a_loss_of_the_discriminator_that_is_no_number_is_skipped_too() -> None:
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"accumulate_grad_batches": 2}, r"trainer\.accumulate_grad_batches is 2, expected 1: "),
-        ({"gradient_clip_val": 0.5}, r"trainer\.gradient_clip_val is 0\.5, expected null: .* clips by procedure\.clip"),
+        ({"accumulate_grad_batches": 2}, r".* not supported .* `Trainer\(accumulate_grad_batches=2\)`"),
+        ({"gradient_clip_val": 0.5}, r".* not supported .* `Trainer\(gradient_clip_val=0\.5\)`"),
     ],
 )
 def test_what_lightning_cannot_do_with_two_optimisers(options: dict[str, Any], line: str) -> None:
-    with pytest.raises(ValueError, match=f"^{line}"):
+    with pytest.raises(MisconfigurationException, match=f"^{line}"):
         fit(make_module(), **options)
 
 

@@ -212,3 +212,7 @@ def test_a_kernel_moves_the_image_the_way_its_mass_is_displaced() -> None:
         kernel = anisotropic_gaussian(torch.full((1, 2), 0.5).double(), torch.zeros(1).double(), size, centre)
         mean, _ = moments(convolve(point, kernel))
         assert torch.allclose(mean, torch.tensor([[2.0, -1.5]]).double(), atol=2e-3)
+
+
+def test_trajectory_motion_is_found_here() -> None:
+    assert kernels.trajectory_motion(keys(2), 25).shape == (2, 1, 25, 25)

@@ -1,5 +1,6 @@
 """Motion kernels against a plain NumPy version: one sample, one step and one point at a time."""
 
+import cmath
 import math
 
 import cv2
@@ -10,8 +11,8 @@ from scipy.signal import convolve2d
 from torch import Tensor
 
 from datamodules.degradations import trajectories
-from datamodules.degradations.keyed_random import make_key, normal, uniform
-from datamodules.degradations.trajectories import camera_shake
+from datamodules.degradations.keyed_random import integers, make_key, normal, uniform
+from datamodules.degradations.trajectories import camera_shake, complex_walk, trajectory_motion
 
 
 def keys(count: int) -> Tensor:
@@ -166,26 +167,92 @@ def test_some_kernels_are_stretched() -> None:
     assert abs((draws[:, 0] < 0.25).float().mean() - 0.25) < 5 * (0.1875 / 4000) ** 0.5
 
 
+@pytest.mark.parametrize("kind", ["usrnet", "deblurgan"])
 @pytest.mark.parametrize("size", [21, 24])
-def test_a_kernel_does_not_depend_on_its_batch(size: int) -> None:
-    whole = keys(33)
-    together = camera_shake(whole, size)
+def test_a_kernel_does_not_depend_on_its_batch(kind: str, size: int) -> None:
+    whole = keys(33 if kind == "usrnet" else 8)
+    together = trajectory_motion(whole, size, kind)  # type: ignore[arg-type]
     assert together.shape == (len(whole), 1, size, size)
     assert together.dtype == torch.float32
     assert together.min() >= 0
     assert (together.sum((1, 2, 3)) - 1).abs().max() < 1e-6
-    assert torch.equal(camera_shake(whole[:8], size), together[:8])
+    assert torch.equal(trajectory_motion(whole[:8], size, kind), together[:8])  # type: ignore[arg-type]
     for i in (0, 3, 7):
-        assert torch.equal(camera_shake(whole[i : i + 1], size)[0], together[i])
+        assert torch.equal(trajectory_motion(whole[i : i + 1], size, kind)[0], together[i])  # type: ignore[arg-type]
 
 
-def test_nothing_mixes_devices_or_reads_values() -> None:
-    assert camera_shake(keys(2).to("meta"), 25).shape == (2, 1, 25, 25)
-    assert camera_shake(keys(2)[:0], 25).shape == (0, 1, 25, 25)
+@pytest.mark.parametrize("kind", ["usrnet", "deblurgan"])
+def test_nothing_mixes_devices_or_reads_values(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trajectories, "WALK_STEPS", 30)
+    shape = trajectory_motion(keys(2).to("meta"), 25, kind).shape  # type: ignore[arg-type]
+    assert shape == (2, 1, 25, 25)
+    assert trajectory_motion(keys(2)[:0], 25, kind).shape == (0, 1, 25, 25)  # type: ignore[arg-type]
+
+
+def plain_walk(key: Tensor, size: int) -> np.ndarray:
+    """The positions (2000, complex) of one walk, by the recursion in pixels."""
+    pull, shake, gauss, turn = uniform(key, "complex_walk/camera", (4,))[0].tolist()
+    expl = trajectories.JERKS[int(integers(key, "complex_walk/jerk", low=0, high=6))]
+    when = uniform(key, "complex_walk/when", (1999,))[0].tolist()
+    where = uniform(key, "complex_walk/where", (1999,), -0.5, 0.5)[0].tolist()
+    noise = normal(key, "complex_walk/tremble", (1999, 2))[0].tolist()
+    pull, shake, gauss = 0.7 * pull, 0.2 * shake, 10 * gauss
+    step = 60 * size / 64 / 1999
+    v, x = cmath.exp(2j * math.pi * turn) * expl, [0j]
+    for t in range(1999):
+        impulse = 2 * v * cmath.exp(1j * (math.pi + where[t])) if when[t] < shake * expl else 0
+        v += impulse + expl * (gauss * complex(*noise[t]) - pull * x[t]) * step
+        v *= step / abs(v)
+        x.append(x[t] + v)
+    return np.array(x)
+
+
+@pytest.mark.parametrize("size", [64, 31])
+def test_complex_walk_is_the_plain_version(size: int) -> None:
+    some = keys(6)
+    walks = trajectories._walk(some, 60 / 64 * size / 1999).numpy()
+    kernels = {exposure: complex_walk(some, size, exposure)[:, 0].numpy() for exposure in (0.01, 0.1, 0.5, 1.0)}
+    for i in range(len(some)):
+        walk = plain_walk(some[i : i + 1], size)
+        # float32 draws differ from the plain version's products of them in the last digits only.
+        assert np.abs(walks[i, 1] + 1j * walks[i, 0] - walk).max() < 1e-5
+        shift = complex(*(size // 2 - np.round([(p.min() + p.max()) / 2 for p in (walk.real, walk.imag)])))
+        for exposure, stack in kernels.items():
+            expected = np.zeros((size + 1, size + 1))
+            for p in walk[: int(exposure * 2000)] + shift:
+                x, y = math.floor(p.real), math.floor(p.imag)
+                for row, column in ((y, x), (y, x + 1), (y + 1, x), (y + 1, x + 1)):
+                    expected[row, column] += (1 - abs(p.imag - row)) * (1 - abs(p.real - column))
+            assert np.abs(stack[i] - (expected / expected.sum())[:size, :size]).max() < 1e-5
+
+
+def test_complex_walk_jerks_and_exposures() -> None:
+    some = keys(40)
+    walk = trajectories._walk(some, 60 / 1999).diff(dim=-1)
+    assert torch.allclose(walk.norm(dim=1), torch.tensor(60 / 1999).double())
+    drawn = complex_walk(some)
+    fixed = {exposure: complex_walk(some, exposure=exposure) for exposure in trajectories.EXPOSURES}
+    chosen = torch.stack([(drawn == kernels).flatten(1).all(1) for kernels in fixed.values()])
+    assert (chosen.sum(0) == 1).all()
+    assert (chosen.sum(1) > 3).all()  # 13 expected of each, standard deviation 3
+    jumps = (walk[:, :, 1:] * walk[:, :, :-1]).sum(1) / (60 / 1999) ** 2 < -0.5
+    assert jumps.any()  # a jerk turns back
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_small_supports(size: int) -> None:
-    assert torch.allclose(camera_shake(keys(4), size).sum((1, 2, 3)), torch.ones(4))
+    for kind in ("usrnet", "deblurgan"):
+        kernels = trajectory_motion(keys(4), size, kind)
+        assert torch.allclose(kernels.sum((1, 2, 3)), torch.ones(4))
+
+
+def test_impossible_options() -> None:
+    with pytest.raises(ValueError, match="kind is 'levin', expected 'usrnet' or 'deblurgan'"):
+        trajectory_motion(keys(1), 25, "levin")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="kernel size is 0"):
         camera_shake(keys(1), 0)
+    with pytest.raises(ValueError, match="kernel size is 0"):
+        complex_walk(keys(1), 0)
+    for exposure in (0.0, 1.5):
+        with pytest.raises(ValueError, match=r"expected a number in \(0, 1\]"):
+            complex_walk(keys(1), exposure=exposure)
