@@ -14,7 +14,6 @@ import torch
 from tqdm import tqdm
 
 from datamodules.errors import InputError
-from datamodules.io.atomic import replacing
 from datamodules.io.decode import IMAGE_SUFFIXES, decode_rgb8
 from datamodules.io.write_photo import replacing
 from datamodules.sources.average_frames import average_frames
