@@ -5,14 +5,31 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from omegaconf import DictConfig
 from torch import Tensor
 
-from datamodules.errors import InputError
+from datamodules.errors import ConfigError, InputError
+from experiments.runtime.speed import settle
 
 if TYPE_CHECKING:
     from experiments.restore import Restorer
 
 NOISE_LEVEL = 2 / 255  # assumed where none is given: that of a clean photograph in USRNet's examples
+_PRECISIONS = {"32-true": "32", "32": "32", "bf16-mixed": "bf16", "bf16-true": "bf16", "bf16": "bf16"}
+
+
+def restorer_options(cfg: DictConfig) -> dict[str, Any]:
+    """Device, precision and self-ensemble of a `Restorer`, of a config.
+
+    Raises:
+        ConfigError: for a precision that restoring does not have.
+    """
+    settle(cfg)
+    precision = _PRECISIONS.get(str(cfg.trainer.precision))
+    if precision is None:
+        raise ConfigError(f"trainer.precision: found {cfg.trainer.precision}, expected 32-true, bf16-mixed or auto")
+    device = "cuda" if cfg.trainer.accelerator == "gpu" else str(cfg.trainer.accelerator)
+    return {"device": device, "precision": precision, "self_ensemble": cfg.self_ensemble}
 
 
 def choose_device(name: str) -> torch.device:

@@ -20,15 +20,13 @@ from datamodules.errors import ConfigError, InputError
 from datamodules.io.write_photo import NotWritten
 from experiments.models import checksum, find, refuse_several
 from experiments.restore import Restorer
-from experiments.restore.arguments import checked_fields, checked_scale
+from experiments.restore.arguments import checked_fields, checked_scale, restorer_options
 from experiments.restore.manifest import Manifest
 from experiments.restore.paths import Format, Item, plan
 from experiments.restore.restore_file import restore_file
-from experiments.runtime.speed import settle
 
 log = logging.getLogger(__name__)
 
-_PRECISIONS = {"32-true": "32", "32": "32", "bf16-mixed": "bf16", "bf16-true": "bf16", "bf16": "bf16"}
 _HOW = (
     "kernel=gaussian:1.6 (width in pixels of the result), motion:15,30 (length, degrees), disk:2.5 (radius), none, or "
     "an image, .npy or .mat; docs/restore.md says how to find one"
@@ -132,18 +130,14 @@ def _restore_all(restore: Callable[..., list[str]], items: Sequence[Item], show:
 
 def load(cfg: DictConfig) -> tuple[Restorer, dict[str, Any]]:
     """The network that the config asks for, and what identifies it in the records of results."""
-    settle(cfg)
-    precision: Any = _PRECISIONS.get(str(cfg.trainer.precision))
-    if precision is None:
-        raise ConfigError(f"trainer.precision: found {cfg.trainer.precision}, expected 32-true, bf16-mixed or auto")
+    options = restorer_options(cfg)
     (model,) = find(cfg)
-    device = "cuda" if cfg.trainer.accelerator == "gpu" else str(cfg.trainer.accelerator)
-    restorer = Restorer(model, device=device, precision=precision, self_ensemble=cfg.self_ensemble)
+    restorer = Restorer(model, **options)
     identity = {
         "model": restorer.name,
         "options": [item for item in HydraConfig.get().overrides.task if item.lstrip("+~").startswith("model.")],
         "weights": [checksum(file) for file in model.files],
-        "precision": precision,
+        "precision": options["precision"],
         "self_ensemble": cfg.self_ensemble,
     }
     return restorer, identity
