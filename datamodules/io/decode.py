@@ -112,7 +112,11 @@ def decode_rgb8(path: str | Path) -> np.ndarray:
         orientation = image.getexif().get(_ORIENTATION, 1)
         # Transparency is dropped anyway; left in, it makes Pillow warn of some palettes.
         image.info.pop("transparency", None)
-        pixels = _eight_bit(sixteen_bit_pixels(stream, image.size)) if sixteen_bit else np.asarray(image.convert("RGB"))
+        if sixteen_bit:
+            pixels = to_eight_bit(sixteen_bit_pixels(stream, image.size)[:, :, :3])
+            pixels = pixels if pixels.shape[2] == 3 else pixels[:, :, :1].repeat(3, 2)
+        else:
+            pixels = np.asarray(image.convert("RGB"))
         return np.ascontiguousarray(upright(pixels, orientation))
 
 
@@ -228,10 +232,11 @@ def sixteen_bit_pixels(stream: BinaryIO, size: tuple[int, int]) -> np.ndarray:
     return pixels[:, :, None] if pixels.ndim == 2 else pixels[:, :, [2, 1, 0, *range(3, pixels.shape[2])]]
 
 
-def _eight_bit(pixels: np.ndarray) -> np.ndarray:
-    colours = pixels[:, :, :3].astype(np.uint32)
-    rounded = ((colours + 128) // 257).astype(np.uint8)  # 257 is odd: v / 257 is never halfway
-    return rounded if rounded.shape[2] == 3 else rounded.repeat(3, axis=2)
+def to_eight_bit(values: np.ndarray) -> np.ndarray:
+    """uint8 as they are; of uint16 round(v / 257), so that 65535 becomes 255."""
+    if values.dtype == np.uint8:
+        return values
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 257 is odd: v / 257 is never halfway
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

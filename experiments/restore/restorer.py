@@ -31,6 +31,7 @@ from networks.restored import Restored
 from networks.srn import SRN
 
 Precision = Literal["32", "bf16"]
+BICUBIC = {"_target_": "networks.bicubic.Bicubic", "scale": 1}  # for what is drawn, not photographed: alpha
 
 
 class Restorer:

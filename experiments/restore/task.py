@@ -1,12 +1,11 @@
 """task=restore: photographs in, restored photographs out, by any network of the suite."""
 
-import contextlib
 import hashlib
 import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +83,9 @@ def run(cfg: DictConfig) -> None:
         "format": cfg.format,
     }
     kept = items[0].target != Path(cfg.output).expanduser()  # a folder of somebody's gets no hidden file
-    with _stopping(), Manifest(folder, settings, kept) as manifest:
+    # As Ctrl-C does: what is half done is removed. The handler before is put back when the job ends.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    with Manifest(folder, settings, kept) as manifest:
         done = manifest.finished(items, cfg.replace)
         if done:
             log.info("%d of %d photographs are restored already and stay as they are", len(done), len(items))
@@ -158,17 +159,3 @@ def restoration_arguments(cfg: DictConfig, restorer: Restorer) -> dict[str, Any]
     except InputError as error:
         raise ConfigError(str(error), key=error.key) from error
     return {"scale": scale, "kernel": kernel, "noise_level": cfg.noise_level, "tile": cfg.tile, "overlap": cfg.overlap}
-
-
-@contextlib.contextmanager
-def _stopping() -> Iterator[None]:
-    """SIGTERM ends as Ctrl-C does: what is half done is removed."""
-
-    def stop(number: int, _: object) -> None:
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -27,7 +27,7 @@ from selenium.webdriver.common.keys import Keys
 from datamodules.degradations.kernel_spec import given_kernel
 from datamodules.errors import InputError
 from experiments.restore import Restorer
-from experiments.serve.blur_controls import Blur, kernel_picture
+from experiments.serve.blur_controls import Blur
 from experiments.serve.examples import EXAMPLES, write_examples
 from experiments.serve.models import KEPT, Models, add, models_of
 from experiments.serve.service import Service
@@ -555,9 +555,6 @@ def test_controls_make_the_kernels_of_the_command_line(tmp_path: Path) -> None:
         np.save(tmp_path / "large.npy", np.ones(shape, np.uint8))
         with pytest.raises(InputError, match=r"large.npy: has shape .*, expected blur kernels of at most 255x255"):
             Blur("From a file", file=str(tmp_path / "large.npy")).kernel()
-    shown = kernel_picture(torch.tensor([[0.0, 0.1], [0.5, 0.2]]))
-    assert shown is not None
-    assert (shown.size, shown.getpixel((0, 0)), shown.getpixel((0, 179))) == ((180, 180), 0, 255)
 
 
 def test_examples_are_what_they_say(tmp_path: Path) -> None:
