@@ -133,30 +133,17 @@ def _write_png(path: Path, photograph: Photograph, exif: bytes | None) -> None:
 
 def _write_tiff(path: Path, photograph: Photograph, exif: bytes | None) -> list[str]:
     pixels, alpha = photograph.pixels, photograph.alpha
-    height, width = pixels.shape[:2]
-    channels = pixels.shape[2] + (alpha is not None)
-    side = [min(_TILE, -(-length // 16) * 16) for length in (height, width)]
-    big = height * width * channels * pixels.itemsize > _BIG_TIFF
-
-    def tiles() -> Iterator[np.ndarray]:
-        for top in range(0, height, side[0]):
-            for left in range(0, width, side[1]):
-                part = np.s_[top : top + side[0], left : left + side[1]]
-                tile = pixels[part] if alpha is None else np.dstack([pixels[part], alpha[part]])
-                room = [(0, side[axis] - tile.shape[axis]) for axis in (0, 1)]
-                yield np.pad(tile, (*room, (0, 0)), mode="edge")
-
+    samples = pixels if alpha is None else np.dstack([pixels, alpha])
+    channels, big = samples.shape[2], samples.nbytes > _BIG_TIFF
     tifffile.imwrite(
         path,
-        tiles(),
-        shape=(height, width, channels) if channels > 1 else (height, width),
-        dtype=pixels.dtype,
+        samples if channels > 1 else samples[:, :, 0],
         byteorder="<",
         bigtiff=big,
         photometric="rgb" if channels > 2 else "minisblack",
         planarconfig="contig" if channels > 1 else None,
         extrasamples=["unassalpha"] if alpha is not None else None,
-        tile=side,
+        tile=(_TILE, _TILE),
         compression="zlib",
         predictor=2,
         iccprofile=photograph.icc,
