@@ -45,7 +45,9 @@ class Manifest:
         except OSError as error:
             raise InputError(f"output={self.folder}: cannot be used ({error.strerror}): give another folder") from error
         self.file.seek(0)
-        for line in self.file:
+        for line in self.file.read().splitlines(keepends=True):
+            if not line.endswith("\n"):  # torn by a kill
+                self.file.write("\n")
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 entry = json.loads(line)
                 self.lines[entry["name"]] = {**entry, "settings": dict(entry["settings"]), "of": str(entry["of"])}
@@ -102,7 +104,7 @@ class Manifest:
         path.unlink(missing_ok=True)
         if self.kept:
             line = {"name": self._name(path), "of": str(source.resolve()), "source": before, "settings": self.settings}
-            self.file.write("\n" + json.dumps(line))  # the end of the one before may be missing, after a kill
+            self.file.write(json.dumps(line) + "\n")
             self.file.flush()
 
 

@@ -14,9 +14,9 @@ from datamodules.io.photo import Photograph
 from datamodules.io.read_photo import read_photograph
 from datamodules.io.write_photo import NotWritten, refuse_unwritable, replacing, write_photograph
 from experiments.restore import BICUBIC, Restorer
+from experiments.restore.image_buffer import scratch_array
 from experiments.restore.manifest import Manifest, state
 from experiments.restore.paths import Item
-from experiments.restore.scratch_array import scratch_array
 from experiments.runtime.out_of_memory import shortage
 
 _EIGHT_BIT = (".jpg", ".jpeg", ".webp")

@@ -66,7 +66,7 @@ def test_srn_is_cut_at_every_scale(options: dict[str, Any], monkeypatch: pytest.
     tile = 2 * field + 8 + 2 * network.size_multiple
     image = picture(2 ** (network.n_scales - 1) * (tile + 9) - 13, 2 ** (network.n_scales - 1) * (tile + 3) + 5)
     network = scaled(network, 1, image)
-    monkeypatch.setattr("experiments.restore.scratch_array.MAPPED", 1000)
+    monkeypatch.setattr("experiments.restore.image_buffer.MAPPED", 1000)
     found = compare(network, image, 1, tile)
     assert found["clamped"] < 0.01
     assert max(found["at_joints"], found["elsewhere"]) < 1e-5
