@@ -93,7 +93,8 @@ def checked_fields(
     name, fields = restorer.name, dict[str, Any]()
     if restorer.needs_kernel:
         if kernel is None:
-            raise InputError(f"kernel: {name} needs the blur kernel of the image: give one", key="kernel")
+            how = "give one, such as gaussian:1.6 or an image; docs/restore.md says how to find it"
+            raise InputError(f"kernel: {name} needs the blur kernel of the image: {how}", key="kernel")
         fields["kernel"] = checked_kernel(kernel)
     elif kernel is not None:
         why = "estimates the kernel itself" if restorer.estimates_kernel else "takes none"

@@ -26,11 +26,6 @@ from experiments.restore.restore_file import restore_file
 
 log = logging.getLogger(__name__)
 
-_HOW = (
-    "kernel=gaussian:1.6 (width in pixels of the result), motion:15,30 (length, degrees), disk:2.5 (radius), none, or "
-    "an image, .npy or .mat; docs/restore.md says how to find one"
-)
-
 
 KEYS: dict[str, Any] = {
     "input": str | list[str] | None,
@@ -150,8 +145,6 @@ def restoration_arguments(cfg: DictConfig, restorer: Restorer) -> dict[str, Any]
     Raises:
         ConfigError: if one is missing or does not fit the network.
     """
-    if restorer.needs_kernel and cfg.kernel is None:
-        raise ConfigError(f"kernel: {restorer.name} has to be told the blur of the photographs: {_HOW}")
     kernel = None if cfg.kernel is None else given_kernel(str(cfg.kernel))
     try:
         scale = checked_scale(cfg.scale, restorer.scales, restorer.name)

@@ -38,19 +38,22 @@ def models_of(cfg: DictConfig) -> "Models":
         for model in models.names:  # what cannot be loaded is said now, not to the first visitor who asks for it
             models.load(model, models.checkpoints(model)[0])
         return models
-    runs = _below(cfg, load)
+    runs: dict[str, Checkpoints] = {}
     models = Models(runs)
-    for model in models.names:
+    for folder in sorted({file.parent.parent for file in Path(cfg.runs_dir).glob("*/checkpoints/*.ckpt")}):
         try:
-            models.load(model, models.checkpoints(model)[0])
-            return models
+            runs[folder.name] = _of_run(cfg, folder, load)
+            if len(runs) == 1:
+                models.load(folder.name, models.checkpoints(folder.name)[0])
         except (InputError, ConfigError) as error:
+            runs.pop(folder.name, None)
             print(f"not served: {error}", flush=True)
-            del runs[model]
-    raise InputError(
-        f"{cfg.runs_dir}: no run with a checkpoint there that can be loaded: give what to serve with run=FOLDER, "
-        "ckpt=FILE or model=NAME weights=FILE"
-    )
+    if not runs:
+        raise InputError(
+            f"{cfg.runs_dir}: no run with a checkpoint there that can be loaded: give what to serve with run=FOLDER, "
+            "ckpt=FILE or model=NAME weights=FILE"
+        )
+    return models
 
 
 def _named(cfg: DictConfig, load: Loader) -> dict[str, Checkpoints]:
@@ -74,16 +77,6 @@ def _of_run(cfg: DictConfig, folder: Path, load: Loader) -> Checkpoints:
     chosen = chosen_checkpoint(folder, asked_use(cfg))
     files = sorted((folder / "checkpoints").glob("*.ckpt"), key=lambda file: (file != chosen, file))
     return {file.stem: partial(load, file) for file in files}
-
-
-def _below(cfg: DictConfig, load: Loader) -> dict[str, Checkpoints]:
-    runs = {}
-    for folder in sorted({file.parent.parent for file in Path(cfg.runs_dir).glob("*/checkpoints/*.ckpt")}):
-        try:
-            runs[folder.name] = _of_run(cfg, folder, load)
-        except InputError as error:
-            print(f"not served: {error}", flush=True)
-    return runs
 
 
 def add(models: dict[str, Checkpoints], name: str, checkpoints: Checkpoints) -> None:

@@ -301,7 +301,11 @@ def test_formats(cli: Cli, tmp_path: Path, form: str, names: set[str]) -> None:
             2,
             "format: found 'gif' (conf/task/restore.yaml), expected 'lossless'",
         ),
-        (["model=wiener", "input=in", "output=out", "scale=2"], 2, "kernel: wiener has to be told the blur of the"),
+        (
+            ["model=wiener", "input=in", "output=out", "scale=2"],
+            2,
+            "kernel: wiener needs the blur kernel of the image: give one, such as gaussian:1.6",
+        ),
         (["model=wiener", "input=in", "output=out", "scale=2", "kernel=x"], 1, "kernel=x: no such file, nor a formula"),
         (
             ["run=a", "ckpt=null", "weights=b", "input=in", "output=out"],
