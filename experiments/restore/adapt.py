@@ -56,11 +56,6 @@ def for_photographs(network: RestorationNetwork) -> RestorationNetwork:
     return network.converted(lambda part: Continued(part) if part.periodic else part)
 
 
-def sees_whole_image(network: RestorationNetwork) -> bool:
-    """Whether a part of the network works on the whole image by its nature, as Fourier transforms do."""
-    return any(part.whole_image for part in network.parts())
-
-
 def smallest_side(network: RestorationNetwork) -> int:
     """Of an image that the network takes; smaller ones have to be continued first."""
     normalised = any(isinstance(layer, nn.InstanceNorm2d) for layer in network.modules())

@@ -108,9 +108,8 @@ class Picture:
         """Whether a result fits `out`; raises InputError if it does not."""
         height, width = (scale * n for n in self.given_size)
         shapes = [(height, width), (height, width, 1)] if self.channels == 1 else [(height, width, 3)]
-        is_array = isinstance(out, np.ndarray)
-        if not is_array or out.dtype not in LARGEST or out.shape not in shapes:
-            kind = f"{list(out.shape)} {out.dtype}" if is_array else type(out).__name__
+        if not isinstance(out, np.ndarray) or out.dtype not in LARGEST or out.shape not in shapes:
+            kind = f"{list(out.shape)} {out.dtype}" if isinstance(out, np.ndarray) else type(out).__name__
             raise InputError(f"out: found {kind}, expected an array {list(shapes[0])} of uint8 or uint16")
         if not out.flags.writeable:
             raise InputError("out: is read-only, expected an array to write into")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from datamodules.errors import InputError
 from experiments.models import Model, Source, load
-from experiments.restore.adapt import for_photographs, place_kernel, sees_whole_image, smallest_side
+from experiments.restore.adapt import for_photographs, place_kernel, smallest_side
 from experiments.restore.arguments import checked_fields, checked_scale, choose_device
 from experiments.restore.coarse_to_fine import OneScale, Step, restore_by_scales
 from experiments.restore.image_buffer import Image, Picture, Restoration, as_input, with_channels
@@ -194,7 +194,8 @@ class Restorer:
             network = self._network(scale)
             if self._by_scales(network):
                 network = OneScale(network)
-            self._seen[scale] = None if sees_whole_image(network) else receptive_field(network, scale, LARGEST_MARGIN)
+            whole = any(part.whole_image for part in network.parts())
+            self._seen[scale] = None if whole else receptive_field(network, scale, LARGEST_MARGIN)
         return self._seen[scale]
 
     def _by_scales(self, network: RestorationNetwork) -> TypeGuard[SRN]:

@@ -26,7 +26,6 @@ from experiments.restore.restore_file import restore_file
 
 log = logging.getLogger(__name__)
 
-
 KEYS: dict[str, Any] = {
     "input": str | list[str] | None,
     "run": str | None,

@@ -304,7 +304,7 @@ def test_formats(cli: Cli, tmp_path: Path, form: str, names: set[str]) -> None:
         (
             ["model=wiener", "input=in", "output=out", "scale=2"],
             2,
-            "kernel: wiener needs the blur kernel of the image: give one, such as gaussian:1.6",
+            "kernel: wiener needs the blur kernel",
         ),
         (["model=wiener", "input=in", "output=out", "scale=2", "kernel=x"], 1, "kernel=x: no such file, nor a formula"),
         (
