@@ -29,7 +29,7 @@ CHUNK_BYTES = 1 << 16
 log = logging.getLogger(__name__)
 
 
-def download(url: str, path: str | Path, *, size: int, sha256: str, progress: bool = True) -> Path:
+def download(url: str, path: str | Path, *, size: int, sha256: str) -> Path:
     """Downloads `url` to `path` unless it is there, and returns the path of a file with that size and checksum.
 
     Bytes go to `path` + ".part" and the file gets its name only after the check. An interrupted download resumes from
@@ -45,7 +45,7 @@ def download(url: str, path: str | Path, *, size: int, sha256: str, progress: bo
         if not path.exists():  # asked before the lock too: a complete file may lie in a read-only folder
             with locked(path):
                 if not path.exists():  # else another process downloaded it while this one waited
-                    _fetch(url, path, size, sha256, progress)
+                    _fetch(url, path, size, sha256)
                     return path
         _check_existing(path, size, sha256)
     except OSError as error:
@@ -93,7 +93,7 @@ def _check_existing(path: Path, size: int, sha256: str) -> None:
         raise InputError(f"{path}: expected sha256 {sha256}, found {checksum}: delete it to download it again")
 
 
-def _fetch(url: str, path: Path, size: int, sha256: str, progress: bool) -> None:
+def _fetch(url: str, path: Path, size: int, sha256: str) -> None:
     """Brings the .part to `size` bytes, over as many connections as that takes, checks it and gives it its name."""
     part = path.with_suffix(path.suffix + ".part")
     if _size(part) > size:  # not a beginning of this file
@@ -102,7 +102,7 @@ def _fetch(url: str, path: Path, size: int, sha256: str, progress: bool) -> None
     check_space(part.parent, size - furthest, f"downloading {url}")
     while _size(part) < size:
         try:
-            _fetch_rest(url, path, part, size, progress)
+            _fetch_rest(url, path, part, size)
         except _TryAgain as failure:
             failures = 1 if _size(part) > furthest else failures + 1
             furthest = max(furthest, _size(part))
@@ -123,7 +123,7 @@ def _fetch(url: str, path: Path, size: int, sha256: str, progress: bool) -> None
     os.replace(part, path)
 
 
-def _fetch_rest(url: str, path: Path, part: Path, size: int, progress: bool) -> None:
+def _fetch_rest(url: str, path: Path, part: Path, size: int) -> None:
     """One connection, which brings `part` to `size` bytes or raises."""
     have = _size(part)
     # identity: a compressed answer would make sizes and ranges mean something else.
@@ -133,9 +133,7 @@ def _fetch_rest(url: str, path: Path, part: Path, size: int, progress: bool) -> 
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as response:
             problem = "lost the connection to"
             start = _start(response, url, path, part, size)
-            bar = tqdm(
-                desc=path.name, total=size, initial=start, unit="B", unit_scale=True, disable=None if progress else True
-            )
+            bar = tqdm(desc=path.name, total=size, initial=start, unit="B", unit_scale=True, disable=None)
             with bar, part.open("ab" if start else "wb") as file:
                 for chunk in response.iter_content(CHUNK_BYTES):
                     file.write(chunk)

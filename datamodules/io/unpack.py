@@ -21,7 +21,7 @@ from datamodules.io.download import check_space, disk_error, locked, one_line
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, BadGzipFile, zlib.error, EOFError, NotImplementedError, ValueError)
 
 
-def unpack_zip(archive: str | Path, folder: str | Path, *, progress: bool = True) -> None:
+def unpack_zip(archive: str | Path, folder: str | Path) -> None:
     """Unpacks `archive` so that `folder` appears complete or not at all.
 
     Members are written to `folder` + ".unpacking", which is renamed at the end; what a killed run left there is
@@ -43,8 +43,7 @@ def unpack_zip(archive: str | Path, folder: str | Path, *, progress: bool = True
             _check(archive, member.filename, member.filename, is_plain)
         total = sum(member.file_size for member in members)
         check_space(folder.parent, total, f"unpacking {archive}")
-        label = f"unpacking {archive.name}"
-        with tqdm(desc=label, total=total, unit="B", unit_scale=True, disable=None if progress else True) as bar:
+        with tqdm(desc=f"unpacking {archive.name}", total=total, unit="B", unit_scale=True, disable=None) as bar:
             for member in members:
                 packed.extract(member, unpacking)
                 bar.update(member.file_size)
