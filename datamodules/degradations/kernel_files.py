@@ -104,7 +104,7 @@ def usrnet12(path: str | Path, download: bool = True) -> KernelSuite:
     path = Path(path).expanduser()
     if not download:
         path = _existing(path, f"USRNet's kernels_12.mat: set download=true, or put {USRNET12_URL} there")
-    fetch(USRNET12_URL, path, size=USRNET12_SIZE, sha256=USRNET12_SHA256, progress=False)
+    fetch(USRNET12_URL, path, size=USRNET12_SIZE, sha256=USRNET12_SHA256)
     kernels = [checked(label, array) for label, array in _read_mat(path)]
     return _suite([f"k{i}" for i in range(1, 13)], kernels)
 

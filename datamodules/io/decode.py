@@ -76,7 +76,7 @@ def decoded_bytes(path: str | Path) -> int:
     """
     with naming(path), Path(path).open("rb") as stream:
         image = open_image(stream)
-        _refuse_unusual(image, stream)
+        _refuse_unusual(image)
         return 3 * image.width * image.height
 
 
@@ -104,7 +104,8 @@ def decode_rgb8(path: str | Path) -> np.ndarray:
     """
     with naming(path), Path(path).open("rb") as stream:
         image = open_image(stream)
-        sixteen_bit = _refuse_unusual(image, stream)
+        _refuse_unusual(image)
+        sixteen_bit = is_sixteen_bit(image)
         # Another library may have switched this on; a truncated file would then come back partly gray.
         ImageFile.LOAD_TRUNCATED_IMAGES = False
         image.load()  # reads the whole file, also where OpenCV decodes it below: OpenCV returns partial pictures
@@ -112,7 +113,11 @@ def decode_rgb8(path: str | Path) -> np.ndarray:
         orientation = image.getexif().get(_ORIENTATION, 1)
         # Transparency is dropped anyway; left in, it makes Pillow warn of some palettes.
         image.info.pop("transparency", None)
-        pixels = _eight_bit(sixteen_bit_pixels(stream, image.size)) if sixteen_bit else np.asarray(image.convert("RGB"))
+        if sixteen_bit:
+            pixels = to_eight_bit(sixteen_bit_pixels(stream, image.size)[:, :, :3])
+            pixels = pixels if pixels.shape[2] == 3 else pixels[:, :, :1].repeat(3, 2)
+        else:
+            pixels = np.asarray(image.convert("RGB"))
         return np.ascontiguousarray(upright(pixels, orientation))
 
 
@@ -154,7 +159,7 @@ def open_image(stream: BinaryIO, max_pixels: int | None = None) -> ImageFile.Ima
     """
     image = Image.open(stream, formats=_FORMATS)
     check_pixels(image.width, image.height, max_pixels)
-    if not is_sixteen_bit(image, stream) and image.mode not in _MODES:
+    if not is_sixteen_bit(image) and image.mode not in _MODES:
         raise InputError(f"has pixels of mode {image.mode}: save it as RGB with 8 or 16 bits a channel")
     return image
 
@@ -170,20 +175,13 @@ def check_pixels(width: int, height: int, max_pixels: int | None = None) -> None
         raise InputError(f"has {width}x{height} pixels, more than {limit}: cut or shrink it")
 
 
-def is_sixteen_bit(image: ImageFile.ImageFile, stream: BinaryIO) -> bool:
-    """Whether samples have 16 bits, which Pillow's mode conceals: RGB of 16 bits is cut to the high byte by Pillow."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return _is_sixteen_bit_tiff(image)
-    if image.format != "PNG":
-        return False
-    position = stream.tell()
-    stream.seek(24)  # bit depth in the header chunk, always the first chunk
-    depth = stream.read(1)[0]
-    stream.seek(position)
-    return depth == 16
+def is_sixteen_bit(image: ImageFile.ImageFile) -> bool:
+    """Whether samples have 16 bits, which Pillow's mode conceals: RGB of 16 bits is cut to the high byte by Pillow.
 
-
-def _is_sixteen_bit_tiff(image: TiffImagePlugin.TiffImageFile) -> bool:
+    To be asked before the image is loaded.
+    """
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return image.format == "PNG" and "16" in str(image.tile[0][3])  # how Pillow will read it, such as RGB;16B
     tags = image.tag_v2
     bits, kinds = set(tags.get(258, (1,))), set(tags.get(339, (1,)))
     if kinds != {1} or max(bits) > 16 or (16 in bits and bits != {16}) or any(8 < b < 16 for b in bits):
@@ -192,23 +190,17 @@ def _is_sixteen_bit_tiff(image: TiffImagePlugin.TiffImageFile) -> bool:
     return bits == {16}
 
 
-def _refuse_unusual(image: ImageFile.ImageFile, stream: BinaryIO) -> bool:
-    """Whether samples have 16 bits; refuses those TIFF files with 16 bits that OpenCV cannot decode."""
-    if not is_sixteen_bit(image, stream):
-        return False
-    if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return True
+def _refuse_unusual(image: ImageFile.ImageFile) -> None:
+    """Refuses 16-bit TIFF files that Pillow and OpenCV decode wrongly, each in its own way."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile) or not is_sixteen_bit(image):
+        return
     tags = image.tag_v2
-    reasons = {
-        "neither gray nor RGB, or white is 0": tags.get(262) not in (1, 2),
-        "planar": tags.get(284, 1) != 1,
-        "turned by its orientation tag": tags.get(_ORIENTATION, 1) != 1,
-        "premultiplied by its alpha": 1 in tags.get(338, ()),
-    }
-    if unusual := [reason for reason, applies in reasons.items() if applies]:
-        # Pillow and OpenCV decode these wrongly, each in its own way.
-        raise InputError(f"16-bit TIFF is {' and '.join(unusual)}: save it upright as plain gray or RGB")
-    return True
+    plain = tags.get(262) in (1, 2) and tags.get(284, 1) == tags.get(_ORIENTATION, 1) == 1
+    if not plain or 1 in tags.get(338, ()):
+        raise InputError(
+            "16-bit TIFF is neither gray nor RGB, or white is 0, or it is planar, turned by its orientation tag or "
+            "premultiplied by its alpha: save it upright as plain gray or RGB"
+        )
 
 
 def sixteen_bit_pixels(stream: BinaryIO, size: tuple[int, int]) -> np.ndarray:
@@ -228,10 +220,11 @@ def sixteen_bit_pixels(stream: BinaryIO, size: tuple[int, int]) -> np.ndarray:
     return pixels[:, :, None] if pixels.ndim == 2 else pixels[:, :, [2, 1, 0, *range(3, pixels.shape[2])]]
 
 
-def _eight_bit(pixels: np.ndarray) -> np.ndarray:
-    colours = pixels[:, :, :3].astype(np.uint32)
-    rounded = ((colours + 128) // 257).astype(np.uint8)  # 257 is odd: v / 257 is never halfway
-    return rounded if rounded.shape[2] == 3 else rounded.repeat(3, axis=2)
+def to_eight_bit(values: np.ndarray) -> np.ndarray:
+    """uint8 as they are; of uint16 round(v / 257), so that 65535 becomes 255."""
+    if values.dtype == np.uint8:
+        return values
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 257 is odd: v / 257 is never halfway
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

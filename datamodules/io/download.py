@@ -29,7 +29,7 @@ CHUNK_BYTES = 1 << 16
 log = logging.getLogger(__name__)
 
 
-def download(url: str, path: str | Path, *, size: int, sha256: str, progress: bool = True) -> Path:
+def download(url: str, path: str | Path, *, size: int, sha256: str) -> Path:
     """Downloads `url` to `path` unless it is there, and returns the path of a file with that size and checksum.
 
     Bytes go to `path` + ".part" and the file gets its name only after the check. An interrupted download resumes from
@@ -45,7 +45,7 @@ def download(url: str, path: str | Path, *, size: int, sha256: str, progress: bo
         if not path.exists():  # asked before the lock too: a complete file may lie in a read-only folder
             with locked(path):
                 if not path.exists():  # else another process downloaded it while this one waited
-                    _fetch(url, path, size, sha256, progress)
+                    _fetch(url, path, size, sha256)
                     return path
         _check_existing(path, size, sha256)
     except OSError as error:
@@ -79,6 +79,10 @@ def locked(path: str | Path) -> Iterator[None]:
         lock.release()
 
 
+class _TryAgain(Exception):
+    """What went wrong with one connection and may not with the next."""
+
+
 def _check_existing(path: Path, size: int, sha256: str) -> None:
     if not path.is_file():
         raise InputError(f"{path}: expected a file of {size} bytes, found a folder: move it away")
@@ -89,26 +93,25 @@ def _check_existing(path: Path, size: int, sha256: str) -> None:
         raise InputError(f"{path}: expected sha256 {sha256}, found {checksum}: delete it to download it again")
 
 
-def _fetch(url: str, path: Path, size: int, sha256: str, progress: bool) -> None:
+def _fetch(url: str, path: Path, size: int, sha256: str) -> None:
     """Brings the .part to `size` bytes, over as many connections as that takes, checks it and gives it its name."""
     part = path.with_suffix(path.suffix + ".part")
     if _size(part) > size:  # not a beginning of this file
         part.unlink()
-    furthest = _size(part)
+    furthest, failures = _size(part), 0
     check_space(part.parent, size - furthest, f"downloading {url}")
-    failures = 0
     while _size(part) < size:
-        failure = _fetch_rest(url, path, part, size, progress)
-        if _size(part) > furthest:
-            furthest, failures = _size(part), 0
-        if failure:
-            failures += 1
+        try:
+            _fetch_rest(url, path, part, size)
+        except _TryAgain as failure:
+            failures = 1 if _size(part) > furthest else failures + 1
+            furthest = max(furthest, _size(part))
             if failures == ATTEMPTS:
                 raise InputError(
                     f"{failure}, {ATTEMPTS} times in a row: check the network (what has arrived is kept and the next"
                     f" run continues) or download {url} by hand and put it at {path}; or set data.root to an existing"
                     " copy"
-                )
+                ) from failure
             time.sleep(BACKOFF_SECONDS * 2 ** (failures - 1))
     checksum = _sha256(part)
     if checksum != sha256:
@@ -120,8 +123,8 @@ def _fetch(url: str, path: Path, size: int, sha256: str, progress: bool) -> None
     os.replace(part, path)
 
 
-def _fetch_rest(url: str, path: Path, part: Path, size: int, progress: bool) -> str:
-    """One connection. Returns what went wrong if another try can help, "" if the file is complete."""
+def _fetch_rest(url: str, path: Path, part: Path, size: int) -> None:
+    """One connection, which brings `part` to `size` bytes or raises."""
     have = _size(part)
     # identity: a compressed answer would make sizes and ranges mean something else.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
@@ -129,13 +132,8 @@ def _fetch_rest(url: str, path: Path, part: Path, size: int, progress: bool) -> 
     try:
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as response:
             problem = "lost the connection to"
-            failure = _failure(response, url, path, part, size)
-            if failure:
-                return failure
-            start = have if response.status_code == 206 else 0  # 200: the server ignores Range and starts over
-            bar = tqdm(
-                desc=path.name, total=size, initial=start, unit="B", unit_scale=True, disable=None if progress else True
-            )
+            start = _start(response, url, path, part, size)
+            bar = tqdm(desc=path.name, total=size, initial=start, unit="B", unit_scale=True, disable=None)
             with bar, part.open("ab" if start else "wb") as file:
                 for chunk in response.iter_content(CHUNK_BYTES):
                     file.write(chunk)
@@ -143,38 +141,36 @@ def _fetch_rest(url: str, path: Path, part: Path, size: int, progress: bool) -> 
                     if file.tell() > size:
                         break
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-        return f"{problem} {urlsplit(url).netloc} ({_root_cause(error)})"
+        raise _TryAgain(f"{problem} {urlsplit(url).netloc} ({_root_cause(error)})") from error
     except requests.RequestException as error:
         raise InputError(f"{url}: cannot be downloaded ({one_line(error)}): correct the URL") from error
     if _size(part) > size:
         part.unlink()
         raise _other_file(url, path, size, f"more than {size}")
-    return "" if _size(part) == size else f"{url}: the answer ended after {_size(part)} of {size} bytes"
+    if _size(part) < size:
+        raise _TryAgain(f"{url}: the answer ended after {_size(part)} of {size} bytes")
 
 
-def _failure(response: requests.Response, url: str, path: Path, part: Path, size: int) -> str:
-    """Judges the head of an answer before `part` is touched: "" if its body is wanted, else what can be retried."""
-    status = response.status_code
-    if status == 416:  # the part is no beginning of the server's file
-        part.unlink(missing_ok=True)
-        return f"{url}: the server refused to resume (HTTP 416)"
-    if status >= 500 or status in (408, 429):
-        return f"{url}: the server answered HTTP {status} {response.reason}"
-    if status not in (200, 206):
-        raise InputError(
-            f"{url}: the server answered HTTP {status} {response.reason}, expected 200: check the URL, or get the file"
-            f" elsewhere and put it at {path}; or set data.root to an existing copy"
-        )
-    total = response.headers.get("Content-Length", "")
+def _start(response: requests.Response, url: str, path: Path, part: Path, size: int) -> int:
+    """Where the body of an answer begins in the file, judged by its head before `part` is touched."""
+    status, answer = response.status_code, f"{url}: the server answered HTTP {response.status_code} {response.reason}"
+    start, total = 0, response.headers.get("Content-Length", "")  # 200: the server ignores Range and starts over
     if status == 206:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-        if not match or int(match[1]) != _size(part):
-            part.unlink(missing_ok=True)
-            return f"{url}: the server sent another range than the one asked for"
-        total = match[2]
+        start, total = (int(match[1]), match[2]) if match else (-1, "")
+    if status == 416 or (status == 206 and start != _size(part)):  # the part is no beginning of the server's file
+        part.unlink(missing_ok=True)
+        raise _TryAgain(f"{answer} instead of the rest")
+    if status >= 500 or status in (408, 429):
+        raise _TryAgain(answer)
+    if status not in (200, 206):
+        raise InputError(
+            f"{answer}, expected 200: check the URL, or get the file elsewhere and put it at {path}; or set data.root"
+            " to an existing copy"
+        )
     if total.isdecimal() and int(total) != size:
         raise _other_file(url, path, size, total)
-    return ""
+    return start
 
 
 def check_space(folder: Path, needed: int, task: str) -> None:

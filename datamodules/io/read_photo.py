@@ -1,6 +1,5 @@
 """Reads photographs of the usual formats with all that belongs to them."""
 
-import contextlib
 import io
 import logging
 import warnings
@@ -58,7 +57,7 @@ def read_photograph(path: str | Path, max_pixels: int | None = None) -> Photogra
 def _by_pillow(stream: BinaryIO, max_pixels: int | None) -> Photograph:
     image = open_image(stream, max_pixels)
     info, kind, notes = image.info, str(image.format), list[str]()
-    sixteen_bit, pages = is_sixteen_bit(image, stream), getattr(image, "n_frames", 1)
+    sixteen_bit, pages = is_sixteen_bit(image), getattr(image, "n_frames", 1)
     turned = image.getexif().get(_ORIENTATION) if kind == "TIFF" else None
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # another library may have switched it on
     image.load()  # the whole file, also where OpenCV decodes it below: OpenCV returns partial pictures
@@ -131,9 +130,6 @@ def _dots(dpi: Any, orientation: int) -> tuple[float, float] | None:
 
 def _exif(info: dict[Any, Any]) -> BinaryIO | None:
     exif = info.get("exif")
-    if exif is None and (text := info.get("Raw profile type exif")):  # as ImageMagick has written it into PNG
-        with contextlib.suppress(ValueError):
-            exif = bytes.fromhex("".join(text.split("\n")[3:]))
     return io.BytesIO(exif.removeprefix(metadata.PREFIX)) if exif else None
 
 

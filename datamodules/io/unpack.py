@@ -1,6 +1,5 @@
 """Unpacks zip and tar archives whole or not at all: whatever interrupts it, the folder is either absent or complete."""
 
-import copy
 import os
 import re
 import shutil
@@ -22,7 +21,7 @@ from datamodules.io.download import check_space, disk_error, locked, one_line
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, BadGzipFile, zlib.error, EOFError, NotImplementedError, ValueError)
 
 
-def unpack_zip(archive: str | Path, folder: str | Path, *, progress: bool = True) -> None:
+def unpack_zip(archive: str | Path, folder: str | Path) -> None:
     """Unpacks `archive` so that `folder` appears complete or not at all.
 
     Members are written to `folder` + ".unpacking", which is renamed at the end; what a killed run left there is
@@ -40,13 +39,11 @@ def unpack_zip(archive: str | Path, folder: str | Path, *, progress: bool = True
             if member.header_offset < 0:
                 raise zipfile.BadZipFile("bytes are missing in the middle")
             kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where the archive has no Unix modes
-            _check(archive, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR))
-            if member.flag_bits & 0x1:
-                raise _untrusted(archive, member.filename, "is encrypted")
+            is_plain = kind in (0, stat.S_IFREG, stat.S_IFDIR) and not member.flag_bits & 0x1
+            _check(archive, member.filename, member.filename, is_plain)
         total = sum(member.file_size for member in members)
         check_space(folder.parent, total, f"unpacking {archive}")
-        label = f"unpacking {archive.name}"
-        with tqdm(desc=label, total=total, unit="B", unit_scale=True, disable=None if progress else True) as bar:
+        with tqdm(desc=f"unpacking {archive.name}", total=total, unit="B", unit_scale=True, disable=None) as bar:
             for member in members:
                 packed.extract(member, unpacking)
                 bar.update(member.file_size)
@@ -66,10 +63,9 @@ def unpack_tar(archive: str | Path, folder: str | Path, *, inside: str = "") -> 
         for member in packed:
             name = member.name.removeprefix("./")
             if name.startswith(prefix):
-                _check(archive, name.removeprefix(prefix), member.isfile() or member.isdir(), member.name)
-                renamed = copy.copy(member)
-                renamed.name = name.removeprefix(prefix)
-                members.append(renamed)
+                inner = name.removeprefix(prefix)
+                _check(archive, member.name, inner, member.isfile() or member.isdir())
+                members.append(member.replace(name=inner))
         if not members:
             raise InputError(f"{archive}: holds nothing under {inside or 'its top'}: download it again")
         check_space(folder.parent, sum(member.size for member in members), f"unpacking {archive}")
@@ -106,17 +102,13 @@ def _unpacking(archive: Path, folder: Path, kind: str) -> Iterator[Path]:
             shutil.rmtree(unpacking, ignore_errors=True)
 
 
-def _check(archive: Path, name: str, is_plain: bool, full_name: str = "") -> None:
-    """Refuses an archive before anything is written; zipfile alone would drop ".." silently and write elsewhere."""
-    path = name.replace("\\", "/")
-    if path.startswith("/") or ".." in path.split("/") or re.match("[A-Za-z]:", path):
-        raise _untrusted(archive, full_name or name, "has a path outside of the folder")
-    if not is_plain:
-        raise _untrusted(archive, full_name or name, "is a link or a special file")
-
-
-def _untrusted(archive: Path, name: str, problem: str) -> InputError:
-    return InputError(
-        f"{archive}: member {name!r} {problem}, expected plain files and folders only: nothing was unpacked, do not"
-        " trust this archive"
-    )
+def _check(archive: Path, name: str, inner: str, is_plain: bool) -> None:
+    """Refuses an archive before anything is written; zipfile by itself would drop ".." silently and write elsewhere."""
+    path = inner.replace("\\", "/")
+    leads_outside = path.startswith("/") or ".." in path.split("/") or re.match("[A-Za-z]:", path)
+    if leads_outside or not is_plain:
+        problem = "has a path outside of the folder" if leads_outside else "is a link or a special file, or encrypted"
+        raise InputError(
+            f"{archive}: member {name!r} {problem}, expected plain files and folders only: nothing was unpacked, do not"
+            " trust this archive"
+        )

@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 import tifffile
 from PIL import Image
+from PIL.PngImagePlugin import putchunk
 
 from datamodules.errors import InputError
 from datamodules.io import metadata
 from datamodules.io.photo import Photograph
-from datamodules.io.png import LARGEST_SIDE, write_png
 
 _SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP"}
-_LARGEST_SIDES = {"PNG": LARGEST_SIDE, "JPEG": 65500, "WEBP": 16383, "TIFF": 2**31 - 1}
+_LARGEST_SIDES = {"PNG": 2**31 - 1, "JPEG": 65500, "WEBP": 16383, "TIFF": 2**31 - 1}
 _JPEG_QUALITY = 95
 _TILE = 256  # side of a TIFF file's tiles
+_PNG_BLOCK = 1 << 21  # bytes of rows that are filtered at once
+_PNG_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
+_PAETH = 4  # of the five filters of rows of PNG, the one that makes photographs smallest
 _BIG_TIFF = 2**32 - 2**25  # bytes from which on 32-bit positions may not do
 
 
@@ -118,7 +121,18 @@ def write_photograph(
 
 
 def _write_png(path: Path, photograph: Photograph, exif: bytes | None) -> None:
-    before = list(photograph.colour)
+    """Row by row from an array that may be larger than memory.
+
+    Pillow writes no 16-bit colour and OpenCV no gray with alpha, and both want the whole image in memory.
+
+    Source: Portable Network Graphics (PNG) Specification, third edition, W3C 2025.
+    """
+    pixels, alpha = photograph.pixels, photograph.alpha
+    height, width, channels = pixels.shape
+    channels += alpha is not None
+    depth = 8 * pixels.dtype.itemsize
+    header = struct.pack(">IIBBBBB", width, height, depth, _PNG_COLOUR_TYPES[channels], 0, 0, 0)
+    before = [(b"IHDR", header), *photograph.colour]
     if photograph.icc:
         before.append((b"iCCP", b"icc\0\0" + zlib.compress(photograph.icc)))
     if photograph.dpi:
@@ -127,36 +141,52 @@ def _write_png(path: Path, photograph: Photograph, exif: bytes | None) -> None:
         before.append((b"eXIf", exif))
     if photograph.xmp:
         before.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + photograph.xmp))
+    packer = zlib.compressobj(6, strategy=zlib.Z_FILTERED)
+    step = channels * depth // 8
+    above = np.zeros(width * step, np.uint8)
+    rows = max(1, _PNG_BLOCK // (width * step))
     with path.open("wb") as stream:
-        write_png(stream, photograph.pixels, photograph.alpha, before)
+        stream.write(b"\x89PNG\r\n\x1a\n")
+        for kind, content in before:
+            putchunk(stream, kind, content)
+        for top in range(0, height, rows):
+            block = pixels[top : top + rows]
+            if alpha is not None:
+                block = np.concatenate([block, alpha[top : top + rows, :, None]], 2)
+            lines = np.ascontiguousarray(block, block.dtype.newbyteorder(">")).view(np.uint8).reshape(len(block), -1)
+            putchunk(stream, b"IDAT", packer.compress(_filtered(lines, above, step).tobytes()))
+            above = lines[-1]
+        putchunk(stream, b"IDAT", packer.flush())
+        putchunk(stream, b"IEND", b"")
+
+
+def _filtered(lines: np.ndarray, above: np.ndarray, step: int) -> np.ndarray:
+    """Each row [rows, bytes] less what is expected of its neighbours, behind the number of the filter.
+
+    Args:
+        above: the row above the first one.
+        step: bytes of a pixel.
+    """
+    padded = np.pad(np.concatenate([above[None], lines]), ((0, 0), (step, 0)))
+    left, up, corner = (part.astype(np.int16) for part in (padded[1:, :-step], padded[:-1, step:], padded[:-1, :-step]))
+    to_left, to_up, to_corner = np.abs(up - corner), np.abs(left - corner), np.abs(left + up - 2 * corner)
+    nearest = np.where((to_left <= to_up) & (to_left <= to_corner), left, np.where(to_up <= to_corner, up, corner))
+    return np.pad(lines - nearest.astype(np.uint8), ((0, 0), (1, 0)), constant_values=_PAETH)
 
 
 def _write_tiff(path: Path, photograph: Photograph, exif: bytes | None) -> list[str]:
     pixels, alpha = photograph.pixels, photograph.alpha
-    height, width = pixels.shape[:2]
-    channels = pixels.shape[2] + (alpha is not None)
-    side = [min(_TILE, -(-length // 16) * 16) for length in (height, width)]
-    big = height * width * channels * pixels.itemsize > _BIG_TIFF
-
-    def tiles() -> Iterator[np.ndarray]:
-        for top in range(0, height, side[0]):
-            for left in range(0, width, side[1]):
-                part = np.s_[top : top + side[0], left : left + side[1]]
-                tile = pixels[part] if alpha is None else np.dstack([pixels[part], alpha[part]])
-                room = [(0, side[axis] - tile.shape[axis]) for axis in (0, 1)]
-                yield np.pad(tile, (*room, (0, 0)), mode="edge")
-
+    samples = pixels if alpha is None else np.dstack([pixels, alpha])
+    channels, big = samples.shape[2], samples.nbytes > _BIG_TIFF
     tifffile.imwrite(
         path,
-        tiles(),
-        shape=(height, width, channels) if channels > 1 else (height, width),
-        dtype=pixels.dtype,
+        samples if channels > 1 else samples[:, :, 0],
         byteorder="<",
         bigtiff=big,
         photometric="rgb" if channels > 2 else "minisblack",
         planarconfig="contig" if channels > 1 else None,
         extrasamples=["unassalpha"] if alpha is not None else None,
-        tile=side,
+        tile=(_TILE, _TILE),
         compression="zlib",
         predictor=2,
         iccprofile=photograph.icc,

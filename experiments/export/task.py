@@ -43,16 +43,16 @@ def run(cfg: DictConfig) -> None:
     about = describe(model, cfg.scale, asked)
     exportable = Exportable(model.network(None), about["scale"])
     folder = Path(cfg.output) if cfg.output else (model.folder or Path(cfg.runs_dir)) / "export"
-    rows, refusals = [], []
+    refusals = []
     for name in dict.fromkeys(asked):
         try:
             path, differences = write(exportable, about, name, folder)
         except ExportError as error:
             refusals.append(f"{name}: {about['label']} {error}")
         else:
-            rows.append((name, path, differences))
-    if rows:
-        print(table(rows), flush=True)
+            worst = max(differences.values())
+            size = path.stat().st_size / 1e6
+            print(f"{name}: {path}, {size:,.2f} MB, at most {worst:.1e} from the network", flush=True)
     if refusals and cfg.formats is not None:
         raise InputError("not written: " + "; ".join(refusals))
     for line in refusals:
@@ -118,14 +118,3 @@ def write(
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror or error}: choose another output=") from error
     return folder / path.name, differences
-
-
-def table(rows: Sequence[tuple[str, Path, dict[str, float]]]) -> str:
-    """Format, size and, for each size of image, the largest difference from the network; the file at the end."""
-    lines = [["format", "MB", *rows[0][2], "file"]]
-    for name, path, differences in rows:
-        values = [f"{difference:.1e}" for difference in differences.values()]
-        lines.append([name, f"{path.stat().st_size / 1e6:,.2f}", *values, str(path)])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    head, *rest = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
-    return "\n".join([head, "-" * len(head), *rest, "largest difference from the network for images of that size"])

@@ -56,22 +56,6 @@ def for_photographs(network: RestorationNetwork) -> RestorationNetwork:
     return network.converted(lambda part: Continued(part) if part.periodic else part)
 
 
-def with_given_kernel(network: RestorationNetwork) -> RestorationNetwork | None:
-    """What restores as a method that estimates kernels does, once the kernel is known; None for other networks."""
-    known = network.with_known_kernel()
-    return None if known is None else for_photographs(known)
-
-
-def sees_whole_image(network: RestorationNetwork) -> bool:
-    """Whether a part of the network works on the whole image by its nature, as Fourier transforms do."""
-    return any(part.whole_image for part in network.parts())
-
-
-def estimated_side(network: RestorationNetwork) -> int:
-    """Side of the largest kernel that a part of the network estimates; 0 if none does."""
-    return max(part.kernel_side for part in network.parts())
-
-
 def smallest_side(network: RestorationNetwork) -> int:
     """Of an image that the network takes; smaller ones have to be continued first."""
     normalised = any(isinstance(layer, nn.InstanceNorm2d) for layer in network.modules())

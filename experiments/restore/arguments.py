@@ -5,14 +5,31 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from omegaconf import DictConfig
 from torch import Tensor
 
-from datamodules.errors import InputError
+from datamodules.errors import ConfigError, InputError
+from experiments.runtime.speed import settle
 
 if TYPE_CHECKING:
     from experiments.restore import Restorer
 
 NOISE_LEVEL = 2 / 255  # assumed where none is given: that of a clean photograph in USRNet's examples
+_PRECISIONS = {"32-true": "32", "32": "32", "bf16-mixed": "bf16", "bf16-true": "bf16", "bf16": "bf16"}
+
+
+def restorer_options(cfg: DictConfig) -> dict[str, Any]:
+    """Device, precision and self-ensemble of a `Restorer`, of a config.
+
+    Raises:
+        ConfigError: for a precision that restoring does not have.
+    """
+    settle(cfg)
+    precision = _PRECISIONS.get(str(cfg.trainer.precision))
+    if precision is None:
+        raise ConfigError(f"trainer.precision: found {cfg.trainer.precision}, expected 32-true, bf16-mixed or auto")
+    device = "cuda" if cfg.trainer.accelerator == "gpu" else str(cfg.trainer.accelerator)
+    return {"device": device, "precision": precision, "self_ensemble": cfg.self_ensemble}
 
 
 def choose_device(name: str) -> torch.device:
@@ -76,7 +93,8 @@ def checked_fields(
     name, fields = restorer.name, dict[str, Any]()
     if restorer.needs_kernel:
         if kernel is None:
-            raise InputError(f"kernel: {name} needs the blur kernel of the image: give one", key="kernel")
+            how = "give one, such as gaussian:1.6 or an image; docs/restore.md says how to find it"
+            raise InputError(f"kernel: {name} needs the blur kernel of the image: {how}", key="kernel")
         fields["kernel"] = checked_kernel(kernel)
     elif kernel is not None:
         why = "estimates the kernel itself" if restorer.estimates_kernel else "takes none"

@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.restore.image_buffer import Image, Picture
-from experiments.restore.scratch_array import scratch_array
+from experiments.restore.image_buffer import Image, Picture, scratch_array
 from experiments.restore.tiling import Joined, Span, Tiling, restore_tiles, spans
 from networks.base import RestorationNetwork
 from networks.ops.resize import bilinear_shrink

@@ -1,6 +1,11 @@
 """Images as callers have them, integer arrays or float tensors, and their way to a network and back."""
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from datamodules.errors import InputError
+from datamodules.io.write_photo import NotWritten
 
 Image = Tensor | np.ndarray
 LINES = 128  # written at a time: of large images a row of tiles is large
+MAPPED = 256 * 2**20  # bytes from which on a scratch array is a file
 LARGEST = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 GRAY = (0.299, 0.587, 0.114)  # BT.601; with sum 1, so that gray stays what it is
 
@@ -101,9 +108,8 @@ class Picture:
         """Whether a result fits `out`; raises InputError if it does not."""
         height, width = (scale * n for n in self.given_size)
         shapes = [(height, width), (height, width, 1)] if self.channels == 1 else [(height, width, 3)]
-        is_array = isinstance(out, np.ndarray)
-        if not is_array or out.dtype not in LARGEST or out.shape not in shapes:
-            kind = f"{list(out.shape)} {out.dtype}" if is_array else type(out).__name__
+        if not isinstance(out, np.ndarray) or out.dtype not in LARGEST or out.shape not in shapes:
+            kind = f"{list(out.shape)} {out.dtype}" if isinstance(out, np.ndarray) else type(out).__name__
             raise InputError(f"out: found {kind}, expected an array {list(shapes[0])} of uint8 or uint16")
         if not out.flags.writeable:
             raise InputError("out: is read-only, expected an array to write into")
@@ -142,3 +148,28 @@ def with_channels(values: Tensor, channels: int) -> Tensor:
     if values.shape[1] == channels:
         return values
     return torch.einsum("bchw,c->bhw", values.float(), values.new_tensor(GRAY, dtype=torch.float32))[:, None]
+
+
+@contextmanager
+def scratch_array(folder: Path | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[np.ndarray]:
+    """An array; a large one is a nameless file in `folder` (None: that of temporary files).
+
+    Raises:
+        NotWritten: where the disk has no room.
+    """
+    size = int(np.prod(shape)) * dtype.itemsize
+    if size < MAPPED:
+        yield np.empty(shape, dtype)
+        return
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(tempfile.TemporaryFile(dir=folder))
+            if hasattr(os, "posix_fallocate"):  # a full disk is noticed now; later it would end the process
+                os.posix_fallocate(file.fileno(), 0, size)
+            array = np.memmap(file, dtype, "w+", shape=shape)
+        except OSError as error:
+            place, way_out = folder or tempfile.gettempdir(), "" if folder else ", or set TMPDIR to another folder"
+            raise NotWritten(
+                f"{place}: no room for a file of {size / 2**30:.1f} GiB ({error.strerror}): free disk space{way_out}"
+            ) from error
+        yield array

@@ -1,12 +1,11 @@
 """What made each result in a folder, so that an interrupted restoration continues and nothing is mistaken."""
 
 import contextlib
+import fcntl
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
-
-from filelock import FileLock, Timeout
 
 from datamodules.errors import InputError
 from experiments.restore.paths import Item
@@ -27,7 +26,6 @@ class Manifest:
     def __init__(self, folder: Path, settings: Mapping[str, Any], kept: bool = True) -> None:
         self.folder, self.path, self.kept = folder, folder / ".restored.jsonl", kept
         self.settings = json.loads(json.dumps(settings))  # as it will be read back
-        self.lock = FileLock(folder / ".restored.lock")
         self.lines: dict[str, dict[str, Any]] = {}
 
     def __enter__(self) -> Self:
@@ -36,19 +34,18 @@ class Manifest:
         Raises:
             InputError: if one does, or the folder cannot be written.
         """
-        text = ""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if self.kept:
-                self.lock.acquire(timeout=0)
-                text = self.path.read_text("utf-8", "replace") if self.path.exists() else ""
-                self.file = self.path.open("a", encoding="utf-8")
-        except Timeout as error:
+            if not self.kept:
+                return self
+            self.file = self.path.open("a+", encoding="utf-8", errors="replace")
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
             raise InputError(f"output={self.folder}: another process restores into it: wait for it") from error
         except OSError as error:
-            self._release()
             raise InputError(f"output={self.folder}: cannot be used ({error.strerror}): give another folder") from error
-        for line in text.splitlines(keepends=True):
+        self.file.seek(0)
+        for line in self.file.read().splitlines(keepends=True):
             if not line.endswith("\n"):  # torn by a kill
                 self.file.write("\n")
             with contextlib.suppress(ValueError, KeyError, TypeError):
@@ -58,15 +55,9 @@ class Manifest:
 
     def __exit__(self, *_: object) -> None:
         if self.kept:
-            self.file.close()
             if not self.path.stat().st_size:
                 self.path.unlink()
-            self._release()
-
-    def _release(self) -> None:
-        if self.lock.is_locked:
-            self.lock.release()
-            Path(self.lock.lock_file).unlink(missing_ok=True)
+            self.file.close()
 
     def finished(self, items: Iterable[Item], replace: bool) -> list[Item]:
         """Those of whose results all files are there, made with these settings of these photographs.

@@ -9,16 +9,15 @@ import numpy as np
 from torch import Tensor
 
 from datamodules.errors import ConfigError, InputError
+from datamodules.io.decode import to_eight_bit
 from datamodules.io.photo import Photograph
 from datamodules.io.read_photo import read_photograph
 from datamodules.io.write_photo import NotWritten, refuse_unwritable, replacing, write_photograph
-from experiments.models import Model
-from experiments.restore import Restorer
+from experiments.restore import BICUBIC, Restorer
+from experiments.restore.image_buffer import scratch_array
 from experiments.restore.manifest import Manifest, state
 from experiments.restore.paths import Item
-from experiments.restore.scratch_array import scratch_array
 from experiments.runtime.out_of_memory import shortage
-from networks.bicubic import Bicubic
 
 _EIGHT_BIT = (".jpg", ".jpeg", ".webp")
 _PICTURE_SIDE = 256  # of the picture of a kernel, at least
@@ -65,9 +64,8 @@ def restore_file(
                 raise InputError(f"{item.source}: {error}") from error
             if photograph.alpha is not None:
                 # By interpolation: it is drawn, not photographed, and has no blur to take away.
-                enlargement = Bicubic(arguments["scale"]).eval()
-                bicubic = Restorer(Model("bicubic", lambda _: enlargement), str(restorer.device))
-                bicubic.restore(photograph.alpha, out=alpha)
+                bicubic = Restorer.load(model=BICUBIC, device=str(restorer.device))
+                bicubic.restore(photograph.alpha, arguments["scale"], out=alpha)
 
             def record(path: Path) -> None:
                 manifest.begin(path, item.source, before)
@@ -75,17 +73,13 @@ def restore_file(
             if "_kernel.npy" in item.endings and restored.kernel is not None:
                 _write_kernel(item, restored.kernel, record)
             if isinstance(restored.deblurred, np.ndarray) and "_deblurred" in item.endings:
-                pixels = _as_deep(restored.deblurred.reshape(photograph.pixels.shape), dtype)
-                same = None if photograph.alpha is None else _as_deep(photograph.alpha, dtype)
+                fitting = to_eight_bit if dtype == np.uint8 else np.asarray
+                pixels = fitting(restored.deblurred.reshape(photograph.pixels.shape))
+                same = None if photograph.alpha is None else fitting(photograph.alpha)
                 write_photograph(item.beside("_deblurred"), photograph.with_pixels(pixels, same), record)
             result = photograph.with_pixels(sr, None if photograph.alpha is None else alpha)
             left_out = write_photograph(item.target, result, record)
     return [*photograph.notes, *restored.notes, *left_out]
-
-
-def _as_deep(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
-    """Values for a format that may hold 8 bits only."""
-    return values if values.dtype == dtype else ((values.astype(np.uint32) + 128) // 257).astype(dtype)
 
 
 def _write_kernel(item: Item, kernel: Tensor, record: Callable[[Path], None]) -> None:

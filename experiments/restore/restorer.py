@@ -10,14 +10,7 @@ from torch import Tensor
 
 from datamodules.errors import InputError
 from experiments.models import Model, Source, load
-from experiments.restore.adapt import (
-    estimated_side,
-    for_photographs,
-    place_kernel,
-    sees_whole_image,
-    smallest_side,
-    with_given_kernel,
-)
+from experiments.restore.adapt import for_photographs, place_kernel, smallest_side
 from experiments.restore.arguments import checked_fields, checked_scale, choose_device
 from experiments.restore.coarse_to_fine import OneScale, Step, restore_by_scales
 from experiments.restore.image_buffer import Image, Picture, Restoration, as_input, with_channels
@@ -31,6 +24,7 @@ from networks.restored import Restored
 from networks.srn import SRN
 
 Precision = Literal["32", "bf16"]
+BICUBIC = {"_target_": "networks.bicubic.Bicubic", "scale": 1}  # for what is drawn, not photographed: alpha
 
 
 class Restorer:
@@ -147,12 +141,12 @@ class Restorer:
             fields["kernel"] = place_kernel(result.kernel, scale)
         self._continue(picture, network, scale, notes)
 
-        side = max(fields["kernel"].shape) if "kernel" in fields else estimated_side(network)
+        side = max([*fields["kernel"].shape] if "kernel" in fields else [part.kernel_side for part in network.parts()])
         tiling = choose_tiling(
             picture.size, scale, alignment(network, scale), lambda: self.field(scale), side, tile, overlap
         )
         placed = self.estimates_kernel and network.lr_sampling == "corner"
-        later = with_given_kernel(network) if tiling or placed else None
+        later = network.with_known_kernel() if tiling or placed else None
         if later:
             size = max(tiling.tile if tiling else max(picture.size), smallest_side(network))
             rows, columns = (middle(length, size) for length in picture.size)
@@ -164,7 +158,7 @@ class Restorer:
                 notes.append(f"The kernel was estimated on the middle {seen} pixels.")
             # Trained on kernels that lie about the upper-left pixel, the loop takes that for the middle of a block.
             moved = place_kernel(result.kernel, scale) if placed else result.kernel
-            network, fields = later, {**fields, "kernel": moved, "scale": scale}
+            network, fields = for_photographs(later), {**fields, "kernel": moved, "scale": scale}
         elif tiling and any(part.with_known_kernel() for part in network.parts()):  # of a cascade
             notes.append("Every tile estimates a kernel of its own.")
         if tiling and not tiling.exact:
@@ -200,7 +194,8 @@ class Restorer:
             network = self._network(scale)
             if self._by_scales(network):
                 network = OneScale(network)
-            self._seen[scale] = None if sees_whole_image(network) else receptive_field(network, scale, LARGEST_MARGIN)
+            whole = any(part.whole_image for part in network.parts())
+            self._seen[scale] = None if whole else receptive_field(network, scale, LARGEST_MARGIN)
         return self._seen[scale]
 
     def _by_scales(self, network: RestorationNetwork) -> TypeGuard[SRN]:

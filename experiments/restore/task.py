@@ -1,12 +1,11 @@
 """task=restore: photographs in, restored photographs out, by any network of the suite."""
 
-import contextlib
 import hashlib
 import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,12 @@ from datamodules.errors import ConfigError, InputError
 from datamodules.io.write_photo import NotWritten
 from experiments.models import checksum, find, refuse_several
 from experiments.restore import Restorer
-from experiments.restore.arguments import checked_fields, checked_scale
+from experiments.restore.arguments import checked_fields, checked_scale, restorer_options
 from experiments.restore.manifest import Manifest
 from experiments.restore.paths import Format, Item, plan
 from experiments.restore.restore_file import restore_file
-from experiments.runtime.speed import settle
 
 log = logging.getLogger(__name__)
-
-_PRECISIONS = {"32-true": "32", "32": "32", "bf16-mixed": "bf16", "bf16-true": "bf16", "bf16": "bf16"}
-_HOW = (
-    "kernel=gaussian:1.6 (width in pixels of the result), motion:15,30 (length, degrees), disk:2.5 (radius), none, or "
-    "an image, .npy or .mat; docs/restore.md says how to find one"
-)
-
 
 KEYS: dict[str, Any] = {
     "input": str | list[str] | None,
@@ -86,7 +77,9 @@ def run(cfg: DictConfig) -> None:
         "format": cfg.format,
     }
     kept = items[0].target != Path(cfg.output).expanduser()  # a folder of somebody's gets no hidden file
-    with _stopping(), Manifest(folder, settings, kept) as manifest:
+    # As Ctrl-C does: what is half done is removed. The handler before is put back when the job ends.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    with Manifest(folder, settings, kept) as manifest:
         done = manifest.finished(items, cfg.replace)
         if done:
             log.info("%d of %d photographs are restored already and stay as they are", len(done), len(items))
@@ -132,18 +125,14 @@ def _restore_all(restore: Callable[..., list[str]], items: Sequence[Item], show:
 
 def load(cfg: DictConfig) -> tuple[Restorer, dict[str, Any]]:
     """The network that the config asks for, and what identifies it in the records of results."""
-    settle(cfg)
-    precision: Any = _PRECISIONS.get(str(cfg.trainer.precision))
-    if precision is None:
-        raise ConfigError(f"trainer.precision: found {cfg.trainer.precision}, expected 32-true, bf16-mixed or auto")
+    options = restorer_options(cfg)
     (model,) = find(cfg)
-    device = "cuda" if cfg.trainer.accelerator == "gpu" else str(cfg.trainer.accelerator)
-    restorer = Restorer(model, device=device, precision=precision, self_ensemble=cfg.self_ensemble)
+    restorer = Restorer(model, **options)
     identity = {
         "model": restorer.name,
         "options": [item for item in HydraConfig.get().overrides.task if item.lstrip("+~").startswith("model.")],
         "weights": [checksum(file) for file in model.files],
-        "precision": precision,
+        "precision": options["precision"],
         "self_ensemble": cfg.self_ensemble,
     }
     return restorer, identity
@@ -155,8 +144,6 @@ def restoration_arguments(cfg: DictConfig, restorer: Restorer) -> dict[str, Any]
     Raises:
         ConfigError: if one is missing or does not fit the network.
     """
-    if restorer.needs_kernel and cfg.kernel is None:
-        raise ConfigError(f"kernel: {restorer.name} has to be told the blur of the photographs: {_HOW}")
     kernel = None if cfg.kernel is None else given_kernel(str(cfg.kernel))
     try:
         scale = checked_scale(cfg.scale, restorer.scales, restorer.name)
@@ -164,17 +151,3 @@ def restoration_arguments(cfg: DictConfig, restorer: Restorer) -> dict[str, Any]
     except InputError as error:
         raise ConfigError(str(error), key=error.key) from error
     return {"scale": scale, "kernel": kernel, "noise_level": cfg.noise_level, "tile": cfg.tile, "overlap": cfg.overlap}
-
-
-@contextlib.contextmanager
-def _stopping() -> Iterator[None]:
-    """SIGTERM ends as Ctrl-C does: what is half done is removed."""
-
-    def stop(number: int, _: object) -> None:
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -11,7 +11,6 @@ import mmap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import torch
@@ -224,11 +223,6 @@ def restore_tiles(
 
 def release(image: Image) -> None:
     """Let go of the memory of a memory-mapped array: what was written is on its way to the file."""
-    if not isinstance(image, np.memmap) or image.mode not in ("r+", "w+"):  # private pages have no file to go to
-        return
-    image.flush()
-    owner: Any = image
-    while isinstance(owner, np.ndarray):
-        owner = owner.base
-    if isinstance(owner, mmap.mmap) and hasattr(owner, "madvise"):
-        owner.madvise(mmap.MADV_DONTNEED)
+    if isinstance(image, np.memmap) and image.mode in ("r+", "w+"):  # private pages have no file to go to
+        image.flush()
+        image._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]  # numpy has no other way to it

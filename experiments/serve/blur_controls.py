@@ -1,10 +1,9 @@
-"""A blur kernel from the controls of the page, and its picture."""
+"""A blur kernel from the controls of the page."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from datamodules.degradations.kernel_files import unreadable
@@ -15,7 +14,6 @@ from datamodules.io.decode import IMAGE_SUFFIXES, naming, open_image
 KINDS = ("Gaussian", "Motion", "Defocus", "From a file", "No blur")
 FILE_SUFFIXES = (*IMAGE_SUFFIXES, ".npy")
 LARGEST_STACK = 1000  # kernels in a file
-_PICTURE = 180  # side in pixels
 
 
 @dataclass(frozen=True)
@@ -69,13 +67,3 @@ def _check_file(path: Path) -> None:
             f"{path}: has shape {shape}, expected blur kernels of at most {LARGEST}x{LARGEST} pixels, "
             f"at most {LARGEST_STACK} of them"
         )
-
-
-def kernel_picture(kernel: Tensor | None) -> Image.Image | None:
-    """A kernel [k, k] to look at: bright where light goes, the largest value white, its pixels as squares."""
-    if kernel is None:
-        return None
-    array = kernel.detach().cpu().float().numpy()
-    gray = np.round(255 * array / max(array.max(), 1e-12)).astype(np.uint8)
-    times = max(1, _PICTURE // len(gray))
-    return Image.fromarray(gray.repeat(times, 0).repeat(times, 1))

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from datamodules.degradations.blur import convolve
 from datamodules.degradations.keyed_random import normal
@@ -61,16 +60,13 @@ def write_examples(folder: Path) -> dict[str, Example]:
             path.write_bytes(source.read_bytes())
         else:
             sharp = torch.from_numpy(decode_rgb8(source).copy()).permute(2, 0, 1)[None] / 255
-            pixels = (255 * _degraded(sharp, example)[0].clamp(0, 1)).round().byte().permute(1, 2, 0).numpy()
+            kernel = example.blur.kernel()
+            assert kernel is not None
+            small = decimate(convolve(sharp, kernel[None, None], boundary="replicate"), example.scale)
+            noise = normal(torch.zeros(1, dtype=torch.int64), "example", tuple(small.shape[1:]))
+            noisy = (small + example.noise_level * noise)[0].clamp(0, 1)
+            pixels = (255 * noisy).round().byte().permute(1, 2, 0).numpy()
             gray = Image.open(source).mode == "L"
             Image.fromarray(np.ascontiguousarray(pixels[..., 0] if gray else pixels)).save(path)
         examples[str(path)] = example
     return examples
-
-
-def _degraded(sharp: Tensor, example: Example) -> Tensor:
-    """An image [1, 3, H, W] in [0, 1], blurred, reduced and noisy."""
-    kernel = example.blur.kernel()
-    assert kernel is not None
-    small = decimate(convolve(sharp, kernel[None, None], boundary="replicate"), example.scale)
-    return small + example.noise_level * normal(torch.zeros(1, dtype=torch.int64), "example", tuple(small.shape[1:]))

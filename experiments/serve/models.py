@@ -1,12 +1,11 @@
 """What a visitor may choose from: trained runs, checkpoints, published weights, models without weights."""
 
-import functools
+import itertools
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -14,28 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 from datamodules.errors import ConfigError, InputError
 from experiments.models import asked_use, chosen_checkpoint, model_is_named, run_folders
 from experiments.restore import Restorer
-from experiments.runtime.speed import settle
+from experiments.restore.arguments import restorer_options
 
 log = logging.getLogger(__name__)
 
 KEPT = 4  # networks in memory at once
 
-
-@dataclass(frozen=True)
-class Entry:
-    """One network that can be chosen.
-
-    Attributes:
-        model: what it is called: a run, or an option of conf/model/.
-        checkpoint: which of its files.
-        file: of the weights; None for a model that has none.
-        option: of conf/model/, the one of the config, for files that do not know their network.
-    """
-
-    model: str
-    checkpoint: str
-    file: Path | None
-    option: str | None = None
+Loader = Callable[..., Restorer]
+Checkpoints = dict[str, Loader]  # of a model, by name; the one that is taken by default comes first
 
 
 def models_of(cfg: DictConfig) -> "Models":
@@ -47,108 +32,73 @@ def models_of(cfg: DictConfig) -> "Models":
     Raises:
         InputError: if a run has no checkpoint, or there is no run at all.
     """
-    named, load = _told_apart(_named(cfg)), loader(cfg)
-    if named:
-        models = Models(named, load)
+    load = partial(Restorer.load, **restorer_options(cfg))
+    if named := _named(cfg, load):
+        models = Models(named)
         for model in models.names:  # what cannot be loaded is said now, not to the first visitor who asks for it
             models.load(model, models.checkpoints(model)[0])
         return models
-    entries = _below(cfg)
-    for place, entry in enumerate(entries):
-        models = Models(entries[place:], load)
+    runs: dict[str, Checkpoints] = {}
+    models = Models(runs)
+    for folder in sorted({file.parent.parent for file in Path(cfg.runs_dir).glob("*/checkpoints/*.ckpt")}):
         try:
-            models.load(entry.model, entry.checkpoint)
-            return models
+            runs[folder.name] = _of_run(cfg, folder, load)
+            if len(runs) == 1:
+                models.load(folder.name, models.checkpoints(folder.name)[0])
         except (InputError, ConfigError) as error:
+            runs.pop(folder.name, None)
             print(f"not served: {error}", flush=True)
-    raise InputError(
-        f"{cfg.runs_dir}: no run with a checkpoint there{' that can be loaded' if entries else ''}: give what to serve "
-        "with run=FOLDER, ckpt=FILE or model=NAME weights=FILE"
-    )
-
-
-def _named(cfg: DictConfig) -> list[Entry]:
-    entries = [entry for folder in run_folders(cfg) for entry in _of_run(cfg, folder)]
-    if cfg.ckpt:
-        entries.append(Entry(Path(cfg.ckpt).name, Path(cfg.ckpt).stem, Path(cfg.ckpt)))
-    option = str(HydraConfig.get().runtime.choices["model"])
-    if cfg.weights:
-        file = Path(cfg.weights)
-        entries.append(
-            Entry(option, file.name, file, option) if model_is_named() else Entry(file.name, file.stem, file)
+    if not runs:
+        raise InputError(
+            f"{cfg.runs_dir}: no run with a checkpoint there that can be loaded: give what to serve with run=FOLDER, "
+            "ckpt=FILE or model=NAME weights=FILE"
         )
+    return models
+
+
+def _named(cfg: DictConfig, load: Loader) -> dict[str, Checkpoints]:
+    named: dict[str, Checkpoints] = {}
+    option, config = HydraConfig.get().runtime.choices["model"], OmegaConf.to_container(cfg.model, resolve=True)
+    for folder in dict.fromkeys(run_folders(cfg)):
+        add(named, folder.name, _of_run(cfg, folder, load))
+    if cfg.ckpt:
+        add(named, Path(cfg.ckpt).name, {Path(cfg.ckpt).stem: partial(load, cfg.ckpt)})
+    if cfg.weights and model_is_named():
+        add(named, option, {Path(cfg.weights).name: partial(load, cfg.weights, config)})
+    elif cfg.weights:
+        add(named, Path(cfg.weights).name, {Path(cfg.weights).stem: partial(load, cfg.weights)})
     elif model_is_named("model"):
-        entries.append(Entry(option, "no weights", None, option))
-    return entries
+        add(named, option, {"no weights": partial(load, None, config)})
+    return named
 
 
-def _of_run(cfg: DictConfig, folder: Path) -> list[Entry]:
+def _of_run(cfg: DictConfig, folder: Path, load: Loader) -> Checkpoints:
     """All checkpoints of a run, first the one that it is judged by."""
     chosen = chosen_checkpoint(folder, asked_use(cfg))
     files = sorted((folder / "checkpoints").glob("*.ckpt"), key=lambda file: (file != chosen, file))
-    return [Entry(folder.name, file.stem, file) for file in files]
+    return {file.stem: partial(load, file) for file in files}
 
 
-def _below(cfg: DictConfig) -> list[Entry]:
-    entries = []
-    for folder in sorted({file.parent.parent for file in Path(cfg.runs_dir).glob("*/checkpoints/*.ckpt")}):
-        try:
-            entries += _of_run(cfg, folder)
-        except InputError as error:
-            print(f"not served: {error}", flush=True)
-    return entries
-
-
-def _told_apart(entries: list[Entry]) -> list[Entry]:
-    """Models of one name from several folders are counted, in the order of the command line: tiny, tiny (2)."""
-    folders: dict[str, list[Path | None]] = {}
-    apart = []
-    for entry in dict.fromkeys(entries):
-        folder = entry.file.parent if entry.file else None
-        same = folders.setdefault(entry.model, [])
-        if folder not in same:
-            same.append(folder)
-        number = same.index(folder) + 1
-        apart.append(entry if number == 1 else replace(entry, model=f"{entry.model} ({number})"))
-    return apart
-
-
-def loader(cfg: DictConfig) -> Callable[[Entry], Restorer]:
-    """Loads entries onto the device and in the precision of `trainer.accelerator` and `trainer.precision`."""
-    settle(cfg)
-    model: Any = OmegaConf.to_container(cfg.model, resolve=True)
-    device = "cuda" if str(cfg.trainer.accelerator) == "gpu" else str(cfg.trainer.accelerator)
-    options: dict[str, Any] = {
-        "device": device,
-        "precision": "bf16" if str(cfg.trainer.precision).startswith("bf16") else "32",
-        "self_ensemble": cfg.self_ensemble,
-    }
-
-    def load(entry: Entry) -> Restorer:
-        return Restorer.load(entry.file, model=model if entry.option else None, **options)
-
-    return load
+def add(models: dict[str, Checkpoints], name: str, checkpoints: Checkpoints) -> None:
+    """Another model; of two that have one name the second is called NAME (2)."""
+    names = itertools.chain([name], (f"{name} ({number})" for number in itertools.count(2)))
+    models[next(free for free in names if free not in models)] = checkpoints
 
 
 class Models:
-    """Entries by model and checkpoint, and the networks last asked for.
+    """Networks to choose from, of which the last that were asked for are kept."""
 
-    Args:
-        found: at least one.
-        load: makes the network of an entry.
-    """
-
-    def __init__(self, found: Sequence[Entry], load: Callable[[Entry], Restorer]) -> None:
-        self._entries = {(entry.model, entry.checkpoint): entry for entry in found}
-        self._load = functools.lru_cache(KEPT)(load)
+    def __init__(self, choices: dict[str, Checkpoints]) -> None:
+        self._choices = choices
+        self._load = lru_cache(KEPT)(lambda model, checkpoint: choices[model][checkpoint]())
         self._lock = threading.Lock()
 
     @property
     def names(self) -> list[str]:
-        return list(dict.fromkeys(model for model, _ in self._entries))
+        return list(self._choices)
 
     def checkpoints(self, model: str) -> list[str]:
-        return [checkpoint for name, checkpoint in self._entries if name == model]
+        return list(self._choices.get(model, {}))
 
     def restorer(self, model: str, checkpoint: str) -> Restorer:
         """The network, for a visitor.
@@ -156,7 +106,7 @@ class Models:
         Raises:
             InputError: if there is no such model, or cannot be loaded; why and where the file is, is for the log.
         """
-        if (model, checkpoint) not in self._entries:
+        if checkpoint not in self.checkpoints(model):
             raise InputError(f"{model}, {checkpoint}: not served here: choose one of {', '.join(self.names)}")
         try:
             return self.load(model, checkpoint)
@@ -169,4 +119,4 @@ class Models:
     def load(self, model: str, checkpoint: str) -> Restorer:
         """The network, loaded unless it is one of the last that were asked for."""
         with self._lock:
-            return self._load(self._entries[model, checkpoint])
+            return self._load(model, checkpoint)

@@ -18,14 +18,16 @@ import numpy as np
 from PIL import Image
 
 from datamodules.errors import ConfigError, InputError
+from datamodules.io.decode import to_eight_bit
 from datamodules.io.photo import Photograph
 from datamodules.io.read_photo import read_photograph
 from datamodules.io.write_photo import write_photograph
-from experiments.restore import Restoration, Restorer
+from experiments.restore import BICUBIC, Restoration, Restorer
 from experiments.runtime.out_of_memory import shortage
-from experiments.serve.blur_controls import Blur, kernel_picture
+from experiments.serve.blur_controls import Blur
 from experiments.serve.examples import Example
 from experiments.serve.models import Models
+from lightning_modules.plots.kernels import SMALL_KERNEL, kernel_picture
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +78,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self._busy = threading.Lock()
-        self._bicubic = Restorer.load(None, model={"_target_": "networks.bicubic.Bicubic", "scale": 1}, device="cpu")
+        self._bicubic = Restorer.load(model=BICUBIC, device="cpu")
 
     @user_errors()
     def on_photograph(self, file: str | None) -> tuple[Any, ...]:
@@ -124,7 +126,8 @@ class Service:
     @user_errors()
     def draw(self, *values: Any) -> Image.Image | None:
         """The controls of the kernel moved."""
-        return kernel_picture(Blur(*values).kernel())
+        kernel = Blur(*values).kernel()
+        return None if kernel is None else kernel_picture(kernel[None], SMALL_KERNEL)
 
     def cancel(self, request: gr.Request) -> None:
         """Cancel was pressed, or the page was closed: what this visitor waits for ends after its tile."""
@@ -192,7 +195,9 @@ class Service:
             except Cancelled:
                 return None, "Cancelled.", None, None, None
             by = f"{time.perf_counter() - began:.1f} s on {restorer.device.type}, by {model}, {checkpoint}."
-            estimated = kernel_picture(restored.kernel) if restorer.estimates_kernel else None
+            estimated = None
+            if restorer.estimates_kernel and restored.kernel is not None:
+                estimated = kernel_picture(restored.kernel[None], SMALL_KERNEL)
             return self._results(Path(photograph).stem, source, restored, by, estimated, file_format)
 
     def _results(
@@ -259,8 +264,7 @@ def read(file: str, max_pixels: int | None = None) -> Photograph:
 
 def eight_bit(pixels: np.ndarray) -> Image.Image:
     """A picture of uint8 or uint16 [H, W, C]."""
-    if pixels.dtype == np.uint16:
-        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    pixels = to_eight_bit(pixels)
     return Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
 
 

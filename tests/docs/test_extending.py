@@ -22,7 +22,8 @@ import networks
 from datamodules.degradations.kernel_spec import given_kernel
 from experiments.restore import Restorer
 from experiments.restore.adapt import Continued, place_kernel
-from experiments.serve.models import Entry, Models, loader
+from experiments.restore.arguments import restorer_options
+from experiments.serve.models import Models
 from experiments.serve.service import Service
 from lightning_modules.checkpoints.checkpoint import load_network
 from tests.conftest import Outcome, photograph
@@ -118,7 +119,8 @@ def test_networks_of_other_kinds_restore_photographs(other: Path, name: str, giv
 
     file = other / "checkpoints" / "last.ckpt"
     asked: Any = {**OmegaConf.load(other / "config.yaml"), "self_ensemble": False}
-    models = Models([Entry(name, "last", file)], loader(OmegaConf.create(asked)))
+    options = restorer_options(OmegaConf.create(asked))
+    models = Models({name: {"last": lambda: Restorer.load(file, **options)}})
     arguments: Any = {"scale": 2}
     if known is not None:
         np.save("kernel.npy", known)

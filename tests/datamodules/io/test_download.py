@@ -41,7 +41,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator["Server"]:
 
 
 def fetch(url: str, path: Path) -> Path:
-    return download(url, path, size=len(CONTENT), sha256=SHA256, progress=False)
+    return download(url, path, size=len(CONTENT), sha256=SHA256)
 
 
 def message(error: pytest.ExceptionInfo[InputError]) -> str:
@@ -53,7 +53,7 @@ def message(error: pytest.ExceptionInfo[InputError]) -> str:
 def start_process(url: str, path: Path) -> "subprocess.Popen[str]":
     code = (
         "import logging; logging.basicConfig(level='INFO'); from datamodules.io.download import download;"
-        f"download({url!r}, {str(path)!r}, size={len(CONTENT)}, sha256={SHA256!r}, progress=False)"
+        f"download({url!r}, {str(path)!r}, size={len(CONTENT)}, sha256={SHA256!r})"
     )
     return subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
 

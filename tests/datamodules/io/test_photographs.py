@@ -169,7 +169,7 @@ def test_sixteen_bits_come_in_and_go_out(tmp_path: Path, kind: str, channels: in
 def test_any_size_is_written_without_loss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], dtype: Any, suffix: str
 ) -> None:
-    monkeypatch.setattr("datamodules.io.png._BLOCK", 20_000)  # several rows, and several blocks
+    monkeypatch.setattr("datamodules.io.write_photo._PNG_BLOCK", 20_000)  # several rows, and several blocks
     rng = np.random.default_rng(2)
     pixels = rng.integers(0, np.iinfo(dtype).max + 1, (*shape, 3)).astype(dtype)
     alpha = rng.integers(0, np.iinfo(dtype).max + 1, shape).astype(dtype)
@@ -442,7 +442,7 @@ def test_interrupted_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: py
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("datamodules.io.png._filtered", interrupt)
+    monkeypatch.setattr("datamodules.io.write_photo._filtered", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_photograph(tmp_path / "a.png", Photograph(eight(seed=1)))
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]

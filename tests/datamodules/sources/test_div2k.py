@@ -169,7 +169,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 )
 def test_unpack(tmp_path: Path, members: list[str], unpacked: list[str]) -> None:
     (tmp_path / "a.zip").write_bytes(make_zip({name: Path(name).name.encode() for name in members}))
-    unpack_zip(tmp_path / "a.zip", tmp_path / "images", progress=False)
+    unpack_zip(tmp_path / "a.zip", tmp_path / "images")
     assert contents(tmp_path / "images") == {name: Path(name).name.encode() for name in unpacked}
     assert not (tmp_path / "images.unpacking").exists()
 
@@ -178,7 +178,7 @@ def test_unpack_after_a_killed_run(tmp_path: Path) -> None:
     (tmp_path / "images.unpacking").mkdir()
     (tmp_path / "images.unpacking" / "stale").touch()
     (tmp_path / "a.zip").write_bytes(make_zip({"1.png": b"one"}))
-    unpack_zip(tmp_path / "a.zip", tmp_path / "images", progress=False)
+    unpack_zip(tmp_path / "a.zip", tmp_path / "images")
     assert contents(tmp_path / "images") == {"1.png": b"one"}
 
 
@@ -199,7 +199,7 @@ def test_unpack_after_a_killed_run(tmp_path: Path) -> None:
 def test_unsafe_members_are_refused(tmp_path: Path, member: str | zipfile.ZipInfo, problem: str) -> None:
     (tmp_path / "a.zip").write_bytes(make_zip({"good.png": b"x", member: b"/etc/passwd"}))
     with pytest.raises(InputError, match=problem) as error:
-        unpack_zip(tmp_path / "a.zip", tmp_path / "deep" / "images", progress=False)
+        unpack_zip(tmp_path / "a.zip", tmp_path / "deep" / "images")
     assert str(tmp_path / "a.zip") in str(error.value)
     written = [path.name for path in tmp_path.rglob("*") if path.suffix not in (".zip", ".lock")]
     assert written == ["deep"]
@@ -219,14 +219,14 @@ def test_damaged_archives(tmp_path: Path, damage: str) -> None:
         }[damage]
     )
     with pytest.raises(InputError, match="delete it and download it again") as error:
-        unpack_zip(archive, tmp_path / "images", progress=False)
+        unpack_zip(archive, tmp_path / "images")
     assert str(archive) in str(error.value)
     assert not list(tmp_path.glob("images*[!k]"))  # all but images.lock
 
 
 def test_absent_archive(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.zip: not found"):
-        unpack_zip(tmp_path / "a.zip", tmp_path / "images", progress=False)
+        unpack_zip(tmp_path / "a.zip", tmp_path / "images")
 
 
 def test_unpack_never_mixes_with_other_files(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_unpack_never_mixes_with_other_files(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "1.png").write_bytes(b"mine")
     with pytest.raises(InputError, match="move or delete it"):
-        unpack_zip(tmp_path / "a.zip", tmp_path / "images", progress=False)
+        unpack_zip(tmp_path / "a.zip", tmp_path / "images")
     assert contents(tmp_path / "images") == {"1.png": b"mine"}
 
 
@@ -242,7 +242,7 @@ def test_unpack_checks_space_first(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "a.zip").write_bytes(make_zip({"1.png": NOISE, "2.png": NOISE}))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=900_000))
     with pytest.raises(InputError, match=r"unpacking .*a\.zip: needs 1\.00MB .*found 900kB free"):
-        unpack_zip(tmp_path / "a.zip", tmp_path / "images", progress=False)
+        unpack_zip(tmp_path / "a.zip", tmp_path / "images")
     assert not list(tmp_path.glob("images*[!k]"))
 
 

@@ -8,13 +8,7 @@ from torch import Tensor
 
 from experiments.models import Model
 from experiments.restore import Restorer
-from experiments.restore.adapt import (
-    Continued,
-    estimated_side,
-    for_photographs,
-    place_kernel,
-    with_given_kernel,
-)
+from experiments.restore.adapt import Continued, for_photographs, place_kernel
 from networks.base import RestorationNetwork
 from networks.cascade import Cascade
 from networks.classical import Wiener
@@ -106,7 +100,7 @@ def test_circular_parts_are_found_in_cascades_and_others_left_alone() -> None:
     assert not isinstance(cascade.first, Continued)
     plain = tiny("ed_dsrn")
     assert for_photographs(plain) is plain
-    assert with_given_kernel(plain) is None
+    assert plain.with_known_kernel() is None
 
 
 def test_all_tiles_share_one_estimated_kernel() -> None:
@@ -128,8 +122,8 @@ def test_all_tiles_share_one_estimated_kernel() -> None:
 
 def test_tiles_of_a_network_that_estimates_kernels_know_their_side() -> None:
     network = tiny("dan_usrnet")
-    assert estimated_side(for_photographs(network)) == network.kernel_size
-    assert estimated_side(for_photographs(tiny("usrnet"))) == 0
+    assert max(part.kernel_side for part in for_photographs(network).parts()) == network.kernel_size
+    assert max(part.kernel_side for part in for_photographs(tiny("usrnet")).parts()) == 0
 
 
 def test_dark_channel_is_tiled_with_the_kernel_of_the_middle() -> None:

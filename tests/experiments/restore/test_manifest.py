@@ -159,7 +159,7 @@ def test_what_is_in_the_way_is_named_and_the_others_go_on(cli: Cli, tmp_path: Pa
 
 def test_errors_of_the_work_are_not_called_shortage(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path / "in" / "a.png")
-    monkeypatch.setattr("experiments.restore.scratch_array.MAPPED", 1)
+    monkeypatch.setattr("experiments.restore.image_buffer.MAPPED", 1)
 
     def fail(*_: object, **__: object) -> None:
         raise OSError(5, "Input/output error")

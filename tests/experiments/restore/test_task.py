@@ -301,7 +301,11 @@ def test_formats(cli: Cli, tmp_path: Path, form: str, names: set[str]) -> None:
             2,
             "format: found 'gif' (conf/task/restore.yaml), expected 'lossless'",
         ),
-        (["model=wiener", "input=in", "output=out", "scale=2"], 2, "kernel: wiener has to be told the blur of the"),
+        (
+            ["model=wiener", "input=in", "output=out", "scale=2"],
+            2,
+            "kernel: wiener needs the blur kernel",
+        ),
         (["model=wiener", "input=in", "output=out", "scale=2", "kernel=x"], 1, "kernel=x: no such file, nor a formula"),
         (
             ["run=a", "ckpt=null", "weights=b", "input=in", "output=out"],
@@ -397,7 +401,7 @@ def test_estimated_kernel_is_saved(cli: Cli, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_large_result_is_kept_in_a_file(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.restore.scratch_array.MAPPED", 1000)
+    monkeypatch.setattr("experiments.restore.image_buffer.MAPPED", 1000)
     image = Image.fromarray(photograph(70, 90, 0))
     image.putalpha(Image.fromarray(photograph(70, 90, 1)[:, :, 0]))
     (tmp_path / "in").mkdir()
@@ -446,8 +450,8 @@ def test_full_temporary_folder_ends_the_work_of_srn(cli: Cli, tmp_path: Path, mo
             raise OSError(28, "No space left on device")
         return on_disk(**options)
 
-    monkeypatch.setattr("experiments.restore.scratch_array.tempfile.TemporaryFile", full)
-    monkeypatch.setattr("experiments.restore.scratch_array.MAPPED", 1000)
+    monkeypatch.setattr("experiments.restore.image_buffer.tempfile.TemporaryFile", full)
+    monkeypatch.setattr("experiments.restore.image_buffer.MAPPED", 1000)
     command = ["task=restore", "weights=srn.safetensors", "input=in", "output=out", "trainer.accelerator=cpu"]
     outcome = cli(*command, "tile=48", "overlap=16")
     assert outcome.status == 1

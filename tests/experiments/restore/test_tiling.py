@@ -9,7 +9,6 @@ from torch import nn
 from datamodules.errors import InputError
 from experiments.models import Model
 from experiments.restore import Restorer
-from experiments.restore.adapt import sees_whole_image
 from experiments.restore.receptive_field import alignment
 from experiments.restore.tiling import RESULT_SIDE, Tiling, choose_tiling, spans
 from networks.gfn import GFN
@@ -23,7 +22,7 @@ def picture(height: int, width: int) -> torch.Tensor:
     return torch.from_numpy(photograph(height, width, 1)).permute(2, 0, 1) / 255
 
 
-CONVOLUTIONAL = [option for option in MODELS if not sees_whole_image(tiny(option))]
+CONVOLUTIONAL = [option for option in MODELS if not any(part.whole_image for part in tiny(option).parts())]
 
 
 def odd_case(network: nn.Module) -> tuple[torch.Tensor, int, int]:
@@ -66,7 +65,7 @@ def test_srn_is_cut_at_every_scale(options: dict[str, Any], monkeypatch: pytest.
     tile = 2 * field + 8 + 2 * network.size_multiple
     image = picture(2 ** (network.n_scales - 1) * (tile + 9) - 13, 2 ** (network.n_scales - 1) * (tile + 3) + 5)
     network = scaled(network, 1, image)
-    monkeypatch.setattr("experiments.restore.scratch_array.MAPPED", 1000)
+    monkeypatch.setattr("experiments.restore.image_buffer.MAPPED", 1000)
     found = compare(network, image, 1, tile)
     assert found["clamped"] < 0.01
     assert max(found["at_joints"], found["elsewhere"]) < 1e-5

@@ -27,9 +27,9 @@ from selenium.webdriver.common.keys import Keys
 from datamodules.degradations.kernel_spec import given_kernel
 from datamodules.errors import InputError
 from experiments.restore import Restorer
-from experiments.serve.blur_controls import Blur, kernel_picture
+from experiments.serve.blur_controls import Blur
 from experiments.serve.examples import EXAMPLES, write_examples
-from experiments.serve.models import KEPT, Entry, Models, _told_apart, models_of
+from experiments.serve.models import KEPT, Models, add, models_of
 from experiments.serve.service import Service
 from experiments.serve.temp_files import PREFIX, remove_left, sweep, temporary_folder
 from networks.ops.resize import bicubic_resize
@@ -443,8 +443,8 @@ def test_folder_of_a_killed_server_is_deleted_and_no_other(tmp_path: Path, monke
 
 
 def service_of(networks: dict[str, Restorer], folder: Path, tile: int | None = None) -> Service:
-    entries = [Entry(name, "best", None) for name in networks]
-    return Service(Models(entries, lambda entry: networks[entry.model]), folder, 10_000, tile, 0 if tile else None)
+    models = Models({name: {"best": lambda network=network: network} for name, network in networks.items()})
+    return Service(models, folder, 10_000, tile, 0 if tile else None)
 
 
 def test_cancel_ends_a_restoration_between_tiles(tmp_path: Path, picture: Path) -> None:
@@ -480,15 +480,21 @@ def test_comparison_is_lossless_and_starts_from_our_bicubic(tmp_path: Path, pict
         assert np.array_equal(np.asarray(Image.open(path)), expected), path
 
 
-def test_menu_keeps_the_last_networks_and_tells_namesakes_apart() -> None:
-    found = [Entry(f"model{i}", "best", Path(f"{i}.ckpt")) for i in range(KEPT + 1)]
+def test_the_last_networks_are_kept_and_namesakes_told_apart() -> None:
+    names = [f"model{i}" for i in range(KEPT + 1)]
     loaded: list[str] = []
-    models = Models(found, lambda entry: loaded.append(entry.model))  # type: ignore[arg-type,func-returns-value]
-    for entry in (*found, found[-1], found[0]):
-        models.restorer(entry.model, "best")
-    assert loaded == [*(entry.model for entry in found), "model0"]
-    twins = _told_apart([Entry("a", "best", Path("x/best.ckpt")), Entry("a", "best", Path("y/best.ckpt"))])
-    assert [entry.model for entry in twins] == ["a", "a (2)"]
+    models = Models({name: {"best": lambda name=name: loaded.append(name)} for name in names})
+    for name in (*names, names[-1], names[0]):
+        models.restorer(name, "best")
+    assert loaded == [*names, "model0"]
+    twins: dict[str, Any] = {}
+    for file in ("x.ckpt", "y.ckpt", "z.ckpt"):
+        add(twins, "a", {file: lambda: None})
+    assert {name: list(checkpoints) for name, checkpoints in twins.items()} == {
+        "a": ["x.ckpt"],
+        "a (2)": ["y.ckpt"],
+        "a (3)": ["z.ckpt"],
+    }
 
 
 def test_runs_that_cannot_be_loaded_are_left_out(
@@ -501,14 +507,17 @@ def test_runs_that_cannot_be_loaded_are_left_out(
         (tmp_path / name / "config.yaml").write_text(f"label: {name}")
     loaded: list[str] = []
 
-    def load(entry: Entry) -> Restorer:
-        loaded.append(entry.model)
-        if entry.model != "b":
-            raise InputError(f"{entry.file}: damaged")
-        return Restorer.load(None, model=BICUBIC, device="cpu")
+    bicubic = Restorer.load(None, model=BICUBIC, device="cpu")
 
-    monkeypatch.setattr("experiments.serve.models.loader", lambda cfg: load)
-    monkeypatch.setattr("experiments.serve.models._named", lambda cfg: [])
+    def load(file: Path) -> Restorer:
+        loaded.append(file.parent.parent.name)
+        if loaded[-1] != "b":
+            raise InputError(f"{file}: damaged")
+        return bicubic
+
+    monkeypatch.setattr(Restorer, "load", load)
+    monkeypatch.setattr("experiments.serve.models.restorer_options", lambda cfg: {})
+    monkeypatch.setattr("experiments.serve.models._named", lambda cfg, load: {})
     monkeypatch.setattr("experiments.serve.models.asked_use", lambda cfg: None)
     cfg = OmegaConf.create({"runs_dir": str(tmp_path)})
     models = models_of(cfg)
@@ -546,9 +555,6 @@ def test_controls_make_the_kernels_of_the_command_line(tmp_path: Path) -> None:
         np.save(tmp_path / "large.npy", np.ones(shape, np.uint8))
         with pytest.raises(InputError, match=r"large.npy: has shape .*, expected blur kernels of at most 255x255"):
             Blur("From a file", file=str(tmp_path / "large.npy")).kernel()
-    shown = kernel_picture(torch.tensor([[0.0, 0.1], [0.5, 0.2]]))
-    assert shown is not None
-    assert (shown.size, shown.getpixel((0, 0)), shown.getpixel((0, 179))) == ((180, 180), 0, 255)
 
 
 def test_examples_are_what_they_say(tmp_path: Path) -> None:
