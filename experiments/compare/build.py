@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
@@ -16,7 +15,7 @@ from experiments.compare.bootstrap import FEW_IMAGES, FEW_SEEDS
 from experiments.compare.group import BICUBIC, Group, Setting, flat, shown
 from experiments.compare.match import match
 from experiments.compare.scores import Values, averages, scored
-from experiments.compare.types import Benchmark, Comparison, Method, Run, Table, Timing
+from experiments.compare.types import Benchmark, Comparison, Method, Run, Table, Timing, median_timing
 from experiments.results.published import published
 from experiments.results.records import BASELINE, EvaluationRecord, canonical
 from experiments.results.table import count
@@ -127,16 +126,13 @@ def _table(groups: Sequence[Group], methods: Mapping[Setting, Method], reference
     for group, cell in zip(groups, _distinguishing_cells(groups), strict=True):
         group_values = _values(group, methods)
         benchmark = _benchmark(group, cell, group_values, methods, reference)
-        add_published(benchmark, [], figures, labels, notes)
+        notes += add_published(benchmark, [], figures, labels)
         benchmarks.append(benchmark)
         values.append(group_values)
-    table = Table(suite, dict(groups[0].about.protocol), benchmarks, notes=notes)
-    if suite is not None:
-        for average in averages(benchmarks, values, reference):
-            table.averages.append(average)
-            row = (average.dataset, canonical(average.cell))
-            cells = [b for b in benchmarks if (b.dataset, canonical(b.cell_without(average.over))) == row]
-            add_published(average, cells, figures, labels, notes)
+    means = []
+    for average, cells in averages(benchmarks, values, reference) if suite is not None else ():
+        notes += add_published(average, cells, figures, labels)
+        means.append(average)
     fewest = min(len(benchmark.images) for benchmark in benchmarks)
     if fewest < FEW_IMAGES:
         notes.append(f"intervals over {count(fewest, 'image')} are rough: the bootstrap makes them too narrow")
@@ -152,7 +148,7 @@ def _table(groups: Sequence[Group], methods: Mapping[Setting, Method], reference
             f"of a method with {count(min(trained), 'trained seed')} an interval covers the images, but not or hardly "
             "another training: 'better' is then said of these checkpoints, not of the method"
         )
-    return table
+    return Table(suite, dict(groups[0].about.protocol), benchmarks, means, list(dict.fromkeys(notes)))
 
 
 def _distinguishing_cells(groups: Sequence[Group]) -> list[dict[str, Any]]:
@@ -216,12 +212,13 @@ def _benchmark(
 
 
 def _timing(records: Sequence[EvaluationRecord]) -> Timing | None:
-    """Seconds of the first device only: those of different devices do not mix."""
-    places = [(str(record.device or "unknown"), record.threads) for record in records]
-    seconds = [
-        values["seconds"]
-        for record, place in zip(records, places, strict=True)
-        for values in record.images.values()
-        if place == places[0] and values.get("seconds") is not None
-    ]
-    return Timing(statistics.median(seconds), *places[0]) if seconds else None
+    """Seconds of the first device only."""
+    first = [record for record in records if (record.device, record.threads) == (records[0].device, records[0].threads)]
+    return median_timing(
+        [
+            Timing(values["seconds"], record.device or "unknown", record.threads)
+            for record in first
+            for values in record.images.values()
+            if values.get("seconds") is not None
+        ]
+    )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.compare.bootstrap import differ
-from experiments.compare.types import Benchmark, Difference, Score
+from experiments.compare.types import Benchmark, Difference, Score, median_timing
 from experiments.results.records import METRICS, canonical
 
 # Label -> names of the runs (one a seed), and [seeds, images].
@@ -68,8 +68,8 @@ def _ranks(metric: str, means: Mapping[str, float]) -> dict[str, Literal["best",
 
 def averages(
     benchmarks: Sequence[Benchmark], values: Sequence[dict[str, Values]], reference: str
-) -> Iterator[Benchmark]:
-    """Means over one key of the grid, for each data set and each row of the other keys.
+) -> Iterator[tuple[Benchmark, list[Benchmark]]]:
+    """Means over one key of the grid, for each data set and each row of the other keys, and what each is over.
 
     Cells that lack a method which another cell of the row has are left out for all methods.
     """
@@ -80,10 +80,10 @@ def averages(
     for benchmark, of in zip(benchmarks, values, strict=True):
         rows.setdefault(canonical([benchmark.dataset, benchmark.cell_without(over)]), []).append((benchmark, of))
     for row in rows.values():
-        first = row[0][0]
         everyone = {label for benchmark, _ in row for label in _labels(benchmark)}
-        chosen = [of for benchmark, of in row if _labels(benchmark) == everyone]
-        if len(chosen) < 2 or any(benchmark.images != first.images for benchmark, _ in row):
+        row = [(benchmark, of) for benchmark, of in row if _labels(benchmark) == everyone]
+        cells, chosen = [benchmark for benchmark, _ in row], [of for _, of in row]
+        if len(cells) < 2 or any(benchmark.images != cells[0].images for benchmark in cells):
             continue
         means: dict[str, Values] = {}
         for metric in chosen[0]:
@@ -91,16 +91,20 @@ def averages(
                 parts = [of[metric][label] for of in chosen if label in of.get(metric, {})]
                 if len(parts) == len(chosen) and all(part[0] == runs for part in parts):
                     means.setdefault(metric, {})[label] = (runs, np.mean([part[1] for part in parts], axis=0))
-        scores, best = scored(means, first.images, reference)
-        yield replace(
-            first,
-            cell=first.cell_without(over),
-            scores=scores,
-            timings={},
-            best=best,
-            published=[],
-            over=over,
-            count=len(chosen),
+        scores, best = scored(means, cells[0].images, reference)
+        timings = {label: median_timing([b.timings[label] for b in cells if label in b.timings]) for label in everyone}
+        yield (
+            replace(
+                cells[0],
+                cell=cells[0].cell_without(over),
+                scores=scores,
+                timings={label: timing for label, timing in timings.items() if timing},
+                best=best,
+                published=[],
+                over=over,
+                count=len(cells),
+            ),
+            cells,
         )
 
 

@@ -53,7 +53,8 @@ def _check_splits(cfg: DictConfig) -> None:
         )
 
 
-def _check_patch(cfg: DictConfig, degradation: Any) -> None:
+def check_patch(cfg: DictConfig, degradation: Any) -> None:
+    """The sharp crop has to shrink to whole pixels."""
     patch, scale = cfg.data.get("patch"), degradation.multiple
     if patch is None:
         return
@@ -117,7 +118,7 @@ def check_training(cfg: DictConfig) -> None:
     name, provides = type(network).__name__, degradation.provides
     if mistake := scale_mistake(network, degradation):
         raise ConfigError(f"model: {mistake}")
-    _check_patch(cfg, degradation)
+    check_patch(cfg, degradation)
     if cfg.data.get("gray") and network.channels != 1:
         raise ConfigError(f"data.gray: {name} as configured takes colour images: set data.gray=false")
     if network.has_basis and degradation.kernels is None:

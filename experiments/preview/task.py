@@ -16,7 +16,7 @@ from datamodules.errors import InputError
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.paired_datamodule import PairedDataModule
 from datamodules.sources import Split, splits_of
-from experiments.config.training import check_inputs, construct
+from experiments.config.training import check_inputs, check_patch, construct
 from experiments.preview.sheet import preview_sheet
 from experiments.preview.statistics import Statistics
 from lightning_modules.loggers import wandb
@@ -34,7 +34,9 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ConfigError: if they do not.
     """
-    check_inputs(cfg, construct(cfg, "degradation"))
+    degradation = construct(cfg, "degradation")
+    check_inputs(cfg, degradation)
+    check_patch(cfg, degradation)
 
 
 def run(cfg: DictConfig) -> None:
@@ -44,15 +46,9 @@ def run(cfg: DictConfig) -> None:
     training split, of test sets from the test split.
 
     Raises:
-        InputError: for unreadable data, a patch that does not fit the images or the degradation, no crops.
+        InputError: for unreadable data, a patch that does not fit the images, no crops.
     """
     datamodule: ImageDataModule = hydra.utils.instantiate(cfg.data, _convert_="all")
-    if datamodule.patch < 1 or datamodule.patch % datamodule.multiple:
-        fits = max(1, round(datamodule.patch / datamodule.multiple)) * datamodule.multiple
-        raise InputError(
-            f"data.patch={datamodule.patch}: expected a multiple of {datamodule.multiple} "
-            f"(degradation={cfg.choices.degradation}): the nearest is data.patch={fits}"
-        )
     split: Split = "train" if "train" in splits_of(datamodule.source) else "test"
     datamodule.prepare_data()
     datamodule.setup("fit" if split == "train" else "test")

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import html
 import math
-import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from experiments.compare.tables import device_text, parameters_text, seconds_text
-from experiments.compare.types import Benchmark, Comparison, Score, Table, Timing
+from experiments.compare.types import Comparison, Score, Timing
 from experiments.results.records import METRICS
 
 Figure = dict[str, Any]
@@ -76,7 +75,7 @@ def _speeds(comparison: Comparison) -> Iterator[Figure]:
         averaged = {average.dataset for average in table.averages}
         alone = [benchmark for benchmark in table.benchmarks if benchmark.dataset not in averaged]
         for place in (*alone, *table.averages):
-            psnr, timings = place.scores.get("psnr", {}), _timings(table, place) if place.over else place.timings
+            psnr, timings = place.scores.get("psnr", {}), place.timings
             if any(label in timings and math.isfinite(score.mean) for label, score in psnr.items()):
                 yield _speed(comparison, f"{place.title} ({table.protocol['name']})", psnr, timings)
 
@@ -127,21 +126,6 @@ def _speed(comparison: Comparison, title: str, psnr: Mapping[str, Score], timing
         "yaxis": _axis(METRICS["psnr"][0]),
     }
     return {"title": title, "note": note, "data": [marks], "layout": layout}
-
-
-def _timings(table: Table, average: Benchmark) -> dict[str, Timing]:
-    """Medians over the benchmarks of an average, of methods that were timed on one device."""
-    collected: dict[str, list[Timing]] = {}
-    for benchmark in table.benchmarks:
-        same = all(benchmark.cell.get(key) == value for key, value in average.cell.items())
-        if benchmark.dataset == average.dataset and same:
-            for label, timing in benchmark.timings.items():
-                collected.setdefault(label, []).append(timing)
-    return {
-        label: Timing(statistics.median(t.seconds for t in timings), timings[0].device, timings[0].threads)
-        for label, timings in collected.items()
-        if len({(t.device, t.threads) for t in timings}) == 1
-    }
 
 
 def _axis(title: str, **more: Any) -> dict[str, Any]:

@@ -173,8 +173,8 @@ def test_the_table_has_values_marks_and_intervals(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("without_plotly")
 def test_published_figures_stand_apart_with_source_and_doubt(tmp_path: Path) -> None:
     paper = {"suite": "ed_dsrn_table1", "dataset": "set5", "cell": {}, "metric": "psnr", "protocol": "y_shave4"}
-    own = Published("Net A", "net_a", **paper, value=26.5, source="Paper, Table 1")
-    other = Published("Other", None, **paper, value=99.0, source="Repository", certain=False, caveat="another kernel")
+    own = Published("Net A", model="net_a", **paper, value=26.5, source="Paper, Table 1")
+    other = Published("Other", **paper, value=99.0, source="Repository", certain=False, caveat="another kernel")
     tested = benchmark(published=[own, other])
     value = tested.scores["psnr"]["net_a"]
     tested.scores["psnr"]["net_a"] = Score(value.mean, value.images, value.seeds, value.rank, value.gain, own)
