@@ -6,10 +6,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from experiments.compare.group import flat
 from experiments.compare.types import Benchmark, Method
 from experiments.results.published import Published
-from experiments.results.records import canonical
+from experiments.results.records import canonical, flat
 
 
 def add_published(
@@ -55,9 +54,8 @@ def add_published(
     for metric, scores in benchmark.scores.items():
         for label, score in scores.items():
             method = methods[label]
-            meant = [
-                f for f in comparable if (f.metric, f.model) == (metric, method.model) and not method.self_ensemble
-            ]
+            same_model = [] if method.self_ensemble else [f for f in comparable if f.model == method.model]
+            meant = [figure for figure in same_model if figure.metric == metric]
             if len(meant) == 1:
                 scores[label] = replace(score, published=meant[0])
             elif meant:

@@ -12,12 +12,11 @@ import numpy as np
 from datamodules.errors import InputError
 from experiments.compare.add_published import add_published
 from experiments.compare.bootstrap import FEW_IMAGES, FEW_SEEDS
-from experiments.compare.group import BICUBIC, Group, Setting, flat, shown
-from experiments.compare.match import match
+from experiments.compare.match import BICUBIC, Group, Setting, match, shown
 from experiments.compare.scores import Values, averages, scored
 from experiments.compare.types import Benchmark, Comparison, Method, Run, Table, Timing, median_timing
 from experiments.results.published import published
-from experiments.results.records import BASELINE, EvaluationRecord, canonical
+from experiments.results.records import BASELINE, EvaluationRecord, canonical, flat
 from experiments.results.table import count
 from experiments.results.tables import cell_folder
 

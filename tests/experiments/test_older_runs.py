@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from experiments.compare.build import compare
-from experiments.compare.pictures import picture
+from experiments.compare.page.crops import picture
 from experiments.compare.read_runs import read_runs
 from experiments.restore import Restorer
 from experiments.results.records import MADE_OF, MADE_OF_FIELDS

@@ -18,7 +18,7 @@ from PIL import Image
 
 from experiments.compare import page as page_module
 from experiments.compare.page import page, write_page
-from experiments.compare.page.crops import Candidate, busiest_box, choose, embedded_side, spread_of
+from experiments.compare.page.crops import Candidate, busiest_box, choose, embedded_side
 from experiments.compare.tables import result_tables
 from experiments.compare.types import (
     Benchmark,
@@ -363,9 +363,6 @@ def test_the_box_of_the_largest_difference() -> None:
     values[0, 0] = 1000
     assert busiest_box(values, 4)[:2] == (0, 0)
     assert busiest_box(values, 4, border=6) == (40, 20, 44, 24)
-    gray, colour = pixels(7, 5, 1, 1), pixels(7, 5, 2)
-    expected = np.maximum(gray, colour.astype(float).mean(2)) - np.minimum(gray, colour.astype(float).mean(2))
-    np.testing.assert_allclose(spread_of([gray, colour]), expected, atol=1e-4)
 
 
 def test_the_embedded_region_shrinks_with_the_number_of_pictures() -> None:
