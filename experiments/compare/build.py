@@ -87,22 +87,20 @@ def _methods(groups: Sequence[Group]) -> dict[Setting, Method]:
 def _labels(settings: Sequence[Setting]) -> dict[Setting, str]:
     """The first of some names, from the model's label on, that tells a setting from all others."""
     mixed = len({setting.self_ensemble for setting in settings}) > 1
-    labels = {}
-    for kind in (True, False):
-        alike = [setting for setting in settings if setting.self_ensemble == kind]
-        taken = Counter(name for setting in alike for name in set(_names(setting)))
-        for setting in alike:
-            label = next(name for name in _names(setting) if taken[name] == 1 and name != BASELINE)
-            labels[setting] = label + (" (self-ensemble)" if mixed and kind else "")
-    return labels
+    names = {s: _names(s, " (self-ensemble)" if mixed and s.self_ensemble else "") for s in settings}
+    taken = Counter(name for several in names.values() for name in set(several))
+    return {
+        setting: next(name for name in several if taken[name] == 1 and name != BASELINE)
+        for setting, several in names.items()
+    }
 
 
-def _names(setting: Setting) -> list[str]:
+def _names(setting: Setting, end: str) -> list[str]:
     both = f"{setting.name} {setting.model}"
     if not setting.checkpoint:
-        return [setting.model, setting.name, both]
+        return [setting.model + end, setting.name + end, both + end]
     file = PurePath(setting.checkpoint).name
-    return [f"{setting.model} [{file}]", f"{setting.name} [{file}]", f"{both} [{setting.checkpoint}]"]
+    return [f"{setting.model} [{file}]{end}", f"{setting.name} [{file}]{end}", f"{both} [{setting.checkpoint}]{end}"]
 
 
 def _reference(methods: Sequence[Method], wanted: str | None) -> str:

@@ -98,10 +98,8 @@ def _histogram_rows(statistics: Statistics) -> list[Image.Image]:
         "Scale, drawn for every batch": statistics.scale if len(set(statistics.scale)) > 1 else [],
     }
     drawn = {name: values for name, values in drawn.items() if values}
-    heading = f"Statistics of {len(statistics.scale)} samples" if drawn else "No statistics"
-    named = (("kernels", statistics.spread), ("noise levels", statistics.noise))
-    if missing := " and ".join(f"no {name}" for name, values in named if not values):
-        heading += f" (the degradation yields {missing})"
+    none = "No statistics: the degradation yields neither kernels nor noise levels"
+    heading = f"Statistics of {len(statistics.scale)} samples" if drawn else none
     tiles = [_bars(name, values) for name, values in drawn.items()]
     return [_heading(heading), *(tile_rows(tiles, BAR_WIDTH, TEXT) if tiles else [])]
 

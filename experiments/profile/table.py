@@ -3,9 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.results.table import ResultTable, TableColumn, heads, words
-from experiments.results.writers import text
-
 NOTE = (
     "MACs: multiplications of convolutions and matrix products; FFTs and elementwise operations are not counted.\n"
     "Times: median (quartiles). Memory: peak beyond what the process held before, parameters included. A step has the\n"
@@ -39,14 +36,19 @@ def table(rows: Sequence[Row]) -> str:
     if not any(row["train_patch"] for row in rows):
         lines = [cells[:7] for cells in lines]
     titles = ["model", "parameters", "input", "output", "MACs", "forward ms", "memory", "step of", "step ms", "memory"]
+    lines.insert(0, titles[: len(lines[0])])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [
+        "  ".join([model.ljust(widths[0]), *map(str.rjust, others, widths[1:])]).rstrip() for model, *others in lines
+    ]
+    text.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
     reasons = [
         f"{row['model']}, {name}: {row[f'{phase}_error']}"
         for row in rows
         for phase, name in PHASES.items()
         if row[f"{phase}_error"]
     ]
-    columns = [*heads(titles[:1]), *map(TableColumn, titles[1 : len(lines[0])])]
-    return text(ResultTable("", columns, [[words(*cells) for cells in lines]], ["", *reasons] if reasons else []))
+    return "\n".join([*text, *([""] if reasons else []), *reasons])
 
 
 def _cells(row: Row) -> list[str]:
