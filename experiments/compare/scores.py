@@ -29,30 +29,22 @@ def scored(
     for metric, of in values.items():
         means = {label: float(seeds.mean()) for label, (_, seeds) in of.items()}
         ranks = _ranks(metric, means)
+        baseline = (reference, of[reference][1]) if reference in of else None
         scores[metric] = {
             label: Score(
                 mean=means[label],
                 images=dict(zip(images, map(float, seeds.mean(0)), strict=True)),
                 seeds={run: float(row.mean()) for run, row in zip(runs, seeds, strict=True)},
                 rank=ranks.get(label),
-                gain=_difference(metric, label, of, reference) if label != reference and reference in of else None,
+                gain=differ(metric, (label, seeds), baseline) if baseline and label != reference else None,
             )
             for label, (runs, seeds) in of.items()
         }
         order = sorted(means, key=lambda label: -METRICS[metric][2] * means[label])
-        if len(order) > 1 and (difference := _difference(metric, order[0], of, order[1])):
+        leaders = [(label, of[label][1]) for label in order[:2]]
+        if len(leaders) > 1 and (difference := differ(metric, *leaders)):
             best[metric] = difference
     return scores, best
-
-
-def _difference(metric: str, label: str, values: Values, other: str) -> Difference | None:
-    """None where a value is infinite (a result equal to the truth): such differences have no mean."""
-    _, digits, sign = METRICS[metric]
-    first, second = values[label][1], values[other][1]
-    if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        return None
-    difference = differ((label, first), (other, second), sign)
-    return difference if round(difference.mean, digits) else replace(difference, better=None)
 
 
 def _ranks(metric: str, means: Mapping[str, float]) -> dict[str, Literal["best", "second"]]:

@@ -72,11 +72,11 @@ def write(comparison: Comparison, folder: Path, shown: int = 8) -> None:
     """
     if (folder / "results.json").exists() or (folder / "checkpoints").exists():
         raise InputError(f"{folder}: a run of this name exists: give the comparison another name with name=...")
-    from experiments.compare.page import write_page
+    from experiments.compare.page import page
 
     for kind, content in (("md", markdown), ("tex", latex), ("csv", csv_text), ("json", to_json)):
         write_text(folder / f"comparison.{kind}", content(comparison))
-    write_page(comparison, folder / "index.html", shown)
+    write_text(folder / "index.html", page(comparison, shown))
 
 
 def _folders(name: str) -> list[Path]:

@@ -143,12 +143,11 @@ def plan(cfg: DictConfig) -> list[Job]:
 
 
 def _refuse_namesakes(folders: list[Path]) -> None:
-    names = [folder.name for folder in folders]
-    for i, folder in enumerate(folders):
-        first = names.index(folder.name)
-        if first < i:
+    named: dict[str, Path] = {}
+    for folder in folders:
+        if named.setdefault(folder.name, folder) is not folder:
             raise InputError(
-                f"run={folder}: two runs are called {folder.name}, the other is {folders[first]}: "
+                f"run={folder}: two runs are called {folder.name}, the other is {named[folder.name]}: "
                 "give each once; tables and pictures tell runs apart by the names of their folders"
             )
 

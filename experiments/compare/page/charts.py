@@ -53,7 +53,11 @@ def _curves(comparison: Comparison) -> list[Figure]:
                         "x": [step for step, _ in points],
                         "y": [value for _, value in points],
                         "mode": "lines" if len(points) > 1 else "markers",
-                        "line": {"color": _colour(place), "dash": DASHES[seed % len(DASHES)], "width": 2},
+                        "line": {
+                            "color": COLOURS[place % len(COLOURS)],
+                            "dash": DASHES[seed % len(DASHES)],
+                            "width": 2,
+                        },
                         "hovertemplate": "%{y:.5~g}<extra>%{fullData.name}</extra>",
                     }
                     lines.setdefault(metric, []).append(line)
@@ -101,7 +105,7 @@ def _speed(comparison: Comparison, title: str, psnr: Mapping[str, Score], timing
         "cliponaxis": False,
         "marker": {
             "size": [max(SMALLEST, LARGEST * math.sqrt(size / max(1, *sizes))) for size in sizes],
-            "color": [_colour(comparison.methods.index(method)) for method in timed],
+            "color": [COLOURS[comparison.methods.index(method) % len(COLOURS)] for method in timed],
             "symbol": [SYMBOLS[different.index(device) % len(SYMBOLS)] for device in devices],
             "opacity": 0.75,
         },
@@ -131,10 +135,6 @@ def _speed(comparison: Comparison, title: str, psnr: Mapping[str, Score], timing
 def _axis(title: str, **more: Any) -> dict[str, Any]:
     colours = {"gridcolor": LINE, "zerolinecolor": LINE, "linecolor": LINE}
     return {"title": {"text": _plain(title)}, "automargin": True, **colours, **more}
-
-
-def _colour(method: int) -> str:
-    return COLOURS[method % len(COLOURS)]
 
 
 def _plain(text: str) -> str:

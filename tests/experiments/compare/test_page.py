@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from experiments.compare import page as page_module
-from experiments.compare.page import page, write_page
+from experiments.compare.page import page
 from experiments.compare.page.crops import Candidate, busiest_box, choose, embedded_side
 from experiments.compare.tables import result_tables
 from experiments.compare.types import (
@@ -290,8 +290,7 @@ def test_names_are_text_never_markup(tmp_path: Path) -> None:
 
 
 def test_the_page_asks_for_nothing_from_outside(tmp_path: Path) -> None:
-    write_page(comparison(tmp_path), tmp_path / "out" / "index.html")
-    html = (tmp_path / "out" / "index.html").read_text()
+    html = page(comparison(tmp_path))
     read = Reader(html)
     for _, attributes in read.elements:
         for name in ("src", "href", "srcset", "action", "data", "poster"):
