@@ -38,11 +38,13 @@ def add_published(
         else:
             over = f"published as a mean over {figure.mean_of}, measured over {benchmark.count}"
             notes.append(f"{figure.method}: {over}: left out")
-    for first in cells[0].published if cells else []:
-        row = [f for cell in cells for f in cell.published if _row(f) == _row(first)]
+    rows: dict[tuple[str, str, str], list[Published]] = {}
+    for figure in (figure for cell in cells for figure in cell.published):
+        rows.setdefault((figure.method, figure.source, figure.metric), []).append(figure)
+    for row in rows.values():
         if len(row) == len(cells):
             mean = statistics.fmean(figure.value for figure in row)
-            benchmark.published.append(replace(first, cell=dict(benchmark.cell), value=mean))
+            benchmark.published.append(replace(row[0], cell=dict(benchmark.cell), value=mean))
     comparable = []
     for figure in benchmark.published:
         obstacle = _obstacle(figure, benchmark)
@@ -62,10 +64,6 @@ def add_published(
                 names = " or ".join(figure.method for figure in meant)
                 notes.append(f"{label} may be {names} of the published methods: no difference is given")
     return notes
-
-
-def _row(figure: Published) -> tuple[str, str, str]:
-    return figure.method, figure.source, figure.metric
 
 
 def _obstacle(figure: Published, benchmark: Benchmark) -> str | None:

@@ -43,10 +43,7 @@ def read_run(folder: Path, where: str) -> Run:
     """
     if not folder.is_dir():
         raise InputError(f"{where}: no such run folder: runs are folders below runs_dir=")
-    path = folder / "results.json"
-    if not path.is_file():
-        raise InputError(f"{where}: no results.json: measure it first by task=evaluate run={where}")
-    records = read_records(path)
+    records = read_records(folder / "results.json")
     if not records:
         raise InputError(f"{where}: results.json holds no records: measure the run by task=evaluate run={where}")
     for record in records:

@@ -6,6 +6,7 @@ from typing import Any
 
 import hydra
 import torch
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from pydantic import PositiveInt
 
@@ -59,7 +60,8 @@ def run(cfg: DictConfig) -> None:
         f"patch {datamodule.patch}, seed {datamodule.seed}"
     )
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # a mapping
-    sheet = preview_sheet(title, describe(config["degradation"]), crops, statistics(datamodule, cfg.samples))
+    drawn_by = yaml.safe_dump(config["degradation"], sort_keys=False, default_flow_style=True, width=1000).strip()
+    sheet = preview_sheet(title, drawn_by, crops, statistics(datamodule, cfg.samples))
     path = Path(cfg.run_dir) / "preview.png"
     save_png(sheet, path)
     for make in (hydra.utils.instantiate(cfg.logger, _convert_="all") or {}).values():
@@ -103,13 +105,3 @@ def statistics(datamodule: ImageDataModule, count: int) -> Statistics:
             batch.lr = hr[..., :: datamodule.source.scale, :: datamodule.source.scale]
         drawn.add(datamodule.on_after_batch_transfer(batch, 0))
     return drawn
-
-
-def describe(node: dict[str, Any]) -> str:
-    """A node of the config on one line: Class(key=value, ...)."""
-    values = [
-        f"{key}={describe(value) if isinstance(value, dict) else value}"
-        for key, value in node.items()
-        if key not in ("_target_", "_partial_")
-    ]
-    return f"{str(node.get('_target_', '')).rsplit('.', 1)[-1]}({', '.join(values)})"
