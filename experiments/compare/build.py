@@ -25,9 +25,7 @@ def compare(
     sources: Sequence[Run],
     name: str,
     *,
-    suites: Sequence[str] = (),
-    datasets: Sequence[str] = (),
-    protocols: Sequence[str] = (),
+    chosen: Mapping[str, Sequence[str]],
     reference: str | None = None,
     mixed_ensemble: bool = False,
 ) -> Comparison:
@@ -36,14 +34,14 @@ def compare(
     Args:
         sources: the runs; the seeds of one setting become one method.
         name: of the comparison.
-        suites, datasets, protocols: keep records of these only; the suite of those outside of any is "none".
+        chosen: "suites", "datasets", "protocols": keep records of these only, all where there are none; the suite of
+            records outside of any is "none".
         reference: label of the method against which gains are given; None: bicubic, or the first run without it.
         mixed_ensemble: compare results with self-ensemble and results without it.
 
     Raises:
         InputError: the runs were not measured alike, or the reference is none of the methods.
     """
-    chosen = {"suites": suites, "datasets": datasets, "protocols": protocols}
     groups, notes = match(sources, chosen, mixed_ensemble)
     methods = _methods(groups)
     label = _reference(list(methods.values()), reference)

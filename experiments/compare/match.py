@@ -71,7 +71,7 @@ def match(sources: Sequence[Run], chosen: Mapping[str, Sequence[str]], mixed: bo
 
     Args:
         sources: the runs.
-        chosen: "suites", "datasets", "protocols": keep records of these only; empty keeps all.
+        chosen: "suites", "datasets", "protocols": as in `compare`.
         mixed: compare results with self-ensemble and results without it.
 
     Raises:
@@ -153,10 +153,11 @@ def _chosen(sources: Sequence[Run], chosen: Mapping[str, Sequence[str]]) -> list
         ("protocols", lambda record: record.protocol_name),
     ):
         known = {value(record) for _, record in records}
-        for item in chosen[key]:
+        wanted = chosen.get(key, ())
+        for item in wanted:
             if item not in known:
                 raise InputError(f"{key}={item}: no such record in these runs, there is {', '.join(sorted(known))}")
-        records = [item for item in records if not chosen[key] or value(item[1]) in chosen[key]]
+        records = [item for item in records if not wanted or value(item[1]) in wanted]
     return records
 
 

@@ -50,9 +50,7 @@ def run(cfg: DictConfig) -> None:
     comparison = compare(
         sources,
         cfg.name,
-        suites=_list(cfg.suites),
-        datasets=_list(cfg.datasets),
-        protocols=_list(cfg.protocols),
+        chosen={key: _list(cfg[key]) for key in ("suites", "datasets", "protocols")},
         reference=cfg.reference,
         mixed_ensemble=cfg.mixed_ensemble,
     )
