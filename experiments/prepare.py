@@ -1,7 +1,6 @@
 """task=prepare: download, unpack, check and decode a data set ahead of a cluster job, and say what there is."""
 
 import math
-from collections.abc import Sequence
 
 import hydra
 from omegaconf import DictConfig
@@ -9,8 +8,14 @@ from omegaconf import DictConfig
 from datamodules.cache import ImageCache
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.sources import splits_of
+from experiments.results.table import ResultTable, TableColumn, heads, words
+from experiments.results.writers import text
 
-COLUMNS = ("split", "content", "images", "smallest", "median", "largest", "decoded", "folder")
+COLUMNS = [
+    *heads(["split", "content"]),
+    *map(TableColumn, ["images", "smallest", "median", "largest", "decoded"]),
+    *heads(["folder"]),
+]
 
 
 def run(cfg: DictConfig) -> None:
@@ -24,11 +29,11 @@ def run(cfg: DictConfig) -> None:
     data: ImageDataModule = hydra.utils.instantiate(cfg.data, _convert_="all")
     data.prepare_data()
     rows = [
-        (split, content, *describe(cache))
+        words(split, content, *describe(cache))
         for split in splits_of(data.source)
         for content, cache in data.decode(split).items()
     ]
-    print(f"{data.source.name}\n{table(rows)}", flush=True)
+    print(text(ResultTable(data.source.name, COLUMNS, [rows])), flush=True)
 
 
 def describe(cache: ImageCache) -> tuple[str, ...]:
@@ -37,14 +42,3 @@ def describe(cache: ImageCache) -> tuple[str, ...]:
     sizes = (f"{width}x{height}" for height, width in (shapes[0], shapes[(len(shapes) - 1) // 2], shapes[-1]))
     decoded = sum(3 * math.prod(shape) for shape in shapes)
     return (str(len(shapes)), *sizes, f"{decoded / 1e6:,.1f} MB", str(cache.folder))
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Plain-text table; numbers to the right, words to the left."""
-    widths = [max(map(len, column)) for column in zip(COLUMNS, *rows, strict=True)]
-    sides = ["<" if column in ("split", "content", "folder") else ">" for column in COLUMNS]
-    lines = [
-        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
-        for row in (COLUMNS, *rows)
-    ]
-    return "\n".join((lines[0], "-" * max(map(len, lines)), *lines[1:]))

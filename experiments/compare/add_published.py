@@ -6,10 +6,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from experiments.compare.group import flat
-from experiments.compare.types import Benchmark, Method, Score
+from experiments.compare.types import Benchmark, Method
 from experiments.results.published import Published
-from experiments.results.records import canonical
+from experiments.results.records import canonical, flat
 
 
 def add_published(
@@ -17,17 +16,19 @@ def add_published(
     cells: Sequence[Benchmark],
     figures: Sequence[Published],
     methods: Mapping[str, Method],
-    notes: list[str],
-) -> None:
-    """Give a benchmark its figures, and its scores those that are comparable; a mean also those of complete rows.
+) -> list[str]:
+    """Give a benchmark its figures, and its scores those that are comparable.
 
     Args:
         benchmark: gets `published`, its scores too.
-        cells: the row of a grid that it is the mean of, with their published figures.
+        cells: the cells of a grid that it is the mean of, with their published figures: their means are given too.
         figures: of the suite and protocol.
         methods: by label.
-        notes: of the table; gets caveats, and why a difference is not given.
+
+    Returns:
+        Caveats, and why a difference is not given.
     """
+    notes = []
     place = canonical(benchmark.cell)
     for figure in figures:
         if figure.dataset != benchmark.dataset or canonical(figure.cell) != place:
@@ -36,12 +37,14 @@ def add_published(
             benchmark.published.append(figure)
         else:
             over = f"published as a mean over {figure.mean_of}, measured over {benchmark.count}"
-            _note(notes, f"{figure.method}: {over}: left out")
-    for first in cells[0].published if len(cells) == benchmark.count else []:
-        row = [f for cell in cells for f in cell.published if _row(f) == _row(first)]
+            notes.append(f"{figure.method}: {over}: left out")
+    rows: dict[tuple[str, str, str], list[Published]] = {}
+    for figure in (figure for cell in cells for figure in cell.published):
+        rows.setdefault((figure.method, figure.source, figure.metric), []).append(figure)
+    for row in rows.values():
         if len(row) == len(cells):
             mean = statistics.fmean(figure.value for figure in row)
-            benchmark.published.append(replace(first, cell=dict(benchmark.cell), value=mean))
+            benchmark.published.append(replace(row[0], cell=dict(benchmark.cell), value=mean))
     comparable = []
     for figure in benchmark.published:
         obstacle = _obstacle(figure, benchmark)
@@ -49,24 +52,18 @@ def add_published(
             comparable.append(figure)
         unsure = "" if figure.certain else "not read in the original, hence uncertain"
         if texts := [text for text in (obstacle or figure.caveat, unsure) if text]:
-            _note(notes, f"published figures of {figure.source}: {'; '.join(texts)}")
+            notes.append(f"published figures of {figure.source}: {'; '.join(texts)}")
     for metric, scores in benchmark.scores.items():
-        for label in scores:
-            _give(scores, label, [figure for figure in comparable if figure.metric == metric], methods[label], notes)
-
-
-def _row(figure: Published) -> tuple[str, str, str]:
-    return figure.method, figure.source, figure.metric
-
-
-def _give(scores: dict[str, Score], label: str, figures: Sequence[Published], method: Method, notes: list[str]) -> None:
-    """Give a measured method the one comparable figure of its model; where two could be meant, none."""
-    meant = [figure for figure in figures if figure.model == method.model and not method.self_ensemble]
-    if len(meant) == 1:
-        scores[label] = replace(scores[label], published=meant[0])
-    elif meant:
-        names = " or ".join(figure.method for figure in meant)
-        _note(notes, f"{label} may be {names} of the published methods: no difference is given")
+        for label, score in scores.items():
+            method = methods[label]
+            same_model = [] if method.self_ensemble else [f for f in comparable if f.model == method.model]
+            meant = [figure for figure in same_model if figure.metric == metric]
+            if len(meant) == 1:
+                scores[label] = replace(score, published=meant[0])
+            elif meant:
+                names = " or ".join(figure.method for figure in meant)
+                notes.append(f"{label} may be {names} of the published methods: no difference is given")
+    return notes
 
 
 def _obstacle(figure: Published, benchmark: Benchmark) -> str | None:
@@ -77,8 +74,3 @@ def _obstacle(figure: Published, benchmark: Benchmark) -> str | None:
         if canonical({key: measured}) != canonical({key: value}):
             return f"measured with {key}={measured}, published with {value}: no difference is given"
     return None
-
-
-def _note(notes: list[str], text: str) -> None:
-    if text not in notes:
-        notes.append(text)

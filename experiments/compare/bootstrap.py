@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.compare.types import Difference
+from experiments.results.records import METRICS
 
 RESAMPLES = 10_000
 LEVEL = 0.95
@@ -23,23 +24,27 @@ TIE = 1e-9
 Values = NDArray[np.float64]
 
 
-def differ(first: tuple[str, Values], second: tuple[str, Values], sign: int) -> Difference:
+def differ(metric: str, first: tuple[str, Values], second: tuple[str, Values]) -> Difference | None:
     """Compare two methods on the same images.
 
     Args:
         first, second: label, and values [seeds, images]; the numbers of seeds may differ.
-        sign: +1 where higher is better, -1 where lower is.
+
+    Returns:
+        None where a value is infinite (a result equal to the truth): such differences have no mean.
     """
+    _, digits, sign = METRICS[metric]
     (name, a), (other, b) = first, second
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return None
     low, high = interval(a, b)
     gains = a.mean(0) - b.mean(0)
+    mean = float(gains.mean())
     better = None
-    if low > 0 or high < 0:
+    if (low > 0 or high < 0) and round(mean, digits):
         better = name if sign * low > 0 else other
     ties = int((abs(gains) <= TIE).sum())
-    return Difference(
-        name, other, float(gains.mean()), low, high, int((sign * gains > TIE).sum()), ties, len(gains), better
-    )
+    return Difference(name, other, mean, low, high, int((sign * gains > TIE).sum()), ties, len(gains), better)
 
 
 def interval(first: Values, second: Values) -> tuple[float, float]:

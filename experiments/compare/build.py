@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
@@ -13,12 +12,11 @@ import numpy as np
 from datamodules.errors import InputError
 from experiments.compare.add_published import add_published
 from experiments.compare.bootstrap import FEW_IMAGES, FEW_SEEDS
-from experiments.compare.group import BICUBIC, Group, Setting, flat, shown
-from experiments.compare.match import match
+from experiments.compare.match import BICUBIC, Group, Setting, match, shown
 from experiments.compare.scores import Values, averages, scored
-from experiments.compare.types import Benchmark, Comparison, Method, Run, Table, Timing
+from experiments.compare.types import Benchmark, Comparison, Method, Run, Table, Timing, median_timing
 from experiments.results.published import published
-from experiments.results.records import BASELINE, EvaluationRecord, canonical
+from experiments.results.records import BASELINE, EvaluationRecord, canonical, flat
 from experiments.results.table import count
 from experiments.results.tables import cell_folder
 
@@ -27,9 +25,7 @@ def compare(
     sources: Sequence[Run],
     name: str,
     *,
-    suites: Sequence[str] = (),
-    datasets: Sequence[str] = (),
-    protocols: Sequence[str] = (),
+    chosen: Mapping[str, Sequence[str]],
     reference: str | None = None,
     mixed_ensemble: bool = False,
 ) -> Comparison:
@@ -38,14 +34,14 @@ def compare(
     Args:
         sources: the runs; the seeds of one setting become one method.
         name: of the comparison.
-        suites, datasets, protocols: keep records of these only; the suite of those outside of any is "none".
+        chosen: "suites", "datasets", "protocols": keep records of these only, all where there are none; the suite of
+            records outside of any is "none".
         reference: label of the method against which gains are given; None: bicubic, or the first run without it.
         mixed_ensemble: compare results with self-ensemble and results without it.
 
     Raises:
         InputError: the runs were not measured alike, or the reference is none of the methods.
     """
-    chosen = {"suites": suites, "datasets": datasets, "protocols": protocols}
     groups, notes = match(sources, chosen, mixed_ensemble)
     methods = _methods(groups)
     label = _reference(list(methods.values()), reference)
@@ -89,22 +85,20 @@ def _methods(groups: Sequence[Group]) -> dict[Setting, Method]:
 def _labels(settings: Sequence[Setting]) -> dict[Setting, str]:
     """The first of some names, from the model's label on, that tells a setting from all others."""
     mixed = len({setting.self_ensemble for setting in settings}) > 1
-    labels = {}
-    for kind in (True, False):
-        alike = [setting for setting in settings if setting.self_ensemble == kind]
-        taken = Counter(name for setting in alike for name in set(_names(setting)))
-        for setting in alike:
-            label = next(name for name in _names(setting) if taken[name] == 1 and name != BASELINE)
-            labels[setting] = label + (" (self-ensemble)" if mixed and kind else "")
-    return labels
+    names = {s: _names(s, " (self-ensemble)" if mixed and s.self_ensemble else "") for s in settings}
+    taken = Counter(name for several in names.values() for name in set(several))
+    return {
+        setting: next(name for name in several if taken[name] == 1 and name != BASELINE)
+        for setting, several in names.items()
+    }
 
 
-def _names(setting: Setting) -> list[str]:
+def _names(setting: Setting, end: str) -> list[str]:
     both = f"{setting.name} {setting.model}"
     if not setting.checkpoint:
-        return [setting.model, setting.name, both]
+        return [setting.model + end, setting.name + end, both + end]
     file = PurePath(setting.checkpoint).name
-    return [f"{setting.model} [{file}]", f"{setting.name} [{file}]", f"{both} [{setting.checkpoint}]"]
+    return [f"{setting.model} [{file}]{end}", f"{setting.name} [{file}]{end}", f"{both} [{setting.checkpoint}]{end}"]
 
 
 def _reference(methods: Sequence[Method], wanted: str | None) -> str:
@@ -127,16 +121,13 @@ def _table(groups: Sequence[Group], methods: Mapping[Setting, Method], reference
     for group, cell in zip(groups, _distinguishing_cells(groups), strict=True):
         group_values = _values(group, methods)
         benchmark = _benchmark(group, cell, group_values, methods, reference)
-        add_published(benchmark, [], figures, labels, notes)
+        notes += add_published(benchmark, [], figures, labels)
         benchmarks.append(benchmark)
         values.append(group_values)
-    table = Table(suite, dict(groups[0].about.protocol), benchmarks, notes=notes)
-    if suite is not None:
-        for average in averages(benchmarks, values, reference):
-            table.averages.append(average)
-            row = (average.dataset, canonical(average.cell))
-            cells = [b for b in benchmarks if (b.dataset, canonical(b.cell_without(average.over))) == row]
-            add_published(average, cells, figures, labels, notes)
+    means = []
+    for average, cells in averages(benchmarks, values, reference) if suite is not None else ():
+        notes += add_published(average, cells, figures, labels)
+        means.append(average)
     fewest = min(len(benchmark.images) for benchmark in benchmarks)
     if fewest < FEW_IMAGES:
         notes.append(f"intervals over {count(fewest, 'image')} are rough: the bootstrap makes them too narrow")
@@ -152,7 +143,7 @@ def _table(groups: Sequence[Group], methods: Mapping[Setting, Method], reference
             f"of a method with {count(min(trained), 'trained seed')} an interval covers the images, but not or hardly "
             "another training: 'better' is then said of these checkpoints, not of the method"
         )
-    return table
+    return Table(suite, dict(groups[0].about.protocol), benchmarks, means, list(dict.fromkeys(notes)))
 
 
 def _distinguishing_cells(groups: Sequence[Group]) -> list[dict[str, Any]]:
@@ -216,12 +207,13 @@ def _benchmark(
 
 
 def _timing(records: Sequence[EvaluationRecord]) -> Timing | None:
-    """Seconds of the first device only: those of different devices do not mix."""
-    places = [(str(record.device or "unknown"), record.threads) for record in records]
-    seconds = [
-        values["seconds"]
-        for record, place in zip(records, places, strict=True)
-        for values in record.images.values()
-        if place == places[0] and values.get("seconds") is not None
-    ]
-    return Timing(statistics.median(seconds), *places[0]) if seconds else None
+    """Seconds of the first device only."""
+    first = [record for record in records if (record.device, record.threads) == (records[0].device, records[0].threads)]
+    return median_timing(
+        [
+            Timing(values["seconds"], record.device or "unknown", record.threads)
+            for record in first
+            for values in record.images.values()
+            if values.get("seconds") is not None
+        ]
+    )

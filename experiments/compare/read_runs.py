@@ -6,8 +6,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from datamodules.errors import InputError
 from experiments.compare.types import Run
+from experiments.config.training import construct
 from experiments.results.records import EvaluationRecord, read_curves, read_mapping, read_records
 
 MOST_POINTS = 1000  # of a curve: more cannot be seen
@@ -40,10 +43,7 @@ def read_run(folder: Path, where: str) -> Run:
     """
     if not folder.is_dir():
         raise InputError(f"{where}: no such run folder: runs are folders below runs_dir=")
-    path = folder / "results.json"
-    if not path.is_file():
-        raise InputError(f"{where}: no results.json: measure it first by task=evaluate run={where}")
-    records = read_records(path)
+    records = read_records(folder / "results.json")
     if not records:
         raise InputError(f"{where}: results.json holds no records: measure the run by task=evaluate run={where}")
     for record in records:
@@ -101,12 +101,8 @@ def _parameters(folder: Path, label: str) -> int | None:
         return None
     if config.get("label") != label or config.get("cascade") or config.get("ckpt"):
         return None
-    import hydra
-    import torch
-
     try:
-        with torch.device("meta"):
-            network = hydra.utils.instantiate(model, _convert_="all")
+        network = construct(OmegaConf.create({"model": model}), "model", meta=True)
         return sum(parameter.numel() for parameter in network.parameters())
     except Exception:  # an old config against today's code: any error is possible, and the count is only an extra
         return None

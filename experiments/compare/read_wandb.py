@@ -32,9 +32,7 @@ def read_wandb(project: str, names: Sequence[str]) -> list[Run]:
     api = api_or_refuse("task=compare wandb=")
     newest: dict[str, Run] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        for number, artifact in enumerate(
-            sorted(_results(api, project), key=lambda artifact: str(artifact.created_at))
-        ):
+        for number, artifact in enumerate(_results(api, project)):
             folder = Path(scratch) / str(number)
             artifact.download(root=str(folder))
             run = read_run(folder, f"{project}, artifact {artifact.name}")

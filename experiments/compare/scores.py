@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.compare.bootstrap import differ
-from experiments.compare.types import Benchmark, Difference, Score
+from experiments.compare.types import Benchmark, Difference, Score, median_timing
 from experiments.results.records import METRICS, canonical
 
 # Label -> names of the runs (one a seed), and [seeds, images].
@@ -29,30 +29,22 @@ def scored(
     for metric, of in values.items():
         means = {label: float(seeds.mean()) for label, (_, seeds) in of.items()}
         ranks = _ranks(metric, means)
+        baseline = (reference, of[reference][1]) if reference in of else None
         scores[metric] = {
             label: Score(
                 mean=means[label],
                 images=dict(zip(images, map(float, seeds.mean(0)), strict=True)),
                 seeds={run: float(row.mean()) for run, row in zip(runs, seeds, strict=True)},
                 rank=ranks.get(label),
-                gain=_difference(metric, label, of, reference) if label != reference and reference in of else None,
+                gain=differ(metric, (label, seeds), baseline) if baseline and label != reference else None,
             )
             for label, (runs, seeds) in of.items()
         }
         order = sorted(means, key=lambda label: -METRICS[metric][2] * means[label])
-        if len(order) > 1 and (difference := _difference(metric, order[0], of, order[1])):
+        leaders = [(label, of[label][1]) for label in order[:2]]
+        if len(leaders) > 1 and (difference := differ(metric, *leaders)):
             best[metric] = difference
     return scores, best
-
-
-def _difference(metric: str, label: str, values: Values, other: str) -> Difference | None:
-    """None where a value is infinite (a result equal to the truth): such differences have no mean."""
-    _, digits, sign = METRICS[metric]
-    first, second = values[label][1], values[other][1]
-    if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        return None
-    difference = differ((label, first), (other, second), sign)
-    return difference if round(difference.mean, digits) else replace(difference, better=None)
 
 
 def _ranks(metric: str, means: Mapping[str, float]) -> dict[str, Literal["best", "second"]]:
@@ -68,8 +60,8 @@ def _ranks(metric: str, means: Mapping[str, float]) -> dict[str, Literal["best",
 
 def averages(
     benchmarks: Sequence[Benchmark], values: Sequence[dict[str, Values]], reference: str
-) -> Iterator[Benchmark]:
-    """Means over one key of the grid, for each data set and each row of the other keys.
+) -> Iterator[tuple[Benchmark, list[Benchmark]]]:
+    """Means over one key of the grid, for each data set and each row of the other keys, and what each is over.
 
     Cells that lack a method which another cell of the row has are left out for all methods.
     """
@@ -80,10 +72,10 @@ def averages(
     for benchmark, of in zip(benchmarks, values, strict=True):
         rows.setdefault(canonical([benchmark.dataset, benchmark.cell_without(over)]), []).append((benchmark, of))
     for row in rows.values():
-        first = row[0][0]
         everyone = {label for benchmark, _ in row for label in _labels(benchmark)}
-        chosen = [of for benchmark, of in row if _labels(benchmark) == everyone]
-        if len(chosen) < 2 or any(benchmark.images != first.images for benchmark, _ in row):
+        row = [(benchmark, of) for benchmark, of in row if _labels(benchmark) == everyone]
+        cells, chosen = [benchmark for benchmark, _ in row], [of for _, of in row]
+        if len(cells) < 2 or any(benchmark.images != cells[0].images for benchmark in cells):
             continue
         means: dict[str, Values] = {}
         for metric in chosen[0]:
@@ -91,16 +83,20 @@ def averages(
                 parts = [of[metric][label] for of in chosen if label in of.get(metric, {})]
                 if len(parts) == len(chosen) and all(part[0] == runs for part in parts):
                     means.setdefault(metric, {})[label] = (runs, np.mean([part[1] for part in parts], axis=0))
-        scores, best = scored(means, first.images, reference)
-        yield replace(
-            first,
-            cell=first.cell_without(over),
-            scores=scores,
-            timings={},
-            best=best,
-            published=[],
-            over=over,
-            count=len(chosen),
+        scores, best = scored(means, cells[0].images, reference)
+        timings = {label: median_timing([b.timings[label] for b in cells if label in b.timings]) for label in everyone}
+        yield (
+            replace(
+                cells[0],
+                cell=cells[0].cell_without(over),
+                scores=scores,
+                timings={label: timing for label, timing in timings.items() if timing},
+                best=best,
+                published=[],
+                over=over,
+                count=len(cells),
+            ),
+            cells,
         )
 
 

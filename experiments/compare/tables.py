@@ -7,11 +7,10 @@ sets and metrics as columns.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from experiments.compare.types import Benchmark, Comparison, Difference, Method, Score, Table, Timing
+from experiments.compare.types import Benchmark, Comparison, Difference, Method, Score, Table, Timing, median_timing
 from experiments.results.published import Published
 from experiments.results.records import METRICS, canonical
 from experiments.results.table import (
@@ -250,11 +249,8 @@ def _cost(methods: Sequence[Method], table: Table) -> ResultTable:
 
 
 def _seconds_cell(timings: Sequence[Timing]) -> TableCell:
-    """Times of different devices do not mix."""
-    if len({(timing.device, timing.threads) for timing in timings}) != 1:
-        return TableCell()
-    seconds = statistics.median(timing.seconds for timing in timings)
-    return TableCell(seconds_text(seconds), seconds)
+    timing = median_timing(timings)
+    return TableCell(seconds_text(timing.seconds), timing.seconds) if timing else TableCell()
 
 
 def _images(methods: Sequence[Method], table: Table) -> Iterator[ResultTable]:

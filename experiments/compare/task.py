@@ -50,9 +50,7 @@ def run(cfg: DictConfig) -> None:
     comparison = compare(
         sources,
         cfg.name,
-        suites=_list(cfg.suites),
-        datasets=_list(cfg.datasets),
-        protocols=_list(cfg.protocols),
+        chosen={key: _list(cfg[key]) for key in ("suites", "datasets", "protocols")},
         reference=cfg.reference,
         mixed_ensemble=cfg.mixed_ensemble,
     )
@@ -72,11 +70,11 @@ def write(comparison: Comparison, folder: Path, shown: int = 8) -> None:
     """
     if (folder / "results.json").exists() or (folder / "checkpoints").exists():
         raise InputError(f"{folder}: a run of this name exists: give the comparison another name with name=...")
-    from experiments.compare.page import write_page
+    from experiments.compare.page import page
 
     for kind, content in (("md", markdown), ("tex", latex), ("csv", csv_text), ("json", to_json)):
         write_text(folder / f"comparison.{kind}", content(comparison))
-    write_page(comparison, folder / "index.html", shown)
+    write_text(folder / "index.html", page(comparison, shown))
 
 
 def _folders(name: str) -> list[Path]:

@@ -6,7 +6,9 @@ A `Comparison` holds methods (rows) and tables; a table is one suite under one p
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,6 +87,13 @@ class Timing:
     seconds: float
     device: str
     threads: int | None
+
+
+def median_timing(timings: Sequence[Timing]) -> Timing | None:
+    """None where there are none, or of several devices: those do not mix."""
+    if len({(timing.device, timing.threads) for timing in timings}) != 1:
+        return None
+    return replace(timings[0], seconds=statistics.median(timing.seconds for timing in timings))
 
 
 @dataclass

@@ -14,12 +14,6 @@ from experiments.results.published import Published
 from experiments.results.records import METRICS
 from experiments.results.writers import markdown_cell, markdown_text
 
-COLUMNS = (
-    *("kind", "suite", "protocol", "dataset", "split", "scale", "cell", "averaged_over", "images", "method", "model"),
-    *("seeds", "metric", "higher_is_better", "value", "rank", "published", "delta", "certain", "source", "reference"),
-    *("gain", "gain_low", "gain_high", "wins", "ties", "better", "seconds", "device", "threads", "parameters"),
-)
-
 
 def markdown(comparison: Comparison) -> str:
     """All tables as GitHub's Markdown."""
@@ -53,7 +47,7 @@ def latex(comparison: Comparison) -> str:
 
 def csv_text(comparison: Comparison) -> str:
     """One line for each method, benchmark and metric, with all digits; means over a grid and published figures too."""
-    return writers.csv_text(value_lines(comparison), COLUMNS)
+    return writers.csv_text(value_lines(comparison))
 
 
 def value_lines(comparison: Comparison) -> list[dict[str, Any]]:

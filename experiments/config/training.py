@@ -145,23 +145,31 @@ def input_mistake(name: str, inputs: Collection[str], degradation: Any, option: 
 
 def _check_network(cfg: DictConfig, network: Any, degradation: Any) -> None:
     """What the network makes of the scale, the patches and the kernels of the degradation, and of gray images."""
-    name, option, patch = type(network).__name__, cfg.choices.degradation, cfg.data.get("patch")
+    name, option = type(network).__name__, cfg.choices.degradation
     if mistake := scale_mistake(network, degradation):
         raise ConfigError(f"model: {mistake}")
-    # A network for several scales counts its size_multiple in sharp pixels.
-    of_network = network.size_multiple * (1 if "scale" in network.inputs else degradation.scale)
-    step = math.lcm(degradation.multiple, of_network)
-    if patch is not None and (patch < 1 or patch % step):
-        raise ConfigError(
-            f"data.patch: found {patch}, expected a multiple of {step} ({degradation.multiple} for degradation={option}"
-            f", {of_network} for {name}): the nearest is data.patch={max(step, round(patch / step) * step)}"
-        )
+    check_patch(cfg, degradation, network)
     if cfg.data.get("gray") and network.channels != 1:
         raise ConfigError(f"data.gray: {name} as configured takes colour images: set data.gray=false")
     if network.has_basis and degradation.kernels is None:
         raise ConfigError(
             f"model: {name} learns what kernels there are, degradation={option} draws none: choose another "
             "degradation=, such as degradation=gaussian_21"
+        )
+
+
+def check_patch(cfg: DictConfig, degradation: Any, network: Any = None) -> None:
+    """The sharp crop has to shrink to whole pixels, and to a size that the network can halve as often as it does."""
+    patch, steps = cfg.data.get("patch"), {f"degradation={cfg.choices.degradation}": degradation.multiple}
+    if network is not None:  # one for several scales counts its size_multiple in sharp pixels
+        reduction = 1 if "scale" in network.inputs else degradation.scale
+        steps[type(network).__name__] = network.size_multiple * reduction
+    step = math.lcm(*steps.values())
+    if patch is not None and (patch < 1 or patch % step):
+        causes = ", ".join(f"{multiple} for {cause}" for cause, multiple in steps.items())
+        raise ConfigError(
+            f"data.patch: found {patch}, expected a multiple of {step} ({causes}): "
+            f"the nearest is data.patch={max(step, round(patch / step) * step)}"
         )
 
 

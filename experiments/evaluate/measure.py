@@ -223,14 +223,12 @@ def _files(datamodule: ImageDataModule, cfg: DictConfig) -> dict[str, str]:
 
 
 def _state(paths: Sequence[Path]) -> str:
-    states = []
-    for file in paths:
-        try:
-            status = os.stat(file)
-        except FileNotFoundError as error:
-            raise InputError(
-                f"{file}: is gone since it was decoded: put it back, and run the same command again "
-                "(after a training with resume=auto, which goes straight to the test)"
-            ) from error
-        states.append((str(file), status.st_size, status.st_mtime_ns))
+    try:
+        statuses = [os.stat(file) for file in paths]
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{error.filename}: is gone since it was decoded: put it back, and run the same command again "
+            "(after a training with resume=auto, which goes straight to the test)"
+        ) from error
+    states = [(str(file), status.st_size, status.st_mtime_ns) for file, status in zip(paths, statuses, strict=True)]
     return hashlib.sha256(json.dumps(states).encode()).hexdigest()[:16]

@@ -18,6 +18,7 @@ from experiments.config.check import check
 from experiments.config.compose import compose, overridden_keys
 from experiments.config.errors import did_you_mean, listing
 from experiments.config.training import construct
+from experiments.results.records import flat
 
 
 @dataclass
@@ -86,7 +87,8 @@ def grid_of(cfg: DictConfig, keys: Sequence[str]) -> dict[str, list[Any]]:
         ConfigError: for a key that the config does not have, one of the model, or values that are no list.
     """
     grid = {}
-    for key, values in _leaves(OmegaConf.to_container(cfg.suite.get("grid") or OmegaConf.create({}), resolve=True)):
+    axes = cfg.suite.get("grid")
+    for key, values in flat(OmegaConf.to_container(axes, resolve=True)).items() if axes else ():
         parent, _, last = key.rpartition(".")
         node = OmegaConf.select(cfg, parent) if parent else cfg
         if not isinstance(node, DictConfig) or last not in node:
@@ -105,12 +107,6 @@ def grid_of(cfg: DictConfig, keys: Sequence[str]) -> dict[str, list[Any]]:
             values = [OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value]
         grid[key] = values
     return grid
-
-
-def _leaves(node: Any, path: str = "") -> list[tuple[str, Any]]:
-    if not isinstance(node, dict):
-        return [(path, node)]
-    return [leaf for name, child in node.items() for leaf in _leaves(child, f"{path}.{name}" if path else str(name))]
 
 
 def build(cell: Cell, node: str) -> Any:

@@ -21,7 +21,7 @@ from experiments.evaluate.measure import Measurement, on_data, progress_bar, tes
 from experiments.evaluate.suites import Cell
 from experiments.models import Model, find, refuse_several, run_folders
 from experiments.results.records import EvaluationRecord, read_records
-from experiments.results.tables import cell_line, report
+from experiments.results.tables import report
 from experiments.results.wandb import log_evaluation
 from experiments.runtime import distributed
 from experiments.runtime.run_folder import write_text
@@ -113,11 +113,13 @@ def run(cfg: DictConfig) -> None:
     with progress_bar(images, show) as progress:
         for job, records in zip(jobs, known, strict=True):
             if not records:
-                progress.set_description(f"{job.folder.name}: {job.cell}" if len(folders) > 1 else str(job.cell))
+                where = f"{job.folder.name}: {job.cell}" if len(folders) > 1 else str(job.cell)
+                progress.set_description(where)
                 start = time.perf_counter()
                 records = job.measurement(device).run(device, cfg.pictures, progress)
                 if records and len(jobs) > 1 and not show:
-                    log.info("%s", cell_line(records, time.perf_counter() - start))
+                    psnr, seconds = records[-1].means["psnr"], time.perf_counter() - start
+                    log.info("%s: %.2f dB (%s), %.1f s", where, psnr, records[-1].protocol_name, seconds)
             measured += records
     if rank() == 0:
         print(report(measured, folders), flush=True)
@@ -141,12 +143,11 @@ def plan(cfg: DictConfig) -> list[Job]:
 
 
 def _refuse_namesakes(folders: list[Path]) -> None:
-    names = [folder.name for folder in folders]
-    for i, folder in enumerate(folders):
-        first = names.index(folder.name)
-        if first < i:
+    named: dict[str, Path] = {}
+    for folder in folders:
+        if named.setdefault(folder.name, folder) is not folder:
             raise InputError(
-                f"run={folder}: two runs are called {folder.name}, the other is {folders[first]}: "
+                f"run={folder}: two runs are called {folder.name}, the other is {named[folder.name]}: "
                 "give each once; tables and pictures tell runs apart by the names of their folders"
             )
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from datamodules.batch import Batch
 from experiments.preview.statistics import Statistics, kernel_offset, kernel_spread, kernel_support
+from lightning_modules.callbacks.sheets import size
 from lightning_modules.plots.kernels import kernel_picture
 from lightning_modules.plots.sheet import Tile, resized, shown_size, side_by_side, stack, text_row, tile_rows, to_image
 
@@ -39,7 +40,7 @@ def preview_sheet(title: str, text: str, crops: Sequence[Batch], statistics: Sta
     lines = [
         (f"Sharp crops, {width} x {height}{reduced}", [crop.hr[0] for crop in crops], [crop.name[0] for crop in crops]),
         ("Degraded (lr), each pixel a block", inputs, list(map(_facts, crops, inputs))),
-        ("Clean target at low resolution (lr_sharp), each pixel a block", clean, [_size(image) for image in clean]),
+        ("Clean target at low resolution (lr_sharp), each pixel a block", clean, [size(image) for image in clean]),
     ]
     rows = [text_row(title, TITLE, bold=True), text_row(text, TEXT), *_kernel_rows(crops, statistics, column)]
     for heading, images, captions in lines:
@@ -55,11 +56,7 @@ def _heading(text: str) -> Image.Image:
 
 def _facts(crop: Batch, image: Tensor) -> str:
     noise = "" if crop.noise_level is None else f", noise {255 * crop.noise_level.item():.3g}/255"
-    return f"{_size(image)}, x{crop.scale}{noise}"
-
-
-def _size(image: Tensor) -> str:
-    return f"{image.shape[-1]} x {image.shape[-2]}"
+    return f"{size(image)}, x{crop.scale}{noise}"
 
 
 def _kernel_rows(crops: Sequence[Batch], statistics: Statistics, column: int) -> list[Image.Image]:
@@ -70,7 +67,7 @@ def _kernel_rows(crops: Sequence[Batch], statistics: Statistics, column: int) ->
     if any((kernel < 0).any() for kernel in kernels):
         marks += ", negative values blue"
     tiles = [Tile(kernel_picture(kernel, KERNEL), caption=_width(kernel)) for kernel in kernels]
-    rows = [_heading(f"Kernels of the crops below, {_size(kernels[0])}, {marks}"), *tile_rows(tiles, column, TEXT)]
+    rows = [_heading(f"Kernels of the crops below, {size(kernels[0])}, {marks}"), *tile_rows(tiles, column, TEXT)]
     first = statistics.kernels[0]
     if all((kernel - first).abs().max() == 0 for kernel in statistics.kernels):
         return [*rows, text_row("The kernel is the same for every sample", TEXT)]
@@ -98,10 +95,8 @@ def _histogram_rows(statistics: Statistics) -> list[Image.Image]:
         "Scale, drawn for every batch": statistics.scale if len(set(statistics.scale)) > 1 else [],
     }
     drawn = {name: values for name, values in drawn.items() if values}
-    heading = f"Statistics of {len(statistics.scale)} samples" if drawn else "No statistics"
-    named = (("kernels", statistics.spread), ("noise levels", statistics.noise))
-    if missing := " and ".join(f"no {name}" for name, values in named if not values):
-        heading += f" (the degradation yields {missing})"
+    none = "No statistics: the degradation yields neither kernels nor noise levels"
+    heading = f"Statistics of {len(statistics.scale)} samples" if drawn else none
     tiles = [_bars(name, values) for name, values in drawn.items()]
     return [_heading(heading), *(tile_rows(tiles, BAR_WIDTH, TEXT) if tiles else [])]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import hydra
 import torch
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from pydantic import PositiveInt
 
@@ -16,7 +17,7 @@ from datamodules.errors import InputError
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.paired_datamodule import PairedDataModule
 from datamodules.sources import Split, splits_of
-from experiments.config.training import check_inputs, construct
+from experiments.config.training import check_inputs, check_patch, construct
 from experiments.preview.sheet import preview_sheet
 from experiments.preview.statistics import Statistics
 from lightning_modules.loggers import wandb
@@ -34,7 +35,9 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ConfigError: if they do not.
     """
-    check_inputs(cfg, construct(cfg, "degradation"))
+    degradation = construct(cfg, "degradation")
+    check_inputs(cfg, degradation)
+    check_patch(cfg, degradation)
 
 
 def run(cfg: DictConfig) -> None:
@@ -44,15 +47,9 @@ def run(cfg: DictConfig) -> None:
     training split, of test sets from the test split.
 
     Raises:
-        InputError: for unreadable data, a patch that does not fit the images or the degradation, no crops.
+        InputError: for unreadable data, a patch that does not fit the images, no crops.
     """
     datamodule: ImageDataModule = hydra.utils.instantiate(cfg.data, _convert_="all")
-    if datamodule.patch < 1 or datamodule.patch % datamodule.multiple:
-        fits = max(1, round(datamodule.patch / datamodule.multiple)) * datamodule.multiple
-        raise InputError(
-            f"data.patch={datamodule.patch}: expected a multiple of {datamodule.multiple} "
-            f"(degradation={cfg.choices.degradation}): the nearest is data.patch={fits}"
-        )
     split: Split = "train" if "train" in splits_of(datamodule.source) else "test"
     datamodule.prepare_data()
     datamodule.setup("fit" if split == "train" else "test")
@@ -63,7 +60,8 @@ def run(cfg: DictConfig) -> None:
         f"patch {datamodule.patch}, seed {datamodule.seed}"
     )
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # a mapping
-    sheet = preview_sheet(title, describe(config["degradation"]), crops, statistics(datamodule, cfg.samples))
+    drawn_by = yaml.safe_dump(config["degradation"], sort_keys=False, default_flow_style=True, width=1000).strip()
+    sheet = preview_sheet(title, drawn_by, crops, statistics(datamodule, cfg.samples))
     path = Path(cfg.run_dir) / "preview.png"
     save_png(sheet, path)
     for make in (hydra.utils.instantiate(cfg.logger, _convert_="all") or {}).values():
@@ -107,13 +105,3 @@ def statistics(datamodule: ImageDataModule, count: int) -> Statistics:
             batch.lr = hr[..., :: datamodule.source.scale, :: datamodule.source.scale]
         drawn.add(datamodule.on_after_batch_transfer(batch, 0))
     return drawn
-
-
-def describe(node: dict[str, Any]) -> str:
-    """A node of the config on one line: Class(key=value, ...)."""
-    values = [
-        f"{key}={describe(value) if isinstance(value, dict) else value}"
-        for key, value in node.items()
-        if key not in ("_target_", "_partial_")
-    ]
-    return f"{str(node.get('_target_', '')).rsplit('.', 1)[-1]}({', '.join(values)})"

@@ -1,9 +1,8 @@
 """Published figures, to stand beside measured ones: `results/published/*.yaml`, transcribed from papers.
 
-A file is a list of tables. Each has `suite`, `source`, `protocol`, `columns` and `rows`; a row is
-`{method, model, values}` with one value a column, null where the source has none. What a figure belongs to (`dataset`,
-`metric`, `cell`, `image`, `certain`) may stand in the table, a column or a row; cells are merged, and a figure is
-certain if none of the three denies it. `caveat` and `requires` are of the table.
+A file is a list of tables with `columns` and `rows`; a row has `values`, one for each column, null where the source has
+none. The fields of a figure (`Published`) may stand in the table, a column or a row, the later one counts; cells are
+merged, and a figure is certain if none of the three denies it.
 """
 
 from __future__ import annotations
@@ -19,8 +18,6 @@ import yaml
 from datamodules.errors import InputError
 
 FOLDER = Path(__file__).resolve().parent / "published"
-_TABLE = {"suite", "source", "protocol", "columns", "rows", "caveat", "requires", "mean_of"}
-_PLACE = {"dataset", "metric", "cell", "image", "certain"}
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,6 @@ class Published:
     """A figure of a paper or repository."""
 
     method: str  # name in the source
-    model: str | None  # our label of the same model
     suite: str
     dataset: str
     cell: dict[str, Any]  # keys of the suite's grid; a mean over one of them lacks it
@@ -36,6 +32,7 @@ class Published:
     protocol: str  # by which it was measured, or our best reading where `caveat` says so
     value: float  # in the unit of the metric
     source: str  # paper, table
+    model: str | None = None  # our label of the same model
     image: str | None = None  # for figures of a single image
     certain: bool = True  # False for figures that were not read in a primary source
     caveat: str = ""  # why a difference to a measurement has to be read with care
@@ -70,29 +67,13 @@ def _all(folder: Path) -> tuple[Published, ...]:
 
 
 def _figures(table: Mapping[str, Any]) -> Iterator[Published]:
-    _refuse_unknown(table, _TABLE | _PLACE)
-    about = {key: table[key] for key in ("suite", "source", "protocol")}
-    about |= {key: table[key] for key in ("caveat", "requires", "mean_of") if key in table}
+    of_table = {key: value for key, value in table.items() if key not in ("columns", "rows")}
     for row in table["rows"]:
-        _refuse_unknown(row, {"method", "model", "values"} | _PLACE)
+        of_row = {key: value for key, value in row.items() if key != "values"}
         for column, value in zip(table["columns"], row["values"], strict=True):
-            _refuse_unknown(column, _PLACE)
-            if value is None:
-                continue
-            places = (table, column, row)
-            where = {key: place[key] for place in places for key in ("dataset", "metric", "image") if key in place}
-            yield Published(
-                method=row["method"],
-                model=row.get("model"),
-                cell={key: part for place in places for key, part in place.get("cell", {}).items()},
-                value=float(value),
-                certain=all(place.get("certain", True) for place in places),
-                **about,
-                **where,
-            )
-
-
-def _refuse_unknown(place: Mapping[str, Any], known: set[str]) -> None:
-    unknown = sorted(set(place) - known)
-    if unknown:
-        raise KeyError(f"unknown key {unknown[0]!r}, known are {', '.join(sorted(known))}")
+            if value is not None:
+                parts = (of_table, column, of_row)
+                merged = {key: item for part in parts for key, item in part.items()}
+                merged["cell"] = {key: item for part in parts for key, item in part.get("cell", {}).items()}
+                merged["certain"] = all(part.get("certain", True) for part in parts)
+                yield Published(value=float(value), **merged)

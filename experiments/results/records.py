@@ -12,11 +12,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePath
 from typing import Any, Self
 
-import yaml
 from filelock import FileLock
 
 from datamodules.errors import InputError
-from experiments.runtime.run_folder import write_text
+from experiments.runtime import run_folder
 from experiments.runtime.saved_config import renamed
 from lightning_modules.metrics.protocol import Protocol
 
@@ -147,10 +146,9 @@ def read_records(path: Path) -> list[EvaluationRecord]:
 def read_mapping(path: Path) -> dict[str, Any]:
     """A file of a run folder, JSON or YAML, that only adds to what is shown: missing or torn it says nothing."""
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError):
+        return run_folder.read_mapping(path)
+    except InputError:
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:
@@ -193,7 +191,7 @@ def add_records(path: Path, new: Sequence[EvaluationRecord]) -> None:
 
 def _write(path: Path, records: Sequence[EvaluationRecord]) -> None:
     content = {"format": FORMAT, "records": [record.to_json() for record in records]}
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    run_folder.write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def with_earlier_metrics(record: EvaluationRecord, earlier: EvaluationRecord | None) -> EvaluationRecord:
@@ -206,6 +204,16 @@ def with_earlier_metrics(record: EvaluationRecord, earlier: EvaluationRecord | N
     images = {name: {**earlier.images[name], **values} for name, values in record.images.items()}
     means = {**earlier.means, **record.means}
     return replace(record, means=means, images=images, files={**record.files, **earlier.files})
+
+
+def flat(node: Any, path: str = "") -> dict[str, Any]:
+    """Values by dotted key."""
+    if not isinstance(node, Mapping) or not node:
+        return {path: node}
+    values: dict[str, Any] = {}
+    for name, child in node.items():
+        values |= flat(child, f"{path}.{name}" if path else name)
+    return values
 
 
 def canonical(value: Any, folders: bool = False) -> str:

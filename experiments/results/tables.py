@@ -107,17 +107,6 @@ def _heading(records: Sequence[EvaluationRecord]) -> str:
     return f"{suite}{first.dataset}, test split, {count(len(first.images), 'image')}, x{scales}, {target}"
 
 
-def cell_line(records: Sequence[EvaluationRecord], seconds: float) -> str:
-    """One line for the log when a cell is finished."""
-    last = records[-1]
-    short = short_keys(list(last.cell))
-    cell = "".join(f" {short[name]}={plain(value)}" for name, value in last.cell.items())
-    return (
-        f"{last.dataset}{cell}: {row_names(records)(last)} {last.means['psnr']:.2f} dB "
-        f"({last.protocol_name}), {seconds:.1f} s"
-    )
-
-
 def row_names(measured: Sequence[EvaluationRecord]) -> Callable[[EvaluationRecord], str]:
     """How to call the model of a record so that no two of these are called the same: by its run where it has to be."""
     weights = {(r.model, r.run, r.checkpoint) for r in measured if r.checkpoint is not None}

@@ -43,7 +43,8 @@ def training_loggers(cfg: DictConfig, run_dir: Path, meta: Mapping[str, Any], mo
     setting = cfg.name.removesuffix(f"-{agent_trial() or ''}").replace(f"-seed={cfg.seed}", "")
     config = {**OmegaConf.to_container(cfg, resolve=True), "meta": dict(meta)}  # type: ignore[dict-item]  # a mapping
     tags = [f"model:{cfg.label}", f"data:{cfg.choices.data}", f"seed:{cfg.seed}"]
-    tags += [f"{key}={value}" for key, value in named_overrides(_overrides()).items() if key not in _UNTAGGED]
+    changed = named_overrides(HydraConfig.get().overrides.task)
+    tags += [f"{key}={value}" for key, value in changed.items() if key not in _UNTAGGED]
     about = {"run_id": meta["wandb_id"], "name": cfg.name, "job_type": "train", "group": cfg.group or setting}
     loggers = _start(cfg, run_dir, tags, config=config, **about)
     scores = [f"val/{metric}/{protocol.name}" for protocol in module.protocols for metric in ("psnr", "ssim")]
@@ -167,10 +168,6 @@ def _picture(run_dir: Path, record: EvaluationRecord, name: str) -> Path | None:
     return next((path for path in (folder / f"{stem}.png", folder / f"{stem}_sr.png") if path.is_file()), None)
 
 
-def _overrides() -> list[str]:
-    return list(HydraConfig.get().overrides.task)
-
-
 def _start(cfg: DictConfig, folder: Path, tags: Sequence[str], **about: Any) -> list[Any]:
     """The loggers that the config asks for, started; the user is told where each is.
 
@@ -186,7 +183,7 @@ def _start(cfg: DictConfig, folder: Path, tags: Sequence[str], **about: Any) -> 
 
 def _job(cfg: DictConfig, folder: Path, log_it: Callable[[Any], None], tags: Sequence[str], **about: Any) -> None:
     """A W&B run that only holds results that are there already."""
-    chosen = any(re.match(r"[+~]*logger[.=]", item) for item in _overrides())
+    chosen = any(re.match(r"[+~]*logger[.=]", item) for item in HydraConfig.get().overrides.task)
     if not chosen or not rank_zero():
         return
     config = OmegaConf.to_container(cfg, resolve=True)

@@ -129,14 +129,10 @@ def _template() -> Template:
     return environment.from_string((files(__package__) / "table.html").read_text(encoding="utf-8"))
 
 
-def csv_text(lines: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
-    """Mappings as CSV with all digits; a key that a line lacks, and None, become an empty field.
-
-    Args:
-        columns: the keys in their order; None: those of the first line.
-    """
+def csv_text(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Mappings as CSV with all digits; a key that a line lacks, and None, become an empty field."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, columns or list(lines[0]), lineterminator="\n")
+    writer = csv.DictWriter(out, list(dict.fromkeys(key for line in lines for key in line)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     return out.getvalue()

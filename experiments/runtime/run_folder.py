@@ -98,7 +98,7 @@ def open_run(run_dir: Path, config: Mapping[str, Any], resume: str) -> dict[str,
                 "or give the new one another name with name=..."
             )
         _check_same(run_dir, config)
-        meta = _read_mapping(run_dir / "meta.json")
+        meta = read_mapping(run_dir / "meta.json")
         meta.pop("finished", None)
         meta["continued"] = [*meta.get("continued", []), _now()]
     else:
@@ -113,7 +113,7 @@ def close_run(run_dir: Path, **outcome: Any) -> None:
     """Note in `meta.json` that the run has trained and tested, and with what outcome: a sweep skips it from now on."""
     if distributed.rank() > 0:
         return
-    meta = _read_mapping(run_dir / "meta.json") | {"finished": {"at": _now(), **outcome}}
+    meta = read_mapping(run_dir / "meta.json") | {"finished": {"at": _now(), **outcome}}
     write_text(run_dir / "meta.json", json.dumps(meta, indent=2) + "\n")
 
 
@@ -128,7 +128,7 @@ def without_new_keys(config: Mapping[str, Any], before: Mapping[str, Any]) -> di
 
 
 def _check_same(run_dir: Path, config: Mapping[str, Any]) -> None:
-    before = renamed(_read_mapping(run_dir / "config.yaml"))
+    before = renamed(read_mapping(run_dir / "config.yaml"))
     old, new = _leaves(before), _leaves(without_new_keys(config, before))
     free = tuple(f"data.{key}." for key in FREE_DATA_KEYS)
     for key in [*old, *new]:
@@ -148,7 +148,7 @@ def _leaves(node: Any, path: str = "") -> dict[str, Any]:
     return {key: value for leaves in below for key, value in leaves.items()}
 
 
-def _read_mapping(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
     """One of the files that every run has; YAML reads JSON too."""
     try:
         content = yaml.safe_load(path.read_text())

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.errors import InputError
-from experiments.results.records import EvaluationRecord, read_curves, read_mapping, read_records
-from experiments.results.table import EMPTY, ResultTable, TableCell, TableColumn, metric_cell, metric_column, words
+from experiments.results.records import read_curves, read_mapping, read_records
+from experiments.results.table import EMPTY, ResultTable, TableColumn, metric_cell, metric_column, words
 from experiments.results.writers import csv_text, markdown, text
 from experiments.runtime.run_folder import FREE_DATA_KEYS, without_new_keys, write_text
 from experiments.runtime.saved_config import renamed
@@ -41,17 +41,13 @@ def score_of_finished(cfg: Mapping[str, Any]) -> float | None:
     folder = Path(cfg["run_dir"])
     meta, before = read_mapping(folder / "meta.json"), renamed(read_mapping(folder / "config.yaml"))
     before = {key: value for key, value in before.items() if key in cfg}  # older runs have keys of other tasks too
-    if "finished" not in meta or not _records(folder) or _identity(before) != _identity(without_new_keys(cfg, before)):
+    if "finished" not in meta or _identity(before) != _identity(without_new_keys(cfg, before)):
         return None
-    return float(meta["finished"]["score"])
-
-
-def _records(folder: Path) -> list[EvaluationRecord]:
-    """The test results of a run; none if the file is missing or damaged, which the job itself names."""
     try:
-        return read_records(folder / "results.json")
-    except InputError:
-        return []
+        tested = read_records(folder / "results.json")
+    except InputError:  # missing or damaged, which the job itself names
+        return None
+    return float(meta["finished"]["score"]) if tested else None
 
 
 def _identity(cfg: Mapping[str, Any]) -> str:
@@ -83,7 +79,7 @@ def read_row(
     row = Row(folder.name, overrides, state, curve if score is None else score, minutes=minutes, message=error)
     if state == "done":
         sha = read_mapping(folder / "meta.json")["finished"].get("checkpoint_sha256")
-        for record in _records(folder):
+        for record in read_records(folder / "results.json"):
             if record.checkpoint_sha256 == sha and not record.suite and not record.self_ensemble:
                 row.test[record.protocol_name] = dict(record.means)
     return row
@@ -130,19 +126,15 @@ def job_table(rows: Sequence[Row], tests: Sequence[tuple[str, str]]) -> ResultTa
     Args:
         tests: protocol and metric of the columns with test scores.
     """
-    columns = [TableColumn("overrides", figures=False), TableColumn("best val dB")]
-    columns += [metric_column(metric, protocol) for protocol, metric in tests]
-    columns += [TableColumn("minutes"), TableColumn("state", figures=False), TableColumn("run", figures=False)]
-    cells = [
-        [
-            TableCell(row.overrides or EMPTY),
-            metric_cell("psnr", row.best),
-            *(metric_cell(m, row.test.get(p, {}).get(m)) for p, m in tests),
-            TableCell() if row.minutes is None else TableCell(f"{row.minutes:.1f}", row.minutes),
-            *words(row.state, row.run),
-        ]
-        for row in rows
+    columns = [
+        (TableColumn("overrides", figures=False), words(*(row.overrides or EMPTY for row in rows))),
+        (TableColumn("best val dB"), [metric_cell("psnr", row.best) for row in rows]),
+        *((metric_column(m, p), [metric_cell(m, row.test.get(p, {}).get(m)) for row in rows]) for p, m in tests),
+        (TableColumn("minutes"), words(*(EMPTY if row.minutes is None else f"{row.minutes:.1f}" for row in rows))),
+        (TableColumn("state", figures=False), words(*(row.state for row in rows))),
+        (TableColumn("run", figures=False), words(*(row.run for row in rows))),
     ]
-    kept = [i for i in range(len(columns)) if any(row[i].text != EMPTY for row in cells)]
+    filled = [(column, cells) for column, cells in columns if any(cell.text != EMPTY for cell in cells)]
+    lines = [list(line) for line in zip(*(cells for _, cells in filled), strict=True)]
     notes = [f"{row.run}: {row.message}" for row in rows if row.message]
-    return ResultTable("", [columns[i] for i in kept], [[[row[i] for i in kept] for row in cells]], notes)
+    return ResultTable("", [column for column, _ in filled], [lines], notes)

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from experiments.compare.build import compare
-from experiments.compare.pictures import picture
+from experiments.compare.page.crops import picture
 from experiments.compare.read_runs import read_runs
 from experiments.restore import Restorer
 from experiments.results.records import MADE_OF, MADE_OF_FIELDS
@@ -70,7 +70,7 @@ def test_its_pictures_are_found(runs: Path) -> None:
     saved = read_records(runs / "usrnet" / "results.json")[-1]
     assert saved["cell"] == record.cell
     (folder / MADE_OF).write_text(json.dumps({name: saved[name] for name in MADE_OF_FIELDS}))
-    comparison = compare([source], "one")
+    comparison = compare([source], "one", chosen={})
     benchmark = next(b for b in comparison.tables[0].benchmarks if b.cell == record.cell)
     method = next(m for m in comparison.methods if not m.baseline)
     assert picture(method.runs, benchmark, "image3") == folder / "image3_sr.png"

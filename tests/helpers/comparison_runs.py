@@ -76,7 +76,8 @@ def pair(model: str, gains: Sequence[float], **changes: Any) -> list[dict[str, A
 
 def compared(*folders: Path, **options: Any) -> Comparison:
     """The comparison of these run folders."""
-    return compare(read_runs(folders), "test", **options)
+    chosen = {key: options.pop(key) for key in ("suites", "datasets", "protocols") if key in options}
+    return compare(read_runs(folders), "test", chosen=chosen, **options)
 
 
 def two(tmp_path: Path, first: dict[str, Any] | None = None, second: dict[str, Any] | None = None) -> list[Path]:

@@ -6,44 +6,30 @@ the template escapes all text.
 """
 
 from importlib.resources import files
-from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from experiments.compare.page.charts import chart_data
 from experiments.compare.page.crops import examples
-from experiments.compare.tables import describe, parameters_text, protocol_text, result_tables
+from experiments.compare.tables import describe, parameters_text, result_tables
 from experiments.compare.types import Comparison
 from experiments.results.writers import html
-from experiments.runtime.run_folder import write_text
-
-
-def write_page(comparison: Comparison, path: Path, pictures: int = 8) -> None:
-    """Write the page; the same comparison and pictures give the same bytes.
-
-    Args:
-        path: the HTML file.
-        pictures: most images that are shown side by side.
-
-    Raises:
-        InputError: if the file cannot be written.
-    """
-    write_text(path, page(comparison, pictures))
 
 
 def page(comparison: Comparison, pictures: int = 8) -> str:
-    """The page as text."""
+    """The HTML file; the same comparison and pictures give the same text.
+
+    Args:
+        pictures: most images that are shown side by side.
+    """
     charts = chart_data(comparison)
-    tables = comparison.tables
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False)
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
     return environment.from_string(_file("page.html")).render(
         comparison=comparison,
         describe=describe,
         result_tables=result_tables,
         html=html,
-        suites=list(dict.fromkeys(table.suite or "none" for table in tables)),
-        protocols=list(dict.fromkeys(protocol_text(table.protocol) for table in tables)),
         examples=examples(comparison, pictures),
         charts=charts,
         parameters=parameters_text,

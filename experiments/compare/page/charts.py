@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import html
 import math
-import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from experiments.compare.tables import device_text, parameters_text, seconds_text
-from experiments.compare.types import Benchmark, Comparison, Score, Table, Timing
+from experiments.compare.types import Comparison, Score, Timing
 from experiments.results.records import METRICS
 
 Figure = dict[str, Any]
@@ -54,7 +53,11 @@ def _curves(comparison: Comparison) -> list[Figure]:
                         "x": [step for step, _ in points],
                         "y": [value for _, value in points],
                         "mode": "lines" if len(points) > 1 else "markers",
-                        "line": {"color": _colour(place), "dash": DASHES[seed % len(DASHES)], "width": 2},
+                        "line": {
+                            "color": COLOURS[place % len(COLOURS)],
+                            "dash": DASHES[seed % len(DASHES)],
+                            "width": 2,
+                        },
                         "hovertemplate": "%{y:.5~g}<extra>%{fullData.name}</extra>",
                     }
                     lines.setdefault(metric, []).append(line)
@@ -76,7 +79,7 @@ def _speeds(comparison: Comparison) -> Iterator[Figure]:
         averaged = {average.dataset for average in table.averages}
         alone = [benchmark for benchmark in table.benchmarks if benchmark.dataset not in averaged]
         for place in (*alone, *table.averages):
-            psnr, timings = place.scores.get("psnr", {}), _timings(table, place) if place.over else place.timings
+            psnr, timings = place.scores.get("psnr", {}), place.timings
             if any(label in timings and math.isfinite(score.mean) for label, score in psnr.items()):
                 yield _speed(comparison, f"{place.title} ({table.protocol['name']})", psnr, timings)
 
@@ -102,7 +105,7 @@ def _speed(comparison: Comparison, title: str, psnr: Mapping[str, Score], timing
         "cliponaxis": False,
         "marker": {
             "size": [max(SMALLEST, LARGEST * math.sqrt(size / max(1, *sizes))) for size in sizes],
-            "color": [_colour(comparison.methods.index(method)) for method in timed],
+            "color": [COLOURS[comparison.methods.index(method) % len(COLOURS)] for method in timed],
             "symbol": [SYMBOLS[different.index(device) % len(SYMBOLS)] for device in devices],
             "opacity": 0.75,
         },
@@ -129,28 +132,9 @@ def _speed(comparison: Comparison, title: str, psnr: Mapping[str, Score], timing
     return {"title": title, "note": note, "data": [marks], "layout": layout}
 
 
-def _timings(table: Table, average: Benchmark) -> dict[str, Timing]:
-    """Medians over the benchmarks of an average, of methods that were timed on one device."""
-    collected: dict[str, list[Timing]] = {}
-    for benchmark in table.benchmarks:
-        same = all(benchmark.cell.get(key) == value for key, value in average.cell.items())
-        if benchmark.dataset == average.dataset and same:
-            for label, timing in benchmark.timings.items():
-                collected.setdefault(label, []).append(timing)
-    return {
-        label: Timing(statistics.median(t.seconds for t in timings), timings[0].device, timings[0].threads)
-        for label, timings in collected.items()
-        if len({(t.device, t.threads) for t in timings}) == 1
-    }
-
-
 def _axis(title: str, **more: Any) -> dict[str, Any]:
     colours = {"gridcolor": LINE, "zerolinecolor": LINE, "linecolor": LINE}
     return {"title": {"text": _plain(title)}, "automargin": True, **colours, **more}
-
-
-def _colour(method: int) -> str:
-    return COLOURS[method % len(COLOURS)]
 
 
 def _plain(text: str) -> str:

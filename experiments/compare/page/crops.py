@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from datamodules.errors import InputError
-from experiments.compare.pictures import picture
-from experiments.compare.types import Benchmark, Comparison, Method, Table
+from experiments.compare.types import Benchmark, Comparison, Method, Run, Table
+from experiments.results.records import MADE_OF
 from experiments.results.table import number
+from experiments.runtime.saved_config import renamed
 from lightning_modules.plots.regions import Box, busiest_box
 
 LONGEST = 640  # side of an embedded region in pixels
@@ -96,11 +98,31 @@ def choose(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
     return sorted(chosen, key=lambda candidate: -candidate.spread)
 
 
-def spread_of(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-    """Largest minus smallest grey level of the pictures at each place, [H, W]; all [H, W] or [H, W, 3]."""
-    gray = [pixels.mean(axis=2, dtype=np.float32) if pixels.ndim == 3 else pixels for pixels in pictures]
-    stack = np.stack(gray).astype(np.float32)
-    return stack.max(axis=0) - stack.min(axis=0)
+def picture(
+    runs: Iterable[Run], benchmark: Benchmark, image: str, kind: Literal["sr", "input", "hr"] = "sr"
+) -> Path | None:
+    """An 8-bit picture from the first of these runs that kept it, or None.
+
+    Args:
+        kind: the result of the run ("sr"), the degraded input enlarged bicubically to the size of the truth ("input"),
+            or the truth ("hr"); the last two are the same in all runs.
+    """
+    name = f"{image.replace('/', '_')}_{kind}.png"
+    for run in runs:
+        if run.folder is not None:
+            path = run.folder / "images" / benchmark.folder / name
+            if path.is_file() and _made_of(path.parent / MADE_OF, benchmark, run if kind == "sr" else None):
+                return path
+    return None
+
+
+def _made_of(file: Path, benchmark: Benchmark, run: Run | None) -> bool:
+    """Whether the pictures are of this measurement: a later one of the same data set puts its own in their place."""
+    if not file.is_file():
+        return True
+    measured = json.loads(file.read_text())
+    alike = (renamed(measured["degradation"]), measured["suite_seed"]) == (benchmark.degradation, benchmark.suite_seed)
+    return alike and (run is None or measured["checkpoint_sha256"] == run.checkpoint_sha256)
 
 
 def png_uri(image: Image.Image) -> str:
@@ -146,7 +168,7 @@ def _example(candidate: Candidate, baseline: str, side: int) -> Example:
     compared = [result for result in images[1:-1] if result]
     if len(compared) < 2:  # of one method, where it changed the input or missed the truth
         compared += [other for other in (images[0], images[-1]) if other][:1]
-    spread = spread_of([np.asarray(result) for result in compared])
+    spread = np.ptp([np.asarray(result.convert("L"), np.float32) for result in compared], axis=0)
     whole = max(scene.size) <= 1.1 * side  # not worth cutting
     crop = busiest_box(spread, max(scene.size) if whole else side)
     left, top, right, bottom = crop

@@ -1,5 +1,5 @@
 "use strict";
-// Sorting: each column head is a button; rows without a value stay at the end, a third click restores the order.
+// Sorting: each column head is a button; rows without a value stay at the end, a second click turns the order.
 
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
@@ -10,17 +10,13 @@ for (const table of document.querySelectorAll("table.sortable")) {
     return cell.tagName === "TH" ? cell.dataset.text : cell.dataset.sort === "" ? null : Number(cell.dataset.sort);
   };
   const compare = (one, other) => (typeof one === "number" ? one - other : one.localeCompare(other, undefined, { numeric: true }));
-  const turn = (head) => {
+  const sortBy = (head) => {
     const first = head.dataset.first;
     const second = first === "ascending" ? "descending" : "ascending";
-    const order = { [first]: second, [second]: null }[head.getAttribute("aria-sort")];
-    sortBy(head, order === undefined ? first : order);
-  };
-  const sortBy = (head, order) => {
+    const order = head.getAttribute("aria-sort") === first ? second : first;
     for (const other of heads) other.removeAttribute("aria-sort");
-    table.classList.toggle("sorted", Boolean(order));
-    if (!order) return body.append(...original);
     head.setAttribute("aria-sort", order);
+    table.classList.add("sorted");
     const column = Number(head.dataset.column);
     const sign = order === "ascending" ? 1 : -1;
     const known = original.filter((row) => key(row, column) !== null);
@@ -28,5 +24,5 @@ for (const table of document.querySelectorAll("table.sortable")) {
     known.sort((one, other) => sign * compare(key(one, column), key(other, column)));
     body.append(...known, ...unknown);
   };
-  for (const head of heads) head.querySelector("button").addEventListener("click", () => turn(head));
+  for (const head of heads) head.querySelector("button").addEventListener("click", () => sortBy(head));
 }

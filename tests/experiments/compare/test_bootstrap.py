@@ -5,35 +5,42 @@ import pytest
 from scipy.stats import norm
 
 from experiments.compare.bootstrap import differ, interval
+from experiments.compare.types import Difference
 
 
 def values(*rows: list[float]) -> np.ndarray:
     return np.array(rows, dtype=np.float64)
 
 
+def difference(metric: str, first: tuple[str, np.ndarray], second: tuple[str, np.ndarray]) -> Difference:
+    found = differ(metric, first, second)
+    assert found is not None
+    return found
+
+
 def test_constant_difference_has_no_width() -> None:
     b = values([20.0, 25.0, 31.0, 18.0])
-    found = differ(("a", b + 0.5), ("b", b), +1)
+    found = difference("psnr", ("a", b + 0.5), ("b", b))
     assert (found.mean, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5), abs=1e-12)
     assert (found.wins, found.ties, found.images, found.better) == (4, 0, 4, "a")
 
 
 def test_equal_methods() -> None:
     b = values([20.0, 25.0, 31.0])
-    found = differ(("a", b.copy()), ("b", b), +1)
+    found = difference("psnr", ("a", b.copy()), ("b", b))
     assert (found.mean, found.low, found.high, found.wins, found.ties, found.better) == (0, 0, 0, 0, 3, None)
 
 
 def test_lower_is_better() -> None:
-    found = differ(("a", values([0.1, 0.2, 0.3])), ("b", values([0.2, 0.4, 0.4])), -1)
+    found = difference("lpips", ("a", values([0.1, 0.2, 0.3])), ("b", values([0.2, 0.4, 0.4])))
     assert found.mean == pytest.approx(-0.4 / 3)
     assert (found.wins, found.better) == (3, "a")
-    assert differ(("a", values([0.2, 0.4, 0.4])), ("b", values([0.1, 0.2, 0.3])), -1).better == "b"
+    assert difference("lpips", ("a", values([0.2, 0.4, 0.4])), ("b", values([0.1, 0.2, 0.3]))).better == "b"
 
 
 def test_two_images_by_hand() -> None:
     """Resampled means of (0, 1) are 0, 1/2, 1 with weights 1/4, 1/2, 1/4: the tails lie at the ends."""
-    found = differ(("a", values([1.0, 1.0])), ("b", values([1.0, 0.0])), +1)
+    found = difference("psnr", ("a", values([1.0, 1.0])), ("b", values([1.0, 0.0])))
     assert (found.mean, found.low, found.high) == (0.5, 0.0, 1.0)
     assert (found.wins, found.ties, found.better) == (1, 1, None)
 

@@ -98,7 +98,10 @@ def test_path_of_a_file_is_no_difference(tmp_path: Path) -> None:
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     a, b = two(tmp_path)
     (tmp_path / "empty").mkdir()
-    for folder, message in (("gone", "no such run folder"), ("empty", "no results.json: measure it first")):
+    for folder, message in (
+        ("gone", "no such run folder"),
+        ("empty", "results.json: no such file: measure the run first"),
+    ):
         assert message in refusal([a, tmp_path / folder])
     assert "a second run named a" in refusal([a, b, a])
     (tmp_path / "x").mkdir()

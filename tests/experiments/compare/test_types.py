@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from experiments.compare.pictures import picture
+from experiments.compare.page.crops import picture
 from experiments.compare.read_runs import MOST_POINTS, curves
 from experiments.compare.types import to_json
 from experiments.results.records import MADE_OF

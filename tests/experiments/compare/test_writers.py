@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from experiments.compare.writers import COLUMNS, csv_text, latex, markdown
+from experiments.compare.writers import csv_text, latex, markdown
 from tests.helpers.comparison_runs import GAINS, PROTOCOL, compared, pair, two, write_run
 
 TABLE1 = {"suite": "ed_dsrn_table1", "dataset": "set14"}
@@ -113,7 +113,7 @@ def test_latex(tmp_path: Path) -> None:
 def test_csv_has_all_digits(tmp_path: Path) -> None:
     a = write_run(tmp_path, "a", pair("ed_dsrn", [1 / 3, *GAINS[1:]], **TABLE1))
     lines = list(csv.DictReader(io.StringIO(csv_text(compared(a)))))
-    assert tuple(lines[0]) == COLUMNS
+    assert {"kind", "suite", "averaged_over", "parameters", "source", "gain_low", "gain_high"} <= set(lines[0])
     own = next(line for line in lines if line["method"] == "ed_dsrn" and line["metric"] == "psnr")
     mean = (sum((22 + 1 / 3, 25.0, 21.5, 25.5, 22.0))) / 5
     assert float(own["value"]) == pytest.approx(mean, abs=1e-12)

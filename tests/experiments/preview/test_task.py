@@ -85,7 +85,7 @@ def test_sheet_goes_to_wandb(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
         (["degradation.sigma=[2,1]"], "degradation: sigma is [2, 1], expected"),
         (["degradation=second_order", "degradation.kernel_size=20"], "degradation: smallest_kernel is 7"),
         (["degradation=gopro"], "degradation: gopro starts from degraded images"),
-        (["data.patch=30"], "data.patch=30: expected a multiple of 4 (degradation=ed_dsrn)"),
+        (["data.patch=30"], "data.patch: found 30, expected a multiple of 4 (4 for degradation=ed_dsrn)"),
         (["data.patch=128"], "image is 96x80"),
         (["images=0"], "images: found 0 (conf/task/preview.yaml)"),
     ],

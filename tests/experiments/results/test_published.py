@@ -128,8 +128,8 @@ def test_suites_protocols_and_models_exist() -> None:
     ("change", "reason"),
     [
         ({"rows": [{"method": "m", "values": [1.0]}]}, "zip"),
-        ({"sources": "typo"}, "unknown key 'sources'"),
-        ({"rows": [{"method": "m", "values": [1.0, 2.0], "modle": "x"}]}, "unknown key 'modle'"),
+        ({"sources": "typo"}, "unexpected keyword argument 'sources'"),
+        ({"rows": [{"method": "m", "values": [1.0, 2.0], "modle": "x"}]}, "unexpected keyword argument 'modle'"),
         ({"columns": [{"metric": "psnr"}, {"metric": "ssim"}]}, "dataset"),
     ],
 )
