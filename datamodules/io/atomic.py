@@ -2,25 +2,30 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, sync: bool = False) -> Iterator[Path]:
+def replacing(path: Path, *, sync: bool = False, just_before: Callable[[Path], object] | None = None) -> Iterator[Path]:
     """A file to write, beside `path`, whose name it takes when the block is done; if the block fails, it is removed.
 
-    Its name starts with a dot, which listings of images skip, and ends in `.part`.
+    Its name is hidden, short, the same every time, so that what a killed process leaves behind is written over, and
+    ends in `.part`.
 
     Args:
         sync: have it on the disk first. Otherwise a power cut may leave the name without the content.
+        just_before: called with `path` when the file is complete and about to get this name.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{zlib.crc32(os.fsencode(path.name)):08x}.part")
     try:
         yield part
         if sync:
             with part.open("r+b") as file:
                 os.fsync(file.fileno())
+        if just_before:
+            just_before(path)
         part.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from PIL.PngImagePlugin import putchunk
 
 from datamodules.errors import InputError
 from datamodules.io import metadata
+from datamodules.io.atomic import replacing
 from datamodules.io.photo import Photograph
 
 _SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP"}
@@ -53,24 +53,16 @@ def refuse_unwritable(path: Path, width: int, height: int, dtype: np.dtype[Any],
 
 
 @contextlib.contextmanager
-def replacing(path: Path, just_before: Callable[[Path], object] | None = None) -> Iterator[Path]:
-    """A hidden file to be written, which takes the name `path` when it is complete, or is removed.
-
-    Its name is short, and the same every time: what a killed process leaves behind is written over.
-
-    Args:
-        just_before: called with `path` before that.
+def writing(path: Path, just_before: Callable[[Path], object] | None = None) -> Iterator[Path]:
+    """`replacing`, whose mistakes end in one line.
 
     Raises:
         InputError: no file can have this name.
         NotWritten: there is no space, no such folder or no permission.
     """
-    part = path.with_name(f".part-{zlib.crc32(os.fsencode(path.name)):08x}{path.suffix}")
     try:
-        yield part
-        if just_before:
-            just_before(path)
-        part.replace(path)
+        with replacing(path, just_before=just_before) as part:
+            yield part
     except OSError as error:
         reason = error.strerror or str(error)
         if error.errno in (errno.ENAMETOOLONG, errno.EISDIR):
@@ -78,9 +70,6 @@ def replacing(path: Path, just_before: Callable[[Path], object] | None = None) -
         raise NotWritten(
             f"{path}: cannot be written: {reason}: free space, mend the permissions, or write elsewhere"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def write_photograph(
@@ -110,13 +99,16 @@ def write_photograph(
     chunks = [chunk.decode() for chunk, _ in photograph.colour]
     if chunks and "sRGB" not in chunks and kind != "PNG":
         notes.append(f"its {', '.join(chunks)} left out, which only PNG holds: colours may look different")
-    with replacing(path, just_before) as part:
+    with writing(path, just_before) as part:
         if kind == "PNG":
             _write_png(part, photograph, exif)
         elif kind == "TIFF":
             notes += _write_tiff(part, photograph, exif)
         else:
-            _write_by_pillow(part, photograph, exif)
+            try:
+                _write_by_pillow(part, kind, photograph, exif)
+            except ValueError as error:  # metadata beyond the 64 KB that JPEG has for them
+                raise InputError(f"{path}: cannot be written: {error}: write PNG or TIFF") from error
     return notes
 
 
@@ -203,11 +195,11 @@ def _write_tiff(path: Path, photograph: Photograph, exif: bytes | None) -> list[
     return []
 
 
-def _write_by_pillow(path: Path, photograph: Photograph, exif: bytes | None) -> None:
+def _write_by_pillow(path: Path, kind: str, photograph: Photograph, exif: bytes | None) -> None:
     planes, icc = photograph.pixels, photograph.icc
     options: dict[str, Any] = {"exif": metadata.PREFIX + exif} if exif else {}
     options |= {"xmp": photograph.xmp} if photograph.xmp else {}
-    if path.suffix.lower() == ".webp":
+    if kind == "WEBP":
         options |= {"lossless": True, "exact": True}
         if planes.shape[2] == 1:  # WebP has no gray, and a profile for gray would not be one for its colours
             planes, icc = planes.repeat(3, 2), None
@@ -215,7 +207,4 @@ def _write_by_pillow(path: Path, photograph: Photograph, exif: bytes | None) -> 
         options |= {"quality": _JPEG_QUALITY, "subsampling": 0, **({"dpi": photograph.dpi} if photograph.dpi else {})}
     planes = planes if photograph.alpha is None else np.dstack([planes, photograph.alpha])
     image = Image.fromarray(planes[:, :, 0] if planes.shape[2] == 1 else np.ascontiguousarray(planes))
-    try:
-        image.save(path, icc_profile=icc, **options)
-    except ValueError as error:  # metadata beyond the 64 KB that JPEG has for them
-        raise InputError(f"{path}: cannot be written: {error}: write PNG or TIFF") from error
+    image.save(path, format=kind, icc_profile=icc, **options)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from datamodules.errors import InputError
 from datamodules.io.decode import IMAGE_SUFFIXES, decode_rgb8
-from datamodules.io.write_photo import replacing
+from datamodules.io.write_photo import writing
 from datamodules.sources.average_frames import average_frames
 
 RECORD = "pairs.json"
@@ -179,5 +179,5 @@ def _write_png(path: Path, pixels: np.ndarray) -> None:
 
 def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
+    with writing(path) as part:
         part.write_bytes(data)

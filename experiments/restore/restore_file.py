@@ -12,7 +12,7 @@ from datamodules.errors import ConfigError, InputError
 from datamodules.io.decode import to_eight_bit
 from datamodules.io.photo import Photograph
 from datamodules.io.read_photo import read_photograph
-from datamodules.io.write_photo import NotWritten, refuse_unwritable, replacing, write_photograph
+from datamodules.io.write_photo import NotWritten, refuse_unwritable, write_photograph, writing
 from experiments.restore import BICUBIC, Restorer
 from experiments.restore.image_buffer import scratch_array
 from experiments.restore.manifest import Manifest, state
@@ -85,8 +85,8 @@ def restore_file(
 def _write_kernel(item: Item, kernel: Tensor, record: Callable[[Path], None]) -> None:
     """The exact values, which `kernel=` takes, and a picture, bright where the light went."""
     values = kernel.numpy()
-    with replacing(item.beside("_kernel.npy"), record) as part:
-        np.save(part, values)
+    with writing(item.beside("_kernel.npy"), record) as part, part.open("wb") as file:
+        np.save(file, values)
     levels = (values.clip(0) / values.max() * 255).round().astype(np.uint8)
     times = -(-_PICTURE_SIDE // len(levels))
     picture = Photograph(levels.repeat(times, 0).repeat(times, 1)[:, :, None])
