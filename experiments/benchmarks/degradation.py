@@ -24,7 +24,7 @@ from datamodules.degradations.keyed_random import make_key
 from datamodules.degradations.pipelines import ClassicalDegradation
 from datamodules.io.decode import decode_rgb8
 from experiments.benchmarks import per_sample
-from experiments.benchmarks.timing import in_turns, machine
+from experiments.benchmarks.timing import in_turns, machine, spread
 
 PATCH = 96
 SCALES = (1, 2, 3, 4)
@@ -91,10 +91,9 @@ def main() -> None:
             rates = {name: [1e3 * count / ms for ms in times[name]] for name, (_, count) in ways.items()}
             print(f"\n{title}")
             for name, values in rates.items():
-                middle = statistics.median(values)
-                print(f"  {name:12}{middle:>12,.0f} samples/s   ({min(values):,.0f} to {max(values):,.0f})")
+                print(f"  {name:12}{spread(values)} samples/s")
             ours, theirs = map(statistics.median, rates.values())
-            print(f"  {'ratio':12}{ours / theirs:>12.0f}")
+            print(f"  {'ratio':12}{ours / theirs:.0f}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""How task=profile prints its rows."""
+"""The table of task=profile."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from experiments.results.table import ResultTable, TableColumn, words
 
 NOTE = (
     "MACs: multiplications of convolutions and matrix products; FFTs and elementwise operations are not counted.\n"
@@ -9,6 +11,7 @@ NOTE = (
     "recipe's loss and optimiser (of stages: the last one) on random images; its size is that of the sharp patches."
 )
 PRECISIONS = {"32-true": "float32", "bf16-mixed": "bfloat16 autocast"}
+TITLES = ("model", "parameters", "input", "output", "MACs", "forward ms", "memory", "step of", "step ms", "memory")
 PHASES = {"forward": "forward pass", "train": "training step"}
 Row = Mapping[str, Any]
 
@@ -30,25 +33,18 @@ def heading(about: Mapping[str, Any]) -> str:
     return ", ".join(filter(None, notes))
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The rows as text; the reasons of what could not be measured below."""
-    lines = [_cells(row) for row in rows]
-    if not any(row["train_patch"] for row in rows):
-        lines = [cells[:7] for cells in lines]
-    titles = ["model", "parameters", "input", "output", "MACs", "forward ms", "memory", "step of", "step ms", "memory"]
-    lines.insert(0, titles[: len(lines[0])])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [
-        "  ".join([model.ljust(widths[0]), *map(str.rjust, others, widths[1:])]).rstrip() for model, *others in lines
-    ]
-    text.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
+def table(about: Mapping[str, Any], rows: Sequence[Row]) -> ResultTable:
+    """The rows, and below them the reasons of what could not be measured."""
+    titles = TITLES if any(row["train_patch"] for row in rows) else TITLES[:7]
+    columns = [TableColumn(title, figures=title != "model") for title in titles]
     reasons = [
         f"{row['model']}, {name}: {row[f'{phase}_error']}"
         for row in rows
         for phase, name in PHASES.items()
         if row[f"{phase}_error"]
     ]
-    return "\n".join([*text, *([""] if reasons else []), *reasons])
+    cells = [words(*_cells(row)[: len(titles)]) for row in rows]
+    return ResultTable(heading(about), columns, [cells], ["", *reasons, NOTE])
 
 
 def _cells(row: Row) -> list[str]:

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import re
-import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -170,27 +169,28 @@ class StepTimer(pl.Callback):
         self.times.append(timer() - self.start)
 
 
+def one_epoch(cfg: DictConfig, **options: Any) -> pl.Trainer:
+    """A trainer that writes nothing by itself, with further arguments of Lightning's Trainer."""
+    return pl.Trainer(
+        accelerator=cfg.trainer.accelerator,
+        devices=1,
+        precision=cfg.trainer.precision,
+        benchmark=bool(cfg.trainer.benchmark),
+        max_epochs=1,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+
+
 def measure_training(cfg: DictConfig) -> Phase:
     peak = PeakMemory(cfg.trainer.accelerator)
     module, degradation = build(cfg, compiled=cfg.compile)
     batches = [training_batch(cfg, degradation, cfg.data.batch_size)] * (cfg.warmup + cfg.repeats)
     steps = StepTimer()
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = pl.Trainer(
-            accelerator=cfg.trainer.accelerator,
-            devices=1,
-            precision=cfg.trainer.precision,
-            max_epochs=1,
-            gradient_clip_val=cfg.trainer.gradient_clip_val,
-            benchmark=bool(cfg.trainer.benchmark),
-            callbacks=[steps],
-            default_root_dir=folder,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]  # a list is a data set
+    trainer = one_epoch(cfg, callbacks=[steps], logger=False, gradient_clip_val=cfg.trainer.gradient_clip_val)
+    trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]  # a list is a data set
     return measured(steps.times[cfg.warmup :], peak)
 
 
@@ -202,10 +202,15 @@ def measure(cfg: DictConfig, phase: str) -> Phase:
         load_libraries(cfg)
         return MEASURE[phase](cfg)
     except Exception as error:  # whatever a network does must not take the other rows along
-        cause = error.__cause__ or error
-        if shortage(cause):
-            return Phase(error="out of memory")
-        return Phase(error=f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}")
+        return Phase(error=failure(error))
+
+
+def failure(error: Exception) -> str:
+    """One line for a table."""
+    cause = error.__cause__ or error
+    if shortage(cause):
+        return "out of memory"
+    return f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"
 
 
 def measure_alone(config: Any, phase: str) -> Phase:

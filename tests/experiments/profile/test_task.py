@@ -15,6 +15,7 @@ from experiments.profile import task as profile
 from experiments.profile import worker
 from experiments.profile.table import heading, shown_count, table
 from experiments.profile.worker import PeakMemory, Phase, count_macs
+from experiments.results.writers import text
 from networks.baselines.deblurcnn import LAYERS, DeblurCNN
 from networks.baselines.edsr import EDSR
 from networks.srn import SRN
@@ -225,7 +226,8 @@ def test_text() -> None:
     row |= {"input_height": 180, "input_width": 320, "output_height": 720, "output_width": 1280, "train_error": None}
     row |= {"train_median": None}
     row |= {"forward_median": 0.0123, "forward_q1": 0.012, "forward_q3": 0.013, "forward_memory": 2**21}
-    lines = table([{**row, "forward_error": None}]).splitlines()
+    caption, *lines, empty, _, _, _ = text(table(about, [{**row, "forward_error": None}])).splitlines()
+    assert (caption, empty) == (heading(about), "")
     assert " ".join(lines[0].split()) == "model parameters input output MACs forward ms memory"
     assert " ".join(lines[2].split()) == "a 1.235 M 180x320 720x1280 2.5 G 12.3 (12.0-13.0) 2 MiB"
     assert len({len(line) for line in lines}) == 1
