@@ -10,31 +10,13 @@ NOTE = (
     "Times: median (quartiles). Memory: peak beyond what the process held before, parameters included. A step has the\n"
     "recipe's loss and optimiser (of stages: the last one) on random images; its size is that of the sharp patches."
 )
-PRECISIONS = {"32-true": "float32", "bf16-mixed": "bfloat16 autocast"}
 TITLES = ("model", "parameters", "input", "output", "MACs", "forward ms", "memory", "step of", "step ms", "memory")
 PHASES = {"forward": "forward pass", "train": "training step"}
 Row = Mapping[str, Any]
 
 
-def heading(about: Mapping[str, Any]) -> str:
-    """What holds for all rows, in one line."""
-    tf32 = about["tf32_convolutions"] and about["precision"] == "32-true"
-    notes = [
-        about["device"],
-        f"{about['threads']} CPU thread{'' if about['threads'] == 1 else 's'}",
-        PRECISIONS[about["precision"]],
-        "convolutions in TF32" if tf32 else "",
-        "channels last" if about["channels_last"] else "",
-        "compiled" if about["compile"] else "",
-        f"batch {about['batch']}",
-        f"{about['repeats']} repetitions after {about['warmup']}",
-        f"torch {about['versions']['torch']}",
-    ]
-    return ", ".join(filter(None, notes))
-
-
-def table(about: Mapping[str, Any], rows: Sequence[Row]) -> ResultTable:
-    """The rows, and below them the reasons of what could not be measured."""
+def table(conditions: Mapping[str, Any], rows: Sequence[Row]) -> ResultTable:
+    """What holds for all rows, the rows, and below them the reasons of what could not be measured."""
     titles = TITLES if any(row["train_patch"] for row in rows) else TITLES[:7]
     columns = [TableColumn(title, figures=title != "model") for title in titles]
     reasons = [
@@ -44,7 +26,8 @@ def table(about: Mapping[str, Any], rows: Sequence[Row]) -> ResultTable:
         if row[f"{phase}_error"]
     ]
     cells = [words(*_cells(row)[: len(titles)]) for row in rows]
-    return ResultTable(heading(about), columns, [cells], ["", *reasons, NOTE])
+    caption = ", ".join(f"{name} {value}" for name, value in conditions.items())
+    return ResultTable(caption, columns, [cells], ["", *reasons, NOTE])
 
 
 def _cells(row: Row) -> list[str]:
@@ -57,19 +40,11 @@ def _cells(row: Row) -> list[str]:
         f"{row['parameters'] / 1e6:.3f} M",
         f"{row['input_height']}x{row['input_width']}",
         f"{row['output_height']}x{row['output_width']}",
-        shown_count(row["macs"]),
+        "" if row["macs"] is None else f"{row['macs'] / 1e9:.4g} G",
         *_measured(row, "forward"),
         step,
         *_measured(row, "train"),
     ]
-
-
-def shown_count(macs: int | None) -> str:
-    """Four digits and a unit: 63.46 M."""
-    if not macs:
-        return "" if macs is None else "0"
-    unit, name = next((unit, name) for unit, name in ((1e9, " G"), (1e6, " M"), (1e3, " k"), (1, "")) if macs >= unit)
-    return f"{macs / unit:.4g}{name}"
 
 
 def _measured(row: Row, phase: str) -> tuple[str, str]:

@@ -25,12 +25,14 @@ from experiments.config.compose import compose, overridden_keys
 from experiments.config.errors import listing
 from experiments.config.signatures import check_targets, group_files
 from experiments.config.training import construct
-from experiments.profile.table import PRECISIONS, table
+from experiments.profile.table import table
 from experiments.profile.worker import Phase, measure_alone
 from experiments.results.writers import csv_text, text
 from experiments.runtime.run_folder import describe, run_name, write_text
 from experiments.runtime.speed import settle
 from networks.base import RestorationNetwork
+
+PRECISIONS = ("32-true", "bf16-mixed")
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +61,14 @@ def run(cfg: DictConfig) -> None:
     configs = [cfg] if cfg.models is None else [compose_model(name) for name in wanted(cfg.models)]
     rows = [subject(config) for config in configs]
     path = Path(cfg.runs_dir) / "profile" / f"{file_name(configs[0])}.csv"
-    about = {**describe(), **conditions(configs[0])}
+    same = conditions(configs[0])
+    about = {**describe(), **same}
     for i, config in enumerate(configs):
         rows[i] |= measure(config, rows[i])
         # After every row: what is measured is kept if a later one is interrupted.
         write_text(path, csv_text(rows[: i + 1]))
         write_text(path.with_suffix(".json"), json.dumps({"about": about, "rows": rows[: i + 1]}, indent=2) + "\n")
-    print(f"\n{text(table(about, rows))}\n\nprofile: {path}", flush=True)
+    print(f"\n{text(table(same, rows))}\n\nprofile: {path}", flush=True)
     if all(row["forward_error"] for row in rows):
         raise InputError(f"no model could be measured; {rows[0]['model']}: {rows[0]['forward_error']}")
 
@@ -172,11 +175,11 @@ def in_a_process(cfg: DictConfig, phase: str) -> Phase:
 
 def conditions(cfg: DictConfig) -> dict[str, Any]:
     """What holds for all rows, beside the facts of every run."""
-    cuda = cfg.trainer.accelerator == "cuda"
     return {
         "device": device_name(cfg.trainer.accelerator),
         "precision": cfg.trainer.precision,
-        "tf32_convolutions": cuda and torch.backends.cudnn.allow_tf32,
+        "tf32_convolutions": cfg.trainer.accelerator == "cuda" and torch.backends.cudnn.allow_tf32,
+        "threads": torch.get_num_threads(),
         **{key: cfg[key] for key in ("batch", "channels_last", "compile", "warmup", "repeats")},
     }
 

@@ -10,7 +10,7 @@ import pytest
 from experiments import benchmarks
 from experiments.benchmarks.timing import in_turns, spread
 
-LIBRARY = ("__init__", "per_sample", "timing")
+LIBRARY = ("__init__", "timing")
 SCRIPTS = sorted({file.stem for file in Path(benchmarks.__file__).parent.glob("*.py")} - {*LIBRARY})
 
 
