@@ -19,10 +19,10 @@ from typing import Any
 import hydra
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from omegaconf import DictConfig
 from torch.utils.benchmark import timer
 
-from datamodules.batch import Batch
 from datamodules.image_datamodule import ImageDataModule
 from experiments.benchmarks.timing import machine, spread
 from experiments.config import CONF
@@ -73,13 +73,6 @@ def prepare(cfg: DictConfig) -> RestorationModule:
     return module.to(cfg.trainer.accelerator)
 
 
-def moved(batch: Batch, data: ImageDataModule, device: str) -> Batch:
-    """A batch of the loader on the device, degraded there."""
-    for field in ("hr", "key", "index"):
-        setattr(batch, field, getattr(batch, field).to(device, non_blocking=True))
-    return data.on_after_batch_transfer(batch, 0)
-
-
 def bare_loop(cfg: DictConfig, data: ImageDataModule) -> float:
     """Milliseconds a step of the loop anybody would write."""
     module, device, half = prepare(cfg), cfg.trainer.accelerator, cfg.trainer.precision == "bf16-mixed"
@@ -88,7 +81,7 @@ def bare_loop(cfg: DictConfig, data: ImageDataModule) -> float:
     for step, batch in enumerate(data.train_dataloader()):
         if step == WARM_UP:
             start = timer()
-        batch = moved(batch, data, device)
+        batch = data.on_after_batch_transfer(move_data_to_device(batch, device), 0)
         with torch.autocast(device, torch.bfloat16, enabled=half):
             total = module.loss(module(batch), batch)["total"]  # type: ignore[misc]  # there is one
         module.zero_grad()
@@ -97,24 +90,20 @@ def bare_loop(cfg: DictConfig, data: ImageDataModule) -> float:
     return 1e3 * (timer() - start) / (step + 1 - WARM_UP)
 
 
-class Stopwatch(pl.Callback):
-    """When the warm-up has ended, and when the last step."""
-
-    def __init__(self) -> None:
-        self.marks: list[float] = []
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if trainer.global_step in (WARM_UP, trainer.num_training_batches):
-            self.marks.append(timer())
-
-
 def by_trainer(cfg: DictConfig, data: ImageDataModule, **options: Any) -> dict[str, float]:
     """Milliseconds a step (`step_ms`) under the suite's trainer, and what its `Throughput` says of the parts.
 
     Args:
         options: further arguments of Lightning's Trainer.
     """
-    watch, throughput = Stopwatch(), Throughput()
+    throughput = Throughput()
+    marks: list[float] = []  # when the warm-up has ended, and when the last step
+
+    def mark(trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step in (WARM_UP, trainer.num_training_batches):
+            marks.append(timer())
+
+    watch = pl.callbacks.LambdaCallback(on_train_batch_end=mark)
     with tempfile.TemporaryDirectory() as folder:
         trainer = one_epoch(
             cfg,
@@ -126,7 +115,7 @@ def by_trainer(cfg: DictConfig, data: ImageDataModule, **options: Any) -> dict[s
             **options,
         )
         trainer.fit(prepare(cfg), datamodule=data)
-    step_ms = 1e3 * (watch.marks[-1] - watch.marks[0]) / max(trainer.global_step - WARM_UP, 1)
+    step_ms = 1e3 * (marks[-1] - marks[0]) / max(trainer.global_step - WARM_UP, 1)
     return {**throughput.speeds({}), "step_ms": step_ms}
 
 

@@ -53,10 +53,6 @@ def _measured(row: Row, phase: str) -> tuple[str, str]:
         return "failed", ""
     if row[f"{phase}_median"] is None:
         return "", ""
-    median, low, high = (1000 * row[f"{phase}_{key}"] for key in ("median", "q1", "q3"))
-    digits = 0 if median >= 100 else 1 if median >= 10 else 2
+    median, low, high = (f"{1000 * row[f'{phase}_{key}']:.4g}" for key in ("median", "q1", "q3"))
     memory = row[f"{phase}_memory"]
-    return (
-        f"{median:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})",
-        "" if memory is None else f"{memory / 2**20:.0f} MiB",
-    )
+    return f"{median} ({low}-{high})", "" if memory is None else f"{memory / 2**20:.0f} MiB"

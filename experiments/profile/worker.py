@@ -13,6 +13,7 @@ import hydra
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.utils.benchmark import timer
@@ -96,16 +97,19 @@ def _keys(seed: int, count: int) -> Tensor:
     return torch.tensor([make_key(seed, 0, i) for i in range(count)])
 
 
+def random_batch(count: int, side: int, seed: int) -> Batch:
+    """Sharp 8-bit images [count, 3, side, side], as from the loader."""
+    hr = torch.randint(256, (count, 3, side, side), dtype=torch.uint8)
+    return Batch(hr=hr, name=[""] * count, index=torch.arange(count), key=_keys(seed, count))
+
+
 def training_batch(cfg: DictConfig, degradation: Degradation, count: int) -> Batch:
     """Random images under the degradation of the recipe, on the device."""
-    hr = torch.randint(256, (count, 3, cfg.data.patch, cfg.data.patch), dtype=torch.uint8)
-    batch = Batch(hr=hr, name=[""] * count, index=torch.arange(count), key=_keys(cfg.seed, count))
+    batch = random_batch(count, cfg.data.patch, cfg.seed)
     if "lr" in degradation.inputs:  # it starts from pairs of files
-        step = degradation.file_scale
-        batch = replace(batch, hr=as_float(hr), lr=as_float(hr[..., ::step, ::step]), scale=step)
-    tensors = {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
-    moved: dict[str, Any] = {name: tensor.to(cfg.trainer.accelerator) for name, tensor in tensors.items()}
-    batch = degradation(replace(batch, **moved))
+        step, hr = degradation.file_scale, as_float(batch.hr)
+        batch = replace(batch, hr=hr, lr=hr[..., ::step, ::step], scale=step)
+    batch = degradation(move_data_to_device(batch, cfg.trainer.accelerator))
     return to_gray(batch) if cfg.data.get("gray") else batch
 
 
@@ -155,20 +159,6 @@ def measure_forward(cfg: DictConfig) -> Phase:
     return measured(times[cfg.warmup :], peak, macs)
 
 
-class StepTimer(pl.Callback):
-    """Seconds of every training step: forward pass, loss, backward pass, optimiser."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-        self.start = 0.0
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        self.start = timer()
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        self.times.append(timer() - self.start)
-
-
 def one_epoch(cfg: DictConfig, **options: Any) -> pl.Trainer:
     """A trainer that writes nothing by itself, with further arguments of Lightning's Trainer."""
     return pl.Trainer(
@@ -185,13 +175,19 @@ def one_epoch(cfg: DictConfig, **options: Any) -> pl.Trainer:
 
 
 def measure_training(cfg: DictConfig) -> Phase:
+    """Of a step: forward pass, loss, backward pass, optimiser."""
     peak = PeakMemory(cfg.trainer.accelerator)
     module, degradation = build(cfg, compiled=cfg.compile)
     batches = [training_batch(cfg, degradation, cfg.data.batch_size)] * (cfg.warmup + cfg.repeats)
-    steps = StepTimer()
-    trainer = one_epoch(cfg, callbacks=[steps], logger=False, gradient_clip_val=cfg.trainer.gradient_clip_val)
+    starts: list[float] = []
+    times: list[float] = []
+    watch = pl.callbacks.LambdaCallback(
+        on_train_batch_start=lambda *_: starts.append(timer()),
+        on_train_batch_end=lambda *_: times.append(timer() - starts[-1]),
+    )
+    trainer = one_epoch(cfg, callbacks=[watch], logger=False, gradient_clip_val=cfg.trainer.gradient_clip_val)
     trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]  # a list is a data set
-    return measured(steps.times[cfg.warmup :], peak)
+    return measured(times[cfg.warmup :], peak)
 
 
 MEASURE = {"forward": measure_forward, "train": measure_training}

@@ -56,7 +56,6 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True, help="folder of the report, without an earlier one")
     parser.add_argument("--images", type=Path, help="folder of training photographs (default: those of scikit-image)")
     parser.add_argument("--set5", type=Path, help="folder of Set5's images (default: test photographs of scikit-image)")
-    parser.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda, in a smoke run cpu")
     parser.add_argument("--smoke", action="store_true", help="try everything with tiny networks, in a few minutes")
     args = parser.parse_args()
     if (args.images is None) != (args.set5 is None):

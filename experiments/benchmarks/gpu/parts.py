@@ -1,9 +1,7 @@
 """The parts of `experiments.benchmarks.gpu`: how each measures, and when it has to end."""
 
 import csv
-import inspect
 import logging
-import math
 import multiprocessing
 import os
 import signal
@@ -12,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +18,12 @@ from pathlib import Path
 import hydra
 import torch
 import torch.distributed as dist
+from lightning_fabric.utilities import move_data_to_device
 
-from datamodules.batch import Batch
-from datamodules.degradations.keyed_random import make_key
-from experiments.benchmarks.gpu.plan import SMOKE_STEP, TRAINING, Settings, plan, side
+from experiments.benchmarks.gpu.plan import SMOKE_STEP, TRAINING, Settings, side
 from experiments.benchmarks.gpu.report import Case, Report, Values
 from experiments.benchmarks.timing import in_turns
-from experiments.benchmarks.train_step import by_trainer, compose, load_data, measure, moved, prepare, warm_up
+from experiments.benchmarks.train_step import by_trainer, compose, load_data, measure, prepare, warm_up
 from experiments.config import CONF
 from experiments.profile import task as profile
 from experiments.profile import worker
@@ -58,10 +56,7 @@ def degradation(case: Case, settings: Settings) -> Values:
     scale = ["degradation.scale=4"] if case.model == "usrnet_train" else []
     cfg = compose("ed_dsrn", f"degradation={case.model}", *scale)
     pipeline = hydra.utils.instantiate(cfg.degradation, _convert_="all")
-    generator = torch.Generator().manual_seed(0)
-    hr = torch.randint(256, (case.batch, 3, side(case), side(case)), dtype=torch.uint8, generator=generator)
-    index, keys = torch.arange(case.batch), torch.tensor([make_key(0, i) for i in range(case.batch)])
-    batch = Batch(hr.to(settings.device), [""] * case.batch, index.to(settings.device), keys.to(settings.device))
+    batch = move_data_to_device(worker.random_batch(case.batch, side(case), seed=0), settings.device)
     times = in_turns({"pipeline": lambda: pipeline(batch)}, 2 if settings.smoke else 20)["pipeline"]
     return {"ms": times, "patches/s": 1e3 * case.batch / statistics.median(times)}
 
@@ -88,9 +83,10 @@ def restoring(case: Case, settings: Settings) -> Values:
 
 
 def bfloat16(case: Case, settings: Settings, checkpoint: Path | None = None) -> Values:
-    """The same weights on the same inputs by autocast to bfloat16 and in float32, means over the test images. Signal to
-    noise: of the float32 result's variance to the squared difference, which does not depend on the size of the values:
-    results of random weights are no images, and their PSNR to the truth (y_shave4) says nothing.
+    """The same weights on the same inputs by autocast to bfloat16 and in float32: median (smallest to largest) over the
+    test images. Signal to noise: of the float32 result's variance to the squared difference, which does not depend on
+    the size of the values: results of random weights are no images, and their PSNR to the truth (y_shave4) says
+    nothing.
     """
     cfg = settings.recipe(case)
     data, module, device = load_data(cfg, "test"), prepare(cfg), settings.device
@@ -98,24 +94,18 @@ def bfloat16(case: Case, settings: Settings, checkpoint: Path | None = None) -> 
         module.network = load_network(checkpoint)[0].to(device)
     module.eval()
     luma = Protocol("y_shave4", "y", 4)
-    rows = []
+    values = defaultdict(list)
     for batch in data.test_dataloader():
-        batch = moved(batch, data, device)
+        batch = data.on_after_batch_transfer(move_data_to_device(batch, device), 0)
         with torch.inference_mode():
             full = module(batch).sr.double()
             with torch.autocast(device, torch.bfloat16):
                 half = module(batch).sr.double()
-        error = (half - full).square().mean()
-        rows.append(
-            {
-                "PSNR between, dB": -10 * error.log10().item(),  # infinite if both are the same
-                "signal to noise, dB": 10 * (full.var() / error).log10().item(),
-                "float32 to the truth, dB": psnr(full, batch.hr, luma).item(),
-                "bfloat16 to the truth, dB": psnr(half, batch.hr, luma).item(),
-            }
-        )
-    means = {what: statistics.mean(row[what] for row in rows) for what in rows[0]}
-    return {what: mean if math.isfinite(mean) else None for what, mean in means.items()}
+        error = (half - full).square().mean().clamp_min(1e-16)  # finite if both are the same
+        values["signal to noise, dB"].append(10 * (full.var() / error).log10().item())
+        values["float32 to the truth, dB"].append(psnr(full, batch.hr, luma).item())
+        values["bfloat16 to the truth, dB"].append(psnr(half, batch.hr, luma).item())
+    return values
 
 
 def group(case: Case, settings: Settings) -> Values:
@@ -164,18 +154,15 @@ def training(case: Case, settings: Settings) -> Values:
         *("+trainer.limit_val_batches=2", "trainer.enable_progress_bar=false"),
         *("logger=none", "pictures=none", "name=training"),
     ]
-    limit = max(settings.until - time.time(), 1.0)
     command = [sys.executable, str(CONF.with_name("run.py")), *overrides]
-    subprocess.run(command, cwd=settings.output, stdout=sys.stderr, timeout=limit, check=True)
-    run = Path(settings.output) / "runs" / "training"
+    subprocess.run(command, cwd=settings.output, stdout=sys.stderr, check=True)
+    run = settings.output / "runs" / "training"
     means = {r.model: r.means for r in read_records(run / "results.json") if r.protocol_name == "y_shave4"}
     with (run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     return {
         **{f"{metric.upper()}, {name}": mean[metric] for metric in ("psnr", "ssim") for name, mean in means.items()},
-        "gain, dB": means[case.model]["psnr"] - means["bicubic"]["psnr"],
         "steps": 1 + max(int(row["step"]) for row in rows),
-        "minutes": max(float(row["speed/minutes"]) for row in rows if row["speed/minutes"]),
         **bfloat16(case, settings, run / "checkpoints" / "best.ckpt"),
     }
 
@@ -203,17 +190,10 @@ PARTS = {
 }
 
 
-def open_report(settings: Settings) -> Report:
-    """The report, as far as it has come."""
-    explained = {name: (part.title, inspect.getdoc(part.measure) or "") for name, part in PARTS.items()}
-    return Report(Path(settings.output), settings.about, explained, plan(settings.smoke))
-
-
-def work(part: str, settings: Settings) -> None:
+def work(part: str, settings: Settings, report: Report) -> None:
     """Measure what is left of a part, as long as there is time: what its process does, which is there only for this."""
     os.setsid()  # what it starts can be ended with it
     threading.Thread(target=end_with_parent, daemon=True).start()
-    report = open_report(settings)
     with (report.folder / "log.txt").open("ab") as log:
         os.dup2(log.fileno(), sys.stderr.fileno())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

@@ -1,7 +1,7 @@
 """What `experiments.benchmarks.gpu` measures, in which order, and by which configs."""
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -12,7 +12,6 @@ from experiments.config import CONF
 # The networks' training steps: batch and side of the sharp patch, as their recipes have them.
 STEPS = {"ed_dsrn": (32, 256), "usrnet_tiny": (48, 96), "srn": (16, 256), "gfn": (16, 256)}
 STEP_MODES = (("float32", ""), ("bfloat16", ""), ("bfloat16", "channels_last"))
-COMPILED = ("bfloat16", "channels_last compile")
 SMOKE_STEP = (2, 64)
 SMOKE_COMPILED = "srresnet"  # the quickest to compile
 # All of them make their inputs of sharp images.
@@ -45,13 +44,11 @@ class Settings:
 
     Attributes:
         output: folder of the report.
-        about: what the report says that all is measured on.
         data: overrides that name the photographs, and the folder of the decoded ones.
         until: when the last measurement may begin.
     """
 
-    output: str
-    about: dict[str, Any]
+    output: Path
     data: list[str]
     device: str
     smoke: bool
@@ -95,7 +92,10 @@ def plan(smoke: bool) -> list[Case]:
     restored = [*((name, "float32") for name in models()), *((name, "bfloat16") for name in halved)]
     return [
         *(step("steps", model, *mode) for mode in STEP_MODES for model in STEPS),
-        *(step("steps", model, *COMPILED) for model in ([SMOKE_COMPILED] if smoke else STEPS)),
+        *(
+            step("steps", model, "bfloat16", "channels_last compile")
+            for model in ([SMOKE_COMPILED] if smoke else STEPS)
+        ),
         *(Case("degradation", name, "float32", "", batch, f"{s}x{s}") for s in sides for name in DEGRADATIONS),
         *(Case("restoring", name, dtype, "channels_last", 1, "one image") for name, dtype in restored),
         *(Case("bfloat16", name, "bfloat16", "channels_last", 1, "test images") for name in BOTH_PRECISIONS),

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import inspect
 import multiprocessing
 import os
 import shlex
@@ -13,15 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
 from torch.utils import collect_env
 
 from datamodules.errors import InputError
-from experiments.benchmarks.gpu.parts import PARTS, open_report, work
-from experiments.benchmarks.gpu.plan import Settings
+from experiments.benchmarks.gpu.parts import PARTS, work
+from experiments.benchmarks.gpu.plan import Settings, plan
 from experiments.benchmarks.gpu.report import Report
-from experiments.benchmarks.train_step import compose
+from experiments.benchmarks.train_step import compose, load_data
 from experiments.profile.task import device_name
 from experiments.runtime import run_folder
 
@@ -33,11 +33,11 @@ def run(args: argparse.Namespace, start: float) -> None:
     """Measure all parts, one after the other.
 
     Raises:
-        InputError: for a device that is not there, folders without images, or a report that is there already.
+        InputError: without a GPU, for folders without images, or a report that is there already.
     """
-    device = args.device or ("cpu" if args.smoke else "cuda")
+    device = "cpu" if args.smoke else "cuda"
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch finds no GPU here: --smoke tries everything on the CPU")
+        raise InputError("torch finds no GPU here: --smoke tries everything on the CPU")
     output = args.output.resolve()
     if (output / "report.md").exists():
         raise InputError(f"{output}: there is a report in it already: give another --output")
@@ -46,10 +46,12 @@ def run(args: argparse.Namespace, start: float) -> None:
         # What earlier runs have compiled would make the start look fast; nothing of what is killed stays behind.
         os.environ |= {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor", "TRITON_CACHE_DIR": f"{folder}/triton"}
         os.environ["TMPDIR"] = folder
-        settings = Settings(str(output), describe(args, device), data, device, args.smoke, start)
+        settings = Settings(output, data, device, args.smoke, start)
+        tables = {name: (part.title, inspect.getdoc(part.measure) or "") for name, part in PARTS.items()}
+        report = Report(output, describe(args, device), tables, plan(args.smoke))
         shares = {name: 1.0 if args.smoke else part.ends for name, part in PARTS.items()}
         ends = {name: start + 60 * args.minutes * share for name, share in shares.items()}
-        measure(open_report(settings), settings, ends)
+        measure(report, settings, ends)
     print(f"{output}/report.md: {(time.time() - start) / 60:.1f} minutes")
 
 
@@ -66,7 +68,7 @@ def photographs(folder: Path, images: Path | None, set5: Path | None, smoke: boo
         overrides = ["data=folder", f"data.root={folder}/images", f"data.source.test_root={folder}/set5"]
     overrides += [f"data.cache_dir={folder}/cache", "data.on_corrupt=skip", "data.on_small=skip"]
     overrides += ["data.num_workers=0"] if smoke else []
-    hydra.utils.instantiate(compose("ed_dsrn", *overrides).data, _convert_="all").prepare_data()
+    load_data(compose("ed_dsrn", *overrides))
     return overrides
 
 
@@ -85,7 +87,6 @@ def describe(args: argparse.Namespace, device: str) -> dict[str, Any]:
         }
     return {
         **about,
-        "dtypes": "in each row; bfloat16 by autocast, weights in float32",
         "CPU": f"{device_name('cpu')}, {len(os.sched_getaffinity(0))} cores, threads: {torch.get_num_threads()}",
         "packages": f"Python {facts['python']}, {', '.join(f'{name} {v}' for name, v in facts['versions'].items())}",
         "commit": f"{facts['git_commit'] or 'unknown'}{' with changes' if facts['git_dirty'] else ''}",
@@ -103,20 +104,20 @@ def measure(report: Report, settings: Settings, ends: dict[str, float]) -> None:
     Args:
         ends: by part, when the last of its measurements may begin.
     """
-    report.folder.mkdir(parents=True, exist_ok=True)
     report.write()
     for name, until in ends.items():
         while (left := report.left(name)) and time.time() < until:
-            reason = in_a_process(name, replace(settings, until=until), min(until + GRACE, max(ends.values())))
+            end = min(until + GRACE, max(ends.values()))
+            reason = in_a_process(end, name, replace(settings, until=until), report)
             # A process notes itself what has failed, unless it is gone; one that got somewhere has a successor.
             under_way = report.left(name)
             if reason and under_way and (reason == STOPPED or under_way == left):
                 report.add(under_way[0], failed=f"{reason}; log.txt may say more")
 
 
-def in_a_process(part: str, settings: Settings, end: float) -> str | None:
-    """How the process of a part ended, None if all went well."""
-    process = multiprocessing.get_context("spawn").Process(target=work, args=(part, settings))
+def in_a_process(end: float, *args: Any) -> str | None:
+    """How a process that does `work` has ended, at the latest by `end`; None if all went well."""
+    process = multiprocessing.get_context("spawn").Process(target=work, args=args)
     process.start()
     try:
         process.join(max(end - time.time(), 1.0))

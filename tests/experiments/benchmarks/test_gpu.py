@@ -87,9 +87,8 @@ def test_a_value_that_is_no_number_leaves_the_file_as_it_is(report: Report) -> N
     assert (report.folder / "results.jsonl").read_text() == before
 
 
-def stand_in(at_missing: Callable[[], object], cases: list[Case], part: str, settings: Settings) -> None:
+def stand_in(at_missing: Callable[[], object], part: str, settings: Settings, report: Report) -> None:
     """What the process of a part does with what is left of a report, in place of measuring."""
-    report = Report(Path(settings.output), ABOUT, TABLES, cases)
     for case in report.left(part):
         if case == MISSING:
             at_missing()
@@ -104,8 +103,8 @@ def measure(
     restoring: float = 180,
 ) -> str:
     """The page after a run in which a process does something at one of the cases; seconds are those the parts have."""
-    monkeypatch.setattr(session, "work", partial(stand_in, at_missing, report.cases))
-    settings = Settings(str(report.folder), ABOUT, [], "cpu", True, 0.0)
+    monkeypatch.setattr(session, "work", partial(stand_in, at_missing))
+    settings = Settings(report.folder, [], "cpu", True, 0.0)
     session.measure(report, settings, {"steps": time.time() + steps, "restoring": time.time() + restoring})
     return (report.folder / "report.md").read_text()
 
