@@ -88,14 +88,12 @@ def plan(smoke: bool) -> list[Case]:
         return Case(part, model, dtype, mode, batch, f"{patch}x{patch}")
 
     batch, sides = (2, (32, 64)) if smoke else (32, (256, 96))
+    compiled = [SMOKE_COMPILED] if smoke else list(STEPS)
     halved = ["ed_dsrn"] if smoke else [name for name in models() if name not in NOT_LEARNED]
     restored = [*((name, "float32") for name in models()), *((name, "bfloat16") for name in halved)]
     return [
         *(step("steps", model, *mode) for mode in STEP_MODES for model in STEPS),
-        *(
-            step("steps", model, "bfloat16", "channels_last compile")
-            for model in ([SMOKE_COMPILED] if smoke else STEPS)
-        ),
+        *(step("steps", model, "bfloat16", "channels_last compile") for model in compiled),
         *(Case("degradation", name, "float32", "", batch, f"{s}x{s}") for s in sides for name in DEGRADATIONS),
         *(Case("restoring", name, dtype, "channels_last", 1, "one image") for name, dtype in restored),
         *(Case("bfloat16", name, "bfloat16", "channels_last", 1, "test images") for name in BOTH_PRECISIONS),

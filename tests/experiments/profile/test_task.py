@@ -246,7 +246,7 @@ def test_text() -> None:
         (["task.model=[a]"], "task.model: unknown key"),
         (["trainer.precision=16-mixed"], "trainer.precision: found '16-mixed', expected 32-true or bf16-mixed"),
         (["trainer.accelerator=mps"], "trainer.accelerator: found 'mps'"),
-        (["model.widths=[1,2]"], "widths is [1, 2], expected four"),
+        (["model.widths=[1,2]"], "widths is [1, 2], expected 4"),
     ],
 )
 def test_mistakes_are_one_line(cli: Cli, tmp_path: Path, overrides: list[str], message: str) -> None:
