@@ -124,7 +124,7 @@ def in_a_process(end: float, *args: Any) -> str | None:
         status = process.exitcode
     finally:  # what it has started ends with it: workers of the loader, compilers, run.py
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid or 0, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)  # type: ignore[arg-type]  # it has been started
         process.kill()
         process.join()
     if status is None:
