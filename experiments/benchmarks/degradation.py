@@ -1,33 +1,35 @@
 """Samples per second: the batched `usrnet_train` pipeline against the per-sample way, and the loader against decoding.
 
-    python -m experiments.benchmarks.degradation [--batch 48] [--rounds 10]
+    python -m experiments.benchmarks.degradation [--batch 48]
 
-On one CPU thread, which is the least disturbed on a shared machine. The ratio is what matters: absolute figures depend
-on the machine.
+The per-sample way of the usual code bases: one kernel (of the same distribution), SciPy's convolution of the uint8
+patch with wrapped borders, every s-th pixel, noise. On one CPU thread, which is the least disturbed on a shared
+machine. The ratio is what matters: absolute figures depend on the machine.
 """
 
 import argparse
 import statistics
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from scipy import ndimage
 
-from datamodules.batch import Batch
 from datamodules.cache import ImageCache
 from datamodules.datasets import TrainingCrops, collate
 from datamodules.degradations.kernel_samplers import usrnet_mixture
-from datamodules.degradations.keyed_random import make_key
 from datamodules.degradations.pipelines import ClassicalDegradation
 from datamodules.io.decode import decode_rgb8
-from experiments.benchmarks import per_sample
-from experiments.benchmarks.timing import in_turns, machine
+from experiments.benchmarks.timing import in_turns, machine, spread
+from experiments.profile.worker import random_batch
 
 PATCH = 96
 SCALES = (1, 2, 3, 4)
+ROUNDS = 10
 ROUND = 4 * SCALES  # scales of the samples made one by one in a round
 CROPS = 32  # a batch of the loader
 Way = tuple[Callable[[], object], int]  # what makes samples, and how many
@@ -36,18 +38,19 @@ Way = tuple[Callable[[], object], int]  # what makes samples, and how many
 def degradation_ways(batch_size: int) -> dict[str, Way]:
     """usrnet_train at scales 1 to 4 on the same random uint8 patches."""
     rng = np.random.default_rng(0)
-    patches = rng.integers(0, 256, (batch_size, PATCH, PATCH, 3), dtype=np.uint8)
-    images = torch.from_numpy(patches).permute(0, 3, 1, 2).contiguous()
-    keys = torch.tensor([make_key(0, i) for i in range(batch_size)])
+    batch = random_batch(batch_size, PATCH, seed=0)
+    patches = batch.hr.permute(0, 2, 3, 1).contiguous().numpy()
     pipeline = ClassicalDegradation(usrnet_mixture, scale=SCALES, noise="usrnet")
 
     def batched() -> None:
         for i in range(len(SCALES)):
-            pipeline(Batch(hr=images, name=[""] * batch_size, index=keys, key=keys, group=i))
+            pipeline(replace(batch, group=i))
 
     def one_by_one() -> None:
-        for patch, scale in zip(patches, ROUND, strict=False):
-            per_sample.degrade(patch, scale, rng)
+        for patch, key, scale in zip(patches, batch.key, ROUND, strict=False):
+            kernel = usrnet_mixture(key[None])[0, 0, ..., None].numpy()
+            blurred = ndimage.convolve(patch, kernel, mode="wrap")[::scale, ::scale]
+            blurred / 255 + rng.normal(0, rng.integers(0, 25) / 255, blurred.shape)
 
     return {"batched": (batched, len(SCALES) * batch_size), "per sample": (one_by_one, len(ROUND))}
 
@@ -78,7 +81,6 @@ def loader_ways(folder: Path) -> dict[str, Way]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=48, help="of the pipeline")
-    parser.add_argument("--rounds", type=int, default=10)
     args = parser.parse_args()
     torch.set_num_threads(1)
     print(machine("cpu"))
@@ -87,14 +89,13 @@ def main() -> None:
             (f"usrnet_train, batch {args.batch}, {PATCH}x{PATCH}, kernels 25x25", degradation_ways(args.batch)),
             (f"crops {PATCH}x{PATCH} of 2040x1356 images, batch {CROPS}", loader_ways(Path(folder))),
         ):
-            times = in_turns({name: way for name, (way, _) in ways.items()}, args.rounds)
+            times = in_turns({name: way for name, (way, _) in ways.items()}, ROUNDS)
             rates = {name: [1e3 * count / ms for ms in times[name]] for name, (_, count) in ways.items()}
             print(f"\n{title}")
             for name, values in rates.items():
-                middle = statistics.median(values)
-                print(f"  {name:12}{middle:>12,.0f} samples/s   ({min(values):,.0f} to {max(values):,.0f})")
+                print(f"  {name:12}{spread(values)} samples/s")
             ours, theirs = map(statistics.median, rates.values())
-            print(f"  {'ratio':12}{ours / theirs:>12.0f}")
+            print(f"  {'ratio':12}{ours / theirs:.0f}")
 
 
 if __name__ == "__main__":

@@ -95,16 +95,14 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="run folder, checkpoint, or weights of --model")
     parser.add_argument("--override", nargs="+", default=[], help="of --model, such as model.boundary=wrap")
     parser.add_argument("--noise-level", type=float, default=CAMERA_NOISE, help="on the [0, 1] scale; %(default).4f")
-    parser.add_argument("--images", type=int, nargs="+", default=range(1, 5))
-    parser.add_argument("--kernels", type=int, nargs="+", default=range(1, 9))
     args = parser.parse_args()
     blind = args.model is None and args.weights is None
     restorer = None if blind else Restorer.load(args.weights, model=args.model, overrides=args.override)
     print("| kernel | side | blurred | restored | gain | least | most |\n| --- | --- | --- | --- | --- | --- | --- |")
     scores, ratios = [], []
-    for number in args.kernels:
+    for number in range(1, 9):
         kernel = true_kernel(args.folder, number)
-        for image in args.images:
+        for image in range(1, 5):
             blurred = read(args.folder / f"im{image}_kernel{number}_img.png")
             sharp = read(args.folder / "gt" / f"im{image}.png")
             if restorer is None:
@@ -113,7 +111,7 @@ def main() -> None:
             else:
                 restored = by_model(restorer, blurred, kernel, args.noise_level)
             scores.append((psnr(blurred, sharp), psnr(restored, sharp)))
-        of_kernel = np.array(scores[-len(args.images) :])
+        of_kernel = np.array(scores[-4:])
         print(row(str(number), str(len(kernel)), *of_kernel.T), flush=True)
     print(row("mean", "", *np.array(scores).T))
     if ratios:

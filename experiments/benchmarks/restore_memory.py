@@ -1,11 +1,11 @@
 """Peak memory and time of restoring a large photograph.
 
-    python -m experiments.benchmarks.restore_memory [--model ed_dsrn_base] [--size 6000 4000] [--precision bf16]
+    python -m experiments.benchmarks.restore_memory [--model ed_dsrn_base] [--size 6000 4000]
 
-The image is a photograph of scikit-image, mirrored to the size; the network has random weights, on which neither memory
-nor time depends. The result is written into a memory-mapped file, as `task=restore` does, and removed. Prints the peak
-of the resident memory of this process (VmHWM), everything included, and of the part before restoring: Python, its
-libraries, the network and the image.
+In bfloat16. The image is a photograph of scikit-image, mirrored to the size; the network has random weights, on which
+neither memory nor time depends. The result is written into a memory-mapped file, as `task=restore` does, and removed.
+Prints the peak of the resident memory of this process (VmHWM), everything included, and of the part before restoring:
+Python, its libraries, the network and the image.
 """
 
 import argparse
@@ -41,11 +41,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="ed_dsrn_base")
     parser.add_argument("--size", type=int, nargs=2, default=(6000, 4000), metavar=("WIDTH", "HEIGHT"))
-    parser.add_argument("--precision", choices=("32", "bf16"), default="bf16")
     args = parser.parse_args()
     torch.manual_seed(0)
     network = build_network(compose_model(args.model), args.model).eval()
-    restorer = Restorer(Model(args.model, lambda _: network, network.scales), precision=args.precision)
+    restorer = Restorer(Model(args.model, lambda _: network, network.scales), precision="bf16")
     scale, image = restorer.scales[-1], mirrored(*args.size)
     height, width = scale * image.shape[0], scale * image.shape[1]
     before, start = peak_gib(), time.perf_counter()
@@ -58,7 +57,7 @@ def main() -> None:
         out = np.lib.format.open_memmap(Path(folder) / "result.npy", "w+", np.uint8, (height, width, 3))
         restorer.restore(image, scale, progress=report, out=out)
     print(
-        f"{args.model}, {args.precision}: {args.size[0]}x{args.size[1]} ({image.size / 3e6:.1f} megapixels) x{scale} "
+        f"{args.model}, bfloat16: {args.size[0]}x{args.size[1]} ({image.size / 3e6:.1f} megapixels) x{scale} "
         f"to {width}x{height} in {time.perf_counter() - start:.0f} s ({torch.get_num_threads()} threads), "
         f"peak {peak_gib():.2f} GiB, {before:.2f} GiB of it before the first tile"
     )

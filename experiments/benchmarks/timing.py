@@ -1,11 +1,12 @@
 """What the benchmarks share: measuring several ways side by side, and how a measured figure is printed."""
 
-import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch.utils.benchmark import timer
+
+from experiments.profile.task import device_name
 
 
 def in_turns(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -23,13 +24,17 @@ def in_turns(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str,
     return times
 
 
-def spread(values: Sequence[float], digits: int = 1) -> str:
-    """Median with the smallest and the largest."""
-    middle, low, high = (f"{value:,.{digits}f}" for value in (statistics.median(values), min(values), max(values)))
-    return f"{middle} ({low} to {high})"
+def figure(value: float) -> str:
+    """Four digits: `12.34`, `1,235`."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def spread(values: Sequence[float]) -> str:
+    """Median, of several with the smallest and the largest."""
+    middle = figure(statistics.median(values))
+    return middle if len(values) == 1 else f"{middle} ({figure(min(values))} to {figure(max(values))})"
 
 
 def machine(device: str) -> str:
     """What is measured on, in one line."""
-    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
-    return f"{name}, {torch.get_num_threads()} CPU thread(s), torch {torch.__version__}"
+    return f"{device_name(device)}, {torch.get_num_threads()} CPU thread(s), torch {torch.__version__}"

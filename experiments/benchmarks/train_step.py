@@ -6,11 +6,10 @@
 One mode after the other (float32, bfloat16 autocast, channels_last, compiled) on the photographs of scikit-image. The
 suite's trainer (Lightning with its callbacks, CSV log every tenth step) and a bare PyTorch loop over the same network,
 loader, degradation and loss take turns; the device is waited for only at both ends of the measured steps. Printed are
-the medians of the rounds, of step and ratio with the spread; `wait` is for the loader, which runs beside the step.
+the medians of the rounds with the spread; `wait` is for the loader, which runs while the network trains.
 """
 
 import argparse
-import statistics
 import tempfile
 import time
 from collections import defaultdict
@@ -20,14 +19,14 @@ from typing import Any
 import hydra
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from omegaconf import DictConfig
 from torch.utils.benchmark import timer
 
-from datamodules.batch import Batch
 from datamodules.image_datamodule import ImageDataModule
 from experiments.benchmarks.timing import machine, spread
 from experiments.config import CONF
-from experiments.profile.worker import build
+from experiments.profile.worker import build, one_epoch
 from experiments.runtime.environment import prepare_environment
 from lightning_modules.callbacks.epoch_log import EpochLog
 from lightning_modules.callbacks.finite import SkipNonFinite
@@ -44,7 +43,7 @@ MODES = {
     "bfloat16 channels_last": [BFLOAT16, CHANNELS_LAST],
     "bfloat16 channels_last compile": [BFLOAT16, CHANNELS_LAST, "compile=true"],
 }
-SHARES = {"wait_percent": "wait %", "degradation_percent": "degradation %"}
+PARTS = ("wait", "degradation", "network", "optimizer")
 
 
 def compose(model: str, *overrides: str) -> DictConfig:
@@ -74,13 +73,6 @@ def prepare(cfg: DictConfig) -> RestorationModule:
     return module.to(cfg.trainer.accelerator)
 
 
-def moved(batch: Batch, data: ImageDataModule, device: str) -> Batch:
-    """A batch of the loader on the device, degraded there."""
-    for field in ("hr", "key", "index"):
-        setattr(batch, field, getattr(batch, field).to(device, non_blocking=True))
-    return data.on_after_batch_transfer(batch, 0)
-
-
 def bare_loop(cfg: DictConfig, data: ImageDataModule) -> float:
     """Milliseconds a step of the loop anybody would write."""
     module, device, half = prepare(cfg), cfg.trainer.accelerator, cfg.trainer.precision == "bf16-mixed"
@@ -89,7 +81,7 @@ def bare_loop(cfg: DictConfig, data: ImageDataModule) -> float:
     for step, batch in enumerate(data.train_dataloader()):
         if step == WARM_UP:
             start = timer()
-        batch = moved(batch, data, device)
+        batch = data.on_after_batch_transfer(move_data_to_device(batch, device), 0)
         with torch.autocast(device, torch.bfloat16, enabled=half):
             total = module.loss(module(batch), batch)["total"]  # type: ignore[misc]  # there is one
         module.zero_grad()
@@ -98,42 +90,32 @@ def bare_loop(cfg: DictConfig, data: ImageDataModule) -> float:
     return 1e3 * (timer() - start) / (step + 1 - WARM_UP)
 
 
-class Stopwatch(pl.Callback):
-    """When the warm-up has ended, and when the last step."""
-
-    def __init__(self) -> None:
-        self.marks: list[float] = []
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if trainer.global_step in (WARM_UP, trainer.num_training_batches):
-            self.marks.append(timer())
-
-
 def by_trainer(cfg: DictConfig, data: ImageDataModule, **options: Any) -> dict[str, float]:
     """Milliseconds a step (`step_ms`) under the suite's trainer, and what its `Throughput` says of the parts.
 
     Args:
         options: further arguments of Lightning's Trainer.
     """
-    watch, throughput = Stopwatch(), Throughput()
+    throughput = Throughput()
+    marks: list[float] = []  # when the warm-up has ended, and when the last step
+
+    def mark(trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step in (WARM_UP, trainer.num_training_batches):
+            marks.append(timer())
+
+    watch = pl.callbacks.LambdaCallback(on_train_batch_end=mark)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = pl.Trainer(
-            accelerator=cfg.trainer.accelerator,
-            devices=1,
-            precision=cfg.trainer.precision,
-            max_epochs=1,
+        trainer = one_epoch(
+            cfg,
             limit_val_batches=0,
             log_every_n_steps=10,
             logger=MetricsCSV(Path(folder)),
             callbacks=[throughput, SkipNonFinite(), EpochLog("none", throughput), watch],
             use_distributed_sampler=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
             **options,
         )
         trainer.fit(prepare(cfg), datamodule=data)
-    step_ms = 1e3 * (watch.marks[-1] - watch.marks[0]) / max(trainer.global_step - WARM_UP, 1)
+    step_ms = 1e3 * (marks[-1] - marks[0]) / max(trainer.global_step - WARM_UP, 1)
     return {**throughput.speeds({}), "step_ms": step_ms}
 
 
@@ -145,16 +127,19 @@ def warm_up(cfg: DictConfig, data: ImageDataModule) -> float:
 
 
 def measure(cfg: DictConfig, data: ImageDataModule, rounds: int) -> dict[str, list[float]]:
-    """By quantity its value in every round.
-
-    Those of `by_trainer`; `bare_ms`, a step of the bare loop; `ratio` of the two; `patches_per_second`.
-    """
+    """By quantity its value in every round: under the trainer, in the bare loop, and the ratio of the two."""
     values = defaultdict(list)
     for _ in range(rounds):
         bare_ms = bare_loop(cfg, data)
-        of_round = by_trainer(cfg, data)
-        of_round |= {"bare_ms": bare_ms, "ratio": of_round["step_ms"] / bare_ms}
-        of_round["patches_per_second"] = 1e3 * data.batch_size / of_round["step_ms"]
+        speeds = by_trainer(cfg, data)
+        of_round = {
+            "patches/s": 1e3 * data.batch_size / speeds["step_ms"],
+            "trainer, ms": speeds["step_ms"],
+            "bare loop, ms": bare_ms,
+            "trainer / bare loop": speeds["step_ms"] / bare_ms,
+            **{f"{part} %": speeds[f"{part}_percent"] for part in PARTS},
+            "peak, GiB": speeds["peak_gib"],
+        }
         for name, value in of_round.items():
             values[name].append(value)
     return values
@@ -172,8 +157,6 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES))
     args = parser.parse_args()
     print(f"{machine(args.device)}, {args.model}, batch {args.batch}, HR {args.patch}")
-    titles = ["patches/s", *SHARES.values(), "peak GiB", "step ms", "bare loop ms", "ratio"]
-    print(f"{'mode':30}{''.join(f'{title:>26}' for title in titles)}")
     with tempfile.TemporaryDirectory() as folder:
         overrides = ["data=sample", f"data.cache_dir={folder}", f"data.num_workers={args.workers}"]
         overrides += [f"trainer.accelerator={args.device}", *loader(args.batch, args.patch, args.steps)]
@@ -181,11 +164,9 @@ def main() -> None:
             cfg = compose(args.model, *overrides, *MODES[mode])
             data = load_data(cfg)
             warm_up(cfg, data)
-            values = measure(cfg, data, args.rounds)
-            medians = (values[name] for name in ("patches_per_second", *SHARES, "peak_gib"))
-            cells = [f"{statistics.median(value):.1f}" for value in medians]
-            cells += [spread(values["step_ms"]), spread(values["bare_ms"]), spread(values["ratio"], 3)]
-            print(f"{mode:30}{''.join(f'{cell:>26}' for cell in cells)}", flush=True)
+            print(f"\n{mode}")
+            for name, values in measure(cfg, data, args.rounds).items():
+                print(f"  {name:22}{spread(values)}", flush=True)
 
 
 if __name__ == "__main__":

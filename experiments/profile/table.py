@@ -1,54 +1,33 @@
-"""How task=profile prints its rows."""
+"""The table of task=profile."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from experiments.results.table import ResultTable, TableColumn, words
 
 NOTE = (
     "MACs: multiplications of convolutions and matrix products; FFTs and elementwise operations are not counted.\n"
     "Times: median (quartiles). Memory: peak beyond what the process held before, parameters included. A step has the\n"
     "recipe's loss and optimiser (of stages: the last one) on random images; its size is that of the sharp patches."
 )
-PRECISIONS = {"32-true": "float32", "bf16-mixed": "bfloat16 autocast"}
+TITLES = ("model", "parameters", "input", "output", "MACs", "forward ms", "memory", "step of", "step ms", "memory")
 PHASES = {"forward": "forward pass", "train": "training step"}
 Row = Mapping[str, Any]
 
 
-def heading(about: Mapping[str, Any]) -> str:
-    """What holds for all rows, in one line."""
-    tf32 = about["tf32_convolutions"] and about["precision"] == "32-true"
-    notes = [
-        about["device"],
-        f"{about['threads']} CPU thread{'' if about['threads'] == 1 else 's'}",
-        PRECISIONS[about["precision"]],
-        "convolutions in TF32" if tf32 else "",
-        "channels last" if about["channels_last"] else "",
-        "compiled" if about["compile"] else "",
-        f"batch {about['batch']}",
-        f"{about['repeats']} repetitions after {about['warmup']}",
-        f"torch {about['versions']['torch']}",
-    ]
-    return ", ".join(filter(None, notes))
-
-
-def table(rows: Sequence[Row]) -> str:
-    """The rows as text; the reasons of what could not be measured below."""
-    lines = [_cells(row) for row in rows]
-    if not any(row["train_patch"] for row in rows):
-        lines = [cells[:7] for cells in lines]
-    titles = ["model", "parameters", "input", "output", "MACs", "forward ms", "memory", "step of", "step ms", "memory"]
-    lines.insert(0, titles[: len(lines[0])])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [
-        "  ".join([model.ljust(widths[0]), *map(str.rjust, others, widths[1:])]).rstrip() for model, *others in lines
-    ]
-    text.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
+def table(conditions: Mapping[str, Any], rows: Sequence[Row]) -> ResultTable:
+    """What holds for all rows, the rows, and below them the reasons of what could not be measured."""
+    titles = TITLES if any(row["train_patch"] for row in rows) else TITLES[:7]
+    columns = [TableColumn(title, figures=title != "model") for title in titles]
     reasons = [
         f"{row['model']}, {name}: {row[f'{phase}_error']}"
         for row in rows
         for phase, name in PHASES.items()
         if row[f"{phase}_error"]
     ]
-    return "\n".join([*text, *([""] if reasons else []), *reasons])
+    cells = [words(*_cells(row)[: len(titles)]) for row in rows]
+    caption = ", ".join(f"{name} {value}" for name, value in conditions.items())
+    return ResultTable(caption, columns, [cells], ["", *reasons, NOTE])
 
 
 def _cells(row: Row) -> list[str]:
@@ -61,19 +40,11 @@ def _cells(row: Row) -> list[str]:
         f"{row['parameters'] / 1e6:.3f} M",
         f"{row['input_height']}x{row['input_width']}",
         f"{row['output_height']}x{row['output_width']}",
-        shown_count(row["macs"]),
+        "" if row["macs"] is None else f"{row['macs'] / 1e9:.4g} G",
         *_measured(row, "forward"),
         step,
         *_measured(row, "train"),
     ]
-
-
-def shown_count(macs: int | None) -> str:
-    """Four digits and a unit: 63.46 M."""
-    if not macs:
-        return "" if macs is None else "0"
-    unit, name = next((unit, name) for unit, name in ((1e9, " G"), (1e6, " M"), (1e3, " k"), (1, "")) if macs >= unit)
-    return f"{macs / unit:.4g}{name}"
 
 
 def _measured(row: Row, phase: str) -> tuple[str, str]:
@@ -82,10 +53,6 @@ def _measured(row: Row, phase: str) -> tuple[str, str]:
         return "failed", ""
     if row[f"{phase}_median"] is None:
         return "", ""
-    median, low, high = (1000 * row[f"{phase}_{key}"] for key in ("median", "q1", "q3"))
-    digits = 0 if median >= 100 else 1 if median >= 10 else 2
+    median, low, high = (f"{1000 * row[f'{phase}_{key}']:.4g}" for key in ("median", "q1", "q3"))
     memory = row[f"{phase}_memory"]
-    return (
-        f"{median:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})",
-        "" if memory is None else f"{memory / 2**20:.0f} MiB",
-    )
+    return f"{median} ({low}-{high})", "" if memory is None else f"{memory / 2**20:.0f} MiB"

@@ -4,8 +4,6 @@ A network that enlarges gets an input that is smaller by its scale; one that wor
 of the result, whether that is a deblurred photograph or an enlarged one. Every row says its sizes.
 """
 
-import csv
-import io
 import json
 import logging
 import multiprocessing
@@ -27,8 +25,9 @@ from experiments.config.compose import compose, overridden_keys
 from experiments.config.errors import group_files, listing
 from experiments.config.signatures import check_targets
 from experiments.config.training import construct
-from experiments.profile.table import NOTE, PRECISIONS, heading, table
+from experiments.profile.table import table
 from experiments.profile.worker import Phase, measure_alone
+from experiments.results.writers import csv_text, text
 from experiments.runtime.run_folder import describe, run_name, write_text
 from experiments.runtime.speed import settle
 from networks.base import RestorationNetwork
@@ -50,7 +49,8 @@ KEYS: dict[str, Any] = {
 def run(cfg: DictConfig) -> None:
     """Measure every model in a process of its own; print the table, write RUNS_DIR/profile/NAME.csv and .json.
 
-    A model that fails, for lack of memory for example, has a row that says so.
+    Times are in seconds, memory in bytes, sizes in pixels. A model that fails, for lack of memory for example, has a
+    row that says so.
 
     Raises:
         ConfigError: for a model that does not exist or fit `target`, or a device or precision of another kind.
@@ -59,13 +59,14 @@ def run(cfg: DictConfig) -> None:
     configs = [cfg] if cfg.models is None else [compose_model(name) for name in wanted(cfg.models)]
     rows = [subject(config) for config in configs]
     path = Path(cfg.runs_dir) / "profile" / f"{file_name(configs[0])}.csv"
-    about = {**describe(), **conditions(configs[0])}
+    same = conditions(configs[0])
+    about = {**describe(), **same}
     for i, config in enumerate(configs):
         rows[i] |= measure(config, rows[i])
         # After every row: what is measured is kept if a later one is interrupted.
-        write_text(path, as_csv(rows[: i + 1]))
+        write_text(path, csv_text(rows[: i + 1]))
         write_text(path.with_suffix(".json"), json.dumps({"about": about, "rows": rows[: i + 1]}, indent=2) + "\n")
-    print(f"\n{heading(about)}\n{table(rows)}\n\n{NOTE}\n\nprofile: {path}", flush=True)
+    print(f"\n{text(table(same, rows))}\n\nprofile: {path}", flush=True)
     if all(row["forward_error"] for row in rows):
         raise InputError(f"no model could be measured; {rows[0]['model']}: {rows[0]['forward_error']}")
 
@@ -100,9 +101,8 @@ def subject(cfg: DictConfig) -> dict[str, Any]:
     accelerator, precision = str(cfg.trainer.accelerator), str(cfg.trainer.precision)
     if accelerator not in ("auto", "gpu", "cuda", "cpu"):
         raise ConfigError(f"trainer.accelerator: found {accelerator!r}, expected cpu, cuda or auto for task=profile")
-    if precision not in PRECISIONS:
-        known = " or ".join(PRECISIONS)
-        raise ConfigError(f"trainer.precision: found {precision!r}, expected {known} for task=profile")
+    if precision not in ("32-true", "bf16-mixed"):
+        raise ConfigError(f"trainer.precision: found {precision!r}, expected 32-true or bf16-mixed for task=profile")
     cfg.trainer.accelerator = "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
     network = construct(cfg, "model", meta=True)
     cfg.scale = scale = scale_for(cfg, network)
@@ -171,29 +171,22 @@ def in_a_process(cfg: DictConfig, phase: str) -> Phase:
 
 
 def conditions(cfg: DictConfig) -> dict[str, Any]:
-    """What holds for all rows, beside the facts of every run."""
-    cuda = cfg.trainer.accelerator == "cuda"
+    """What holds for all rows."""
     return {
-        "device": torch.cuda.get_device_name() if cuda else cpu_name(),
+        "device": device_name(cfg.trainer.accelerator),
         "precision": cfg.trainer.precision,
-        "tf32_convolutions": cuda and torch.backends.cudnn.allow_tf32,
+        "tf32_convolutions": cfg.trainer.accelerator == "cuda" and torch.backends.cudnn.allow_tf32,
+        "threads": torch.get_num_threads(),
         **{key: cfg[key] for key in ("batch", "channels_last", "compile", "warmup", "repeats")},
     }
 
 
-def cpu_name() -> str:
-    """Processor model, where Linux tells it."""
+def device_name(device: str) -> str:
+    """Of the GPU, or the model of the processor where Linux tells it."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "cpu")
-
-
-def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Times in seconds, memory in bytes, sizes in pixels; empty where nothing was measured."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import re
-import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import hydra
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.utils.benchmark import timer
@@ -97,16 +97,19 @@ def _keys(seed: int, count: int) -> Tensor:
     return torch.tensor([make_key(seed, 0, i) for i in range(count)])
 
 
+def random_batch(count: int, side: int, seed: int) -> Batch:
+    """Sharp 8-bit images [count, 3, side, side], as from the loader."""
+    hr = torch.randint(256, (count, 3, side, side), dtype=torch.uint8)
+    return Batch(hr=hr, name=[""] * count, index=torch.arange(count), key=_keys(seed, count))
+
+
 def training_batch(cfg: DictConfig, degradation: Degradation, count: int) -> Batch:
     """Random images under the degradation of the recipe, on the device."""
-    hr = torch.randint(256, (count, 3, cfg.data.patch, cfg.data.patch), dtype=torch.uint8)
-    batch = Batch(hr=hr, name=[""] * count, index=torch.arange(count), key=_keys(cfg.seed, count))
+    batch = random_batch(count, cfg.data.patch, cfg.seed)
     if "lr" in degradation.inputs:  # it starts from pairs of files
-        step = degradation.file_scale
-        batch = replace(batch, hr=as_float(hr), lr=as_float(hr[..., ::step, ::step]), scale=step)
-    tensors = {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
-    moved: dict[str, Any] = {name: tensor.to(cfg.trainer.accelerator) for name, tensor in tensors.items()}
-    batch = degradation(replace(batch, **moved))
+        step, hr = degradation.file_scale, as_float(batch.hr)
+        batch = replace(batch, hr=hr, lr=hr[..., ::step, ::step], scale=step)
+    batch = degradation(move_data_to_device(batch, cfg.trainer.accelerator))
     return to_gray(batch) if cfg.data.get("gray") else batch
 
 
@@ -156,42 +159,35 @@ def measure_forward(cfg: DictConfig) -> Phase:
     return measured(times[cfg.warmup :], peak, macs)
 
 
-class StepTimer(pl.Callback):
-    """Seconds of every training step: forward pass, loss, backward pass, optimiser."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-        self.start = 0.0
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        self.start = timer()
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        self.times.append(timer() - self.start)
+def one_epoch(cfg: DictConfig, **options: Any) -> pl.Trainer:
+    """A trainer that writes nothing by itself, with further arguments of Lightning's Trainer."""
+    return pl.Trainer(
+        accelerator=cfg.trainer.accelerator,
+        devices=1,
+        precision=cfg.trainer.precision,
+        benchmark=bool(cfg.trainer.benchmark),
+        max_epochs=1,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
 
 
 def measure_training(cfg: DictConfig) -> Phase:
+    """Of a step: forward pass, loss, backward pass, optimiser."""
     peak = PeakMemory(cfg.trainer.accelerator)
     module, degradation = build(cfg, compiled=cfg.compile)
     batches = [training_batch(cfg, degradation, cfg.data.batch_size)] * (cfg.warmup + cfg.repeats)
-    steps = StepTimer()
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = pl.Trainer(
-            accelerator=cfg.trainer.accelerator,
-            devices=1,
-            precision=cfg.trainer.precision,
-            max_epochs=1,
-            gradient_clip_val=cfg.trainer.gradient_clip_val,
-            benchmark=bool(cfg.trainer.benchmark),
-            callbacks=[steps],
-            default_root_dir=folder,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]  # a list is a data set
-    return measured(steps.times[cfg.warmup :], peak)
+    starts: list[float] = []
+    times: list[float] = []
+    watch = pl.callbacks.LambdaCallback(
+        on_train_batch_start=lambda *_: starts.append(timer()),
+        on_train_batch_end=lambda *_: times.append(timer() - starts[-1]),
+    )
+    trainer = one_epoch(cfg, callbacks=[watch], logger=False, gradient_clip_val=cfg.trainer.gradient_clip_val)
+    trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]  # a list is a data set
+    return measured(times[cfg.warmup :], peak)
 
 
 MEASURE = {"forward": measure_forward, "train": measure_training}
@@ -202,10 +198,15 @@ def measure(cfg: DictConfig, phase: str) -> Phase:
         load_libraries(cfg)
         return MEASURE[phase](cfg)
     except Exception as error:  # whatever a network does must not take the other rows along
-        cause = error.__cause__ or error
-        if shortage(cause):
-            return Phase(error="out of memory")
-        return Phase(error=f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}")
+        return Phase(error=failure(error))
+
+
+def failure(error: Exception) -> str:
+    """One line for a table."""
+    cause = error.__cause__ or error
+    if shortage(cause):
+        return "out of memory"
+    return f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"
 
 
 def measure_alone(config: Any, phase: str) -> Phase:

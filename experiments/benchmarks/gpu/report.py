@@ -2,15 +2,18 @@
 
 import json
 import os
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.benchmarks.timing import figure, spread
+from experiments.results.table import ResultTable, heads, words
+from experiments.results.writers import markdown
 from experiments.runtime.run_folder import write_text
 
 Value = str | float | Sequence[float] | None  # of several: those of the rounds, shown by their median and range
+Values = Mapping[str, Value]
 SMOKE = "**A smoke run: few channels, small images, few steps. No figure below means anything.**"
 
 
@@ -51,7 +54,7 @@ class Report:
     tables: Mapping[str, tuple[str, str]]
     cases: Sequence[Case]
 
-    def add(self, case: Case, values: Mapping[str, Value] | None = None, failed: str | None = None) -> None:
+    def add(self, case: Case, values: Values | None = None, failed: str | None = None) -> None:
         """Keep what was measured, by heading, or in one line why nothing was."""
         record = {"card": self.about["card"], **asdict(case), "values": values, "failed": failed}
         text = json.dumps(record, allow_nan=False)
@@ -83,41 +86,37 @@ class Report:
         results = self.read()
         failed = sum(record["failed"] is not None for record in results.values())
         counts = f"{len(results) - failed} made, {failed} failed, {len(self.cases) - len(results)} not reached"
-        about = [[name, str(value).replace("|", "\\|")] for name, value in self.about.items()]
         page = [
             f"# deblur-sr on {self.about['card']}",
             *([SMOKE] if self.about["smoke"] else []),
             f"{len(self.cases)} measurements: {counts}.",
-            _table(["", ""], about),
+            _table(["", ""], ((name, str(value)) for name, value in self.about.items())),
         ]
         for part, (title, explanation) in self.tables.items():
-            rows = [(case, results.get(case)) for case in self.cases if case.part == part]
-            page += [f"## {title}", explanation, _of_part(rows)]
+            page += [f"## {title}", explanation, _of_part([case for case in self.cases if case.part == part], results)]
         write_text(self.folder / "report.md", "\n\n".join(page) + "\n")
 
 
-def _of_part(rows: Sequence[tuple[Case, Mapping[str, Any] | None]]) -> str:
-    titles = list(dict.fromkeys(title for _, record in rows if record for title in record["values"] or ()))
-    lines = []
-    for case, record in rows:
-        what = [case.model, case.dtype, case.mode, str(case.batch), case.input]
-        if record is None:
-            lines.append([*what, "not reached"])
-        elif record["failed"]:
-            lines.append([*what, f"failed: {record['failed']}".replace("|", "\\|")])
+def _of_part(cases: Sequence[Case], results: Mapping[Case, Mapping[str, Any]]) -> str:
+    measured = [results[case]["values"] or {} for case in cases if case in results]
+    titles = list(dict.fromkeys(title for values in measured for title in values))
+    rows = []
+    for case in cases:
+        if case not in results:
+            cells = ["not reached"]
+        elif failed := results[case]["failed"]:
+            cells = [f"failed: {failed}"]
         else:
-            lines.append([*what, *(_cell(record["values"].get(title)) for title in titles)])
-    return _table(["model", "dtype", "mode", "batch", "input", *(titles or ["result"])], lines)
+            cells = [_cell(results[case]["values"].get(title)) for title in titles]
+        rows.append([case.model, case.dtype, case.mode, str(case.batch), case.input, *cells])
+    return _table(["model", "dtype", "mode", "batch", "input", *(titles or ["result"])], rows)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return markdown(ResultTable("", heads(titles), [[words(*row) for row in rows]]))
 
 
 def _cell(value: Value) -> str:
     if value is None or isinstance(value, str):
         return value or ""
-    if isinstance(value, int | float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    middle = _cell(statistics.median(value))
-    return middle if len(value) == 1 else f"{middle} ({_cell(min(value))} to {_cell(max(value))})"
+    return figure(value) if isinstance(value, int | float) else spread(value)

@@ -3,17 +3,22 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from experiments.benchmarks.gpu import __main__ as gpu
-from experiments.benchmarks.gpu.parts import PARTS, STEPS, Settings, models, plan
+from experiments.benchmarks.gpu import session
+from experiments.benchmarks.gpu.parts import PARTS
+from experiments.benchmarks.gpu.plan import STEPS, Settings, models, plan
 from experiments.benchmarks.gpu.report import Case, Report
 from tests.helpers.wandb_backend import REPOSITORY
 
@@ -35,7 +40,7 @@ def test_the_plan_has_every_part_and_every_model() -> None:
         assert len(set(cases)) == len(cases)
         assert list(dict.fromkeys(case.part for case in cases)) == list(PARTS)
         assert {case.model for case in cases if case.part == "restoring"} == set(models())
-    assert [case.model for case in plan(False) if case.part == "compiled"] == list(STEPS)
+    assert [case.model for case in plan(False) if "compile" in case.mode] == list(STEPS)
     ends = [part.ends for part in PARTS.values()]
     assert ends == sorted(ends)
     assert ends[-1] == 1.0
@@ -82,30 +87,25 @@ def test_a_value_that_is_no_number_leaves_the_file_as_it_is(report: Report) -> N
     assert (report.folder / "results.jsonl").read_text() == before
 
 
-# What the process of a part does with what is left of `report`, in place of measuring.
-PART = """
-import json, os, signal, sys, time
-path = os.path.join(json.loads(sys.argv[2])["output"], "results.jsonl")
-done = open(path).read() if os.path.exists(path) else ""
-for case in {cases}:
-    if case["part"] != sys.argv[1] or json.dumps(case)[1:-1] in done:
-        continue
-    if case["model"] == "gfn":
-        {at_missing}
-    with open(path, "a") as file:
-        file.write(chr(10) + json.dumps({{"card": "", **case, "values": {{"ms": 1.0}}, "failed": None}}))
-"""
+def stand_in(at_missing: Callable[[], object], part: str, settings: Settings, report: Report) -> None:
+    """What the process of a part does with what is left of a report, in place of measuring."""
+    for case in report.left(part):
+        if case == MISSING:
+            at_missing()
+        report.add(case, {"ms": 1.0})
 
 
 def measure(
-    report: Report, monkeypatch: pytest.MonkeyPatch, at_missing: str, steps: float = 60, restoring: float = 90
+    report: Report,
+    monkeypatch: pytest.MonkeyPatch,
+    at_missing: Callable[[], object],
+    steps: float = 120,
+    restoring: float = 180,
 ) -> str:
     """The page after a run in which a process does something at one of the cases; seconds are those the parts have."""
-    cases = [asdict(case) for case in report.cases]
-    monkeypatch.setattr(gpu, "PART", ("-c", PART.format(cases=cases, at_missing=at_missing)))
-    monkeypatch.setattr(Settings, "report", lambda self: report)
-    settings = Settings(str(report.folder), str(report.folder), ABOUT, [], "cpu", True, 0.0)
-    gpu.measure(settings, {"steps": time.time() + steps, "restoring": time.time() + restoring})
+    monkeypatch.setattr(session, "work", partial(stand_in, at_missing))
+    settings = Settings(report.folder, [], "cpu", True, 0.0)
+    session.measure(report, settings, {"steps": time.time() + steps, "restoring": time.time() + restoring})
     return (report.folder / "report.md").read_text()
 
 
@@ -113,12 +113,12 @@ def measure(
 @pytest.mark.parametrize(
     ("at_missing", "reason"),
     [
-        ("os.kill(os.getpid(), signal.SIGSEGV)", "its process ended by SIGSEGV"),
-        ("sys.exit(7)", "exit status 7"),
+        (partial(signal.raise_signal, signal.SIGSEGV), "its process ended by SIGSEGV"),
+        (partial(sys.exit, 7), "exit status 7"),
     ],
 )
 def test_what_crashes_is_noted_and_the_next_goes_on(
-    report: Report, monkeypatch: pytest.MonkeyPatch, at_missing: str, reason: str
+    report: Report, monkeypatch: pytest.MonkeyPatch, at_missing: Callable[[], object], reason: str
 ) -> None:
     text = measure(report, monkeypatch, at_missing)
     assert f"| gfn | float32 | channels_last | 1 | one image | failed: {reason}; log.txt may say more |" in text
@@ -128,13 +128,13 @@ def test_what_crashes_is_noted_and_the_next_goes_on(
 @pytest.mark.slow
 def test_a_part_that_hangs_is_stopped_when_its_time_is_over(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     report = replace(report, cases=[RESTORE, MISSING, STEP])
-    text = measure(report, monkeypatch, "time.sleep(60)", restoring=8)
+    text = measure(report, monkeypatch, partial(time.sleep, 600), restoring=30)
     assert "| one image | failed: stopped: it took too long; log.txt may say more |" in text
     assert "2 made, 1 failed, 0 not reached" in text
 
 
 def test_what_there_is_no_time_for_is_not_begun(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "0 made, 0 failed, 3 not reached" in measure(report, monkeypatch, "pass", steps=-2, restoring=-1)
+    assert "0 made, 0 failed, 3 not reached" in measure(report, monkeypatch, int, steps=-2, restoring=-1)
     assert not (report.folder / "log.txt").exists()
 
 
@@ -142,12 +142,10 @@ def test_versions_are_compared_as_numbers(monkeypatch: pytest.MonkeyPatch) -> No
     there = {"torch": "2.11.0+cu130", "kornia": "0.10", "numpy": "2.0.0rc1", "opencv-python": "4.10"}
     needed = ["torch>=2.6", "kornia>=0.8", "numpy>=1.26", "opencv-python-headless>=4.9", "wandb>=1"]
 
-    def version(name: str) -> str:
-        if name not in there:
-            raise gpu.PackageNotFoundError(name)
-        return there[name]
+    def distributions(name: str) -> list[SimpleNamespace]:
+        return [SimpleNamespace(version=there[name])] if name in there else []
 
-    monkeypatch.setattr(gpu, "version", version)
+    monkeypatch.setattr(gpu, "distributions", distributions)
     assert gpu.lacking(needed) == []
     there |= {"torch": "2.5.1"}
     del there["kornia"]
@@ -253,12 +251,12 @@ def test_a_killed_run_leaves_a_valid_report_and_no_process(tmp_path: Path) -> No
 
 
 def processes_of(folder: Path) -> list[int]:
-    """Processes with this folder on their command line."""
-    found = []
-    for line in Path("/proc").glob("[0-9]*/cmdline"):
+    """Processes that were started with this folder for temporary files."""
+    pids = []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
         try:
-            if str(folder).encode() in line.read_bytes():
-                found.append(int(line.parent.name))
-        except OSError:  # it has just ended
+            if f"TMPDIR={folder}".encode() in environment.read_bytes():
+                pids.append(int(environment.parent.name))
+        except OSError:  # it has just ended, or is another user's
             continue
-    return found
+    return pids

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from datamodules.batch import Batch
 from experiments.profile import task as profile
 from experiments.profile import worker
-from experiments.profile.table import heading, shown_count, table
+from experiments.profile.table import table
 from experiments.profile.worker import PeakMemory, Phase, count_macs
+from experiments.results.writers import text
 from networks.baselines.deblurcnn import LAYERS, DeblurCNN
 from networks.baselines.edsr import EDSR
 from networks.srn import SRN
@@ -216,21 +217,16 @@ def test_peak_memory_forgets_earlier_peaks() -> None:
 
 
 def test_text() -> None:
-    about = {"device": "X", "threads": 2, "precision": "32-true", "tf32_convolutions": True, "channels_last": True}
-    about |= {"compile": False, "batch": 1, "repeats": 10, "warmup": 3, "versions": {"torch": "2.6"}}
-    assert heading(about) == (
-        "X, 2 CPU threads, float32, convolutions in TF32, channels last, batch 1, 10 repetitions after 3, torch 2.6"
-    )
+    conditions = {"device": "X", "threads": 2, "precision": "32-true", "compile": False}
     row: dict[str, Any] = {"model": "a", "parameters": 1_234_567, "macs": 2_500_000_000, "train_patch": None}
     row |= {"input_height": 180, "input_width": 320, "output_height": 720, "output_width": 1280, "train_error": None}
     row |= {"train_median": None}
     row |= {"forward_median": 0.0123, "forward_q1": 0.012, "forward_q3": 0.013, "forward_memory": 2**21}
-    lines = table([{**row, "forward_error": None}]).splitlines()
+    caption, *lines, empty, _, _, _ = text(table(conditions, [{**row, "forward_error": None}])).splitlines()
+    assert (caption, empty) == ("device X, threads 2, precision 32-true, compile False", "")
     assert " ".join(lines[0].split()) == "model parameters input output MACs forward ms memory"
-    assert " ".join(lines[2].split()) == "a 1.235 M 180x320 720x1280 2.5 G 12.3 (12.0-13.0) 2 MiB"
+    assert " ".join(lines[2].split()) == "a 1.235 M 180x320 720x1280 2.5 G 12.3 (12-13) 2 MiB"
     assert len({len(line) for line in lines}) == 1
-    counts = [None, 0, 999, 13_440, 63_461_376, 2_500_000_000]
-    assert [shown_count(n) for n in counts] == ["", "0", "999", "13.44 k", "63.46 M", "2.5 G"]
 
 
 @pytest.mark.many
@@ -250,7 +246,7 @@ def test_text() -> None:
         (["task.model=[a]"], "task.model: unknown key"),
         (["trainer.precision=16-mixed"], "trainer.precision: found '16-mixed', expected 32-true or bf16-mixed"),
         (["trainer.accelerator=mps"], "trainer.accelerator: found 'mps'"),
-        (["model.widths=[1,2]"], "widths is [1, 2], expected four"),
+        (["model.widths=[1,2]"], "widths is [1, 2], expected 4"),
     ],
 )
 def test_mistakes_are_one_line(cli: Cli, tmp_path: Path, overrides: list[str], message: str) -> None:
