@@ -125,8 +125,10 @@ class ImageDataModule(pl.LightningDataModule):
             first += f" (and {len(small) - 1} more)"
         if self.on_small == "error" or len(small) == len(cache):
             fits = min(min(shape) for shape in cache.shapes) // self.multiple * self.multiple
-            size = f"data.patch={least}" if split == "train" else f"one {least}-fold reduced pixel"
-            raise InputError(f"{first}, smaller than {size}: set data.patch={fits} or less, or data.on_small=skip")
+            size = f"smaller than data.patch={least}"
+            if split != "train":
+                size = f"smaller than one {least}-fold reduced pixel"
+            raise InputError(f"{first}, {size}: set data.patch={fits} or less, or data.on_small=skip")
         log.warning(
             "%d of %d images are smaller than %d pixels and were skipped: %s ...", len(small), len(cache), least, first
         )
