@@ -231,11 +231,14 @@ def test_a_module_that_fails_to_import_is_a_bug(tmp_path: Path, monkeypatch: pyt
         ({"a": {"b": "${nope}"}}, "a.b: cannot resolve '${nope}': Interpolation key 'nope' not found"),
         ({"a": "${oc.env:NOT_SET_ANYWHERE}"}, "a: cannot resolve '${oc.env:NOT_SET_ANYWHERE}': "),
         ({"a": "${unknown:1}"}, "a: cannot resolve '${unknown:1}': Unsupported interpolation type"),
-        ({"a": "${b}", "b": "${a}"}, "a: cannot resolve '${b}': "),
-        ({"a": call("anything", first=1, x="${b}"), "b": {"y": "${a}"}}, "b.y: cannot resolve '${a}': "),
+        ({"a": "${b}", "b": "${a}"}, ("a: cannot resolve '${b}': ", "b: cannot resolve '${a}': ")),
+        (  # which of the two depends on how deep the stack is
+            {"a": call("anything", first=1, x="${b}"), "b": {"y": "${a}"}},
+            ("b.y: cannot resolve '${a}': ", "a.x: cannot resolve '${b}': "),
+        ),
     ],
 )
-def test_missing_values_and_interpolations(content: dict[str, Any], message: str) -> None:
+def test_missing_values_and_interpolations(content: dict[str, Any], message: str | tuple[str, ...]) -> None:
     assert message_for(content).startswith(message)
 
 
