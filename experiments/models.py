@@ -72,7 +72,9 @@ def find(cfg: DictConfig) -> list[Model]:
     elif cfg.get("cascade"):
         models = [cascade(list(cfg.cascade), asked_use(cfg))]
     elif cfg.ckpt or (cfg.weights and not model_is_named()):
-        models = [of_checkpoint(Path(cfg.ckpt or cfg.weights))]
+        if not cfg.ckpt:
+            cfg.ckpt, cfg.weights = cfg.weights, None  # the file knows its network: cfg.model is another one
+        models = [of_checkpoint(Path(cfg.ckpt))]
     else:
         follows = "scale" in cfg.model and OmegaConf.is_interpolation(cfg.model, "scale")
         return [of_config(str(cfg.label), config, cfg.weights, follows)]
@@ -164,7 +166,8 @@ def cascade(items: Sequence[str | Path], use: str | None = None) -> Model:
 
     def network(scale: int | None) -> RestorationNetwork:
         try:
-            return Cascade(first.network(scale), second.network(scale)).eval()
+            scales = (scale, 1) if enlarges is first else (1, scale)  # None: that of the configs
+            return Cascade(first.network(scales[0]), second.network(scales[1])).eval()
         except ValueError as error:
             raise InputError(f"cascade=[{','.join(shown)}]: {error}") from error
 
@@ -224,7 +227,7 @@ def chosen_checkpoint(folder: Path, use: str | None = None) -> Path:
     Raises:
         InputError: if the folder is none of a run, or has no such checkpoint yet.
     """
-    use = use or OmegaConf.select(saved_config(folder), "checkpoint.use") or "best"
+    use = judged_by(folder, use)
     file = folder / "checkpoints" / f"{use}.ckpt"
     if not file.is_file():
         raise InputError(
@@ -232,6 +235,12 @@ def chosen_checkpoint(folder: Path, use: str | None = None) -> Path:
             "take what there is with ckpt=FILE"
         )
     return file
+
+
+def judged_by(folder: Path, use: str | None = None) -> str:
+    """Which of its checkpoints a run is judged by: the one that is asked for, or as its config says."""
+    saved = saved_config(folder)
+    return use or str(OmegaConf.select(saved, "checkpoint.use") or "best")
 
 
 def saved_config(folder: Path) -> DictConfig:

@@ -43,7 +43,7 @@ def upright_exif(stream: BinaryIO, notes: list[str]) -> bytes | None:
         notes.append("its EXIF cannot be read, left out")
         return None
     if damage:
-        notes.append("its EXIF is damaged or has values of more than 1 MB, left out in part")
+        notes.append("some of its tags are damaged or have more than 1 MB: what they say of the photograph is left out")
     return data if inner or any(tag in first for tag in _DESCRIPTIVE) else None
 
 
@@ -139,4 +139,4 @@ def upright_xmp(packet: bytes) -> bytes:
     first, *rest = packet.split(b"<xmp:Thumbnails>")
     packet = b"".join([first, *(part.partition(b"</xmp:Thumbnails>")[2] for part in rest)])
     packet = re.sub(rb"\b" + _UNTRUE + rb"\s*=\s*[\"']\d*[\"']", b"", packet)
-    return re.sub(rb"<(" + _UNTRUE + rb")>\s*\d*\s*</\1>", b"", packet)
+    return re.sub(rb"<(" + _UNTRUE + rb")>[\s\d]*</\1>", b"", packet)  # one repetition: two would be tried in all ways

@@ -1,5 +1,6 @@
 """Reads photographs of the usual formats with all that belongs to them."""
 
+import contextlib
 import io
 import logging
 import warnings
@@ -129,7 +130,10 @@ def _dots(dpi: Any, orientation: int) -> tuple[float, float] | None:
 
 
 def _exif(info: dict[Any, Any]) -> BinaryIO | None:
-    exif = info.get("exif")
+    exif, text = info.get("exif"), info.get("Raw profile type exif")
+    if exif is None and text:  # as ImageMagick stored it before PNG had a place for it: a name, a length, hexadecimals
+        with contextlib.suppress(ValueError):
+            exif = bytes.fromhex("".join(text.split("\n")[3:]))
     return io.BytesIO(exif.removeprefix(metadata.PREFIX)) if exif else None
 
 

@@ -18,7 +18,16 @@ from datamodules.errors import InputError
 from datamodules.io.download import check_space, disk_error, locked, one_line
 
 # BadGzipFile is an OSError: it has to be asked for first.
-_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, BadGzipFile, zlib.error, EOFError, NotImplementedError, ValueError)
+_DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    BadGzipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    ValueError,
+    RecursionError,
+)
 
 
 def unpack_zip(archive: str | Path, folder: str | Path) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import math
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -168,11 +169,15 @@ def _filtered(lines: np.ndarray, above: np.ndarray, step: int) -> np.ndarray:
 
 def _write_tiff(path: Path, photograph: Photograph, exif: bytes | None) -> list[str]:
     pixels, alpha = photograph.pixels, photograph.alpha
-    samples = pixels if alpha is None else np.dstack([pixels, alpha])
-    channels, big = samples.shape[2], samples.nbytes > _BIG_TIFF
+    shape = pixels.shape[:2]
+    channels = pixels.shape[2] + (alpha is not None)
+    shape += (channels,) if channels > 1 else ()
+    big = math.prod(shape) * pixels.itemsize > _BIG_TIFF
     tifffile.imwrite(
         path,
-        samples if channels > 1 else samples[:, :, 0],
+        pixels.reshape(shape) if alpha is None else _tiles(pixels, alpha),
+        shape=shape,
+        dtype=pixels.dtype,
         byteorder="<",
         bigtiff=big,
         photometric="rgb" if channels > 2 else "minisblack",
@@ -193,6 +198,15 @@ def _write_tiff(path: Path, photograph: Photograph, exif: bytes | None) -> list[
     if exif:
         metadata.add_exif_to_tiff(path, exif)
     return []
+
+
+def _tiles(pixels: np.ndarray, alpha: np.ndarray) -> Iterator[np.ndarray]:
+    """Tiles of pixels with their alpha, row by row; the last ones of a row or column are filled up."""
+    for top in range(0, len(alpha), _TILE):
+        for left in range(0, alpha.shape[1], _TILE):
+            place = np.s_[top : top + _TILE, left : left + _TILE]
+            tile = np.dstack([pixels[place], alpha[place]])
+            yield np.pad(tile, [(0, _TILE - tile.shape[0]), (0, _TILE - tile.shape[1]), (0, 0)], mode="edge")
 
 
 def _write_by_pillow(path: Path, kind: str, photograph: Photograph, exif: bytes | None) -> None:

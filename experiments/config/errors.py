@@ -103,7 +103,7 @@ def explain_hydra_error(error: BaseException, conf_dir: Path) -> str | None:
     kinds = (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError)
     modules = {frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)}
     loading = "hydra._internal.config_loader_impl" in modules
-    at_fault = isinstance(error, InterpolationResolutionError | MissingMandatoryValue)
+    at_fault = isinstance(error, InterpolationResolutionError | MissingMandatoryValue | OverrideParseException)
     at_fault |= loading and isinstance(error, kinds)
     return " ".join(_explained(error, conf_dir).split()) if at_fault else None
 

@@ -122,7 +122,7 @@ def _mistakes(value: Any, annotation: Any) -> list[Any]:
         return []
     except ValidationError as error:
         classes = (mistake for mistake in error.errors() if mistake["type"] == "is_instance_of")
-    return [next(classes) if mistake["type"] == "needs_python_object" else mistake for mistake in in_json]
+    return [next(classes, mistake) if mistake["type"] == "needs_python_object" else mistake for mistake in in_json]
 
 
 def _check_call(node: dict[str, Any], path: str, place: str) -> None:

@@ -168,6 +168,10 @@ def in_a_process(cfg: DictConfig, phase: str) -> Phase:
             return process.submit(measure_alone, config, phase).result()
         except BrokenProcessPool:
             return Phase(error="its process was killed, out of memory perhaps")
+        except BaseException:  # a signal: what is under way is not waited for
+            for child in multiprocessing.active_children():
+                child.kill()
+            raise
 
 
 def conditions(cfg: DictConfig) -> dict[str, Any]:

@@ -2,11 +2,15 @@
 
 import contextlib
 import logging
+import multiprocessing
+import os
 import re
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from timeit import default_timer
 from typing import Any
 
 import hydra
@@ -150,12 +154,12 @@ def measure_forward(cfg: DictConfig) -> Phase:
     macs = count_macs(module.network, batch)
     if cfg.compile:
         module.network.compile()
-    times = []
+    times, now = [], clock(device)
     for _ in range(cfg.warmup + cfg.repeats):
-        start = timer()
+        start = now()
         with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=half):
             module(batch)
-        times.append(timer() - start)
+        times.append(now() - start)
     return measured(times[cfg.warmup :], peak, macs)
 
 
@@ -180,10 +184,11 @@ def measure_training(cfg: DictConfig) -> Phase:
     module, degradation = build(cfg, compiled=cfg.compile)
     batches = [training_batch(cfg, degradation, cfg.data.batch_size)] * (cfg.warmup + cfg.repeats)
     starts: list[float] = []
+    now = clock(cfg.trainer.accelerator)
     times: list[float] = []
     watch = pl.callbacks.LambdaCallback(
-        on_train_batch_start=lambda *_: starts.append(timer()),
-        on_train_batch_end=lambda *_: times.append(timer() - starts[-1]),
+        on_train_batch_start=lambda *_: starts.append(now()),
+        on_train_batch_end=lambda *_: times.append(now() - starts[-1]),
     )
     trainer = one_epoch(cfg, callbacks=[watch], logger=False, gradient_clip_val=cfg.trainer.gradient_clip_val)
     trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]  # a list is a data set
@@ -216,12 +221,25 @@ def measure_alone(config: Any, phase: str) -> Phase:
         config: as composed, as plain values; accelerator, precision and scale are settled.
         phase: "forward" or "train".
     """
+    threading.Thread(target=end_with_parent, daemon=True).start()
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")  # what Lightning would advise a training
     cfg = OmegaConf.create(config)
     torch.manual_seed(cfg.seed)
     torch.backends.cudnn.benchmark = bool(cfg.trainer.benchmark)
     return measure(cfg, phase)
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it is gone."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
+
+
+def clock(device: str) -> Callable[[], float]:
+    """Seconds, when the device has done what it was told; a CPU needs no GPU beside it to be asked."""
+    return default_timer if device == "cpu" else timer
 
 
 def load_libraries(cfg: DictConfig) -> None:

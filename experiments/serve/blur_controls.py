@@ -41,7 +41,7 @@ class Blur:
             "Gaussian": f"gaussian:{self.width},{self.second},{self.angle}",
             "Motion": f"motion:{self.length},{self.angle}",
             "Defocus": f"disk:{self.radius}",
-            "From a file": f"{self.file}#{self.number}",
+            "From a file": f"{self.file}#{self.number or 1}",
             "No blur": "none",
         }
         if self.kind == "From a file":

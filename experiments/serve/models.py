@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import ConfigError, InputError
-from experiments.models import asked_use, chosen_checkpoint, model_is_named, run_folders
+from experiments.models import asked_use, chosen_checkpoint, judged_by, model_is_named, run_folders
 from experiments.restore import Restorer
 from experiments.restore.arguments import restorer_options
 
@@ -74,8 +74,10 @@ def _named(cfg: DictConfig, load: Loader) -> dict[str, Checkpoints]:
 
 def _of_run(cfg: DictConfig, folder: Path, load: Loader) -> Checkpoints:
     """All checkpoints of a run, first the one that it is judged by."""
-    chosen = chosen_checkpoint(folder, asked_use(cfg))
-    files = sorted((folder / "checkpoints").glob("*.ckpt"), key=lambda file: (file != chosen, file))
+    use = judged_by(folder, asked_use(cfg))
+    files = sorted((folder / "checkpoints").glob("*.ckpt"), key=lambda file: (file.stem != use, file))
+    if not files:
+        chosen_checkpoint(folder, use)  # says what to do
     return {file.stem: partial(load, file) for file in files}
 
 

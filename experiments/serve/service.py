@@ -105,10 +105,12 @@ class Service:
         sliders = (blur.width, blur.second, blur.angle, blur.length, blur.radius)
         return file, scale, example.noise_level, blur.kind, *sliders
 
+    @user_errors()
     def on_model(self, model: str, scale: int | None) -> tuple[Any, ...]:
         """Another model: its checkpoints, and what its first one needs."""
         names = self.models.checkpoints(model)
-        return gr.update(choices=names, value=names[0]), *self.on_checkpoint(model, names[0], scale)
+        first = next(iter(names), "")
+        return gr.update(choices=names, value=first), *self.on_checkpoint(model, first, scale)
 
     @user_errors()
     def on_checkpoint(self, model: str, checkpoint: str, scale: int | None) -> tuple[Any, ...]:
@@ -176,7 +178,7 @@ class Service:
                 raise Cancelled
             progress((done, tiles), desc="Restoring", unit="tiles")
 
-        checkpoint = checkpoint or self.models.checkpoints(model)[0]
+        checkpoint = checkpoint or next(iter(self.models.checkpoints(model)), "")
         restorer = self.models.restorer(model, checkpoint)
         if scale is None:
             scale = restorer.scales[-1]
@@ -241,7 +243,7 @@ class Service:
             return None
         file, own_format = result
         photograph = read(file)
-        copy = Path(file).with_suffix(FORMATS[own_format if file_format == OWN_FORMAT else file_format])
+        copy = Path(file).with_suffix(FORMATS[own_format if file_format in (None, OWN_FORMAT) else file_format])
         if not copy.exists():
             write_photograph(copy, photograph)
         return str(copy)

@@ -1,6 +1,7 @@
 """The one folder that the server writes to: uploads, results, what they are made of; gone when it ends."""
 
 import fcntl
+import os
 import shutil
 import tempfile
 import time
@@ -30,7 +31,9 @@ def temporary_folder() -> Iterator[Path]:
 def remove_left(place: Path) -> None:
     """Delete folders in `place` of servers that could not do so themselves."""
     for path in place.glob(f"{PREFIX}*/lock"):
-        with suppress(OSError), path.open("rb") as lock:  # in use, a link, or another user's
+        if not path.is_file() or path.lstat().st_uid != os.getuid():
+            continue
+        with suppress(OSError), path.open("rb") as lock:  # in use, or a link
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(path.parent)
 

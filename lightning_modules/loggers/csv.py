@@ -33,6 +33,7 @@ class MetricsCSV(Logger):
         self._columns = ["step", "epoch"]
         self._rows: dict[int, dict[str, float]] = {}
         self._unsaved: set[int] = set()
+        self._on_disk = (0, -1)  # columns and last step of the file: what extends it is appended
         self._loaded = False
 
     # Empty names make Lightning put everything else it derives from a logger straight into the run's folder.
@@ -65,8 +66,21 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        if self._unsaved:
+        if not self._unsaved:
+            return
+        steps, (columns, last) = sorted(self._unsaved), self._on_disk
+        if columns != len(self._columns) or steps[0] <= last:
             self._write()
+            return
+        self._on_disk = (0, -1)  # until it is written whole
+        try:
+            with self.path.open("r+", encoding="utf-8", newline="") as file:  # "a" would make the file anew
+                file.seek(0, io.SEEK_END)
+                csv.writer(file, lineterminator="\n").writerows(map(self._cells, steps))
+        except FileNotFoundError as error:
+            raise folder_vanished(self.path.parent) from error
+        self._on_disk = columns, steps[-1]
+        self._unsaved.clear()
 
     @rank_zero_only
     def rewind(self, step: int) -> None:
@@ -114,6 +128,7 @@ class MetricsCSV(Logger):
                 writer.writerows(self._cells(step) for step in sorted(self._rows))
         except FileNotFoundError as error:
             raise folder_vanished(self.path.parent) from error
+        self._on_disk = len(self._columns), max(self._rows, default=-1)
         self._unsaved.clear()
 
     def _cells(self, step: int) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from datamodules.errors import InputError
 from experiments.models import Model, load, of_config
@@ -46,6 +47,8 @@ def test_what_is_known_of_a_model(weights: Path) -> None:
     both = load([str(weights), "wiener"])
     assert (both.label, both.seed, both.files, both.sha256) == ("mine+wiener", 3, (weights,), model.sha256)
     assert Model("a", lambda _: Bicubic(3)).scales == (3,)
+    follows = load(["bicubic", "dark_channel"])  # the first one enlarges nothing here
+    assert follows.network(2).scales == (2,)
 
 
 def test_every_task_takes_the_network_that_is_named(cli: Cli, weights: Path, make_photographs: Any) -> None:
@@ -64,6 +67,8 @@ def test_every_task_takes_the_network_that_is_named(cli: Cli, weights: Path, mak
             outcome = cli(f"task={task[0]}", *named, *task[1:])
             assert outcome.status == 0, outcome.err
         records.append(figures(Path(f"runs/of{i}"), "checkpoint")[-1])
+        config = OmegaConf.load(f"runs/of{i}/config.yaml")  # does not claim that its model was measured
+        assert (config.ckpt, config.weights) == ((None, str(weights)) if i == 2 else ("x2.safetensors", None))
         pictures.append(Path(f"restored{i}/image0.png").read_bytes())
         assert load(Path(f"exported{i}/{label}.safetensors")).label == label
     assert [(record.pop("model"), record.pop("seed")) for record in records] == [("mine", 3)] * 2 + [("edsr", None)]

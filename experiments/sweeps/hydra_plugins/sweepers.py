@@ -30,6 +30,7 @@ class _Accounted(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         from experiments.sweeps.launcher import reported
 
+        self.sweeper.launcher.folder.mkdir(parents=True, exist_ok=True)  # Optuna's sweeper writes there, but makes none
         with reported(self.sweeper.launcher):
             return self.sweeper.sweep(arguments)
 

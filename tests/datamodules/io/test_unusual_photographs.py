@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from datamodules.errors import InputError
 from datamodules.io import metadata
@@ -25,6 +26,24 @@ def test_packet_of_openings_takes_no_time() -> None:
     packet = b"<xmp:Thumbnails>" * 200_000  # hours, once
     assert metadata.upright_xmp(packet) == b""
     assert metadata.upright_xmp(b"a<xmp:Thumbnails>b</xmp:Thumbnails>c" * 2) == b"acac"
+
+
+def test_an_orientation_of_spaces_takes_no_time() -> None:
+    packet = b"<tiff:Orientation>" + b" " * 1_000_000  # ten minutes, once
+    assert metadata.upright_xmp(packet) == packet
+    assert metadata.upright_xmp(b"a<tiff:Orientation> 6 </tiff:Orientation>b") == b"ab"
+
+
+def test_exif_that_imagemagick_wrote_as_text_is_kept(tmp_path: Path) -> None:
+    info = PngInfo()
+    exif = camera_exif()
+    content = b"Exif\0\0" + exif
+    info.add_text("Raw profile type exif", f"\nexif\n{len(content):8}\n{content.hex()}\n", zip=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png", pnginfo=info)
+    Image.new("RGB", (4, 4)).save(tmp_path / "b.png", exif=content)
+    as_text, as_chunk = (read_photograph(tmp_path / name).exif for name in ("a.png", "b.png"))
+    assert as_text is not None
+    assert as_text == as_chunk
 
 
 def tiff_with(tags: list[tuple[int, int]], behind: bytes, bits: int = 16) -> bytes:
@@ -70,13 +89,15 @@ def test_exif_that_shares_its_bytes_takes_no_memory(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 80 << 20  # of 150 in four forms
-    assert notes == ["its EXIF is damaged or has values of more than 1 MB, left out in part"]
+    assert notes == ["some of its tags are damaged or have more than 1 MB: what they say of the photograph is left out"]
 
 
 def test_large_values_are_left_out_of_exif_and_said(tmp_path: Path) -> None:
     found = read(tmp_path, tiff_with([(270, 400), (37724, 2 << 20)], b"x" * (3 << 20)))  # the last is Photoshop's
     assert found.exif is not None
-    assert found.notes == ("its EXIF is damaged or has values of more than 1 MB, left out in part",)
+    assert found.notes == (
+        "some of its tags are damaged or have more than 1 MB: what they say of the photograph is left out",
+    )
     exif = tiff_with([(270, 400), (37724, 70_000)], b"x" * 70_000)
     found = read(tmp_path, png16(sixteen(), 2, chunk(b"eXIf", exif)))
     assert found.exif is None

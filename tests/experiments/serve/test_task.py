@@ -525,6 +525,8 @@ def test_runs_that_cannot_be_loaded_are_left_out(
     assert capsys.readouterr().out == f"not served: {tmp_path}/a/checkpoints/best.ckpt: damaged\n"
     with pytest.raises(InputError, match=r"^c, best: cannot be loaded, the server has noted why"):
         models.restorer("c", "best")
+    (tmp_path / "b" / "checkpoints" / "best.ckpt").rename(tmp_path / "b" / "checkpoints" / "last.ckpt")
+    assert models_of(cfg).checkpoints("b") == ["last"]  # of a training that has not been validated
     (tmp_path / "b" / "config.yaml").unlink()
     with pytest.raises(InputError, match="no run with a checkpoint there that can be loaded"):
         models_of(cfg)
@@ -555,6 +557,18 @@ def test_controls_make_the_kernels_of_the_command_line(tmp_path: Path) -> None:
         np.save(tmp_path / "large.npy", np.ones(shape, np.uint8))
         with pytest.raises(InputError, match=r"large.npy: has shape .*, expected blur kernels of at most 255x255"):
             Blur("From a file", file=str(tmp_path / "large.npy")).kernel()
+
+
+def test_what_programs_may_send_ends_in_a_line(tmp_path: Path, picture: Path) -> None:
+    service = service_of({"bicubic": Restorer.load(None, model=BICUBIC, device="cpu")}, tmp_path)
+    visitor: Any = SimpleNamespace(session_hash="visitor")
+    for model in ("other", None):
+        with pytest.raises(gr.Error, match="not served here: choose one of bicubic"):
+            service.restore(visitor, str(picture), cast(str, model))
+        with pytest.raises(gr.Error, match="not served here: choose one of bicubic"):
+            service.on_model(cast(str, model), None)
+    file, *_ = service.restore(visitor, str(picture), "bicubic", file_format=cast(str, None))
+    assert file.endswith(".png")
 
 
 def test_examples_are_what_they_say(tmp_path: Path) -> None:

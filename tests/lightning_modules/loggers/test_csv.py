@@ -69,6 +69,37 @@ def test_last_line_is_extended_in_place_and_an_older_one_by_rewriting(tmp_path: 
     ]
 
 
+def test_later_steps_are_appended(tmp_path: Path) -> None:
+    """A training logs for days: the file is not written anew for every row."""
+    logger = MetricsCSV(tmp_path)
+    inodes = set()
+    for step in range(5):
+        logger.log_metrics({"a": step}, step)
+        logger.save()
+        inodes.add(logger.path.stat().st_ino)
+    assert len(inodes) == 1
+    whole = MetricsCSV(tmp_path)
+    whole.rewind(3)  # reads, and writes anew
+    whole.log_metrics({"a": 4}, 4)
+    whole.save()
+    assert [list(row.values()) for row in rows(logger.path)] == [[str(i), "", f"{i}.0"] for i in range(5)]
+
+
+def test_what_a_full_disk_cut_off_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = MetricsCSV(tmp_path)
+    logger.log_metrics({"a": 0.0}, 0)
+    logger.save()
+    logger.log_metrics({"a": 1.0}, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(MetricsCSV, "_cells", lambda self, step: ["1", "", 1 / 0])
+        with pytest.raises(ZeroDivisionError):
+            logger.save()
+    with logger.path.open("a") as file:
+        file.write("1,,")  # as much as there was space for
+    logger.save()
+    assert column(logger.path, "a") == ["0.0", "1.0"]
+
+
 def test_a_failed_rewrite_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logger = MetricsCSV(tmp_path)
     logger.log_metrics({"loss": 1.0}, 0)
