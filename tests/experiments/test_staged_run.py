@@ -97,7 +97,7 @@ def test_continued_runs_equal_the_uninterrupted_one(
     cli: Cli, staged: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Broken off in the first stage, in its last step, right after it, and in the second stage."""
-    monkeypatch.setattr(train, "measure", lambda *_, **__: [])  # the test at the end, which is not looked at
+    monkeypatch.setattr(train.Measurement, "run", lambda *_, **__: [])  # the test at the end, which is not looked at
     outcome = cli(*staged, "name=whole")
     assert outcome.status == 0, outcome.err
     assert "epoch 5/5, step 10" in outcome.err  # without trainer.max_epochs the stages make the length
