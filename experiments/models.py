@@ -166,8 +166,7 @@ def cascade(items: Sequence[str | Path], use: str | None = None) -> Model:
 
     def network(scale: int | None) -> RestorationNetwork:
         try:
-            scales = (scale, 1) if enlarges is first else (1, scale)  # None: that of the configs
-            return Cascade(first.network(scales[0]), second.network(scales[1])).eval()
+            return Cascade(first.network(scale), second.network(scale)).eval()
         except ValueError as error:
             raise InputError(f"cascade=[{','.join(shown)}]: {error}") from error
 

@@ -47,8 +47,6 @@ def test_what_is_known_of_a_model(weights: Path) -> None:
     both = load([str(weights), "wiener"])
     assert (both.label, both.seed, both.files, both.sha256) == ("mine+wiener", 3, (weights,), model.sha256)
     assert Model("a", lambda _: Bicubic(3)).scales == (3,)
-    follows = load(["bicubic", "dark_channel"])  # the first one enlarges nothing here
-    assert follows.network(2).scales == (2,)
 
 
 def test_every_task_takes_the_network_that_is_named(cli: Cli, weights: Path, make_photographs: Any) -> None:

@@ -54,7 +54,7 @@ def served(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             "model.iterations=200",
             "max_upload_mb=1",
             "max_pixels=40000",
-            "max_queue=1",
+            "max_queue=3",
         ],
     )
     yield found
@@ -250,18 +250,19 @@ def slow_job(served: Served, tmp_path: Path) -> Job:
 
 
 @pytest.mark.slow
-def test_two_at_once_get_their_own_and_a_third_is_sent_away(served: Served, tmp_path: Path) -> None:
-    """One is restored, one waits, and the queue is full."""
+def test_those_at_once_get_their_own_and_one_too_many_is_sent_away(served: Served, tmp_path: Path) -> None:
+    """One is restored, three wait, and the queue is full."""
     jobs = [slow_job(served, tmp_path)]
-    second, third = served.client(), served.client()
     small = tmp_path / "small.png"
     Image.fromarray(photograph(20, 30, 6)).save(small)
-    jobs.append(second.submit(handle_file(str(small)), model="tiny", api_name="/restore"))
-    wait_for(lambda: jobs[1].status().code.name == "IN_QUEUE", served.process, served.folder)
+    for _ in range(3):
+        job = served.client().submit(handle_file(str(small)), model="tiny", api_name="/restore")
+        wait_for(lambda job=job: job.status().code.name == "IN_QUEUE", served.process, served.folder)
+        jobs.append(job)
     with pytest.raises(Exception, match=r"[Qq]ueue is full|busy"):
-        third.predict(handle_file(str(small)), model="tiny", api_name="/restore")
+        served.client().predict(handle_file(str(small)), model="tiny", api_name="/restore")
     sizes = [Image.open(job.result(60)[0]).size for job in jobs]
-    assert sizes == [(400, 400), (120, 80)]
+    assert sizes == [(400, 400), *3 * [(120, 80)]]
 
 
 @pytest.fixture
