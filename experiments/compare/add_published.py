@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from experiments.compare.types import Benchmark, Method
 from experiments.results.published import Published
-from experiments.results.records import canonical, flat
+from experiments.results.records import canonical
+from experiments.runtime.run_folder import flat
 
 
 def add_published(

@@ -16,9 +16,10 @@ from experiments.compare.match import BICUBIC, Group, Setting, match, shown
 from experiments.compare.scores import Values, averages, scored
 from experiments.compare.types import Benchmark, Comparison, Method, Run, Table, Timing, median_timing
 from experiments.results.published import published
-from experiments.results.records import BASELINE, EvaluationRecord, canonical, flat
+from experiments.results.records import BASELINE, EvaluationRecord, canonical
 from experiments.results.table import count
 from experiments.results.tables import cell_folder
+from experiments.runtime.run_folder import flat
 
 
 def compare(

@@ -16,7 +16,8 @@ from typing import Any
 
 from datamodules.errors import InputError
 from experiments.compare.types import Run
-from experiments.results.records import BASELINE, EvaluationRecord, canonical, flat
+from experiments.results.records import BASELINE, EvaluationRecord, canonical
+from experiments.runtime.run_folder import flat
 
 WITNESS_DB = 0.01  # bicubic results of the same input differ by less, whatever the machine
 MOST_SHOWN = 6  # places that a note lists

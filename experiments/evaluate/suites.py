@@ -18,7 +18,7 @@ from experiments.config.check import check
 from experiments.config.compose import compose, overridden_keys
 from experiments.config.errors import did_you_mean, listing
 from experiments.config.training import construct
-from experiments.results.records import flat
+from experiments.runtime.run_folder import flat
 
 
 @dataclass

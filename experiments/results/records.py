@@ -206,16 +206,6 @@ def with_earlier_metrics(record: EvaluationRecord, earlier: EvaluationRecord | N
     return replace(record, means=means, images=images, files={**record.files, **earlier.files})
 
 
-def flat(node: Any, path: str = "") -> dict[str, Any]:
-    """Values by dotted key."""
-    if not isinstance(node, Mapping) or not node:
-        return {path: node}
-    values: dict[str, Any] = {}
-    for name, child in node.items():
-        values |= flat(child, f"{path}.{name}" if path else name)
-    return values
-
-
 def canonical(value: Any, folders: bool = False) -> str:
     """One text for equal settings: 0 and 0.0 are equal.
 

@@ -129,7 +129,7 @@ def without_new_keys(config: Mapping[str, Any], before: Mapping[str, Any]) -> di
 
 def _check_same(run_dir: Path, config: Mapping[str, Any]) -> None:
     before = renamed(read_mapping(run_dir / "config.yaml"))
-    old, new = _leaves(before), _leaves(without_new_keys(config, before))
+    old, new = flat(before), flat(without_new_keys(config, before))
     free = tuple(f"data.{key}." for key in FREE_DATA_KEYS)
     for key in [*old, *new]:
         counts = f"{key}.".startswith(tuple(f"{part}." for part in _IDENTITY)) and not f"{key}.".startswith(free)
@@ -140,11 +140,11 @@ def _check_same(run_dir: Path, config: Mapping[str, Any]) -> None:
             )
 
 
-def _leaves(node: Any, path: str = "") -> dict[str, Any]:
+def flat(node: Any, path: str = "") -> dict[str, Any]:
     """The values of nested mappings by their full keys."""
     if not isinstance(node, Mapping) or not node:
         return {path: node}
-    below = [_leaves(child, f"{path}.{key}" if path else str(key)) for key, child in node.items()]
+    below = [flat(child, f"{path}.{key}" if path else str(key)) for key, child in node.items()]
     return {key: value for leaves in below for key, value in leaves.items()}
 
 
