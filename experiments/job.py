@@ -21,9 +21,16 @@ from datamodules.errors import InputError, Interrupted, StoppedElsewhere, worker
 from experiments.runtime.child_processes import PORT
 from experiments.runtime.environment import STOP_FILE, prepare_environment
 from experiments.runtime.exit_status import status_of
-from experiments.runtime.launchers import launched
+from experiments.runtime.launchers import launched, place
 
 log = logging.getLogger(__name__)
+
+
+_OF_DISKS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free disk space"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "mend the permissions"),
+    **dict.fromkeys((errno.EROFS, errno.EIO, errno.ESTALE), "mend or remount the file system"),
+}
 
 
 class JobFailed(Exception):
@@ -62,6 +69,7 @@ def job(cfg: DictConfig) -> float | None:
     if STOP_FILE in os.environ:
         _heed(Path(os.environ[STOP_FILE]))
     # Other processes that work on the same job must not wait for this one in the next job of a sweep.
+    rank, _ = place()
     by_itself = sweeping and launched() is None and PORT not in os.environ
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     _busy = True
@@ -70,7 +78,7 @@ def job(cfg: DictConfig) -> float | None:
     except JobFailed as error:
         if isinstance(error, JobStopped):
             _stopped = error
-        if error.status != 2 or os.environ.get("SLURM_PROCID", "0") == "0":  # all tasks find the same in a config
+        if error.status != 2 or rank == 0:  # all find the same in a config
             print(error, file=sys.stderr)
         if by_itself:
             raise
@@ -116,9 +124,9 @@ def _of_the_system(error: Exception, cfg: DictConfig) -> InputError | None:
     """What to say where a disk is full, memory has run out or a worker of a loader was killed."""
     from experiments.runtime.out_of_memory import explain_shortage
 
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in _OF_DISKS:
         place = error.filename or cfg.run_dir
-        return InputError(f"{place}: {error.strerror}: free disk space, then continue with resume=auto", file=place)
+        return InputError(f"{place}: {error.strerror}: {_OF_DISKS[error.errno]}, then continue with resume=auto", file=place)
     if isinstance(error, RuntimeError | MemoryError):
         return worker_death(error) or explain_shortage(error, cfg)
     return None
@@ -137,12 +145,13 @@ def _announce(cfg: DictConfig) -> None:
 
 
 def complete(cfg: DictConfig) -> None:
-    """Fill in what the command line says of a job: its name."""
-    from experiments.runtime.run_folder import run_name
+    """Fill in what the command line says of a job: its name. Raises ConfigError for one that cannot be."""
+    from experiments.runtime.run_folder import checked_name, run_name
 
     about: Any = HydraConfig.get()
     with open_dict(cfg):
-        cfg.name = cfg.name or run_name(about.runtime.choices, list(about.overrides.task))
+        name = run_name(about.runtime.choices, list(about.overrides.task)) if cfg.name is None else cfg.name
+        cfg.name = checked_name(str(name))
 
 
 def _heed(stop: Path) -> None:

@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,11 @@ from experiments.config.processes import check_tasks
 from experiments.config.training import build_procedure, check_training, instantiate
 from experiments.evaluate.measure import Measurement, on_data, progress_bar, test_names
 from experiments.models import checksum
-from experiments.results.records import EvaluationRecord
+from experiments.results.records import EvaluationRecord, read_records
 from experiments.results.tables import report
 from experiments.results.wandb import log_training, training_loggers
 from experiments.runtime import distributed
-from experiments.runtime.run_folder import close_run, open_run
+from experiments.runtime.run_folder import check_run, close_run, held, open_run
 from experiments.runtime.slurm_requeue import restarted_in
 from experiments.runtime.speed import keep_memory, settle
 from lightning_modules.callbacks.checkpointing import LastAndBest
@@ -34,15 +36,17 @@ from lightning_modules.checkpoints.checkpoint import (
     AtomicCheckpointIO,
     load_network,
     load_weights,
-    read_checkpoint,
     read_weights,
 )
+from lightning_modules.checkpoints.resume import find_resumable
 from lightning_modules.loggers.csv import MetricsCSV
 from lightning_modules.loggers.wandb import finish
 from lightning_modules.metrics.build import build_metrics
 from lightning_modules.restoration import RestorationModule
 
 log = logging.getLogger(__name__)
+
+_LEASE = 180.0  # seconds until the locks of a node that has died are given up by the server of its files
 
 KEYS: dict[str, Any] = {"compile": bool, "keep_memory": bool, "nonfinite": dict}
 
@@ -79,46 +83,81 @@ def run(cfg: DictConfig) -> float:
     Raises:
         InputError: for a taken name, unreadable data, a damaged checkpoint, a full disk, a loss that is not a number.
     """
-    training = set_up(cfg)
-    status = 1
-    try:
-        fit(training)
-        publish(training, *test(training))
-        status = 0
-    finally:
-        distributed.leaving()
-        for logger in training.loggers:
-            finish(logger, status)
+    requeued = restarted_in(Path(cfg.run_dir))
+    if requeued:
+        cfg.resume = "auto"
+    device = distributed.start(cfg)
+    with _alone_in(Path(cfg.run_dir), _LEASE if requeued else 0.0):
+        training = set_up(cfg, device)
+        status = 1
+        try:
+            fit(training)
+            publish(training, *test(training))
+            status = 0
+        finally:
+            distributed.leaving()
+            for logger in training.loggers:
+                finish(logger, status)
     return training.checkpointing.best_score
 
 
-def set_up(cfg: DictConfig) -> Training:
-    """Join the processes, build network and data, open the run folder, and put the trainer around them."""
+@contextmanager
+def _alone_in(run_dir: Path, patience: float) -> Iterator[None]:
+    """No other training works in the folder until the end; the first process holds the lock for all."""
+    with ExitStack() as stack:
+        on_rank_zero(lambda: stack.enter_context(held(run_dir / ".lock", patience=patience)))
+        yield
+
+
+def set_up(cfg: DictConfig, device: torch.device) -> Training:
+    """Build network and data, open the run folder, and put the trainer around them."""
     run_dir = Path(cfg.run_dir)
-    if restarted_in(run_dir):
-        cfg.resume = "auto"
-    device = distributed.start(cfg)
+    raw: Any = OmegaConf.to_container(cfg)
     settle(cfg)
     if cfg.keep_memory:
         keep_memory()
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # a mapping
+    csv = MetricsCSV(run_dir)
+    # All that is there already is read before anything is made: a mistake in it, or in the data, changes nothing.
+    with rank_zero_first():
+        resume_from, checkpoint = _look(csv, config, cfg.resume, raw)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     module = _build_module(cfg, config)
     datamodule = instantiate(cfg.data)
-    # Images are found and decoded before the folder is made: a mistake in the data leaves nothing behind.
     with rank_zero_first():
         datamodule.prepare_data()
         datamodule.setup("fit")
         datamodule.setup("test")
-    last = run_dir / "checkpoints" / "last.ckpt"
-    resume_from = last if cfg.resume == "auto" and last.exists() else None
-    meta, step = _open_folder(cfg, config, module, datamodule, resume_from)
-    csv = MetricsCSV(run_dir)
-    csv.rewind(step - 1)  # Lightning numbers the first step 0: what is kept are the rows of those that were made
+    meta = _open_folder(cfg, config, module, datamodule, resume_from, checkpoint)
+    csv.rewind(checkpoint["global_step"] - 1)  # Lightning numbers the first step 0: what is kept are those made
     loggers = training_loggers(cfg, run_dir, meta, module)
-    checkpointing = LastAndBest(str(last.parent), module.monitor, **config["checkpoint"])
+    checkpointing = LastAndBest(str(run_dir / "checkpoints"), module.monitor, **config["checkpoint"])
     trainer = _build_trainer(cfg, config, module, [csv, *loggers], checkpointing)
     return Training(cfg, config, run_dir, device, module, datamodule, checkpointing, loggers, trainer, resume_from)
+
+
+def _look(
+    csv: MetricsCSV, config: dict[str, Any], resume: str, raw: dict[str, Any]
+) -> tuple[Path | None, dict[str, Any]]:
+    """The checkpoint to continue from and what is in it.
+
+    Raises:
+        InputError: if the run folder, or a file in it, is not what this training could go on with.
+    """
+    run_dir = Path(csv.save_dir)
+    meta = check_run(run_dir, config, resume, raw)
+    if (run_dir / "results.json").exists():
+        read_records(run_dir / "results.json")  # those of the test at the end are added to it
+    found, checkpoint = find_resumable(run_dir / "checkpoints")
+    epoch = csv.last_epoch()
+    if found is None and (epoch > 0 or "finished" in meta):
+        raise InputError(
+            f"{run_dir}: its checkpoints are gone, though it has trained for an epoch: put checkpoints/ back, or start "
+            "a new run with name=..."
+        )
+    if found is None and epoch == 0 and rank() == 0:
+        log.warning("%s: no checkpoint was written yet: the training begins anew", run_dir)
+    return found, checkpoint
 
 
 def _build_module(cfg: DictConfig, config: dict[str, Any]) -> RestorationModule:
@@ -131,12 +170,15 @@ def _build_module(cfg: DictConfig, config: dict[str, Any]) -> RestorationModule:
 
 
 def _open_folder(
-    cfg: DictConfig, config: dict[str, Any], module: RestorationModule, datamodule: Any, resume_from: Path | None
-) -> tuple[dict[str, Any], int]:
-    """Give the network its weights and make the run folder, or continue in it; returns its meta and the steps made."""
+    cfg: DictConfig,
+    config: dict[str, Any],
+    module: RestorationModule,
+    datamodule: Any,
+    resume_from: Path | None,
+    checkpoint: dict[str, Any],
+) -> dict[str, Any]:
+    """Give the network its weights and make the run folder, or continue in it; returns its meta."""
     run_dir = Path(cfg.run_dir)
-    # Read before the folder is touched: a damaged file changes nothing.
-    checkpoint = read_checkpoint(resume_from) if resume_from else {"global_step": 0}
     if cfg.weights and resume_from is None:
         read_weights(module.network, Path(cfg.weights))
     meta = on_rank_zero(lambda: open_run(run_dir, config, cfg.resume))
@@ -146,7 +188,7 @@ def _open_folder(
         log.info("continuing %s after step %d", run_dir, checkpoint["global_step"])
     elif rank() == 0:
         fit_basis(module.network, datamodule, cfg.seed)  # the others get it with the weights when training starts
-    return meta, checkpoint["global_step"]
+    return meta
 
 
 def _build_trainer(

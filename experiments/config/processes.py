@@ -22,7 +22,7 @@ def check_processes(cfg: DictConfig) -> None:
     from lightning_fabric.accelerators import CUDAAccelerator
     from pytorch_lightning.accelerators import AcceleratorRegistry
 
-    from experiments.runtime.launchers import count_devices, launched
+    from experiments.runtime.launchers import count_devices, launched, number
 
     trainer = cfg.trainer
     accelerator, devices, nodes = trainer.accelerator, trainer.get("devices", 1), trainer.get("num_nodes", 1)
@@ -42,7 +42,7 @@ def check_processes(cfg: DictConfig) -> None:
             f"trainer.num_nodes: found {nodes}, but this process was started by itself: start one on every node by "
             "torchrun --nnodes or srun, or by hydra/launcher="
         )
-    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+    tasks = number("SLURM_STEP_NUM_TASKS", default=1)
     if outside and "TORCHELASTIC_RUN_ID" not in os.environ and tasks != count * machines:
         raise ConfigError(
             f"SLURM: srun started {tasks} tasks on {machines} nodes: every node needs as many: set --ntasks-per-node"
@@ -81,17 +81,19 @@ def check_tasks(trainer: DictConfig) -> None:
     Raises:
         ConfigError: one line that names the number found on both sides and how to change either.
     """
+    from experiments.runtime.launchers import number
+
     variables = os.environ
     if "SLURM_NTASKS" not in variables or "TORCHELASTIC_RUN_ID" in variables:
         return
-    tasks, nodes = int(variables["SLURM_NTASKS"]), int(variables.get("SLURM_JOB_NUM_NODES") or 1)
+    tasks, nodes = number("SLURM_NTASKS"), number("SLURM_JOB_NUM_NODES", default=1)
     by_srun = "SLURM_STEP_ID" in variables
     if variables.get("SLURM_JOB_NAME") in ("bash", "interactive") and not (by_srun and tasks > 1):
         return  # a shell, in which processes are started here
     if tasks > 1 and not by_srun:
         raise ConfigError(
             f"SLURM: the job has {tasks} tasks and runs this command once: put srun before it, as "
-            "experiments/slurm/train.sbatch does"
+            "experiments/slurm/train.sbatch does (outside of a job: unset SLURM_NTASKS)"
         )
     wanted, found = trainer.get("num_nodes") or 1, trainer.devices
     if found in ("auto", -1):  # as many as there are tasks

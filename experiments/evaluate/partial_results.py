@@ -3,12 +3,12 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-from filelock import FileLock, Timeout
-
 from datamodules.errors import InputError
+from experiments.runtime.run_folder import held
 
 
 class PartialResults:
@@ -27,7 +27,7 @@ class PartialResults:
         self.name = f".unfinished-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
         self.folder, self.rank = folder, rank
         self.path = folder / f"{self.name}.{rank}.jsonl"
-        self.lock = FileLock(folder / f"{self.name}.lock")
+        self.lock = ExitStack()
 
     def read(self) -> dict[str, dict[str, Any]]:
         """By image what was written; a last line that was torn by a kill does not count."""
@@ -48,16 +48,14 @@ class PartialResults:
             InputError: if one has begun, or the folder cannot be written.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             if self.rank == 0:
-                self.lock.acquire(timeout=0)
+                what, hint = "another process is measuring the same", "wait for it, its results will be here"
+                self.lock.enter_context(held(self.folder / f"{self.name}.lock", what, hint))
+            self.folder.mkdir(parents=True, exist_ok=True)
             torn = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
             self.file = self.path.open("a")
-        except Timeout as error:
-            raise InputError(
-                f"{self.folder}: another process is measuring the same: wait for it, its results will be here"
-            ) from error
         except OSError as error:
+            self.lock.close()
             raise InputError(
                 f"{self.folder}: cannot be written ({error.strerror}): results go into the folder of the run: mend the "
                 "permissions, or measure a copy of it"
@@ -69,7 +67,7 @@ class PartialResults:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.file.close()
         if kind is not None:
-            self.lock.release()
+            self.lock.close()
 
     def write(self, image: str, **values: Any) -> None:
         """Append a line; it is with the operating system when this returns."""
@@ -80,5 +78,4 @@ class PartialResults:
         """Delete what all processes have written: their values are records now."""
         for file in self.folder.glob(f"{self.name}.*.jsonl"):
             file.unlink(missing_ok=True)
-        Path(self.lock.lock_file).unlink(missing_ok=True)
-        self.lock.release()
+        self.lock.close()

@@ -29,7 +29,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from datamodules.distributed import barrier, broadcast, use
 from datamodules.errors import Interrupted
 from experiments.runtime.child_processes import PORT, LostRank, RankProcesses
-from experiments.runtime.launchers import count_devices, launched
+from experiments.runtime.launchers import count_devices, launched, left_over, place
 from lightning_modules.restoration import RestorationModule
 from lightning_modules.strategy import DDP, LaunchedEnvironment
 from lightning_modules.sync_batchnorm import SyncBatchNorm
@@ -93,21 +93,12 @@ def start(cfg: DictConfig) -> torch.device:
 
 def _place(per_node: int, world: int) -> LaunchedEnvironment:
     """Which of the processes this one is, by what its launcher, or rank 0, tells it."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        names = ("RANK", "LOCAL_RANK")
-    elif launched():
-        names = ("SLURM_PROCID", "SLURM_LOCALID")
-    elif PORT in os.environ:
-        names = ("LOCAL_RANK", "LOCAL_RANK")
-    else:
-        return LaunchedEnvironment(world=world)
-    rank, local = (int(os.environ[name]) for name in names)
+    rank, local = place()
     return LaunchedEnvironment(rank=rank, local=local, node=rank // per_node, world=world)
 
 
 def _meet(here: LaunchedEnvironment, device: torch.device, store: dist.Store | None) -> None:
     """Form the group of all processes; one that a launcher has made stays in its group from job to job."""
-    rank_zero_only.rank = here.rank  # type: ignore[attr-defined]  # where Lightning keeps it
     if dist.is_initialized():
         return
     options: dict[str, Any] = {"backend": "nccl", "device_id": device} if device.type == "cuda" else {"backend": "gloo"}
@@ -207,6 +198,10 @@ def together() -> Iterator[None]:
     Raises:
         LostRank: instead of what the block raised, if that was because another process is gone.
     """
+    # Lightning would take it from whatever variables there are; where it keeps it.
+    rank_zero_only.rank, _ = place()  # type: ignore[attr-defined]
+    if note := left_over():
+        log.warning("%s", note)
     try:
         yield
     except BaseException as error:

@@ -5,18 +5,67 @@ from typing import Any
 
 from omegaconf import ListConfig
 
+from datamodules.errors import ConfigError
+from experiments.runtime.child_processes import PORT
+
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # what libraries take for the number of a process, whoever has set it
+
 
 def launched() -> tuple[int, int] | None:
-    """Processes a node and number of nodes, where a launcher has made them."""
-    variables = os.environ
-    if "TORCHELASTIC_RUN_ID" in variables:
-        local = int(variables.get("LOCAL_WORLD_SIZE", 1))
-        return local, int(variables["WORLD_SIZE"]) // local
+    """Processes a node and number of nodes, where a launcher has made them.
+
+    Raises:
+        ConfigError: for variables that no launcher sets so.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        local, world = number("LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID"), number("WORLD_SIZE", "TORCHELASTIC_RUN_ID")
+        return local, world // local
     # Of the step, which `srun` has made: SLURM_NTASKS is there in a batch script too, which is one process.
-    if int(variables.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
-        nodes = int(variables.get("SLURM_STEP_NUM_NODES", 1))
-        return int(variables["SLURM_STEP_NUM_TASKS"]) // nodes, nodes
+    if (tasks := number("SLURM_STEP_NUM_TASKS", default=1)) > 1:
+        nodes = number("SLURM_STEP_NUM_NODES", default=1)
+        return tasks // nodes, nodes
     return None
+
+
+def place() -> tuple[int, int]:
+    """The number of this process among all, and among those of its node: all that decides is who made them.
+
+    Variables that are left over from another launcher do not count.
+
+    Raises:
+        ConfigError: as `launched`.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        names = ("RANK", "LOCAL_RANK")
+    elif launched():
+        names = ("SLURM_PROCID", "SLURM_LOCALID")
+    elif PORT in os.environ:
+        names = ("LOCAL_RANK", "LOCAL_RANK")
+    else:
+        return 0, 0
+    rank, local = (number(name, "the launcher", least=0) for name in names)
+    return rank, local
+
+
+def left_over() -> str | None:
+    """What to say of a variable that would make this process, which was started by itself, one of several."""
+    if launched() or "TORCHELASTIC_RUN_ID" in os.environ or PORT in os.environ:
+        return None
+    names = [name for name in _RANKS if os.environ.get(name, "0") != "0"]
+    shown = ", ".join(f"{name}={os.environ[name]}" for name in names)
+    return f"{shown}: set by no launcher (torchrun, srun) of this process, which works by itself" if names else None
+
+
+def number(name: str, set_by: str = "", default: int | None = None, least: int = 1) -> int:
+    """A variable that a launcher sets. Raises ConfigError if it is no number."""
+    text = os.environ.get(name, "" if default is None else str(default))
+    if not text.isdecimal() or int(text) < least:
+        found = f"found {text!r}" if name in os.environ else "is not set"
+        raise ConfigError(
+            f"{name}: {found}, expected a number" + (f", as {set_by} is there" if set_by else "") + ": start the "
+            "processes by torchrun or srun, or unset what is left over of them"
+        )
+    return int(text)
 
 
 def count_devices(accelerator: str, devices: Any) -> int:

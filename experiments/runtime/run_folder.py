@@ -1,5 +1,8 @@
 """The folder of a run: its stable name, who may write into it, and what is written first."""
 
+import contextlib
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -8,17 +11,18 @@ import re
 import secrets
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
 from datamodules import distributed
-from datamodules.errors import InputError
-from datamodules.io.atomic import replacing
+from datamodules.errors import ConfigError, InputError
+from datamodules.io.atomic import part_of, replacing
 from experiments.runtime.saved_config import renamed
 from lightning_modules.loggers.wandb import agent_trial
 
@@ -33,6 +37,8 @@ _IDENTITY = ("model", "procedure", "loss", "optimizer", "scheduler", "degradatio
 FREE_DATA_KEYS = {"num_workers", "timeout_minutes", "cache_dir", "root", "source"}
 # Keys that an older run may lack, though what has been trained does not depend on them.
 _NEW_KEYS = {"data": {"val_points"}, "procedure": {"continues"}}
+_LONGEST_NAME = 200  # bytes: of 255 that a folder may have
+_held: set[Path] = set()  # locks of this process: the test at the end of a training measures in its own folder
 _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "kornia", "albumentations", "torchmetrics", "wandb", "numpy")
 
 
@@ -84,23 +90,131 @@ def _short(path: str) -> str:
     return "_".join(Path(path.strip("'\"")).parts[-2:]).replace("/", "")
 
 
+def checked_name(name: str) -> str:
+    """The name of a run: that of one folder in `runs_dir`.
+
+    Raises:
+        ConfigError: if it would be another folder, or none.
+    """
+    odd = "/" in name or name.startswith(".") or name.strip() != name or not name.isprintable()
+    if odd or not name or len(os.fsencode(name)) > _LONGEST_NAME:
+        shown = name if len(name) <= 40 else f"{name[:40]}... ({len(name)} letters)"
+        raise ConfigError(
+            f"name: found {shown!r}, expected the name of one folder in runs_dir= ({_LONGEST_NAME} bytes at most, no "
+            "slash, no dot in front, no space at an end): choose another, or leave name= out"
+        )
+    return name
+
+
+@contextlib.contextmanager
+def held(
+    file: Path,
+    what: str = "another process works in this folder",
+    hint: str = "wait for it or stop it, or give this run another name with name=...",
+    patience: float = 0.0,
+) -> Iterator[None]:
+    """Hold a lock until the end, unless this process has it already; a folder that is still empty then goes again.
+
+    The lock (flock) goes with the process, however that ends. The file says who holds it.
+
+    Args:
+        patience: seconds to wait for another process.
+
+    Raises:
+        InputError: if another process has the lock, or the folder cannot be written or has no locks.
+    """
+    shown, file = file.parent, file.absolute()
+    if file in _held:
+        yield
+        return
+    missing = [folder for folder in file.parents if not folder.exists()]
+    end = time.monotonic() + patience
+    try:
+        while (stream := _lock(file)) is None:
+            if time.monotonic() >= end:
+                raise InputError(f"{shown}: {what}{_holder(file)}: {hint}", file=shown)
+            time.sleep(0.5)
+        stream.truncate(0)
+        command = " ".join(" ".join(sys.argv).split())[:200]
+        stream.write(f"{platform.node()}, process {os.getpid()}, since {_now()}: {command}")
+        stream.flush()
+    except OSError as error:
+        raise _unwritable(shown, error) from error
+    _held.add(file)
+    try:
+        yield
+    finally:
+        _held.remove(file)
+        with contextlib.suppress(OSError):  # as where the folder is gone
+            file.unlink()
+        with contextlib.suppress(OSError):
+            stream.close()
+            for folder in missing:
+                folder.rmdir()
+
+
+def _lock(file: Path) -> IO[str] | None:
+    """The locked file; None if another process has it."""
+    while True:
+        # Not found: another process has just left, and removed the file or the folder.
+        with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as closing:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            stream = closing.enter_context(file.open("a+"))
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return None
+            if os.path.samestat(os.fstat(stream.fileno()), file.stat()):
+                closing.pop_all()
+                return stream
+
+
+def _holder(file: Path) -> str:
+    with contextlib.suppress(OSError):
+        if said := file.read_text(errors="replace"):
+            return f" ({said})"
+    return ""
+
+
+def check_run(
+    run_dir: Path, config: Mapping[str, Any], resume: str, raw: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Whether a training may begin or continue in this folder; returns the `meta.json` of one that is there.
+
+    Args:
+        raw: the config with its interpolations, by which mistakes name the keys that were given.
+
+    Raises:
+        InputError: if the name is taken (and resume is not "auto"), or if the folder belongs to another configuration.
+    """
+    if not (run_dir / "config.yaml").exists():
+        left = [*(run_dir / "checkpoints").glob("*.ckpt"), *run_dir.glob("metrics.csv")]
+        if left:
+            raise InputError(
+                f"{run_dir}: has no config.yaml, but {left[0].relative_to(run_dir)} of a run: put config.yaml back, or "
+                "give the new run another name with name=..."
+            )
+        return {}
+    if resume != "auto":
+        raise InputError(
+            f"{run_dir}: this run exists already: continue it with resume=auto, "
+            "or give the new one another name with name=..."
+        )
+    _check_same(run_dir, config, raw or {})
+    return read_mapping(run_dir / "meta.json")
+
+
 def open_run(run_dir: Path, config: Mapping[str, Any], resume: str) -> dict[str, Any]:
     """Create the folder of a training run, or enter it to continue, and return its `meta.json`.
 
     Raises:
-        InputError: if the name is taken (and resume is not "auto"), if the folder belongs to another configuration, or
-            if it cannot be written.
+        InputError: as `check_run`, or if the folder cannot be written.
     """
-    if (run_dir / "config.yaml").exists():
-        if resume != "auto":
-            raise InputError(
-                f"{run_dir}: this run exists already: continue it with resume=auto, "
-                "or give the new one another name with name=..."
-            )
-        _check_same(run_dir, config)
-        meta = read_mapping(run_dir / "meta.json")
+    if meta := check_run(run_dir, config, resume):
         meta.pop("finished", None)
         meta["continued"] = [*meta.get("continued", []), _now()]
+        for name in ("config.yaml", "meta.json", "metrics.csv"):  # of a run that was killed while it wrote
+            part_of(run_dir / name).unlink(missing_ok=True)
     else:
         meta = describe()
     meta["slurm_job"] = os.environ.get("SLURM_JOB_ID")  # by which it knows itself when SLURM starts it again
@@ -127,17 +241,29 @@ def without_new_keys(config: Mapping[str, Any], before: Mapping[str, Any]) -> di
     return config
 
 
-def _check_same(run_dir: Path, config: Mapping[str, Any]) -> None:
+def _check_same(run_dir: Path, config: Mapping[str, Any], raw: Mapping[str, Any]) -> None:
     before = renamed(read_mapping(run_dir / "config.yaml"))
     old, new = flat(before), flat(without_new_keys(config, before))
     free = tuple(f"data.{key}." for key in FREE_DATA_KEYS)
     for key in [*old, *new]:
         counts = f"{key}.".startswith(tuple(f"{part}." for part in _IDENTITY)) and not f"{key}.".startswith(free)
         if counts and old.get(key) != new.get(key):
+            given = _given(key, flat(raw))
+            follows = f" ({key} follows it)" if given != key else ""
             raise InputError(
-                f"{run_dir}: {key} was {old.get(key)!r} in this run and is {new.get(key)!r} now: "
+                f"{run_dir}: {given} was {old.get(given, old.get(key))!r} in this run and is "
+                f"{new.get(given, new.get(key))!r} now{follows}: "
                 "continue with the old value, or start a new run with name=..."
             )
+
+
+def _given(key: str, raw: Mapping[str, Any]) -> str:
+    """The key that a value comes from by the interpolations of a config."""
+    for part, value in raw.items():
+        source = re.fullmatch(r"\$\{([\w.]+)\}", str(value))
+        if source and f"{key}.".startswith(f"{part}."):
+            return _given(source[1] + key.removeprefix(part), raw)
+    return key
 
 
 def flat(node: Any, path: str = "") -> dict[str, Any]:
@@ -189,9 +315,18 @@ def write_text(path: Path, text: str) -> None:
         with replacing(path) as part:
             part.write_text(text)
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written: {error.strerror}: free space, fix the permissions, or choose another runs_dir="
-        ) from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+        return InputError(
+            f"{path}: its file system has no locks ({error.strerror}), without which two processes could write there: "
+            "mount it with locks (flock), or choose another runs_dir="
+        )
+    return InputError(
+        f"{path}: cannot be written: {error.strerror}: free space, fix the permissions, or choose another runs_dir="
+    )
 
 
 def _now() -> str:

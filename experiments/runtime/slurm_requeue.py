@@ -12,6 +12,7 @@ from typing import Any
 
 from datamodules.errors import Interrupted
 from experiments.runtime.child_processes import AGAIN, PORT
+from experiments.runtime.launchers import place
 from lightning_modules.callbacks.interrupt import SIGNALS, raise_interrupted
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def _leave(error: BaseException, status: int, submitit: Any) -> int:
         signal.signal(number, signal.SIG_IGN)  # SLURM ends the processes of a job that it takes back with SIGTERM
     if PORT in os.environ:
         return status  # the process that has started this one speaks for it
-    if told and int(os.environ.get("SLURM_PROCID", 0)) > 0:
+    if told and place()[0] > 0:
         return 0  # the first process speaks for all; with another status srun may end it before it has spoken
     job = os.environ["SLURM_JOB_ID"]
     if "SLURM_ARRAY_TASK_ID" in os.environ:  # one job of an array has the number of the whole array

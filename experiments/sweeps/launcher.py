@@ -26,6 +26,7 @@ from datamodules.errors import ConfigError
 from experiments.config.arguments import in_quotes
 from experiments.job import JobFailed, JobStopped, begin_sweep, complete
 from experiments.runtime.environment import STOP_FILE
+from experiments.runtime.launchers import place
 from experiments.runtime.run_folder import named_overrides, run_name
 from experiments.sweeps.table import Row, read_row, score_of_finished, write_tables
 
@@ -235,7 +236,7 @@ def reported(watched: ResumableLauncher) -> Iterator[None]:
         if not watched.failed:  # a search without a single score
             raise
     finally:
-        if not any(int(os.environ.get(key, 0)) for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
+        if place()[0] == 0:
             write_tables(watched.folder, watched.rows())
     if stopped is not None:
         raise _said(JobFailed(f"{stopped}: the same command with resume=auto continues the sweep", stopped.status))

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 
+from datamodules.io.atomic import remove_parts
+
 
 def between_updates(trainer: pl.Trainer, batch_idx: int) -> bool:
     """Whether a batch of an epoch ended an update of the weights: gradients accumulated so far are in no checkpoint."""
@@ -57,8 +59,7 @@ class LastAndBest(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if trainer.is_global_zero:
             self.last.parent.mkdir(parents=True, exist_ok=True)
-            for part in self.last.parent.glob("*.part"):  # of a run that was killed while it wrote
-                part.unlink(missing_ok=True)
+            remove_parts(self.last.parent)  # of a run that was killed while it wrote
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -13,7 +13,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from datamodules.errors import folder_vanished
+from datamodules.errors import InputError, folder_vanished
 from datamodules.io.atomic import replacing
 
 log = logging.getLogger(__name__)
@@ -91,6 +91,11 @@ class MetricsCSV(Logger):
             self._rows = kept
             self._write()
 
+    def last_epoch(self) -> int:
+        """The last one that has a row, -1 without any; numbered from 0."""
+        self._load()
+        return int(max((row.get("epoch", 0.0) for row in self._rows.values()), default=-1))
+
     def _load(self) -> None:
         """Read what an earlier attempt left. Lazy, because ranks other than 0 construct a logger too."""
         if self._loaded:
@@ -102,7 +107,7 @@ class MetricsCSV(Logger):
         text, _, torn = self.path.read_bytes().decode(errors="replace").rpartition("\n")
         header, *lines = list(csv.reader(io.StringIO(text))) or [self._columns]
         if header[:2] != self._columns:
-            raise ValueError(f"{self.path} is not a metrics file of this suite (first line: {header}). Move it away.")
+            raise InputError(f"{self.path}: is no metrics file of this suite (first line: {header}): move it away")
         self._columns = header
         unreadable = bool(torn) + sum(not self._take(cells) for cells in lines)
         if unreadable:

@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 
+from datamodules.io.atomic import part_of
 from tests.conftest import figures, photograph
 
 RUN = Path(__file__).resolve().parents[3] / "run.py"
@@ -129,7 +130,7 @@ def launches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Launch]:
         assert status == -signal.SIGKILL, err
         run, step = found[name].run, last(found[name].run)["global_step"]
         # What a kill in the middle of a write leaves.
-        (run / "checkpoints" / "last.ckpt.part").write_bytes(b"half a checkpoint")
+        part_of(run / "checkpoints" / "last.ckpt").write_bytes(b"half a checkpoint")
         with (run / "metrics.csv").open("a") as file:
             file.write("7,1,0.0")
         found[name] = launch(folder, name, "resume=auto")

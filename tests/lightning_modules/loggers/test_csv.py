@@ -21,6 +21,7 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch.utils.data import DataLoader, TensorDataset
 
+from datamodules.errors import InputError
 from lightning_modules.loggers.csv import MetricsCSV
 from lightning_modules.loggers.wandb import finish, wandb_logger, where_line
 
@@ -163,7 +164,7 @@ def test_damaged_last_line_is_dropped_and_said(tmp_path: Path, tail: str, caplog
 
 def test_a_foreign_file_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("name,value\na,1\n")
-    with pytest.raises(ValueError, match=r"metrics\.csv is not a metrics file of this suite"):
+    with pytest.raises(InputError, match=r"metrics\.csv: is no metrics file of this suite .*: move it away"):
         MetricsCSV(tmp_path).log_metrics({"loss": 1.0}, 0)
     assert (tmp_path / "metrics.csv").read_text() == "name,value\na,1\n"
 
