@@ -126,7 +126,9 @@ def _of_the_system(error: Exception, cfg: DictConfig) -> InputError | None:
 
     if isinstance(error, OSError) and error.errno in _OF_DISKS:
         place = error.filename or cfg.run_dir
-        return InputError(f"{place}: {error.strerror}: {_OF_DISKS[error.errno]}, then continue with resume=auto", file=place)
+        return InputError(
+            f"{place}: {error.strerror}: {_OF_DISKS[error.errno]}, then continue with resume=auto", file=place
+        )
     if isinstance(error, RuntimeError | MemoryError):
         return worker_death(error) or explain_shortage(error, cfg)
     return None

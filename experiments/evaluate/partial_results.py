@@ -48,6 +48,7 @@ class PartialResults:
             InputError: if one has begun, or the folder cannot be written.
         """
         try:
+            self.lock.close()  # of an earlier time
             if self.rank == 0:
                 what, hint = "another process is measuring the same", "wait for it, its results will be here"
                 self.lock.enter_context(held(self.folder / f"{self.name}.lock", what, hint))

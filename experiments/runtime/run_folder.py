@@ -15,8 +15,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 
@@ -38,7 +39,6 @@ FREE_DATA_KEYS = {"num_workers", "timeout_minutes", "cache_dir", "root", "source
 # Keys that an older run may lack, though what has been trained does not depend on them.
 _NEW_KEYS = {"data": {"val_points"}, "procedure": {"continues"}}
 _LONGEST_NAME = 200  # bytes: of 255 that a folder may have
-_held: set[Path] = set()  # locks of this process: the test at the end of a training measures in its own folder
 _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "kornia", "albumentations", "torchmetrics", "wandb", "numpy")
 
 
@@ -113,7 +113,7 @@ def held(
     hint: str = "wait for it or stop it, or give this run another name with name=...",
     patience: float = 0.0,
 ) -> Iterator[None]:
-    """Hold a lock until the end, unless this process has it already; a folder that is still empty then goes again.
+    """Hold a lock until the end; a folder that was made for it and is still empty then goes again.
 
     The lock (flock) goes with the process, however that ends. The file says who holds it.
 
@@ -123,28 +123,23 @@ def held(
     Raises:
         InputError: if another process has the lock, or the folder cannot be written or has no locks.
     """
-    shown, file = file.parent, file.absolute()
-    if file in _held:
-        yield
-        return
+    given, file = file, file.absolute()
     missing = [folder for folder in file.parents if not folder.exists()]
     end = time.monotonic() + patience
     try:
         while (stream := _lock(file)) is None:
             if time.monotonic() >= end:
-                raise InputError(f"{shown}: {what}{_holder(file)}: {hint}", file=shown)
+                raise InputError(f"{given.parent}: {what}{_holder(file)}: {hint}", file=given.parent)
             time.sleep(0.5)
-        stream.truncate(0)
-        command = " ".join(" ".join(sys.argv).split())[:200]
-        stream.write(f"{platform.node()}, process {os.getpid()}, since {_now()}: {command}")
-        stream.flush()
     except OSError as error:
-        raise _unwritable(shown, error) from error
-    _held.add(file)
+        raise _unwritable(given, error) from error
     try:
+        with contextlib.suppress(OSError):  # on a full disk the lock holds without
+            stream.truncate(0)
+            command = " ".join(" ".join(sys.argv).split())[:200]
+            stream.write(f"{platform.node()}, process {os.getpid()}, since {_now()}: {command}".encode())
         yield
     finally:
-        _held.remove(file)
         with contextlib.suppress(OSError):  # as where the folder is gone
             file.unlink()
         with contextlib.suppress(OSError):
@@ -153,13 +148,13 @@ def held(
                 folder.rmdir()
 
 
-def _lock(file: Path) -> IO[str] | None:
+def _lock(file: Path) -> FileIO | None:
     """The locked file; None if another process has it."""
     while True:
         # Not found: another process has just left, and removed the file or the folder.
         with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as closing:
             file.parent.mkdir(parents=True, exist_ok=True)
-            stream = closing.enter_context(file.open("a+"))
+            stream = closing.enter_context(file.open("ab", buffering=0))
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

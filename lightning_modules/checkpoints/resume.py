@@ -46,7 +46,9 @@ def _read(path: Path, other: Path | None = None) -> dict[str, Any]:
         if other and other.exists():
             way = f"delete it, and resume=auto continues from {other.name} of step {_read(other)['global_step']}"
         size = f"{path.stat().st_size:,} bytes"
-        raise InputError(f"{path}: cannot be continued from ({size}, damaged or incomplete): {way}", file=path) from error
+        raise InputError(
+            f"{path}: cannot be read as a checkpoint to continue from ({size}, damaged or incomplete): {way}", file=path
+        ) from error
     return checkpoint
 
 
@@ -61,5 +63,6 @@ def _need_best(best: Path, last: Path, step: int) -> None:
     except InputError:
         pass
     raise InputError(
-        f"{best}: {problem}: put it back, or copy {last.name} there, whose step {step} is then the best so far", file=best
+        f"{best}: {problem}: put it back, or copy {last.name} there, whose step {step} is then the best so far",
+        file=best,
     )

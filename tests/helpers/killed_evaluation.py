@@ -41,7 +41,9 @@ def start_ranks(overrides: list[str], count: int = 2) -> list[multiprocessing.pr
 def kill_in_the_middle(process: multiprocessing.process.BaseProcess, folder: Path) -> None:
     """When the first image of the second cell has been written down."""
     assert process.pid
-    while not (folder / "results.json").exists() or not any(f.stat().st_size for f in folder.glob(".unfinished-*.jsonl")):
+    while not (folder / "results.json").exists() or not any(
+        f.stat().st_size for f in folder.glob(".unfinished-*.jsonl")
+    ):
         assert process.is_alive()
         time.sleep(0.001)
     os.kill(process.pid, signal.SIGKILL)
