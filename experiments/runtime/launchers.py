@@ -18,7 +18,7 @@ def launched() -> tuple[int, int] | None:
         ConfigError: for variables that no launcher sets so.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        local, world = number("LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID"), number("WORLD_SIZE", "TORCHELASTIC_RUN_ID")
+        local, world = number("LOCAL_WORLD_SIZE"), number("WORLD_SIZE")
         return local, world // local
     # Of the step, which `srun` has made: SLURM_NTASKS is there in a batch script too, which is one process.
     if (tasks := number("SLURM_STEP_NUM_TASKS", default=1)) > 1:
@@ -43,7 +43,7 @@ def place() -> tuple[int, int]:
         names = ("LOCAL_RANK", "LOCAL_RANK")
     else:
         return 0, 0
-    rank, local = (number(name, "the launcher", least=0) for name in names)
+    rank, local = (number(name, least=0) for name in names)
     return rank, local
 
 
@@ -56,14 +56,14 @@ def left_over() -> str | None:
     return f"{shown}: set by no launcher (torchrun, srun) of this process, which works by itself" if names else None
 
 
-def number(name: str, set_by: str = "", default: int | None = None, least: int = 1) -> int:
+def number(name: str, default: int | None = None, least: int = 1) -> int:
     """A variable that a launcher sets. Raises ConfigError if it is no number."""
     text = os.environ.get(name, "" if default is None else str(default))
     if not text.isdecimal() or int(text) < least:
         found = f"found {text!r}" if name in os.environ else "is not set"
         raise ConfigError(
-            f"{name}: {found}, expected a number" + (f", as {set_by} is there" if set_by else "") + ": start the "
-            "processes by torchrun or srun, or unset what is left over of them"
+            f"{name}: {found}, expected the number that a launcher sets: start the processes by torchrun or srun, or "
+            "unset TORCHELASTIC_RUN_ID, or SLURM_STEP_NUM_TASKS and SLURM_NTASKS, which are left over of them"
         )
     return int(text)
 

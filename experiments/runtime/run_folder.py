@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +126,7 @@ def held(
     missing = [folder for folder in file.parents if not folder.exists()]
     end = time.monotonic() + patience
     try:
-        while (stream := _lock(file)) is None:
+        while (descriptor := _lock(file)) is None:
             if time.monotonic() >= end:
                 raise InputError(f"{given.parent}: {what}{_holder(file)}: {hint}", file=given.parent)
             time.sleep(0.5)
@@ -135,33 +134,38 @@ def held(
         raise _unwritable(given, error) from error
     try:
         with contextlib.suppress(OSError):  # on a full disk the lock holds without
-            stream.truncate(0)
             command = " ".join(" ".join(sys.argv).split())[:200]
-            stream.write(f"{platform.node()}, process {os.getpid()}, since {_now()}: {command}".encode())
+            file.write_text(f"{platform.node()}, process {os.getpid()}, since {_now()}: {command}")
         yield
     finally:
         with contextlib.suppress(OSError):  # as where the folder is gone
             file.unlink()
         with contextlib.suppress(OSError):
-            stream.close()
+            os.close(descriptor)
             for folder in missing:
                 folder.rmdir()
 
 
-def _lock(file: Path) -> FileIO | None:
-    """The locked file; None if another process has it."""
+def _lock(file: Path) -> int | None:
+    """The descriptor of the locked file; None if another process has it."""
     while True:
         # Not found: another process has just left, and removed the file or the folder.
         with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as closing:
             file.parent.mkdir(parents=True, exist_ok=True)
-            stream = closing.enter_context(file.open("ab", buffering=0))
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return None
-            if os.path.samestat(os.fstat(stream.fileno()), file.stat()):
+            for mode in (os.O_RDONLY, os.O_RDWR):  # NFS locks only what is open for writing
+                descriptor = os.open(file, mode | os.O_CREAT, 0o666)
+                closing.callback(os.close, descriptor)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    return None
+                except OSError as error:
+                    if error.errno != errno.EBADF or mode == os.O_RDWR:
+                        raise
+            if os.path.samestat(os.fstat(descriptor), file.stat()):
                 closing.pop_all()
-                return stream
+                return descriptor
 
 
 def _holder(file: Path) -> str:

@@ -33,6 +33,17 @@ class FillDisk(pl.Callback):
                 file.write(bytes(stat.f_bavail * stat.f_bsize - room))
 
 
+class Remount(pl.Callback):
+    """Makes a file system read-only after a training step."""
+
+    def __init__(self, folder: str, step: int = 3) -> None:
+        self.folder, self.step = folder, step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            subprocess.run(["mount", "-o", "remount,ro", self.folder], check=True)
+
+
 class Remove(pl.Callback):
     """Deletes files or folders after a training step."""
 
@@ -104,6 +115,25 @@ def test_a_full_disk_keeps_the_last_checkpoint(cli: Cli, tiny: list[str], small_
     assert cli(*often(tiny), "resume=auto").status == 0
     assert cli(*often(tiny, "whole")).status == 0
     assert difference(outcome(small_disk / "whole"), outcome(small_disk / "tiny")) is None
+
+
+@pytest.mark.parametrize("every", [1, 0])
+def test_a_file_system_that_becomes_read_only_ends_in_one_line(
+    cli: Cli, tiny: list[str], small_disk: Path, every: int
+) -> None:
+    """A checkpoint is what cannot be written, or metrics.csv and the checkpoint at the end of the epoch."""
+    whole = [*often(tiny), f"checkpoint.every_n_steps={every}"]
+    found = cli(*whole, callback(Remount, folder=small_disk))
+    assert found.status == 1
+    line = found.err.splitlines()[-1]
+    assert "Read-only file system" in line
+    assert "resume=auto" in line
+    assert "Traceback" not in found.err
+    assert found.err.count("Read-only") == 1
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    found = cli(*whole, "resume=auto")
+    assert found.status == 0, found.err
+    assert not [path.name for path in small_disk.rglob("*") if path.suffix in (".part", ".tmp") or path.name == ".lock"]
 
 
 @pytest.mark.parametrize("gone", ["runs/tiny", "runs/tiny/checkpoints", "runs"])
