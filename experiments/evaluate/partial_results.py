@@ -66,9 +66,11 @@ class PartialResults:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.file.close()
-        if kind is not None:
-            self.lock.close()
+        try:
+            self.file.close()
+        finally:
+            if kind is not None:
+                self.lock.close()
 
     def write(self, image: str, **values: Any) -> None:
         """Append a line; it is with the operating system when this returns."""

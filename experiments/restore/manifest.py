@@ -55,8 +55,9 @@ class Manifest:
 
     def __exit__(self, *_: object) -> None:
         if self.kept:
-            if not self.path.stat().st_size:
-                self.path.unlink()
+            with contextlib.suppress(OSError):  # what has ended the block is what is to be told
+                if not self.path.stat().st_size:
+                    self.path.unlink()
             self.file.close()
 
     def finished(self, items: Iterable[Item], replace: bool) -> list[Item]:

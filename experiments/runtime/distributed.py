@@ -12,7 +12,7 @@ import re
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -181,6 +181,7 @@ def log_into(folder: Path) -> None:
         return
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     job.log_file = logging.FileHandler(folder / "logs" / f"rank{job.here.rank}.log")
+    job.log_file.handleError = lambda _: None  # type: ignore[assignment]  # a full disk: rank 0 tells
     job.log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(job.log_file)
 
@@ -225,7 +226,8 @@ def _end(error: BaseException | None) -> LostRank | None:
             text = str(said) if known else "".join(traceback.format_exception(said))
             job.log_file.handle(logging.makeLogRecord({"levelname": "ERROR", "msg": text}))
         logging.getLogger().removeHandler(job.log_file)
-        job.log_file.close()
+        with suppress(OSError):
+            job.log_file.close()
     return lost
 
 

@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -185,7 +185,8 @@ def _signals(launcher: str, folder: Path) -> Iterator[None]:
         os.environ.pop(STOP_FILE, None)
         for number, handler in before.items():
             signal.signal(number, handler)
-        stop.unlink(missing_ok=True)
+        with suppress(OSError):
+            stop.unlink()
     if received:
         raise received[0]
 

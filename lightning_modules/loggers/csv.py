@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import logging
@@ -81,6 +82,11 @@ class MetricsCSV(Logger):
             raise folder_vanished(self.path.parent) from error
         self._on_disk = columns, steps[-1]
         self._unsaved.clear()
+
+    def finalize(self, status: str) -> None:
+        """Lightning calls this in the handler of whatever has ended the training, which is what is to be told."""
+        with contextlib.suppress(*((OSError, InputError) if status == "failed" else ())):
+            self.save()
 
     @rank_zero_only
     def rewind(self, step: int) -> None:
