@@ -22,6 +22,7 @@ from datamodules import distributed
 from datamodules.batch import Batch
 from datamodules.errors import InputError
 from datamodules.image_datamodule import ImageDataModule
+from datamodules.io.atomic import remove_parts
 from experiments.evaluate.partial_results import PartialResults
 from experiments.models import checksum
 from experiments.results.records import BASELINE, MADE_OF, MADE_OF_FIELDS, EvaluationRecord, add_records, read_records
@@ -131,6 +132,8 @@ class Measurement:
         partial_results = self._partial_results()
         module.to(device).eval()
         with partial_results, torch.inference_mode():
+            if distributed.rank() == 0:
+                remove_parts(where)  # of a measurement that was killed
             done = distributed.broadcast(partial_results.read())
             todo = [number for number, name in zip(numbers, names, strict=True) if name not in done]
             _advance(progress, len(names) - len(todo))
@@ -147,13 +150,13 @@ class Measurement:
                     "bicubic": _values({protocol: of_bicubic.scores for protocol, of_bicubic in baseline.items()}),
                     "seconds": outputs["seconds"],
                 }
-                partial_results.write(name, **done[name])
                 restored, enlargement = outputs["restored"], baseline.get(first.name)
                 if pictures == "sheets":
                     result = Measured(restored.sr, outputs["scores"][first.name])
                     sheets.save(where, restored, batch, result, enlargement)
                 if pictures != "none":
                     save_pictures(where, restored, batch, enlargement)
+                partial_results.write(name, **done[name])  # what is in it has its pictures
                 _advance(progress, distributed.world())
         done = {name: entry for part in distributed.gather(done) for name, entry in part.items()}
         records = []

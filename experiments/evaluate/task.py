@@ -24,7 +24,7 @@ from experiments.results.records import EvaluationRecord, read_records
 from experiments.results.tables import report
 from experiments.results.wandb import log_evaluation
 from experiments.runtime import distributed
-from experiments.runtime.run_folder import write_text
+from experiments.runtime.run_folder import held, write_text
 from lightning_modules.metrics.build import build_metrics
 from lightning_modules.restoration import RestorationModule
 from networks.ensemble import SelfEnsemble
@@ -102,7 +102,9 @@ def run(cfg: DictConfig) -> None:
         suites.open_data(list({id(job.cell): job.cell for job in jobs}.values()))
     known = broadcast([job.measurement(device).finished(cfg.pictures) if cfg.suite else [] for job in jobs])
     if rank() == 0 and not cfg.run:
-        write_text(Path(cfg.run_dir) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        with held(Path(cfg.run_dir) / ".lock", patience=10):  # a training may have begun here meanwhile
+            _refuse_other_model(cfg, Path(cfg.run_dir))
+            write_text(Path(cfg.run_dir) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     if rank() == 0 and (skipped := sum(1 for records in known if records)):
         log.info("%d of %d cells are in results.json already and are not measured again", skipped, len(jobs))
 

@@ -15,13 +15,15 @@ from datamodules import distributed
 from datamodules.batch import Batch
 from datamodules.degradations.pipelines import EDDSRNDegradation
 from datamodules.image_datamodule import ImageDataModule
+from datamodules.io.atomic import part_of, replacing
 from datamodules.sources.folder import Folder
 from experiments.evaluate.measure import Measurement, baselines, on_data, progress_bar
-from experiments.results.records import EvaluationRecord
+from experiments.results.records import MADE_OF, EvaluationRecord
 from experiments.results.tables import cell_folder
 from lightning_modules.callbacks import sheets
 from lightning_modules.metrics.protocol import Protocol
 from lightning_modules.metrics.psnr_ssim import psnr, ssim
+from lightning_modules.plots import sheet
 from lightning_modules.restoration import RestorationModule
 from networks.base import RestorationNetwork
 from networks.ops.resize import bicubic_resize
@@ -168,6 +170,36 @@ def test_killed_in_the_middle_goes_on_with_the_next_image(data: ImageDataModule,
     assert network.calls == 3
     assert strip(found) == strip(whole)
     assert not list(run.glob(".unfinished-*"))
+
+
+def test_killed_while_a_picture_is_written_leaves_nothing_and_lacks_nothing(
+    data: ImageDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, network = tmp_path / "run", Brighter()
+    pictures, written = run / "images" / "photographs", []
+
+    def killed(path: Path) -> Any:
+        if path.name == "image2_hr.png":
+            part_of(path).write_bytes(b"half a picture")
+            raise RuntimeError("killed")
+        written.append(path.name)
+        return replacing(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sheet, "replacing", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            call(RestorationModule(network, PROTOCOLS), data, run, pictures="results")
+    assert {"image1_hr.png", "image2_sr.png"} <= set(written)
+    (left,) = pictures.glob(".*.part")
+    assert left == part_of(pictures / "image2_hr.png")
+    foreign = [".1_hr.png.0123abcd.tmp", ".notes.part", "notes.deblur_sr.part", ".x.deblur_sr.part"]
+    for name in foreign:
+        (pictures / name).write_text("mine")
+    network.calls = 0
+    call(RestorationModule(network, PROTOCOLS), data, run, pictures="results")
+    assert network.calls == 3
+    expected = [f"image{i}_{kind}.png" for i in range(5) for kind in ("sr", "hr", "input")]
+    assert {path.name for path in pictures.iterdir()} == {*expected, *foreign, MADE_OF}
 
 
 def strip(found: list[dict[str, Any]]) -> Any:
