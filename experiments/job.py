@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
-from datamodules.errors import InputError, Interrupted, StoppedElsewhere, worker_death
+from datamodules.errors import ConfigError, InputError, Interrupted, StoppedElsewhere, worker_death
 from experiments.runtime.child_processes import PORT
 from experiments.runtime.environment import STOP_FILE, prepare_environment
 from experiments.runtime.exit_status import status_of
@@ -69,8 +69,12 @@ def job(cfg: DictConfig) -> float | None:
     if STOP_FILE in os.environ:
         _heed(Path(os.environ[STOP_FILE]))
     # Other processes that work on the same job must not wait for this one in the next job of a sweep.
-    rank, _ = place()
-    by_itself = sweeping and launched() is None and PORT not in os.environ
+    try:
+        rank, _ = place()
+        by_itself = sweeping and launched() is None and PORT not in os.environ
+    except ConfigError as error:  # said by each process: none of them knows which it is
+        print(error, file=sys.stderr)
+        sys.exit(status_of(error))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     _busy = True
     try:

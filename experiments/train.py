@@ -38,7 +38,7 @@ from lightning_modules.checkpoints.checkpoint import (
     load_weights,
     read_weights,
 )
-from lightning_modules.checkpoints.resume import find_resumable
+from lightning_modules.checkpoints.resume import find_resumable, restore_last
 from lightning_modules.loggers.csv import MetricsCSV
 from lightning_modules.loggers.wandb import finish
 from lightning_modules.metrics.build import build_metrics
@@ -184,6 +184,7 @@ def _open_folder(
     meta = on_rank_zero(lambda: open_run(run_dir, config, cfg.resume))
     distributed.log_into(run_dir)
     if resume_from is not None:
+        on_rank_zero(lambda: restore_last(resume_from))
         load_weights(module.network, checkpoint, str(resume_from))  # names the difference better than a failing restore
         log.info("continuing %s after step %d", run_dir, checkpoint["global_step"])
     elif rank() == 0:

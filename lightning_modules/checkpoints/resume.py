@@ -2,10 +2,12 @@
 
 import logging
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 from datamodules.errors import InputError
+from datamodules.io.atomic import replacing
 from lightning_modules.checkpoints.checkpoint import read_checkpoint
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,14 @@ def find_resumable(folder: Path) -> tuple[Path | None, dict[str, Any]]:
         log.warning("%s is gone: continuing from best.ckpt, of step %d", last, checkpoint["global_step"])
         return best, checkpoint
     return None, {"global_step": 0}
+
+
+def restore_last(found: Path) -> None:
+    """Have `last.ckpt` again: a run that has no step to make any more would not write it."""
+    last = found.with_name("last.ckpt")
+    if not last.exists():
+        with replacing(last, sync=True) as part:
+            shutil.copyfile(found, part)
 
 
 def _read(path: Path, other: Path | None = None) -> dict[str, Any]:
