@@ -169,9 +169,11 @@ def _lock(file: Path) -> int | None:
 
 
 def _holder(file: Path) -> str:
-    with contextlib.suppress(OSError):
-        if said := file.read_text(errors="replace"):
-            return f" ({said})"
+    for _ in range(20):  # it may have got the lock just now
+        with contextlib.suppress(OSError):
+            if said := file.read_text(errors="replace"):
+                return f" ({said})"
+        time.sleep(0.05)
     return ""
 
 
