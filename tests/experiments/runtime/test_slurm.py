@@ -104,8 +104,8 @@ def test_slurm_that_does_not_answer(scontrol: Scontrol, caplog: pytest.LogCaptur
 
 
 def test_only_the_first_task_requeues(scontrol: Scontrol, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
-    monkeypatch.setenv("SLURM_PROCID", "1")
+    for name, value in (("STEP_NUM_TASKS", "2"), ("PROCID", "1"), ("LOCALID", "1")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
     assert leave(Interrupted(signal.SIGTERM)) == 0
     assert scontrol.asked == []
 
