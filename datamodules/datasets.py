@@ -159,5 +159,11 @@ class WholeImages(Dataset[Item]):
             scale = self.inputs.scale
             degraded = _to_tensor(self.inputs.cache[number][: height // scale, : width // scale])
         key = make_key("suite", self.suite_seed, name)
-        shown = name if point is None else f"{name}@{point:g}"
+        shown = numbered_name(self.cache, self.numbers[index], self.points)
         return Item(_to_tensor(image[:height, :width]), shown, index, key, degraded, point, group=key)
+
+
+def numbered_name(cache: ImageCache, number: int, points: Sequence[float]) -> str:
+    """The name of image `number` of `WholeImages`."""
+    turn, place = divmod(number, len(cache))
+    return f"{cache.names[place]}@{points[turn]:g}" if points else cache.names[place]

@@ -154,10 +154,10 @@ class ValidationSheets(pl.Callback):
                 logger.log_image(f"val/{batch.name[0]}", [picture], step=trainer.global_step)
 
 
-def save_pictures(folder: Path, restored: Restored, batch: Batch, baseline: Measured | None) -> None:
+def save_pictures(folder: Path, restored: Restored, batch: Batch, enlargement: Tensor | None) -> None:
     """Write the images of a batch as 8-bit files: NAME_sr.png, the result, NAME_hr.png, the truth, and
-    NAME_input.png, the input enlarged to the same size (`baseline`), where there is such a thing."""
-    images = {"sr": restored.sr, "hr": batch.hr, "input": None if baseline is None else baseline.images}
+    NAME_input.png, the input enlarged to the same size, where there is such a thing."""
+    images = {"sr": restored.sr, "hr": batch.hr, "input": enlargement}
     for i, name in enumerate(batch.name):
         for kind, pictures in images.items():
             if pictures is not None:

@@ -36,8 +36,8 @@ class Protocol:
     ssim: Literal["channels", "volume"] = "channels"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.strip():
-            raise ValueError(f"a protocol needs a name, got {self.name!r}")
+        if not isinstance(self.name, str) or not self.name.strip() or "." in self.name:
+            raise ValueError(f"a protocol needs a name without dots, got {self.name!r}")
         if self.colour not in ("y", "rgb"):
             raise ValueError(f'colour of protocol {self.name} must be "y" or "rgb", got {self.colour!r}')
         # bool is a kind of int, and `shave: true` in a config would otherwise shave one pixel.

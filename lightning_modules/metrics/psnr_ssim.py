@@ -1,13 +1,15 @@
 """PSNR and SSIM of restored pictures, one value per picture, under a stated protocol.
 
-Why not torchmetrics: its PSNR pools the squared error over the data set (papers average the PSNR of each picture) and
-its SSIM pads the picture (the published one takes whole windows only).
+PSNR is torchmetrics' of each picture. Its SSIM gives the same values as `ssim_maps`, in float64 and cut to whole windows,
+but holds the 121 taps of a window at once: 512x512 RGB took 5.3 s against 0.03 s and 1920x1080 gray 28 s and 10 GB against
+0.14 s on two CPU cores, so it is the reference of the tests only. It has no volume form.
 """
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from lightning_modules.metrics.protocol import Protocol
 from lightning_modules.metrics.ssim_maps import PEAK, WINDOW, channel_ssim, volume_ssim
@@ -154,4 +156,4 @@ def _wide(values: Tensor) -> Tensor:
 
 
 def _picture_psnr(restored: Tensor, hr: Tensor) -> Tensor:
-    return 20.0 * torch.log10(PEAK / (restored - hr).square().mean().sqrt())
+    return peak_signal_noise_ratio(restored[None], hr[None], PEAK, reduction="none", dim=(1, 2, 3))[0]
