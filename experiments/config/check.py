@@ -60,7 +60,8 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
             raise ConfigError(line)
     # Hydra records no choice for groups of which several options are taken.
     files = group_files(choices)
-    sources = {"protocol": "conf/protocol/", "metric": "conf/metric/", **dict.fromkeys(keys, files.get("task", "conf/task/")), **files}
+    groups = {"protocol": "conf/protocol/", "metric": "conf/metric/"}
+    sources = {**groups, **dict.fromkeys(keys, files.get("task", "conf/task/")), **files}
     _check_variant(cfg)
     if not cfg.get("protocol"):
         raise ConfigError("protocol: empty, expected at least one option of conf/protocol/: protocol=[y_shave4]")

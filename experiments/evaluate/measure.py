@@ -40,7 +40,7 @@ from experiments.runtime.run_folder import write_text
 from lightning_modules.callbacks.sheets import Measured, Sheets, enlarged, save_pictures
 from lightning_modules.metrics.build import ImageMetric, build_metrics
 from lightning_modules.metrics.psnr_ssim import smallest_side
-from lightning_modules.metrics.scores import by_image, collect, key
+from lightning_modules.metrics.scores import ImageScore, by_image, collect, key
 from lightning_modules.restoration import RestorationModule
 from networks.restored import Restored
 
@@ -225,8 +225,9 @@ class Measurement:
                 of_image: dict[str, dict[str, float]] = {name: {} for name in seconds}
                 for metric in METRICS:
                     titles = [key(metric, protocol, branch), *([metric] if branch == "sr" else [])]
-                    for name, value in next((measured[subject][t] for t in titles if t in measured[subject]), {}).items():
-                        of_image[name][metric] = value
+                    for title in titles:  # it has one of them, or is not measured
+                        for name, value in measured[subject].get(title, {}).items():
+                            of_image[name][metric] = value
                 of_image = {name: values for name, values in of_image.items() if values}
                 if not of_image:
                     continue
@@ -244,7 +245,7 @@ def _advance(progress: tqdm | None, images: int) -> None:
 
 def _found(scores: MetricCollection, name: str) -> dict[str, float]:
     """What was measured of one image, by `key`."""
-    values = {title: metric.of(name) for title, metric in scores.items()}
+    values = {title: score.of(name) for title, score in scores.items() if isinstance(score, ImageScore)}
     return {title: value for title, value in values.items() if value is not None}
 
 

@@ -108,7 +108,8 @@ def run(cfg: DictConfig) -> None:
 
     folders = list(dict.fromkeys(job.folder for job in jobs))
     show = bool(cfg.trainer.enable_progress_bar)
-    images = sum(len(job.cell.datamodule.image_names("test")) for job, records in zip(jobs, known, strict=True) if not records)
+    open_jobs = [job for job, records in zip(jobs, known, strict=True) if not records]
+    images = sum(len(job.cell.datamodule.image_names("test")) for job in open_jobs)
     measured: list[EvaluationRecord] = []
     with progress_bar(images, show) as progress:
         for job, records in zip(jobs, known, strict=True):

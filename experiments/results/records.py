@@ -69,7 +69,7 @@ class EvaluationRecord:
 
     @property
     def protocol_name(self) -> str:
-        """Of the deblurred branch it says so: in tables its figures stand beside the others like those of another one."""
+        """With the branch, if it is not `sr`: in tables its figures are like those of another protocol."""
         return f"{'' if self.branch == 'sr' else f'{self.branch} '}{self.protocol['name']}"
 
     @property

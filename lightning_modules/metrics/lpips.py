@@ -5,8 +5,8 @@ metric", CVPR 2018, version 0.1, on A. Krizhevsky, "One weird trick for parallel
 2014. Lower is better.
 
 The learned weights of the channels come with torchmetrics (BSD-2-Clause, of the authors); AlexNet's are supplied by the
-user: torchvision's file, which is read without torchvision. Torchmetrics' own class takes no file: it needs torchvision,
-which fetches AlexNet from the network.
+user: torchvision's file, which is read without torchvision. Torchmetrics' own class takes no file: it has torchvision
+fetch AlexNet from the network.
 """
 
 from importlib.resources import files

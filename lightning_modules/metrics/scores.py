@@ -178,8 +178,9 @@ def by_image(scores: MetricCollection) -> dict[str, dict[str, float]]:
         warnings.filterwarnings("ignore", "The ``compute`` method")  # a process for which no image was left
         found = scores.compute()
     return {
-        title: {scores[title].names[int(place)]: value for place, value in rows.tolist()}
-        for title, rows in found.items()
+        title: {score.names[int(place)]: value for place, value in found[title].tolist()}
+        for title, score in scores.items()
+        if isinstance(score, ImageScore)
     }
 
 

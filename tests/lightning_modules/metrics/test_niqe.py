@@ -146,7 +146,6 @@ def test_files_that_are_no_model(tmp_path: Path) -> None:
 def test_the_published_model() -> None:
     """Values of BasicSR 1.4.2, which resizes in float32."""
     found = [
-        NIQE(os.environ["NIQE_MODEL"])(image, image).item()
-        for image in map(as_batch, (data.chelsea(), data.coffee()))
+        NIQE(os.environ["NIQE_MODEL"])(image, image).item() for image in map(as_batch, (data.chelsea(), data.coffee()))
     ]
     assert found == pytest.approx([2.62552, 4.11533], abs=2e-4)
