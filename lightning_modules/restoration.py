@@ -204,8 +204,10 @@ class RestorationModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean over the images: every image counts once, whatever process has measured it."""
-        for title, scores in by_image(self.validated).items():
-            if scores:
+        found = by_image(self.validated)
+        titles = [key(metric, protocol) for protocol in self.protocols for metric in ("psnr", "ssim")]
+        for title in [*titles, "kernel_error"]:  # the monitored one first, as in metrics.csv
+            if scores := found[title]:
                 name = f"val/{title}"
                 self.log(name, math.fsum(scores.values()) / len(scores), prog_bar=name == self.monitor)
 

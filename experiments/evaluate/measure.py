@@ -220,20 +220,19 @@ class Measurement:
         if self.record.model != BASELINE:
             subjects["network"] = self.record
         records = []
-        for subject, record in subjects.items():
-            for branch, protocol in product(self.branches, self.module.protocols):
-                of_image: dict[str, dict[str, float]] = {name: {} for name in seconds}
-                for metric in METRICS:
-                    titles = [key(metric, protocol, branch), *([metric] if branch == "sr" else [])]
-                    for title in titles:  # it has one of them, or is not measured
-                        for name, value in measured[subject].get(title, {}).items():
-                            of_image[name][metric] = value
-                of_image = {name: values for name, values in of_image.items() if values}
-                if not of_image:
-                    continue
-                if subject == "network":
-                    of_image = {name: {**values, "seconds": seconds[name]} for name, values in of_image.items()}
-                records.append(replace(record, branch=branch).scored(protocol, of_image))
+        for branch, (subject, record), protocol in product(self.branches, subjects.items(), self.module.protocols):
+            of_image: dict[str, dict[str, float]] = {name: {} for name in seconds}
+            for metric in METRICS:
+                # It has one of these titles, or is not measured.
+                for title in [key(metric, protocol, branch), *([metric] if branch == "sr" else [])]:
+                    for name, value in measured[subject].get(title, {}).items():
+                        of_image[name][metric] = value
+            of_image = {name: values for name, values in of_image.items() if values}
+            if not of_image:
+                continue
+            if subject == "network":
+                of_image = {name: {**values, "seconds": seconds[name]} for name, values in of_image.items()}
+            records.append(replace(record, branch=branch).scored(protocol, of_image))
         return records
 
 
