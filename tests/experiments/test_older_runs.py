@@ -83,7 +83,8 @@ def test_what_was_measured_is_known(cli: Cli, runs: Path) -> None:
     before = {str((r["model"], r["cell"])): r["psnr"] for r in read_records(path)}
     grid = ["kernels.number=[0,7]", "noise=[0.01]", "scale=[2,4]"]
     cells = [f"suite.grid.degradation.{axis}" for axis in grid]
-    found = cli("task=evaluate", "run=runs/usrnet", "suite=usrnet_table1", *DATA, *cells)
+    theirs = "degradation.kernels.suite._target_=datamodules.degradations.kernel_files.twelve"
+    found = cli("task=evaluate", "run=runs/usrnet", "suite=usrnet_table1", *DATA, *cells, theirs)
     assert found.status == 0, found.err
     records = read_records(path)
     assert {r["degradation"]["kernels"]["suite"]["_target_"] for r in records} == {
