@@ -196,7 +196,7 @@ def baselines(module: RestorationModule, batch: Batch) -> dict[str, Measured]:
     if images is None:
         return {}
     others = module.measure_images(images, batch)
-    scores = {p.name: measured(images, batch.hr, p, batch.scale).scores for p in module.protocols}
+    scores = {p.name: measured(images, batch.hr, p, batch.scale, batch.gray).scores for p in module.protocols}
     return {name: Measured(images, {**by_protocol, **others}) for name, by_protocol in scores.items()}
 
 
@@ -217,6 +217,8 @@ def _values(scores: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, f
 def _files(datamodule: ImageDataModule, cfg: DictConfig) -> dict[str, str]:
     """What tells whether a file that the values depend on has changed: sharp and degraded images, optional metrics."""
     states = {"sharp": _state(datamodule.caches["test"].files)}
+    if any(datamodule.caches["test"].gray):
+        states["gray"] = "luma"  # earlier versions measured them as RGB: their figures are not taken for finished
     if "test" in datamodule.inputs:
         states["degraded"] = _state(datamodule.inputs["test"].cache.files)
     return {**states, **{name: checksum(Path(cfg[FILES[name][0]])) for name in cfg.metrics}}
