@@ -34,6 +34,7 @@ class Item:
     degraded: Tensor | None = None
     point: float | None = None
     group: int = 0
+    gray: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ def collate(items: Sequence[Item]) -> Batch:
         lr=torch.stack(degraded) if degraded else None,
         point=items[0].point,
         group=items[0].group,
+        gray=all(item.gray for item in items),
     )
 
 
@@ -160,7 +162,9 @@ class WholeImages(Dataset[Item]):
             degraded = _to_tensor(self.inputs.cache[number][: height // scale, : width // scale])
         key = make_key("suite", self.suite_seed, name)
         shown = numbered_name(self.cache, self.numbers[index], self.points)
-        return Item(_to_tensor(image[:height, :width]), shown, index, key, degraded, point, group=key)
+        return Item(
+            _to_tensor(image[:height, :width]), shown, index, key, degraded, point, key, self.cache.gray[number]
+        )
 
 
 def numbered_name(cache: ImageCache, number: int, points: Sequence[float]) -> str:

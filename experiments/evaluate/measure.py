@@ -251,6 +251,8 @@ def _found(scores: MetricCollection, name: str) -> dict[str, float]:
 def _files(datamodule: ImageDataModule, cfg: DictConfig) -> dict[str, str]:
     """What tells whether a file that the values depend on has changed: sharp and degraded images, optional metrics."""
     states = {"sharp": _state(datamodule.caches["test"].files)}
+    if any(datamodule.caches["test"].gray):
+        states["gray"] = "luma"  # earlier versions measured them as RGB: their figures are not taken for finished
     if "test" in datamodule.inputs:
         states["degraded"] = _state(datamodule.inputs["test"].cache.files)
     return {**states, **{name: _state_of_metric(node) for name, node in cfg.metric.items()}}

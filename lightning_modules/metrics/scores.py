@@ -192,7 +192,7 @@ def fitting(protocol: Protocol, images: Tensor, batch: Batch) -> Protocol:
     """
     height, width = images.shape[-2:]
     try:
-        at_scale = protocol.at(batch.scale)
+        at_scale = protocol.at(batch.scale, batch.gray)
     except ValueError as error:
         raise InputError(f"{batch.name[0]}: {error}") from error
     least = smallest_side(at_scale)

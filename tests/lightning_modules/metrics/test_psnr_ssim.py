@@ -292,3 +292,33 @@ def test_sizes_that_cannot_be_measured() -> None:
             metric(torch.zeros(1, 2, 40, 40), torch.zeros(1, 2, 40, 40), protocol)
         with pytest.raises(ValueError, match="uint8"):
             metric(torch.zeros(1, 3, 40, 40, dtype=torch.uint8), torch.zeros(1, 3, 40, 40), protocol)
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_gray_files_are_luma_already(rounding: Any) -> None:
+    """Three equal channels count as the one that they are; the luma of others has the same range, 0...255."""
+    generator = torch.Generator().manual_seed(3)
+    truth, restored = torch.rand(2, 1, 1, 24, 26, generator=generator)
+    three, other = truth.expand(1, 3, 24, 26), restored.expand(1, 3, 24, 26)
+    one_channel = Protocol("p", "y", "s", rounding)
+    gray = one_channel.at(2, gray=True)
+    assert gray == Protocol("p", "gray", 2, rounding)
+    for metric in (psnr, ssim):
+        expected = metric(restored, truth, one_channel.at(2))
+        assert metric(other, three, gray).item() == pytest.approx(expected.item(), abs=1e-9)
+        squeezed = metric(other, three, Protocol("p", "y_of_rgb", "s", rounding).at(2, gray=True))
+        assert squeezed.item() == metric(other, three, one_channel.at(2)).item()
+        assert squeezed.item() > expected.item() + (1.2 if metric is psnr else 0)
+    for colour in ("rgb", "y_of_rgb"):
+        unchanged = Protocol("p", colour, 0)  # type: ignore[arg-type]  # words of the loop
+        assert unchanged.at(2, gray=True) == unchanged
+    coloured = torch.rand(1, 3, 24, 26, dtype=torch.float64, generator=generator)
+    weights = torch.tensor([65.481, 128.553, 24.966], dtype=torch.float64).view(3, 1, 1)
+    by_hand = (coloured * weights).sum(1, keepdim=True) / 219
+    found = psnr(coloured, three.double(), Protocol("p", "gray", 0, "none"))
+    assert found.item() == pytest.approx(psnr(by_hand, truth.double(), Protocol("p", "y", 0, "none")).item(), abs=1e-9)
+
+
+def test_full_range_luma_keeps_every_gray_level() -> None:
+    levels = torch.arange(256, dtype=torch.float64).view(1, 16, 16)
+    assert torch.equal(luma(levels.expand(3, 16, 16), full_range=True), levels)
