@@ -115,6 +115,34 @@ def test_records_of_the_network_and_of_bicubic(data: ImageDataModule, tmp_path: 
     assert all((pictures / f"image{i}.png").exists() for i in range(5))
 
 
+class Both(Brighter):
+    """A deblurred branch too."""
+
+    outputs = ("sr", "deblurred")
+
+    def forward(self, lr: Tensor) -> Restored:
+        return Restored(sr=bicubic_resize(lr, 4), deblurred=lr + 0.02)
+
+
+def test_the_deblurred_branch_has_records_of_its_own(data: ImageDataModule, tmp_path: Path) -> None:
+    """Where the smaller images are large enough for the protocol: they have 12 x 11 pixels."""
+    protocols = [Protocol("y_shave0", "y", 0), Protocol("rgb_shave0", "rgb", 0)]
+    found = call(RestorationModule(Both(), protocols), data, tmp_path / "run")
+    assert [(r["branch"], r["model"], r["protocol"]["name"]) for r in found] == [
+        (b, m, p.name) for b in ("sr", "deblurred") for m in ("bicubic", "brighter") for p in protocols
+    ]
+    for batch in data.test_dataloader():
+        batch = data.on_after_batch_transfer(batch, 0)
+        assert batch.lr is not None
+        assert batch.lr_sharp is not None
+        for one, offset in zip(found[4:], (0, 0, 0.02, 0.02), strict=True):
+            wanted = psnr(batch.lr + offset, batch.lr_sharp, Protocol(**one["protocol"])).item()
+            assert one["images"][batch.name[0]]["psnr"] == wanted
+    about = record(data)
+    assert len(Measurement(RestorationModule(Both(), protocols), data, tmp_path / "run", about).finished()) == 8
+    assert [r["branch"] for r in call(RestorationModule(Both(), PROTOCOLS), data, tmp_path / "other")] == ["sr"] * 4
+
+
 @pytest.mark.parametrize(("pictures", "count"), [("results", 5), ("none", 0)])
 def test_pictures_are_a_choice(data: ImageDataModule, tmp_path: Path, pictures: str, count: int) -> None:
     run = tmp_path / "run"
