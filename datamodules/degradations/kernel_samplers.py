@@ -105,7 +105,9 @@ class LinearMotion:
         angle = uniform(keys, "linear_motion/angle", (), *self.angle).deg2rad()
         if self.family == "matlab":
             return linear_motion(length.to(angle.dtype), angle, high)
-        return kornia_motion(length, angle, uniform(keys, "linear_motion/direction", (), *self.direction), high, self.mode)
+        return kornia_motion(
+            length, angle, uniform(keys, "linear_motion/direction", (), *self.direction), high, self.mode
+        )
 
 
 class FromSuite:
