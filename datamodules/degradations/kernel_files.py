@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.degradations.kernels import anisotropic_gaussian, isotropic_gaussian
+from datamodules.degradations.kernels import anisotropic_gaussian, axis_aligned_gaussian, isotropic_gaussian
 from datamodules.degradations.keyed_random import make_key
 from datamodules.degradations.trajectories import camera_shake
 from datamodules.errors import InputError
@@ -68,11 +68,13 @@ def twelve() -> KernelSuite:
     with published ones (`usrnet12` has the originals).
     """
     rows = torch.tensor(TWELVE_GAUSSIANS, dtype=torch.float64)
-    gaussians = anisotropic_gaussian(rows[:, :2], rows[:, 2].deg2rad(), 25).float()
+    gaussians = anisotropic_gaussian(rows[:, :2], rows[:, 2].deg2rad(), 25)
+    upright = rows[:, 2] == 0
+    gaussians[upright] = axis_aligned_gaussian(rows[upright, :2].flip(1).sqrt(), 25)
     keys = torch.tensor([make_key("suites.twelve", i) for i in TWELVE_SHAKES])
     names = [f"gauss-{long:g}x{short:g}-{angle:g}deg" for long, short, angle in TWELVE_GAUSSIANS]
     names += [f"shake-{i}" for i in range(1, 5)]
-    return KernelSuite(names, torch.cat((gaussians, camera_shake(keys, 25))))
+    return KernelSuite(names, torch.cat((gaussians.float(), camera_shake(keys, 25))))
 
 
 def gaussian8(scale: int, size: int = 21) -> KernelSuite:

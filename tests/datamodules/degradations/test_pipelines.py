@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import hydra
+import kornia.filters
 import numpy as np
 import pytest
 import scipy.ndimage
@@ -20,6 +22,7 @@ from datamodules.degradations.pipelines import (
     ReducedPairs,
 )
 from datamodules.degradations.trajectories import camera_shake
+from run import CONF
 from tests.helpers import references
 
 Pipeline = Callable[[Batch], Batch]
@@ -151,6 +154,21 @@ def test_the_scale_is_the_batchs_and_the_same_on_every_rank() -> None:
         assert field(ranks[0].lr).shape[-1] == 24 // (ranks[0].scale or 0)
         counts[ranks[0].scale or 0] += 1
     assert min(counts.values()) >= 3  # 10 expected, standard deviation 2.7
+
+
+@pytest.mark.parametrize("chosen", [["model=ed_dsrn"], ["degradation=gaussian8"], ["degradation=linear_motion"]])
+def test_kernels_are_kornias(chosen: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another kernel of Kornia's is another kernel of the batch."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose("config", overrides=chosen).degradation
+    before = field(hydra.utils.instantiate(cfg)(make_batch()).kernel)
+    name = "get_motion_kernel2d" if "linear_motion" in chosen[0] else "get_gaussian_kernel2d"
+    make = getattr(kornia.filters, name)
+    monkeypatch.setattr(kornia.filters, name, lambda *args: make(*args).roll(1, 2))
+    after = field(hydra.utils.instantiate(cfg)(make_batch()).kernel)
+    assert not torch.equal(after, before)
+    if "linear_motion" not in chosen[0]:
+        assert torch.equal(after, before.roll(1, 3))
 
 
 # Bicubic reduction
