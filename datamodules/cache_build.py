@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from datamodules.errors import InputError
-from datamodules.io.decode import decode_rgb8, decoded_bytes
+from datamodules.io.decode import decode_rgb8, decoded_bytes, is_gray
 
 FORMAT_VERSION = 1
 INDEX, DATA = "index.json", "images.u8"
@@ -101,6 +101,7 @@ def _write(
     """Decodes `files` into the existing, empty `folder`."""
     kept: list[int] = []
     shapes: list[tuple[int, int]] = []
+    gray: list[bool] = []
     corrupt: list[tuple[Path, str]] = []
     bar = tqdm(total=len(files), desc=f"decode images ({needed / 1e9:.2f} GB)", unit="img", disable=not progress)
     with (folder / DATA).open("wb") as stream, bar:
@@ -112,6 +113,7 @@ def _write(
                 stream.write(image.data)
                 kept.append(number)
                 shapes.append((image.shape[0], image.shape[1]))
+                gray.append(is_gray(files[number]))
             bar.update()
         stream.flush()
         os.fsync(stream.fileno())  # the rename must not outlive the pixels in a power failure
@@ -123,6 +125,7 @@ def _write(
         "names": [names[number] for number in kept],
         "files": [os.path.abspath(files[number]) for number in kept],
         "shapes": shapes,
+        "gray": gray,
         "skipped": [(os.path.abspath(file), cause) for file, cause in corrupt],
     }
     (folder / INDEX).write_text(json.dumps(index))

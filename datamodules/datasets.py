@@ -34,6 +34,7 @@ class Item:
     degraded: Tensor | None = None
     point: float | None = None
     group: int = 0
+    gray: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ def collate(items: Sequence[Item]) -> Batch:
         lr=torch.stack(degraded) if degraded else None,
         point=items[0].point,
         group=items[0].group,
+        gray=all(item.gray for item in items),
     )
 
 
@@ -159,5 +161,13 @@ class WholeImages(Dataset[Item]):
             scale = self.inputs.scale
             degraded = _to_tensor(self.inputs.cache[number][: height // scale, : width // scale])
         key = make_key("suite", self.suite_seed, name)
-        shown = name if point is None else f"{name}@{point:g}"
-        return Item(_to_tensor(image[:height, :width]), shown, index, key, degraded, point, group=key)
+        shown = numbered_name(self.cache, self.numbers[index], self.points)
+        return Item(
+            _to_tensor(image[:height, :width]), shown, index, key, degraded, point, key, self.cache.gray[number]
+        )
+
+
+def numbered_name(cache: ImageCache, number: int, points: Sequence[float]) -> str:
+    """The name of image `number` of `WholeImages`."""
+    turn, place = divmod(number, len(cache))
+    return f"{cache.names[place]}@{points[turn]:g}" if points else cache.names[place]
