@@ -23,7 +23,8 @@ from experiments.results.records import EvaluationRecord, read_records
 from experiments.results.tables import report
 from experiments.results.wandb import log_training, training_loggers
 from experiments.runtime import distributed
-from experiments.runtime.run_folder import check_run, close_run, held, open_run
+from experiments.runtime.lock import held
+from experiments.runtime.run_folder import check_run, close_run, open_run
 from experiments.runtime.slurm_requeue import restarted_in
 from experiments.runtime.speed import keep_memory, settle
 from lightning_modules.callbacks.checkpointing import LastAndBest

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from datamodules.errors import InputError
-from experiments.runtime.run_folder import held
+from experiments.runtime.lock import held
 
 
 class PartialResults:

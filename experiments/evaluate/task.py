@@ -24,7 +24,8 @@ from experiments.results.records import EvaluationRecord, read_records
 from experiments.results.tables import report
 from experiments.results.wandb import log_evaluation
 from experiments.runtime import distributed
-from experiments.runtime.run_folder import held, write_text
+from experiments.runtime.lock import held
+from experiments.runtime.run_folder import write_text
 from lightning_modules.metrics.build import build_metrics
 from lightning_modules.restoration import RestorationModule
 from networks.ensemble import SelfEnsemble

@@ -1,8 +1,6 @@
 """The folder of a run: its stable name, who may write into it, and what is written first."""
 
-import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -11,8 +9,7 @@ import re
 import secrets
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -103,78 +100,6 @@ def checked_name(name: str) -> str:
             "slash, no dot in front, no space at an end): choose another, or leave name= out"
         )
     return name
-
-
-@contextlib.contextmanager
-def held(
-    file: Path,
-    what: str = "another process works in this folder",
-    hint: str = "wait for it or stop it, or give this run another name with name=...",
-    patience: float = 0.0,
-) -> Iterator[None]:
-    """Hold a lock until the end; a folder that was made for it and is still empty then goes again.
-
-    The lock (flock) goes with the process, however that ends. The file says who holds it.
-
-    Args:
-        patience: seconds to wait for another process.
-
-    Raises:
-        InputError: if another process has the lock, or the folder cannot be written or has no locks.
-    """
-    given, file = file, file.absolute()
-    missing = [folder for folder in file.parents if not folder.exists()]
-    end = time.monotonic() + patience
-    try:
-        while (descriptor := _lock(file)) is None:
-            if time.monotonic() >= end:
-                raise InputError(f"{given.parent}: {what}{_holder(file)}: {hint}", file=given.parent)
-            time.sleep(0.5)
-    except OSError as error:
-        raise _unwritable(given, error) from error
-    try:
-        with contextlib.suppress(OSError):  # on a full disk the lock holds without
-            command = " ".join(" ".join(sys.argv).split())[:200]
-            file.write_text(f"{platform.node()}, process {os.getpid()}, since {_now()}: {command}")
-        yield
-    finally:
-        with contextlib.suppress(OSError):  # as where the folder is gone
-            file.unlink()
-        with contextlib.suppress(OSError):
-            os.close(descriptor)
-            for folder in missing:
-                folder.rmdir()
-
-
-def _lock(file: Path) -> int | None:
-    """The descriptor of the locked file; None if another process has it."""
-    while True:
-        # Not found: another process has just left, and removed the file or the folder.
-        with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as closing:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            for mode in (os.O_RDONLY, os.O_RDWR):  # NFS locks only what is open for writing
-                descriptor = os.open(file, mode | os.O_CREAT, 0o666)
-                closing.callback(os.close, descriptor)
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    return None
-                except OSError as error:
-                    if error.errno != errno.EBADF or mode == os.O_RDWR:
-                        raise
-            if os.path.samestat(os.fstat(descriptor), file.stat()):
-                closing.pop_all()
-                return descriptor
-
-
-def _holder(file: Path) -> str:
-    for _ in range(20):  # it may have got the lock just now
-        with contextlib.suppress(OSError):
-            if said := file.read_text(errors="replace"):
-                return f" ({said})"
-        time.sleep(0.05)
-    return ""
 
 
 def check_run(
@@ -316,10 +241,11 @@ def write_text(path: Path, text: str) -> None:
         with replacing(path) as part:
             part.write_text(text)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
-def _unwritable(path: Path, error: OSError) -> InputError:
+def unwritable(path: Path, error: OSError) -> InputError:
+    """What to say of a file or folder that the system does not let be written."""
     if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
         return InputError(
             f"{path}: its file system has no locks ({error.strerror}), without which two processes could write there: "
