@@ -104,10 +104,11 @@ def decode_rgb8(path: str | Path) -> np.ndarray:
         uint8 [H, W, 3], RGB, values 0 to 255, contiguous.
 
     Raises:
-        InputError: the file is missing, none but a pipe or the like, truncated, damaged or no image (a partial picture
-            is never returned); has more than `MAX_PIXELS` (1e9) pixels, which leaves room for every camera and stops decompression bombs; or stores
-            what has no exact 8-bit value here: float, signed, 32-bit or CIELAB samples, and the rare 16-bit TIFF that
-            is planar, turned by its orientation tag, inverted or premultiplied by its alpha.
+        InputError: the file is missing, a pipe or the like, truncated, damaged or no image (a partial picture is never
+            returned); needs a package that is not installed; has more than `MAX_PIXELS` (1e9) pixels, which leaves room
+            for every camera and stops decompression bombs; or stores what has no exact 8-bit value here: float, signed,
+            32-bit or CIELAB samples, and the rare 16-bit TIFF that is planar, turned by its orientation tag, inverted
+            or premultiplied by its alpha.
     """
     with opened(path) as stream:
         image = open_image(stream)

@@ -53,12 +53,12 @@ def read_photograph(path: str | Path, max_pixels: int | None = None) -> Photogra
     - Of animations and files with several pages the first picture is read.
 
     Args:
-        path: PNG, JPEG, BMP, TIFF, WebP or HEIC, recognised by its content; or raw, by its suffix (`RAW_SUFFIXES`). HEIC
-            and raw need the extra `photos`.
+        path: PNG, JPEG, BMP, TIFF, WebP or HEIC, recognised by its content; or raw, by its suffix (`RAW_SUFFIXES`).
+            HEIC and raw need the extra `photos`.
         max_pixels: more are refused by the header, before anything is decoded; None: `decode.MAX_PIXELS`.
 
     Raises:
-        InputError: the file is missing, none but a pipe or the like, truncated, damaged or no image; has too many
+        InputError: the file is missing, a pipe or the like, truncated, damaged or no image; has too many
             pixels; or stores float, signed, 32-bit, CIELAB or 16-bit CMYK samples; or its package is not installed.
     """
     with opened(path) as stream, warnings.catch_warnings():
@@ -205,7 +205,7 @@ def _colour_chunks(stream: BinaryIO) -> tuple[tuple[bytes, bytes], ...]:
 
 
 def _colour_codes(info: dict[Any, Any]) -> tuple[tuple[bytes, bytes], ...]:
-    """The code points by which HEIC without a profile says what its colours mean, as PNG has them; not those of sRGB."""
+    """What HEIC without a profile says of its colours, unless that is sRGB, as PNG says it."""
     nclx = info.get("nclx_profile") or {}
     codes = nclx.get("color_primaries", 2), nclx.get("transfer_characteristics", 2)
     return () if info.get("icc_profile") or codes in ((1, 13), (2, 2)) else ((b"cICP", bytes([*codes, 0, 1])),)

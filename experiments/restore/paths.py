@@ -99,7 +99,7 @@ def plan(
         ]
     elif folder.suffix.lower() not in WRITTEN:
         raise InputError(
-            f"output={folder}: found {folder.suffix}, expected {', '.join(WRITTEN)}; a folder of this name ends in {os.sep}"
+            f"output={folder}: found {folder.suffix}, expected {', '.join(WRITTEN)}, or {folder}{os.sep} for a folder"
         )
     elif len(sources) > 1:
         raise InputError(f"output={folder}: is a file, and input= names {len(sources)} photographs: give a folder")
