@@ -113,9 +113,9 @@ def folder(path: str | Path, normalise: bool = False) -> KernelSuite:
     """All kernels of a folder (not of its subfolders), or of one file, named after their files.
 
     .mat: every variable, a matrix, a stack [k, k, n] or a cell array of matrices. .npy: [k, k], [n, k, k] or
-    [n, 1, k, k]. .png: gray, or three equal channels; an image has no scale, so it is normalised. Other files are passed
-    over. The kernels are for true convolution. Smaller ones are padded with zeros to the largest, index floor(k/2) kept
-    at the centre.
+    [n, 1, k, k]. .png: gray or equal channels; an image has no scale, so it is normalised. Other files are passed over.
+    The kernels are for true convolution. Smaller ones are padded with zeros to the largest, index floor(k/2) kept at
+    the centre.
 
     Args:
         path: the folder or the file.
