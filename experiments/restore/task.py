@@ -68,6 +68,8 @@ def run(cfg: DictConfig) -> None:
     endings += ["_deblurred"] if cfg.deblurred else []
     given = cfg.input if isinstance(cfg.input, str) else [str(part) for part in cfg.input]
     folder, items, passed_over = plan(given, cfg.output, cfg.format, endings)
+    for note in passed_over:
+        log.warning("%s", note)
     kernel = arguments["kernel"]
     settings = {  # what a result depends on: not the tiles, for who runs out of memory continues with smaller ones
         **identity,
@@ -85,8 +87,8 @@ def run(cfg: DictConfig) -> None:
         if done:
             log.info("%d of %d photographs are restored already and stay as they are", len(done), len(items))
         todo = [item for item in items if item not in done]
-        for note in [*passed_over, *(f"{restorer.name}: {note}" for note in notes if todo)]:
-            log.warning("%s", note)
+        for note in notes if todo else ():
+            log.warning("%s: %s", restorer.name, note)
 
         def restore(item: Item, progress: Callable[[int, int], None]) -> list[str]:
             return restore_file(item, restorer, {**arguments, "batch": cfg.batch}, manifest, cfg.max_pixels, progress)
