@@ -5,7 +5,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +60,16 @@ def run(cfg: DictConfig) -> None:
         InputError: if a network or a folder cannot be used; at the end, if photographs could not be restored.
     """
     restorer, identity = load(cfg)
-    arguments = restoration_arguments(cfg, restorer)
+    notes: list[str] = []  # of the network, the same for every photograph
+    arguments = restoration_arguments(cfg, restorer, notes)
     if cfg.deblurred and not restorer.deblurs:
         raise ConfigError(f"deblurred: found true, but {restorer.name} makes no deblurred photograph")
     endings = ["_kernel.png", "_kernel.npy"] if restorer.estimates_kernel else []
     endings += ["_deblurred"] if cfg.deblurred else []
     given = cfg.input if isinstance(cfg.input, str) else [str(part) for part in cfg.input]
-    folder, items = plan(given, cfg.output, cfg.format, endings)
+    folder, items, passed_over = plan(given, cfg.output, cfg.format, endings)
+    for note in passed_over:
+        log.warning("%s", note)
     kernel = arguments["kernel"]
     settings = {  # what a result depends on: not the tiles, for who runs out of memory continues with smaller ones
         **identity,
@@ -84,20 +87,26 @@ def run(cfg: DictConfig) -> None:
         if done:
             log.info("%d of %d photographs are restored already and stay as they are", len(done), len(items))
         todo = [item for item in items if item not in done]
+        for note in notes if todo else ():
+            log.warning("%s: %s", restorer.name, note)
 
         def restore(item: Item, progress: Callable[[int, int], None]) -> list[str]:
             return restore_file(item, restorer, {**arguments, "batch": cfg.batch}, manifest, cfg.max_pixels, progress)
 
-        failed = _restore_all(restore, todo, bool(cfg.trainer.enable_progress_bar))
+        failed = _restore_all(restore, todo, set(notes), bool(cfg.trainer.enable_progress_bar))
     if failed:
         rest = "the others are" if failed < len(items) else "nothing is"
         raise InputError(f"{failed} of {len(items)} photographs could not be restored, see above; {rest} in {folder}")
     print(f"restored: {len(items)} in {folder}" + (f", {len(done)} of them before" if done else ""), flush=True)
 
 
-def _restore_all(restore: Callable[..., list[str]], items: Sequence[Item], show: bool) -> int:
-    """Restore photographs behind a bar, or else with a line for each; returns how many could not be restored."""
-    failed, said = 0, set()
+def _restore_all(restore: Callable[..., list[str]], items: Sequence[Item], said: Collection[str], show: bool) -> int:
+    """Restore photographs behind a bar, or else with a line for each; returns how many could not be restored.
+
+    Args:
+        said: notes that are not repeated for each.
+    """
+    failed = 0
     form = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]"
     with tqdm(total=len(items), bar_format=form, mininterval=0.3, disable=not (show and items)) as bar:
         for before, item in enumerate(items):
@@ -117,9 +126,8 @@ def _restore_all(restore: Callable[..., list[str]], items: Sequence[Item], show:
                 seconds = time.perf_counter() - began
                 log.info("%d/%d %s -> %s (%.1f s)", before + 1, len(items), item.source, item.target, seconds)
             for note in dict.fromkeys(notes):
-                if note not in said:  # what the network assumed is the same for all
+                if note not in said:
                     tqdm.write(f"{item.source}: {note}", file=sys.stderr)
-            said.update(notes)
     return failed
 
 
@@ -138,8 +146,8 @@ def load(cfg: DictConfig) -> tuple[Restorer, dict[str, Any]]:
     return restorer, identity
 
 
-def restoration_arguments(cfg: DictConfig, restorer: Restorer) -> dict[str, Any]:
-    """The arguments of every restoration, checked before a photograph is read.
+def restoration_arguments(cfg: DictConfig, restorer: Restorer, notes: list[str]) -> dict[str, Any]:
+    """The arguments of every restoration, checked before a photograph is read; what is assumed is added to the notes.
 
     Raises:
         ConfigError: if one is missing or does not fit the network.
@@ -147,7 +155,7 @@ def restoration_arguments(cfg: DictConfig, restorer: Restorer) -> dict[str, Any]
     kernel = None if cfg.kernel is None else given_kernel(str(cfg.kernel))
     try:
         scale = checked_scale(cfg.scale, restorer.scales, restorer.name)
-        checked_fields(restorer, scale, kernel, cfg.noise_level, notes=[])
+        checked_fields(restorer, scale, kernel, cfg.noise_level, notes)
     except InputError as error:
         raise ConfigError(str(error), key=error.key) from error
     return {"scale": scale, "kernel": kernel, "noise_level": cfg.noise_level, "tile": cfg.tile, "overlap": cfg.overlap}
