@@ -93,7 +93,7 @@ def is_gray(path: str | Path) -> bool:
     Raises:
         InputError: as `decode_rgb8`, as far as the header shows it.
     """
-    with naming(path), Path(path).open("rb") as stream:
+    with opened(path) as stream:
         return open_image(stream).mode.startswith(("1", "L", "I"))
 
 
