@@ -4,20 +4,15 @@ A training item is addressed by (epoch, index) and depends on nothing else but t
 and any loader, on any rank, in any order, gets the same crop for the same address.
 """
 
-import os
-
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or importing it looks up the package index
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import albumentations as A
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datamodules.augmentation import Transforms, symmetries, turned
 from datamodules.batch import Batch
 from datamodules.cache import ImageCache
 from datamodules.degradations.keyed_random import make_key
@@ -82,6 +77,7 @@ class TrainingCrops(Dataset[Item]):
         permute_channels: shuffle the colour channels of every crop, which multiplies the colours of a small data set.
         inputs: degraded images; they are cut at the same window, which starts at a multiple of their scale, and turned
             by the same symmetry.
+        transforms: what else is done to crops, to both images of a pair alike, before the channels are shuffled.
     """
 
     cache: ImageCache
@@ -93,12 +89,10 @@ class TrainingCrops(Dataset[Item]):
     rotate: bool = True
     inputs: Inputs | None = None
     permute_channels: bool = False
+    transforms: Transforms | None = None
 
     def __post_init__(self) -> None:
-        turns = ["e", "r90", "r180", "r270"] if self.rotate else ["e"]
-        mirrored = (["v", "hvt", "h", "t"] if self.rotate else ["h"]) if self.flip else []
-        self.symmetries = turns + mirrored
-        self.square = A.D4()
+        self.symmetries = symmetries(self.flip, self.rotate)
 
     def __len__(self) -> int:
         return self.length
@@ -113,17 +107,18 @@ class TrainingCrops(Dataset[Item]):
         top, left = (step * int(rng.integers((side - self.patch) // step + 1)) for side in image.shape[:2])
         symmetry = self.symmetries[rng.integers(len(self.symmetries))]
         order = rng.permutation(3) if self.permute_channels else slice(None)
-        crop, degraded = self._crop(image, top, left, self.patch, symmetry)[order], None
+        crop, degraded = self._crop(image, top, left, self.patch, symmetry), None
         if self.inputs:
-            partner = self.inputs.cache[number]
-            degraded = self._crop(partner, top // step, left // step, self.patch // step, symmetry)[order]
+            image = self.inputs.cache[number]
+            degraded = self._crop(image, top // step, left // step, self.patch // step, symmetry)
+        if self.transforms:
+            crop, degraded = self.transforms(make_key("transforms", key), crop, degraded)
+        partner = None if degraded is None else _to_tensor(degraded)[order]
         group = make_key("batch", self.seed, epoch, batch)
-        return Item(crop, self.cache.names[number], index, key, degraded, group=group)
+        return Item(_to_tensor(crop)[order], self.cache.names[number], index, key, partner, group=group)
 
-    def _crop(self, image: np.ndarray, top: int, left: int, side: int, symmetry: Any) -> Tensor:
-        crop = image[top : top + side, left : left + side]
-        # The transform is applied as a plain function: Compose would add half a millisecond a crop and its own state.
-        return _to_tensor(self.square.apply(crop, group_element=symmetry))
+    def _crop(self, image: np.ndarray, top: int, left: int, side: int, symmetry: str) -> np.ndarray:
+        return turned(image[top : top + side, left : left + side], symmetry)
 
 
 @dataclass(eq=False)

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from datamodules import distributed
+from datamodules.augmentation import Transforms
 from datamodules.batch import Batch, to_gray
 from datamodules.cache import ImageCache
 from datamodules.cache_build import cores
@@ -46,6 +47,7 @@ class ImageDataModule(pl.LightningDataModule):
         permute_channels: shuffle the colour channels of training crops, for data sets with few colours.
         gray: train on gray images of one channel; validation and test stay in colour.
         flip, rotate: mirror the crop; rotate it by multiples of 90 degrees.
+        transforms: of albumentations, which training crops go through after that; see `datamodules.augmentation`.
         on_corrupt: "error" stops at an unreadable image, "skip" goes on and reports how many.
         on_small: the same for an image smaller than the training crop.
         variant: which of several versions of a data set; handed on to the source like `root`.
@@ -77,6 +79,7 @@ class ImageDataModule(pl.LightningDataModule):
         variant: str | None = None,
         gray: bool = False,
         permute_channels: bool = False,
+        transforms: Sequence[Any] = (),
     ) -> None:
         super().__init__()
         self.source, self.degradation, self.seed = source, degradation, seed
@@ -90,6 +93,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.suite_seed, self.flip, self.rotate = suite_seed, flip, rotate
         self.on_corrupt, self.on_small, self.gray = on_corrupt, on_small, gray
         self.permute_channels = permute_channels
+        self.transforms = Transforms(transforms, patch) if transforms else None
         self.scale, self.multiple = degradation.scale, degradation.multiple
         self.caches: dict[Split, ImageCache] = {}
         self.inputs: dict[Split, Inputs] = {}  # stays empty: the degradation makes the inputs
@@ -135,17 +139,7 @@ class ImageDataModule(pl.LightningDataModule):
         return large
 
     def train_dataloader(self) -> ResumableLoader:
-        crops = TrainingCrops(
-            self.caches["train"],
-            self.numbers["train"],
-            self.patch,
-            self.samples_per_epoch,
-            self.seed,
-            self.flip,
-            self.rotate,
-            self.inputs.get("train"),
-            self.permute_channels,
-        )
+        crops = self.crops("train", self.numbers["train"], self.samples_per_epoch)
         order = EpochOrder(len(crops), self.batch_size, self.seed, distributed.rank(), distributed.world())
         if not len(order):
             raise InputError(
@@ -154,6 +148,21 @@ class ImageDataModule(pl.LightningDataModule):
                 "batch size"
             )
         return ResumableLoader(crops, order, **self._worker_options())
+
+    def crops(self, split: Split, numbers: Sequence[int], length: int) -> TrainingCrops:
+        """Training crops of a split, `length` an epoch, from the images that are numbered so."""
+        return TrainingCrops(
+            self.caches[split],
+            numbers,
+            self.patch,
+            length,
+            self.seed,
+            self.flip,
+            self.rotate,
+            self.inputs.get(split),
+            self.permute_channels,
+            self.transforms,
+        )
 
     def _evaluation_loader(self, split: Split, numbers: Sequence[int], points: Sequence[float] = ()) -> DataLoader[Any]:
         inputs = self.inputs.get(split)

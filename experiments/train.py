@@ -14,7 +14,7 @@ from datamodules.degradations.keyed_random import make_key
 from datamodules.distributed import on_rank_zero, rank, rank_zero_first
 from datamodules.errors import InputError
 from experiments.config.processes import check_tasks
-from experiments.config.training import build_procedure, check_training, instantiate
+from experiments.config.training import build_procedure, check_training, construct, instantiate
 from experiments.evaluate.measure import Measurement, on_data, progress_bar, test_names
 from experiments.models import checksum
 from experiments.results.records import EvaluationRecord
@@ -104,7 +104,7 @@ def set_up(cfg: DictConfig) -> Training:
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # a mapping
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     module = _build_module(cfg, config)
-    datamodule = instantiate(cfg.data)
+    datamodule = construct(cfg, "data")
     # Images are found and decoded before the folder is made: a mistake in the data leaves nothing behind.
     with rank_zero_first():
         datamodule.prepare_data()

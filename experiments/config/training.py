@@ -5,7 +5,7 @@ import math
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import ConfigError, InputError, OptionError
 from datamodules.sources import splits_of
@@ -76,6 +76,7 @@ def check_training(cfg: DictConfig) -> None:
     """
     degradation = construct(cfg, "degradation")
     check_inputs(cfg, degradation)
+    check_transforms(cfg)
     # Said before anybody looks for the images of a test set to train on.
     if "source" in cfg.data and "train" not in splits_of(locate(cfg.data.source._target_)):
         data = cfg.choices.data
@@ -118,6 +119,28 @@ def check_inputs(cfg: DictConfig, degradation: Any) -> None:
             "ones only: choose a degradation that makes them, such as degradation=ed_dsrn, or data with both, such as "
             "data=paired_folder"
         )
+
+
+def check_transforms(cfg: DictConfig) -> None:
+    """Own transforms of training crops, tried on one of the size of `data.patch`.
+
+    Raises:
+        ConfigError: names the first that is none of albumentations', is refused by it, or changes the size of a crop.
+    """
+    if not (nodes := cfg.data.get("transforms")):
+        return
+    from datamodules.augmentation import Transforms
+
+    made: list[Any] = []
+    for number, node in enumerate(nodes):
+        try:
+            made.append(instantiate(node) if OmegaConf.is_config(node) else node)
+        except Exception as error:  # other people's constructors
+            key = f"data.transforms.{number}"
+            reason = str(error.__cause__ or error).partition("For further information")[0]  # of pydantic's address
+            raise ConfigError(f"{key}: {node.get('_target_')}: {reason}", key=key) from error
+    with _refused_as("data.transforms"):
+        Transforms(made, cfg.data.patch)
 
 
 def scale_mistake(network: Any, degradation: Any) -> str | None:
