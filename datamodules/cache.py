@@ -14,7 +14,18 @@ from typing import Any, BinaryIO
 import numpy as np
 from filelock import FileLock
 
-from datamodules.cache_build import DATA, INDEX, MOST_THREADS, OnCorrupt, cache_key, cores, image_names, make, summary
+from datamodules.cache_build import (
+    DATA,
+    INDEX,
+    MOST_THREADS,
+    PLACE,
+    OnCorrupt,
+    cache_key,
+    cores,
+    image_names,
+    make,
+    summary,
+)
 from datamodules.errors import InputError, folder_vanished
 
 log = logging.getLogger(__name__)
@@ -59,7 +70,7 @@ class ImageCache:
     ) -> "ImageCache":
         """Opens the cache of `files`; decodes them first unless that was done before.
 
-        The cache is a folder in `cache_dir` named after a hash of the files' paths, sizes and times of change. Changes
+        The cache is a folder in `cache_dir/images` named after a hash of the files' paths, sizes and times of change. Changes
         lead to a new folder; the old one stays until it is deleted by hand. A folder appears complete or not at all,
         and of several processes that ask for it one builds it while the others wait.
 
@@ -77,7 +88,7 @@ class ImageCache:
         if not files:
             raise InputError("no images to decode, expected at least 1: check the source of the data")
         image_names(files)  # refuses a list with duplicates before the long work
-        folder = Path(os.path.abspath(cache_dir)) / cache_key(files, on_corrupt)
+        folder = Path(os.path.abspath(cache_dir)) / PLACE / cache_key(files, on_corrupt)
         try:
             cache = _load(folder)
             if cache is None:

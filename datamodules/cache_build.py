@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,8 @@ from datamodules.io.decode import decode_rgb8, decoded_bytes
 
 FORMAT_VERSION = 1
 INDEX, DATA = "index.json", "images.u8"
+PLACE = "images"  # in the folder of the user, where everything else is theirs
+KEY = re.compile("[0-9a-f]{32}")
 MOST_THREADS = 16  # each holds up to two images of any size
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -128,14 +131,23 @@ def _write(
     (folder / INDEX).write_text(json.dumps(index))
 
 
-def _remove_strays(cache_dir: Path, own_key: str) -> None:
+def _remove(folder: Path) -> None:
+    """Deletes a folder that a build has made; whatever else is in it stays, and the folder with it."""
+    for name in (INDEX, DATA):
+        with suppress(OSError):
+            (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _remove_strays(place: Path, own_key: str) -> None:
     """Deletes what killed builds left, of these or other files; a build that still runs holds its lock."""
-    for stray in cache_dir.glob("*.tmp"):
+    for stray in place.glob("*.tmp"):
         if stray.stem == own_key:
-            shutil.rmtree(stray)
-        else:
+            _remove(stray)
+        elif KEY.fullmatch(stray.stem):
             with suppress(Timeout), FileLock(stray.with_suffix(".lock"), timeout=0):
-                shutil.rmtree(stray, ignore_errors=True)
+                _remove(stray)
 
 
 def make(files: Sequence[Path], folder: Path, on_corrupt: OnCorrupt, workers: int, progress: bool) -> None:
@@ -150,10 +162,10 @@ def make(files: Sequence[Path], folder: Path, on_corrupt: OnCorrupt, workers: in
     temporary.mkdir()
     try:
         _write(files, temporary, needed, on_corrupt, workers, progress)
-        shutil.rmtree(folder, ignore_errors=True)  # exists only if its content was found damaged
+        _remove(folder)  # exists only if its content was found damaged
         temporary.rename(folder)
     except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)
         if isinstance(error, OSError) and error.errno in _DISK_FULL:
             raise _disk_error(needed, cache_dir) from error
         raise
