@@ -40,6 +40,7 @@ class ImageCache:
         names: unique per image, see `image_names`.
         files: absolute paths of the image files.
         shapes: (H, W) of each image, pixels.
+        hashes: of the pixels: equal for equal images.
         offsets: where each image starts in the file of the pixels, bytes.
         skipped: unreadable files and the causes; empty with `on_corrupt="error"`.
         stream: the file of the pixels.
@@ -53,6 +54,7 @@ class ImageCache:
     names: list[str]
     files: list[Path]
     shapes: list[tuple[int, int]]
+    hashes: list[str]
     offsets: list[int]
     skipped: list[tuple[Path, str]]
     stream: BinaryIO
@@ -70,9 +72,9 @@ class ImageCache:
     ) -> "ImageCache":
         """Opens the cache of `files`; decodes them first unless that was done before.
 
-        The cache is a folder in `cache_dir/images` named after a hash of the files' paths, sizes and times of change. Changes
-        lead to a new folder; the old one stays until it is deleted by hand. A folder appears complete or not at all,
-        and of several processes that ask for it one builds it while the others wait.
+        The cache is a folder in `cache_dir/images` named after a hash of the files' paths, sizes and times of change.
+        Changes lead to a new folder; the old one stays until it is deleted by hand. A folder appears complete or not at
+        all, and of several processes that ask for it one builds it while the others wait.
 
         Args:
             files: images, in the order of the cache.
@@ -115,6 +117,7 @@ class ImageCache:
             names=[self.names[i] for i in indices],
             files=[self.files[i] for i in indices],
             shapes=[self.shapes[i] for i in indices],
+            hashes=[self.hashes[i] for i in indices],
             offsets=[self.offsets[i] for i in indices],
         )
 
@@ -152,6 +155,7 @@ def _load(folder: Path) -> ImageCache | None:
         files = [Path(file) for file in index["files"]]
         stream = (folder / DATA).open("rb")
         complete = os.fstat(stream.fileno()).st_size == total
-        return ImageCache(folder, index["names"], files, shapes, offsets, skipped, stream) if complete else None
+        lists = index["names"], files, shapes, index["hashes"]
+        return ImageCache(folder, *lists, offsets, skipped, stream) if complete else None
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None

@@ -74,7 +74,13 @@ def _attempt(read: Callable[[Path], T], path: Path) -> T | InputError:
         return error
 
 
-def _decode_in_order(files: Sequence[Path], workers: int) -> Iterator[np.ndarray | InputError]:
+def _decode(path: Path) -> tuple[np.ndarray, str]:
+    """An image, and a hash of its pixels and size by which copies are found, whatever the format of their files."""
+    image = decode_rgb8(path)
+    return image, hashlib.blake2b(image.data, digest_size=16, person=b"%dx%d" % image.shape[:2]).hexdigest()
+
+
+def _decode_in_order(files: Sequence[Path], workers: int) -> Iterator[tuple[np.ndarray, str] | InputError]:
     """Decodes in threads, two images a thread at a time, so memory stays bounded.
 
     Threads, because Pillow releases the interpreter lock while it decodes: as fast as processes on PNG, faster on small
@@ -82,7 +88,7 @@ def _decode_in_order(files: Sequence[Path], workers: int) -> Iterator[np.ndarray
     """
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(files), 2 * workers):
-            yield from pool.map(partial(_attempt, decode_rgb8), files[start : start + 2 * workers])
+            yield from pool.map(partial(_attempt, _decode), files[start : start + 2 * workers])
 
 
 def summary(corrupt: Sequence[tuple[Path, str]], shown: int) -> str:
@@ -104,16 +110,19 @@ def _write(
     """Decodes `files` into the existing, empty `folder`."""
     kept: list[int] = []
     shapes: list[tuple[int, int]] = []
+    hashes: list[str] = []
     corrupt: list[tuple[Path, str]] = []
     bar = tqdm(total=len(files), desc=f"decode images ({needed / 1e9:.2f} GB)", unit="img", disable=not progress)
     with (folder / DATA).open("wb") as stream, bar:
-        for number, image in enumerate(_decode_in_order(files, workers)):
-            if isinstance(image, InputError):
-                corrupt.append((files[number], str(image).removeprefix(f"{files[number]}: ")))
+        for number, decoded in enumerate(_decode_in_order(files, workers)):
+            if isinstance(decoded, InputError):
+                corrupt.append((files[number], str(decoded).removeprefix(f"{files[number]}: ")))
             elif on_corrupt == "skip" or not corrupt:  # after an error only the list of corrupt files is of interest
                 # Written rather than assigned to a writable map, where a full disk kills the process.
+                image, digest = decoded
                 stream.write(image.data)
                 kept.append(number)
+                hashes.append(digest)
                 shapes.append((image.shape[0], image.shape[1]))
             bar.update()
         stream.flush()
@@ -126,6 +135,7 @@ def _write(
         "names": [names[number] for number in kept],
         "files": [os.path.abspath(files[number]) for number in kept],
         "shapes": shapes,
+        "hashes": hashes,
         "skipped": [(os.path.abspath(file), cause) for file, cause in corrupt],
     }
     (folder / INDEX).write_text(json.dumps(index))

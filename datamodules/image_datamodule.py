@@ -16,12 +16,12 @@ from datamodules import distributed
 from datamodules.augmentation import Transforms
 from datamodules.batch import Batch, to_gray
 from datamodules.cache import ImageCache
-from datamodules.cache_build import cores
+from datamodules.cache_build import cores, summary
 from datamodules.datasets import Inputs, TrainingCrops, WholeImages, collate
 from datamodules.degradations.base import Degradation
 from datamodules.errors import InputError
 from datamodules.loaders import EpochOrder, Loader, ResumableLoader
-from datamodules.sources import Source, Split
+from datamodules.sources import Source, Split, splits_of
 from datamodules.workers import start_server
 
 log = logging.getLogger(__name__)
@@ -95,6 +95,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.permute_channels = permute_channels
         self.transforms = Transforms(transforms, patch) if transforms else None
         self.scale, self.multiple = degradation.scale, degradation.multiple
+        self.patch_multiple = self.multiple  # of what is advised; the network may ask for more
         self.caches: dict[Split, ImageCache] = {}
         self.inputs: dict[Split, Inputs] = {}  # stays empty: the degradation makes the inputs
         self.numbers: dict[Split, list[int]] = {}
@@ -109,34 +110,78 @@ class ImageDataModule(pl.LightningDataModule):
         splits: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
         for split in splits[stage]:
             if split not in self.numbers:
-                self.decode(split)
-                least = self.patch if split == "train" else self.multiple
-                self.numbers[split] = self._large_enough(self.caches[split], least, split)
+                self.numbers[split] = self._large_enough(split, self.kept(split))
 
     def decode(self, split: Split) -> dict[str, ImageCache]:
         """Fill `caches` of one split; returns every cache made, by what it holds."""
         self.caches[split] = ImageCache.build(self.source.files(split), self.cache_dir, on_corrupt=self.on_corrupt)
         return {"sharp": self.caches[split]}
 
-    def _large_enough(self, cache: ImageCache, least: int, split: Split) -> list[int]:
-        small = [i for i, shape in enumerate(cache.shapes) if min(shape) < least]
-        large = [i for i, shape in enumerate(cache.shapes) if min(shape) >= least]
+    def kept(self, split: Split) -> list[int]:
+        """Which of the images of a split stay in it: of equal ones those of test before val, and of val before train.
+
+        What becomes of the others, the source says (`datamodules.sources.Source`). They are named in a warning.
+
+        Raises:
+            InputError: none would be left.
+        """
+        cache, rule = self._decoded(split), getattr(self.source, "duplicates", "name")
+        above: dict[Split, tuple[Split, ...]] = {"train": ("test", "val"), "val": ("test",), "test": ()}
+        # Published splits stay as they are: where a split is not needed, it is not decoded for the warning alone.
+        others = [
+            other for other in above[split] if other in (splits_of(self.source) if rule == "drop" else self.caches)
+        ]
+        owners = {
+            digest: (other, file)
+            for other in reversed(others)
+            for digest, file in zip(self._decoded(other).hashes, self.caches[other].files, strict=True)
+        }
+        numbers = range(len(cache))
+        copies = {i: owners[cache.hashes[i]] for i in numbers if cache.hashes[i] in owners}
+        if not copies or rule == "keep":
+            return list(numbers)
+        shown = [(cache.files[i], f"equals {file} of {other}") for i, (other, file) in copies.items()]
+        line = f"{len(copies)} of {len(cache)} images of the {split} split are copies: {summary(shown, 3)}"
+        if rule == "name":
+            log.warning("%s: this data set is published so, and stays as it is", line)
+            return list(numbers)
+        if len(copies) == len(cache):
+            raise InputError(f"{line}: none is left: remove copies, or add other images")
+        log.warning("%s: they are left out of %s", line, split)
+        return [i for i in numbers if i not in copies]
+
+    def _decoded(self, split: Split) -> ImageCache:
+        if split not in self.caches:
+            self.decode(split)
+        return self.caches[split]
+
+    def _large_enough(self, split: Split, numbers: Sequence[int]) -> list[int]:
+        cache, least = self.caches[split], self.patch if split == "train" else self.multiple
+        small = [i for i in numbers if min(cache.shapes[i]) < least]
+        large = [i for i in numbers if min(cache.shapes[i]) >= least]
         if not small:
             return large
         height, width = cache.shapes[small[0]]
         first = f"{cache.files[small[0]]}: image is {width}x{height}"
         if len(small) > 1:
             first += f" (and {len(small) - 1} more)"
-        if self.on_small == "error" or len(small) == len(cache):
-            fits = min(min(shape) for shape in cache.shapes) // self.multiple * self.multiple
-            size = f"smaller than data.patch={least}"
-            if split != "train":
-                size = f"smaller than one {least}-fold reduced pixel"
-            raise InputError(f"{first}, {size}: set data.patch={fits} or less, or data.on_small=skip")
+        if self.on_small == "error" or not large:
+            size = f"data.patch={least}" if split == "train" else f"one {least}-fold reduced pixel"
+            raise InputError(f"{first}, smaller than {size}: {self._larger_or_fewer(split, numbers, bool(large))}")
         log.warning(
             "%d of %d images are smaller than %d pixels and were skipped: %s ...", len(small), len(cache), least, first
         )
         return large
+
+    def _larger_or_fewer(self, split: Split, numbers: Sequence[int], some: bool) -> str:
+        """What to do about images that are too small, `some` of which are not."""
+        sides = [min(self.caches[split].shapes[i]) // self.patch_multiple * self.patch_multiple for i in numbers]
+        ways = ["data.on_small=skip"] if some else []
+        if split == "train" and min(sides):
+            ways.insert(0, f"data.patch={min(sides)}")
+        elif split == "train" and max(sides) and not some:
+            ways.append(f"data.patch={max(sides)} data.on_small=skip")
+        return f"set {', or '.join(ways)}" if ways else "give larger images"
 
     def train_dataloader(self) -> ResumableLoader:
         crops = self.crops("train", self.numbers["train"], self.samples_per_epoch)

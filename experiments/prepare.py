@@ -28,11 +28,12 @@ def run(cfg: DictConfig) -> None:
     """
     data: ImageDataModule = construct(cfg, "data")
     data.prepare_data()
+    splits = splits_of(data.source)
     rows = [
-        words(split, content, *describe(cache))
-        for split in splits_of(data.source)
-        for content, cache in data.decode(split).items()
+        words(split, content, *describe(cache)) for split in splits for content, cache in data.decode(split).items()
     ]
+    for split in splits:
+        data.kept(split)  # names copies
     print(text(ResultTable(data.source.name, COLUMNS, [rows])), flush=True)
 
 

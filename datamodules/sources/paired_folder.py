@@ -61,6 +61,7 @@ class PairedFolder(Pairs):
         holdout: bool = True,
     ) -> None:
         self.scale, self.ignore, self.holdout = scale, ignore, holdout
+        self.duplicates = "drop" if holdout else "keep"
         self._roots: dict[Split, Pair] = {"train": (Path(sharp).expanduser(), Path(degraded).expanduser())}
         given: list[tuple[Split, str | None, str | None]] = [
             ("val", val_sharp, val_degraded),

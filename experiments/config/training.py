@@ -181,12 +181,16 @@ def _check_network(cfg: DictConfig, network: Any, degradation: Any) -> None:
         )
 
 
+def network_step(network: Any, degradation: Any) -> int:
+    """What sharp crops have to be divisible by for a network; one for several scales counts in sharp pixels."""
+    return network.size_multiple * (1 if "scale" in network.inputs else degradation.scale)
+
+
 def check_patch(cfg: DictConfig, degradation: Any, network: Any = None) -> None:
     """The sharp crop has to shrink to whole pixels, and to a size that the network can halve as often as it does."""
     patch, steps = cfg.data.get("patch"), {f"degradation={cfg.choices.degradation}": degradation.multiple}
-    if network is not None:  # one for several scales counts its size_multiple in sharp pixels
-        reduction = 1 if "scale" in network.inputs else degradation.scale
-        steps[type(network).__name__] = network.size_multiple * reduction
+    if network is not None:
+        steps[type(network).__name__] = network_step(network, degradation)
     step = math.lcm(*steps.values())
     if patch is not None and (patch < 1 or patch % step):
         causes = ", ".join(f"{multiple} for {cause}" for cause, multiple in steps.items())
