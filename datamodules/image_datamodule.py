@@ -137,7 +137,8 @@ class ImageDataModule(pl.LightningDataModule):
             for digest, file in zip(self._decoded(other).hashes, self.caches[other].files, strict=True)
         }
         numbers = range(len(cache))
-        copies = {i: owners[cache.hashes[i]] for i in numbers if cache.hashes[i] in owners}
+        meant = {file for other in others for file in self.caches[other].files}  # one file in two splits
+        copies = {i: owners[h] for i, h in enumerate(cache.hashes) if h in owners and cache.files[i] not in meant}
         if not copies or rule == "keep":
             return list(numbers)
         shown = [(cache.files[i], f"equals {file} of {other}") for i, (other, file) in copies.items()]

@@ -84,6 +84,7 @@ def check_training(cfg: DictConfig) -> None:
             f"data: {data} is a test set, it has no images for training: choose data=div2k for training, and measure "
             f"the run by task=evaluate run=RUN data={data}"
         )
+    _check_validation(cfg)
     network = construct(cfg, "model", meta=True)
     if not any(True for _ in network.parameters()):
         raise ConfigError(f"model={cfg.label} has nothing to train: measure it with task=evaluate model={cfg.label}")
@@ -97,6 +98,17 @@ def check_training(cfg: DictConfig) -> None:
         for protocol in instantiate(cfg.protocol).values():
             for scale in degradation.scales:
                 protocol.at(scale)
+
+
+def _check_validation(cfg: DictConfig) -> None:
+    """No checkpoint may be chosen by images that it is then tested on."""
+    source = cfg.data.get("source") or cfg.data  # a data module of somebody's own need not have any
+    on_test = source.get("train_on_all") and getattr(locate(source._target_), "all_validates_on_test", False)
+    if on_test and cfg.checkpoint.use != "last":
+        raise ConfigError(
+            f"data.source.train_on_all: validation of data={cfg.choices.data} is then on test images, by which no "
+            f"checkpoint may be chosen: set checkpoint.use=last (found {cfg.checkpoint.use})"
+        )
 
 
 def check_inputs(cfg: DictConfig, degradation: Any) -> None:
