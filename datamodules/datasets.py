@@ -6,6 +6,7 @@ and any loader, on any rank, in any order, gets the same crop for the same addre
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,10 @@ from datamodules.degradations.keyed_random import make_key
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One sample as a worker ships it: uint8 image [3, H, W], what identifies it, and of paired data the input."""
+    """One sample as a worker ships it: uint8 image [3, H, W], what identifies it, and of paired data the input.
+
+    Where the data say so, also the kernel [1, k, k] and the noise level of the input.
+    """
 
     image: Tensor
     name: str
@@ -29,6 +33,8 @@ class Item:
     degraded: Tensor | None = None
     point: float | None = None
     group: int = 0
+    kernel: Tensor | None = None
+    noise_level: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +44,36 @@ class Inputs:
     Attributes:
         cache: decoded images, `scale` times smaller than the sharp ones in both directions.
         scale: whole number from 1.
+        kernels: [N, 1, k, k], of their blur, or None.
+        noise_levels: standard deviations of their noise on the [0, 1] scale, N of them, or None.
     """
 
     cache: ImageCache
     scale: int = 1
+    kernels: Tensor | None = None
+    noise_levels: Sequence[float] | None = None
+
+    def known(self, number: int) -> dict[str, Any]:
+        """What an `Item` holds besides of the image of that number."""
+        return {
+            "kernel": None if self.kernels is None else self.kernels[number],
+            "noise_level": None if self.noise_levels is None else self.noise_levels[number],
+        }
 
 
 def collate(items: Sequence[Item]) -> Batch:
     """Stack items of equal size into a `Batch` that holds uint8 `hr`, and uint8 `lr` if the data are paired."""
     degraded = [item.degraded for item in items if item.degraded is not None]
+    kernels = [item.kernel for item in items if item.kernel is not None]
+    levels = [item.noise_level for item in items if item.noise_level is not None]
     return Batch(
         hr=torch.stack([item.image for item in items]),
         name=[item.name for item in items],
         index=torch.tensor([item.index for item in items]),
         key=torch.tensor([item.key for item in items]),
         lr=torch.stack(degraded) if degraded else None,
+        kernel=torch.stack(kernels) if kernels else None,
+        noise_level=torch.tensor(levels).view(-1, 1, 1, 1) if levels else None,
         point=items[0].point,
         group=items[0].group,
     )
@@ -115,7 +136,8 @@ class TrainingCrops(Dataset[Item]):
             crop, degraded = self.transforms(make_key("transforms", key), crop, degraded)
         partner = None if degraded is None else _to_tensor(degraded)[order]
         group = make_key("batch", self.seed, epoch, batch)
-        return Item(_to_tensor(crop)[order], self.cache.names[number], index, key, partner, group=group)
+        known = self.inputs.known(number) if self.inputs else {}
+        return Item(_to_tensor(crop)[order], self.cache.names[number], index, key, partner, group=group, **known)
 
     def _crop(self, image: np.ndarray, top: int, left: int, side: int, symmetry: str) -> np.ndarray:
         return turned(image[top : top + side, left : left + side], symmetry)
@@ -149,10 +171,10 @@ class WholeImages(Dataset[Item]):
         image = self.cache[number]
         height, width = (side - side % self.multiple for side in image.shape[:2])
         name = self.cache.names[number]
-        degraded = None
+        degraded, known = None, self.inputs.known(number) if self.inputs else {}
         if self.inputs:
             scale = self.inputs.scale
             degraded = _to_tensor(self.inputs.cache[number][: height // scale, : width // scale])
         key = make_key("suite", self.suite_seed, name)
         shown = name if point is None else f"{name}@{point:g}"
-        return Item(_to_tensor(image[:height, :width]), shown, index, key, degraded, point, group=key)
+        return Item(_to_tensor(image[:height, :width]), shown, index, key, degraded, point, group=key, **known)

@@ -32,6 +32,8 @@ class Source(Protocol):
 class PairedSource(Source, Protocol):
     """A data set of sharp images, each with a degraded version of its own.
 
+    It may know more of them: see `kernels` and `noise_levels` of `datamodules.sources.paired_folder.Pairs`.
+
     Attributes:
         scale: how many times the degraded images are smaller, a whole number from 1.
     """

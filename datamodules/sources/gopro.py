@@ -93,7 +93,7 @@ class Gopro(Pairs):
     def _frames(self, sequence: Path) -> list[Pair]:
         sharp, blurred = sequence / "sharp", sequence / self.variant
         files = [{path.stem: path for path in list_images(folder)} for folder in (sharp, blurred)]
-        return list(match(files[0], files[1], sharp, blurred).values())
+        return [pair for of_one in match(files[0], files[1], sharp, blurred).values() for pair in of_one]
 
     def _tree(self) -> Path:
         for root in (self.root, self.root / "GOPRO_Large"):

@@ -48,6 +48,10 @@ def construct(cfg: DictConfig, node: str, *, meta: bool = False) -> Any:
 
     with _refused_as(node), torch.device("meta") if meta else contextlib.nullcontext():
         part = instantiate(cfg[node])
+    if node == "degradation" and type(part).__name__ == "AsStored":  # what files hold besides, it hands on
+        source = cfg.data.get("source") or {}
+        known = {"kernel": source.get("kernels"), "noise_level": source.get("noise_level")}
+        part.provides += tuple(field for field, value in known.items() if value is not None)
     if node == "model" and not isinstance(part, RestorationNetwork):
         raise ConfigError(
             f"model._target_: found {cfg.model._target_}, expected a class that derives from "
@@ -172,10 +176,12 @@ def input_mistake(name: str, inputs: Collection[str], degradation: Any, option: 
     missing = [field for field in inputs if field not in degradation.provides]
     if not missing:
         return None
-    return (
+    line = (
         f"{name} takes {missing[0]!r}, which degradation={option} does not provide "
         f"(it provides {', '.join(degradation.provides)}): choose another degradation="
     )
+    key = {"kernel": "kernels", "noise_level": "noise_level"}.get(missing[0])
+    return f"{line}, or set data.source.{key} of data=paired_folder" if key and "lr" in degradation.inputs else line
 
 
 def _check_network(cfg: DictConfig, network: Any, degradation: Any) -> None:
