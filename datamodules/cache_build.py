@@ -7,9 +7,9 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -84,11 +84,12 @@ def _decode_in_order(files: Sequence[Path], workers: int) -> Iterator[tuple[np.n
     """Decodes in threads, two images a thread at a time, so memory stays bounded.
 
     Threads, because Pillow releases the interpreter lock while it decodes: as fast as processes on PNG, faster on small
-    JPEG files, where processes spend their time on sending the pixels back.
+    JPEG files, where processes spend their time on sending the pixels back. A ThreadPool, because nothing waits for its
+    threads at a signal: one may stand in a read that never ends.
     """
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPool(workers) as pool:
         for start in range(0, len(files), 2 * workers):
-            yield from pool.map(partial(_attempt, _decode), files[start : start + 2 * workers])
+            yield from pool.imap(partial(_attempt, _decode), files[start : start + 2 * workers])
 
 
 def summary(corrupt: Sequence[tuple[Path, str]], shown: int) -> str:
@@ -164,8 +165,8 @@ def make(files: Sequence[Path], folder: Path, on_corrupt: OnCorrupt, workers: in
     """Makes `folder` appear complete, or not at all and nothing else either. The caller holds its lock."""
     cache_dir, temporary = folder.parent, folder.with_suffix(".tmp")
     _remove_strays(cache_dir, own_key=folder.name)
-    with ThreadPoolExecutor(workers) as pool:
-        sizes = pool.map(partial(_attempt, decoded_bytes), files)
+    with ThreadPool(workers) as pool:
+        sizes = pool.map(partial(_attempt, decoded_bytes), files, chunksize=1)
         needed = sum(size for size in sizes if isinstance(size, int))  # decoding reports the others
     if needed > shutil.disk_usage(cache_dir).free:
         raise _disk_error(needed, cache_dir)

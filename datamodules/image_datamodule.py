@@ -167,8 +167,10 @@ class ImageDataModule(pl.LightningDataModule):
         if len(small) > 1:
             first += f" (and {len(small) - 1} more)"
         if self.on_small == "error" or not large:
-            size = f"data.patch={least}" if split == "train" else f"one {least}-fold reduced pixel"
-            raise InputError(f"{first}, smaller than {size}: {self._larger_or_fewer(split, numbers, bool(large))}")
+            size = f"smaller than data.patch={least}"
+            if split != "train":
+                size = f"smaller than one {least}-fold reduced pixel"
+            raise InputError(f"{first}, {size}: {self._larger_or_fewer(split, numbers, bool(large))}")
         log.warning(
             "%d of %d images are smaller than %d pixels and were skipped: %s ...", len(small), len(cache), least, first
         )

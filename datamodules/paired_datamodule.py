@@ -110,7 +110,13 @@ def check_sizes(sharp: ImageCache, degraded: ImageCache, scale: int) -> None:
     factor = height // low_height
     uniform = all((a, b) == (factor * c, factor * d) for (a, b), (c, d) in sizes)
     expected = "equal sizes" if scale == 1 else f"sizes that differ by exactly {scale}"
-    hint = f"all pairs differ by {factor}: set data.source.scale={factor}" if uniform else "crop or replace these files"
+    hint = "crop or replace these files"
+    if uniform:
+        hint = f"all pairs differ by {factor}: set data.source.scale={factor}"
+    elif factor > 1 and all((a // factor, b // factor) == (c, d) for (a, b), (c, d) in sizes):
+        key = "" if scale == factor else f"set data.source.scale={factor} and "
+        cut = f"{factor * low_width}x{factor * low_height}"
+        hint = f"{key}crop the sharp images to multiples of {factor}, this one to {cut}"
     raise InputError(
         f"{sharp.files[wrong[0]]} is {width}x{height}, its degraded version {degraded.files[wrong[0]]} is"
         f" {low_width}x{low_height}, expected {expected} ({len(wrong)} of {len(sizes)} pairs are wrong): {hint}"

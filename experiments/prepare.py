@@ -18,6 +18,11 @@ COLUMNS = [
 ]
 
 
+def drop_unused(cfg: DictConfig) -> None:
+    """Take out what this task does not look at before it is checked: images are decoded without a degradation."""
+    cfg.degradation = {"_target_": "datamodules.degradations.pipelines.AsStored"}
+
+
 def run(cfg: DictConfig) -> None:
     """Make the decoded caches of all splits of `data=` and print one row for each.
 

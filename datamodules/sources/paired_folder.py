@@ -116,9 +116,23 @@ class PairedFolder(Pairs):
                 f"data.source.{self._half}_sharp and data.source.{self._half}_degraded: one is given, expected both or"
                 " none"
             )
+        for split, roots in self._roots.items():
+            self._check_there(split, roots)
         _check_disjoint(self._roots)
         for split in self._roots:
             self._pairs_under(split)
+
+    def _check_there(self, split: Split, roots: Pair) -> None:
+        prefix = "data.source." + ("" if split == "train" else f"{split}_")
+        keys = (f"{prefix}sharp", f"{prefix}degraded")
+        for key, root in zip(keys, roots, strict=True):
+            if root.is_dir():
+                continue
+            above, found = root.parent, "is a file" if root.exists() else "does not exist"
+            there = sorted(path.name for path in above.iterdir() if path.is_dir()) if above.is_dir() else []
+            holds = f"; {above} has the folders {', '.join(there[:10])}" if there else ""
+            ways = f"set {keys[0]} and {keys[1]} to the folders of sharp and of degraded images"
+            raise InputError(f"{key}={root}: {found}{holds}: {ways}")
 
     def _pairs(self, split: Split) -> list[Pair]:
         pairs = self._pairs_under(split if split in self._roots else "train")

@@ -232,10 +232,11 @@ def test_disk_error_while_writing_leaves_nothing(
 
 
 CHILD = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from datamodules import cache, cache_build
 cache_dir, journal, stop_at, *files = sys.argv[1:]
+signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 decode = cache_build.decode_rgb8
 def slow(path):
     with open(journal, "a") as stream:
@@ -289,6 +290,20 @@ def test_kill_in_the_middle(
     assert_equals_files(build(files, tmp_path / "cache"), files)
     assert len(entries(tmp_path / "cache")) == 2
     assert not [name for name in entries(tmp_path / "cache") if name.endswith(".tmp")]
+
+
+def test_a_signal_ends_a_build_whose_file_is_never_read_to_its_end(
+    photos: list[Path], tmp_path: Path, child: Callable[..., subprocess.Popen[str]]
+) -> None:
+    with child(photos, stop_at=photos[3].name) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "stopped\n"
+        process.send_signal(signal.SIGTERM)
+        try:
+            assert process.wait(timeout=20) == 128 + signal.SIGTERM
+        finally:
+            process.kill()
+    assert entries(tmp_path / "cache") == []
 
 
 def test_nothing_of_others_is_deleted(photos: list[Path], tmp_path: Path) -> None:

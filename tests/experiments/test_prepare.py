@@ -51,6 +51,16 @@ def test_pairs_have_two_rows(cli: Cli, make_photographs: Callable[..., Path], tm
     assert "set data.source.scale=2" in refused.err
 
 
+@pytest.mark.parametrize("given", ["ed_dsrn", "own_kernels", "gaussian8 degradation.scale=7"])
+def test_pairs_are_prepared_whatever_the_degradation(
+    cli: Cli, make_photographs: Callable[..., Path], given: str
+) -> None:
+    root = make_photographs(count=3, name="pairs/sharp").parent
+    make_photographs(count=3, name="pairs/degraded")
+    outcome = cli("task=prepare", "data=paired_folder", f"data.root={root}", *f"degradation={given}".split())
+    assert outcome.status == 0, outcome.err
+
+
 def test_test_set_has_one_split(cli: Cli, make_photographs: Callable[..., Path]) -> None:
     outcome = cli("task=prepare", "data=set5", f"data.root={make_photographs(count=5)}")
     assert outcome.status == 0, outcome.err
