@@ -28,6 +28,8 @@ class Batch:
             samples; of validation, so that it covers the range. `None`: drawn.
         group: random key of the whole batch, the same on every process: what all its samples share, such as a random
             scale, is a function of it.
+        gray: whether the sharp image files are gray: `hr` is three times one channel, which protocols take for luma.
+            Known of whole images, which come one by one.
     """
 
     hr: Tensor
@@ -41,6 +43,7 @@ class Batch:
     scale: int | None = None
     point: float | None = None
     group: int = 0
+    gray: bool = False
 
     def __len__(self) -> int:
         return len(self.name)

@@ -41,6 +41,7 @@ class ImageCache:
         files: absolute paths of the image files.
         shapes: (H, W) of each image, pixels.
         hashes: of the pixels: equal for equal images.
+        gray: whether the file of each image stores one channel (`io.decode.is_gray`).
         offsets: where each image starts in the file of the pixels, bytes.
         skipped: unreadable files and the causes; empty with `on_corrupt="error"`.
         stream: the file of the pixels.
@@ -55,6 +56,7 @@ class ImageCache:
     files: list[Path]
     shapes: list[tuple[int, int]]
     hashes: list[str]
+    gray: list[bool]
     offsets: list[int]
     skipped: list[tuple[Path, str]]
     stream: BinaryIO
@@ -118,6 +120,7 @@ class ImageCache:
             files=[self.files[i] for i in indices],
             shapes=[self.shapes[i] for i in indices],
             hashes=[self.hashes[i] for i in indices],
+            gray=[self.gray[i] for i in indices],
             offsets=[self.offsets[i] for i in indices],
         )
 
@@ -146,16 +149,17 @@ class ImageCache:
 
 
 def _load(folder: Path) -> ImageCache | None:
-    """The cache in `folder`; None if it is absent or damaged."""
+    """The cache in `folder`; None if it is absent, damaged, or of a version that did not write all of it."""
     try:
         index = json.loads((folder / INDEX).read_text())
         shapes = [(height, width) for height, width in index["shapes"]]
         *offsets, total = accumulate((3 * height * width for height, width in shapes), initial=0)
+        gray = [bool(value) for value in index["gray"]]
         skipped = [(Path(file), cause) for file, cause in index["skipped"]]
         files = [Path(file) for file in index["files"]]
         stream = (folder / DATA).open("rb")
         complete = os.fstat(stream.fileno()).st_size == total
-        lists = index["names"], files, shapes, index["hashes"]
+        lists = index["names"], files, shapes, index["hashes"], gray
         return ImageCache(folder, *lists, offsets, skipped, stream) if complete else None
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None

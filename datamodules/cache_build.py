@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from datamodules.errors import InputError
-from datamodules.io.decode import decode_rgb8, decoded_bytes
+from datamodules.io.decode import decode_rgb8, decoded_bytes, is_gray
 
 FORMAT_VERSION = 1
 INDEX, DATA = "index.json", "images.u8"
@@ -112,6 +112,7 @@ def _write(
     kept: list[int] = []
     shapes: list[tuple[int, int]] = []
     hashes: list[str] = []
+    gray: list[bool] = []
     corrupt: list[tuple[Path, str]] = []
     bar = tqdm(total=len(files), desc=f"decode images ({needed / 1e9:.2f} GB)", unit="img", disable=not progress)
     with (folder / DATA).open("wb") as stream, bar:
@@ -125,6 +126,7 @@ def _write(
                 kept.append(number)
                 hashes.append(digest)
                 shapes.append((image.shape[0], image.shape[1]))
+                gray.append(is_gray(files[number]))
             bar.update()
         stream.flush()
         os.fsync(stream.fileno())  # the rename must not outlive the pixels in a power failure
@@ -137,6 +139,7 @@ def _write(
         "files": [os.path.abspath(files[number]) for number in kept],
         "shapes": shapes,
         "hashes": hashes,
+        "gray": gray,
         "skipped": [(os.path.abspath(file), cause) for file, cause in corrupt],
     }
     (folder / INDEX).write_text(json.dumps(index))

@@ -35,6 +35,7 @@ class Item:
     group: int = 0
     kernel: Tensor | None = None
     noise_level: float | None = None
+    gray: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ def collate(items: Sequence[Item]) -> Batch:
         noise_level=torch.tensor(levels).view(-1, 1, 1, 1) if levels else None,
         point=items[0].point,
         group=items[0].group,
+        gray=all(item.gray for item in items),
     )
 
 
@@ -176,5 +178,12 @@ class WholeImages(Dataset[Item]):
             scale = self.inputs.scale
             degraded = _to_tensor(self.inputs.cache[number][: height // scale, : width // scale])
         key = make_key("suite", self.suite_seed, name)
-        shown = name if point is None else f"{name}@{point:g}"
-        return Item(_to_tensor(image[:height, :width]), shown, index, key, degraded, point, group=key, **known)
+        shown = numbered_name(self.cache, self.numbers[index], self.points)
+        sharp, gray = _to_tensor(image[:height, :width]), self.cache.gray[number]
+        return Item(sharp, shown, index, key, degraded, point, group=key, gray=gray, **known)
+
+
+def numbered_name(cache: ImageCache, number: int, points: Sequence[float]) -> str:
+    """The name of image `number` of `WholeImages`."""
+    turn, place = divmod(number, len(cache))
+    return f"{cache.names[place]}@{points[turn]:g}" if points else cache.names[place]

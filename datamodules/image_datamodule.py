@@ -17,7 +17,7 @@ from datamodules.augmentation import Transforms
 from datamodules.batch import Batch, to_gray
 from datamodules.cache import ImageCache
 from datamodules.cache_build import cores, summary
-from datamodules.datasets import Inputs, TrainingCrops, WholeImages, collate
+from datamodules.datasets import Inputs, TrainingCrops, WholeImages, collate, numbered_name
 from datamodules.degradations.base import Degradation
 from datamodules.errors import InputError
 from datamodules.loaders import EpochOrder, Loader, ResumableLoader
@@ -225,9 +225,18 @@ class ImageDataModule(pl.LightningDataModule):
         A process for which none is left takes the first one: Lightning has to see all processes validate, and an image
         counts once, whoever has measured it.
         """
-        turns = range(len(self.val_points) or 1)
-        numbers = [turn * len(self.caches["val"]) + number for turn in turns for number in self.numbers["val"]]
+        numbers = self._all("val")
         return self._evaluation_loader("val", distributed.share(numbers) or numbers[:1], self.val_points)
+
+    def _all(self, split: Split) -> list[int]:
+        """The images of `val` or `test` as `WholeImages` numbers them."""
+        turns = range(len(self.val_points) or 1) if split == "val" else range(1)
+        return [turn * len(self.caches[split]) + number for turn in turns for number in self.numbers[split]]
+
+    def image_names(self, split: Split) -> list[str]:
+        """Names of all images of `val` or `test`, as batches have them, in the order of their loader; after `setup`."""
+        points = self.val_points if split == "val" else ()
+        return [numbered_name(self.caches[split], number, points) for number in self._all(split)]
 
     def test_dataloader(self, numbers: Sequence[int] | None = None) -> DataLoader[Any]:
         """Whole test images, one a batch.

@@ -16,7 +16,7 @@ from datamodules.distributed import on_rank_zero, rank, rank_zero_first
 from datamodules.errors import InputError
 from experiments.config.processes import check_tasks
 from experiments.config.training import build_procedure, check_training, construct, instantiate, network_step
-from experiments.evaluate.measure import Measurement, on_data, progress_bar, test_names
+from experiments.evaluate.measure import Measurement, on_data, progress_bar
 from experiments.models import checksum
 from experiments.results.records import EvaluationRecord
 from experiments.results.tables import report
@@ -128,7 +128,6 @@ def _build_module(cfg: DictConfig, config: dict[str, Any]) -> RestorationModule:
     network, protocols = instantiate(cfg.model), list(instantiate(cfg.protocol).values())
     speed = {"channels_last": cfg.channels_last, "compile": cfg.compile}
     module: RestorationModule = build_procedure(cfg, network, protocols, config=config, **speed)
-    module.metrics = build_metrics(cfg.metrics, cfg.lpips_weights, cfg.niqe_model)
     return module
 
 
@@ -195,8 +194,8 @@ def test(training: Training) -> tuple[list[EvaluationRecord], EvaluationRecord, 
     run_dir, datamodule = training.run_dir, training.datamodule
     record = EvaluationRecord(cfg.label, run_dir.name, cfg.seed, str(chosen.relative_to(run_dir)), checksum(chosen))
     record = on_data(record, datamodule, cfg, training.device)
-    measurement = Measurement(training.module, datamodule, run_dir, record)
-    with progress_bar(len(test_names(datamodule)), sys.stderr.isatty()) as progress:
+    measurement = Measurement(training.module, datamodule, run_dir, record, build_metrics(cfg.metric))
+    with progress_bar(len(datamodule.image_names("test")), sys.stderr.isatty()) as progress:
         records = measurement.run(training.device, cfg.pictures, progress)
     return records, record, loaded["global_step"]
 

@@ -1,5 +1,6 @@
 """The supervised training procedure: one network, one multi-branch loss, one optimiser."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,8 @@ from datamodules import distributed
 from datamodules.batch import Batch
 from datamodules.errors import InputError
 from lightning_modules.losses.multi_branch import MultiBranchLoss
-from lightning_modules.metrics.build import ImageMetric
-from lightning_modules.metrics.kernel_error import kernel_error
 from lightning_modules.metrics.protocol import Protocol
-from lightning_modules.metrics.psnr_ssim import psnr, smallest_side, ssim
+from lightning_modules.metrics.scores import by_image, collect, key
 from lightning_modules.optim.parameter_rules import clip_gradients, freeze, make_optimizer, read_rules
 from lightning_modules.optim.schedules import wants_length
 from networks.base import RestorationNetwork
@@ -42,27 +41,6 @@ class Requirement:
     stage: str | None = None
 
 
-def fitting(protocol: Protocol, batch: Batch) -> Protocol:
-    """The protocol at the scale of a batch.
-
-    Raises:
-        InputError: if the images are too small for it, or the scale does not give whole pixels.
-    """
-    height, width = batch.hr.shape[-2:]
-    try:
-        at_scale = protocol.at(batch.scale)
-    except ValueError as error:
-        raise InputError(f"{batch.name[0]}: {error}") from error
-    least = smallest_side(at_scale)
-    if min(height, width) < least:
-        raise InputError(
-            f"{batch.name[0]}: image of {width}x{height} is too small for protocol {at_scale.name}: "
-            f"SSIM needs {least - 2 * at_scale.border} pixels after shaving {at_scale.border} at every border; "
-            "leave the image out or choose another protocol="
-        )
-    return at_scale
-
-
 def _wait_for(device: torch.device) -> None:
     """Until the device has done what it was told: kernels run on while Python goes on."""
     if device.type != "cpu":
@@ -82,7 +60,7 @@ def compile_network(network: RestorationNetwork) -> None:
 
 
 class RestorationModule(pl.LightningModule):
-    """Train, validate and test any network of the suite.
+    """Train and validate any network of the suite.
 
     Args:
         network: states the batch fields it takes in `inputs`; gets exactly those, by keyword.
@@ -98,7 +76,7 @@ class RestorationModule(pl.LightningModule):
         parameters: learning rate, freezing and clipping of parts of the network: see `parameters.Rule`.
 
     Attributes:
-        metrics: what a test measures in addition to PSNR and SSIM, by name, whatever the protocol: see `metrics.build`.
+        validated: the scores of the validation images.
 
     Raises:
         ValueError: for rules that do not fit the network.
@@ -122,11 +100,10 @@ class RestorationModule(pl.LightningModule):
         super().__init__()
         self.network = network
         self.protocols = list(protocols)
-        self.metrics: dict[str, ImageMetric] = {}
         self.loss = loss
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.config = dict(config or {})
-        self.validated: dict[str, dict[str, float]] = {}  # by image and metric, of this validation
+        self.begin_validation([])
         self.rules = read_rules(network, parameters)
         freeze(network, self.rules)
         self.channels_last = channels_last
@@ -138,7 +115,7 @@ class RestorationModule(pl.LightningModule):
     @property
     def monitor(self) -> str:
         """The logged value that chooses the best checkpoint (higher is better)."""
-        return f"val/psnr/{self.protocols[0].name}"
+        return f"val/{key('psnr', self.protocols[0])}"
 
     @property
     def in_last_stage(self) -> bool:
@@ -212,79 +189,27 @@ class RestorationModule(pl.LightningModule):
             _wait_for(self.device)
         return restored, (time.perf_counter() - start) / len(batch)
 
-    def measure(self, restored: Restored, batch: Batch) -> dict[str, dict[str, Tensor]]:
-        """Scores by protocol name, then "psnr" and "ssim", each [B].
-
-        Raises:
-            InputError: if an image cannot be measured by a protocol.
-        """
-        protocols = [fitting(protocol, batch) for protocol in self.protocols]
-        return {
-            protocol.name: {
-                "psnr": psnr(restored.sr, batch.hr, protocol),
-                "ssim": ssim(restored.sr, batch.hr, protocol),
-            }
-            for protocol in protocols
-        }
+    def begin_validation(self, names: Sequence[str]) -> None:
+        """Forget what was measured; `names` are those of all validation images, of every process."""
+        self.validated = collect(names, self.protocols).to(self.device)
 
     def on_validation_epoch_start(self) -> None:
-        self.validated = {}
+        self.begin_validation(self.trainer.datamodule.image_names("val"))  # type: ignore[attr-defined]  # there is one
         distributed.copy_buffers(self.network)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         restored, _ = self.restore(batch)
-        scores_by_name = {
-            f"val/{metric}/{protocol}": values
-            for protocol, scores in self.measure(restored, batch).items()
-            for metric, values in scores.items()
-        }
-        if restored.kernel is not None and batch.kernel is not None:
-            scores_by_name["val/kernel_error"] = kernel_error(restored.kernel, batch.kernel)
-        for i, image in enumerate(batch.name):
-            self.validated[image] = {name: values[i].item() for name, values in scores_by_name.items()}
+        self.validated.update(restored, batch)
         return {"restored": restored}
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean over the images: every image counts once, whatever process has measured it."""
-        merged = {image: scores for part in distributed.gather(self.validated) for image, scores in part.items()}
-        by_name: dict[str, list[float]] = {}
-        for image in sorted(merged):
-            for name, value in merged[image].items():
-                by_name.setdefault(name, []).append(value)
-        for name, values in by_name.items():
-            self.log(name, sum(values) / len(values), prog_bar=name == self.monitor)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Returns "restored", its "scores" by protocol and metric, each [B], and "seconds" for each image.
-
-        Metrics that know no protocol are the same under all of them.
-        """
-        restored, seconds = self.restore(batch)
-        scores = self.measure(restored, batch)
-        others = self.measure_images(restored.sr, batch)
-        if restored.kernel is not None and batch.kernel is not None:
-            others["kernel_error"] = kernel_error(restored.kernel, batch.kernel)
-        return {
-            "restored": restored,
-            "scores": {protocol: {**values, **others} for protocol, values in scores.items()},
-            "seconds": seconds,
-        }
-
-    def measure_images(self, images: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Scores of restored images [B, C, H, W] by each of `metrics`, [B].
-
-        Raises:
-            InputError: if an image is too small for one.
-        """
-        scores = {}
-        for name, metric in self.metrics.items():
-            try:
-                scores[name] = metric(images, batch.hr)
-            except ValueError as error:
-                raise InputError(
-                    f"{batch.name[0]}: {error}; leave the image out or take {name} out of metrics"
-                ) from error
-        return scores
+        found = by_image(self.validated)
+        titles = [key(metric, protocol) for protocol in self.protocols for metric in ("psnr", "ssim")]
+        for title in [*titles, "kernel_error"]:  # the monitored one first, as in metrics.csv
+            if scores := found[title]:
+                name = f"val/{title}"
+                self.log(name, math.fsum(scores.values()) / len(scores), prog_bar=name == self.monitor)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self.config

@@ -8,7 +8,8 @@ was published.
 The article leaves open the number of loops, the first kernel, the losses and how a code becomes a kernel. Loops,
 detached gradients and the supervision of only the last loop are DAN's; codes are decoded with the mean kernel
 (`networks.dan.KernelBasis`). The first kernel is the mean kernel, not DAN's delta: training kernels for USRNet's
-down-sampler lie off centre by up to (scale - 1) / 2 pixels. The restorer is the tiny USRNet by default, for it runs
+down-sampler lie off centre by up to (scale - 1) / 2 pixels. The restorer of
+`model=dan_usrnet` is the full USRNet, as in the article; that of this class is by default the tiny one, for it runs
 n_loops * n_iter times. The softmax head, training through the loop and the two preparatory phases are additions.
 """
 

@@ -1,6 +1,7 @@
 """Named kernels that every model meets in the same order.
 
-`twelve` and `gaussian8` need no file; `usrnet12` and `folder` read what others published, checked kernel by kernel.
+`usrnet12`, `gaussian8` and `twelve` need no file of the user; `folder` reads what others published, checked kernel by
+kernel.
 """
 
 import importlib
@@ -14,12 +15,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.degradations.kernels import anisotropic_gaussian, isotropic_gaussian
+from datamodules.degradations.kernels import anisotropic_gaussian, axis_aligned_gaussian, isotropic_gaussian
 from datamodules.degradations.keyed_random import make_key
 from datamodules.degradations.trajectories import camera_shake
 from datamodules.errors import InputError
 from datamodules.io.download import download as fetch
 
+# The arrays of the authors' kernels_12.mat as they are, [12, 25, 25] in float32; their licence lies beside them.
+USRNET12 = Path(__file__).with_name("usrnet_kernels.npz")
 USRNET12_URL = (
     "https://raw.githubusercontent.com/cszn/KAIR/1109364ed6a4c411bc215274ee40c27b7f7b18f3/kernels/kernels_12.mat"
 )
@@ -58,18 +61,20 @@ class KernelSuite:
 
 
 def twelve() -> KernelSuite:
-    """Twelve 25x25 kernels in the manner of USRNet's test kernels, made by formula.
+    """Twelve 25x25 kernels in the manner of USRNet's test kernels, made by formula: those of earlier versions.
 
-    The eight Gaussians are the first of its Table 1, by their parameters (`TWELVE_GAUSSIANS`). The paths of its four
-    motion kernels are not known: here are four draws of `camera_shake` of similar extent (`TWELVE_SHAKES`), on which
-    figures do not compare with published ones (`usrnet12` has the originals).
+    The eight Gaussians are the first of its Table 1, by their parameters (`TWELVE_GAUSSIANS`). In the place of its four
+    motion kernels are four draws of `camera_shake` of similar extent (`TWELVE_SHAKES`), on which figures do not compare
+    with published ones (`usrnet12` has the originals).
     """
     rows = torch.tensor(TWELVE_GAUSSIANS, dtype=torch.float64)
-    gaussians = anisotropic_gaussian(rows[:, :2], rows[:, 2].deg2rad(), 25).float()
+    gaussians = anisotropic_gaussian(rows[:, :2], rows[:, 2].deg2rad(), 25)
+    upright = rows[:, 2] == 0
+    gaussians[upright] = axis_aligned_gaussian(rows[upright, :2].flip(1).sqrt(), 25)
     keys = torch.tensor([make_key("suites.twelve", i) for i in TWELVE_SHAKES])
     names = [f"gauss-{long:g}x{short:g}-{angle:g}deg" for long, short, angle in TWELVE_GAUSSIANS]
     names += [f"shake-{i}" for i in range(1, 5)]
-    return KernelSuite(names, torch.cat((gaussians, camera_shake(keys, 25))))
+    return KernelSuite(names, torch.cat((gaussians.float(), camera_shake(keys, 25))))
 
 
 def gaussian8(scale: int, size: int = 21) -> KernelSuite:
@@ -91,22 +96,28 @@ def gaussian8(scale: int, size: int = 21) -> KernelSuite:
     return KernelSuite([f"gauss-{width:.3g}" for width in widths.tolist()], kernels)
 
 
-def usrnet12(path: str | Path, download: bool = True) -> KernelSuite:
-    """USRNet's twelve test kernels (25x25), named k1 to k12 as in its Table 1, from the official kernels_12.mat.
+def usrnet12(path: str | Path | None = None, download: bool = True) -> KernelSuite:
+    """USRNet's twelve test kernels (25x25), named k1 to k12 as in its Table 1: the authors' arrays, to the bit.
 
-    The file at `path` is checked by size and checksum, and downloaded (11 KB) if it is absent and `download` is on.
+    With `path` they are read from the official kernels_12.mat there, which is checked by size and checksum, and
+    downloaded (11 KB) if it is absent and `download` is on; they are the same.
 
-    Source: Zhang, Van Gool, Timofte, "Deep unfolding network for image super-resolution", CVPR 2020.
+    Source: Zhang, Van Gool, Timofte, "Deep unfolding network for image super-resolution", CVPR 2020. k9 and k10 are
+    kernels 8 and 7 of Levin, Weiss, Durand, Freeman, CVPR 2009, with a border of one pixel of zeros.
 
     Raises:
-        InputError: the file is another one, or is absent and cannot be or may not be downloaded.
+        InputError: the file at `path` is another one, or is absent and cannot be or may not be downloaded.
     """
+    names = [f"k{i}" for i in range(1, 13)]
+    if path is None:
+        with np.load(USRNET12, allow_pickle=False) as file:
+            return KernelSuite(names, torch.from_numpy(file["kernels"])[:, None])
     path = Path(path).expanduser()
     if not download:
         path = _existing(path, f"USRNet's kernels_12.mat: set download=true, or put {USRNET12_URL} there")
     fetch(USRNET12_URL, path, size=USRNET12_SIZE, sha256=USRNET12_SHA256)
-    kernels = [checked(label, array) for label, array in _read_mat(path)]
-    return _suite([f"k{i}" for i in range(1, 13)], kernels)
+    # Their sums are 1 but for 1.3e-8, too little for the division by them to change a value in float32.
+    return _suite(names, [checked(label, array) for label, array in _read_mat(path)])
 
 
 def folder(path: str | Path, normalise: bool = False) -> KernelSuite:

@@ -2,7 +2,9 @@
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,11 +13,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datamodules.degradations.kernel_files import KernelSuite
-from datamodules.degradations.kernels import sample_dan_gaussian, sample_isotropic, sample_usrnet_gaussian
-from datamodules.degradations.keyed_random import integers, make_key
+from datamodules.degradations.kernels import (
+    kornia_motion,
+    linear_motion,
+    sample_dan_gaussian,
+    sample_isotropic,
+    sample_usrnet_gaussian,
+)
+from datamodules.degradations.keyed_random import integers, make_key, uniform
 from datamodules.degradations.trajectories import LARGEST, camera_shake
 from datamodules.errors import InputError
 from datamodules.io.atomic import replacing
+from networks.ops.options import check_choice
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +64,50 @@ def centred_shake(keys: Tensor, size: int = 25, reduction: int = 1) -> Tensor:
     rows = (weights[:, 0, :, :, None] * whole[:, None]).sum(2)  # B, size, LARGEST
     kernels = (rows[:, :, None, :] * weights[:, 1, None]).sum(3)
     return (kernels / kernels.sum((1, 2), keepdim=True))[:, None]
+
+
+class LinearMotion:
+    """Straight motions [B, 1, k, k]: length, angle and direction drawn uniformly for every key.
+
+    Args:
+        family: "kornia" (`kernels.kornia_motion`), or "matlab" (`kernels.linear_motion`, MATLAB's fspecial("motion")),
+            whose speed is constant, so that it takes neither direction nor mode.
+        length: shortest and longest in pixels, odd, from 3; odd ones in between are drawn. The longest is the side k.
+        angle: range in degrees, from right towards down.
+        direction: range within [-1, 1], see `kernels.kornia_motion`.
+        mode: "bilinear" or "nearest", see there.
+
+    Raises:
+        ValueError: for a range or a name outside of that.
+    """
+
+    def __init__(
+        self,
+        family: Literal["kornia", "matlab"] = "kornia",
+        length: Sequence[int] = (5, 25),
+        angle: Sequence[float] = (0, 180),
+        direction: Sequence[float] = (-1, 1),
+        mode: Literal["bilinear", "nearest"] = "bilinear",
+    ) -> None:
+        check_choice("family", family, ("kornia", "matlab"))
+        check_choice("mode", mode, ("bilinear", "nearest"))
+        if len(length) != 2 or not 3 <= length[0] <= length[1] or length[0] % 2 != 1 or length[1] % 2 != 1:
+            raise ValueError(f"length is {list(length)}, expected [low, high], odd numbers with 3 <= low <= high")
+        if len(angle) != 2 or not -360 <= angle[0] <= angle[1] <= 360:
+            raise ValueError(f"angle is {list(angle)}, expected [low, high] with -360 <= low <= high <= 360")
+        if len(direction) != 2 or not -1 <= direction[0] <= direction[1] <= 1:
+            raise ValueError(f"direction is {list(direction)}, expected [low, high] with -1 <= low <= high <= 1")
+        self.family, self.length, self.angle, self.direction, self.mode = family, length, angle, direction, mode
+
+    def __call__(self, keys: Tensor) -> Tensor:
+        low, high = self.length
+        length = low + 2 * integers(keys, "linear_motion/length", low=0, high=(high - low) // 2 + 1)
+        angle = uniform(keys, "linear_motion/angle", (), *self.angle).deg2rad()
+        if self.family == "matlab":
+            return linear_motion(length.to(angle.dtype), angle, high)
+        return kornia_motion(
+            length, angle, uniform(keys, "linear_motion/direction", (), *self.direction), high, self.mode
+        )
 
 
 class FromSuite:
@@ -141,4 +194,4 @@ class KernelBank:
             np.save(file, kernels)
 
 
-__all__ = ["FromSuite", "KernelBank", "sample_dan_gaussian", "sample_isotropic", "usrnet_mixture"]
+__all__ = ["FromSuite", "KernelBank", "LinearMotion", "sample_dan_gaussian", "sample_isotropic", "usrnet_mixture"]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from datamodules.degradations.kernel_files import READERS, centred, checked
-from datamodules.degradations.kernels import anisotropic_gaussian, disk, linear_motion
+from datamodules.degradations.kernels import anisotropic_gaussian, axis_aligned_gaussian, disk, linear_motion
 from datamodules.errors import InputError
 from datamodules.io.decode import IMAGE_SUFFIXES
 from datamodules.io.read_photo import read_photograph
@@ -67,9 +67,11 @@ def _by_formula(spec: str, name: str, values: str) -> Tensor:
 
 def _gaussian(numbers: list[float]) -> Tensor:
     along, across, degrees = numbers if len(numbers) == 3 else (numbers[0], numbers[0], 0.0)
+    size = 2 * math.ceil(4 * max(along, across)) + 1
+    if degrees == 0:
+        return axis_aligned_gaussian(torch.tensor([[across, along]], dtype=torch.float64), size)
     variances = torch.tensor([[along**2, across**2]], dtype=torch.float64)
-    angle = torch.tensor([math.radians(degrees)], dtype=torch.float64)
-    return anisotropic_gaussian(variances, angle, 2 * math.ceil(4 * max(along, across)) + 1)
+    return anisotropic_gaussian(variances, torch.tensor([math.radians(degrees)], dtype=torch.float64), size)
 
 
 def _motion(numbers: list[float]) -> Tensor:

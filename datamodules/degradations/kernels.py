@@ -6,7 +6,9 @@ towards y. A `size` below 1 raises ValueError. `trajectory_motion` lives in `tra
 """
 
 import math
+from typing import Literal
 
+import kornia.filters
 import torch
 from torch import Tensor
 
@@ -16,25 +18,31 @@ from datamodules.degradations.trajectories import trajectory_motion as trajector
 
 def gaussian_line(sigma: Tensor, size: int) -> Tensor:
     """One-dimensional Gaussians [B, size], sum 1, centre at index floor(size/2), for sigma [B] in pixels."""
-    offset = _offsets(size, sigma)
-    line = torch.exp(-(offset**2) / (2 * sigma[:, None] ** 2))
-    return line / line.sum(1, keepdim=True)
+    odd = _odd(size)
+    line = kornia.filters.get_gaussian_kernel1d(odd, sigma[:, None])
+    return line if size == odd else line[:, :-1] / line[:, :-1].sum(1, keepdim=True)
 
 
-def isotropic_gaussian(sigma: Tensor, size: int) -> Tensor:
-    """Isotropic Gaussian kernels.
+def axis_aligned_gaussian(sigma: Tensor, size: int) -> Tensor:
+    """Gaussian kernels whose axes are the image's, by Kornia.
 
-    k(y, x) ~ exp(-(y^2 + x^2) / (2 sigma^2)), sampled at pixel centres, normalised.
+    k(y, x) ~ exp(-y^2 / (2 sigma_y^2) - x^2 / (2 sigma_x^2)), sampled at pixel centres, normalised.
 
     Args:
-        sigma: standard deviations in pixels [B], > 0.
+        sigma: standard deviations downwards and to the right in pixels [B, 2], > 0.
         size: side k of the square support in pixels; the centre is index floor(k/2).
 
     Returns:
         [B, 1, k, k] in the dtype of `sigma`.
     """
-    line = gaussian_line(sigma, size)
-    return (line[:, :, None] * line[:, None, :])[:, None]
+    odd = _odd(size)
+    kernels = kornia.filters.get_gaussian_kernel2d(odd, sigma)
+    return kernels[:, None] if size == odd else _normalised(kernels[:, :-1, :-1])
+
+
+def isotropic_gaussian(sigma: Tensor, size: int) -> Tensor:
+    """`axis_aligned_gaussian` of equal standard deviations [B]: [B, 1, k, k]."""
+    return axis_aligned_gaussian(sigma[:, None].expand(-1, 2), size)
 
 
 def anisotropic_gaussian(variances: Tensor, angle: Tensor, size: int, centre: Tensor | None = None) -> Tensor:
@@ -84,6 +92,31 @@ def linear_motion(length: Tensor, angle: Tensor, size: int) -> Tensor:
     beyond = torch.hypot(offset, offset[:, None]) >= half
     distance = torch.where(beyond, torch.hypot(across, along.abs() - half), across.abs())
     return _normalised((1 - distance).clamp(min=0))
+
+
+def kornia_motion(
+    length: Tensor, angle: Tensor, direction: Tensor, size: int, mode: Literal["bilinear", "nearest"] = "bilinear"
+) -> Tensor:
+    """Straight motion by Kornia: a line of `length` pixels whose weights rise or fall evenly, turned by resampling it.
+
+    Args:
+        length: in pixels [B], odd whole numbers from 3 to `size`.
+        angle: in radians [B], from x (right) towards y (down); Kornia's own are degrees and turn the other way.
+        direction: -1 to 1 [B]: 0 is constant speed; at 1 the motion is slow at its start, so that the weights fall to 0
+            along `angle`, at -1 the other way round.
+        size: side k of the square support in pixels.
+        mode: how the line is turned: "bilinear", or "nearest", whose number of pixels changes with the angle.
+
+    Returns:
+        [B, 1, k, k] in the dtype of `angle`.
+    """
+    _check(size)
+    kernels = angle.new_zeros(len(angle), 1, size, size)
+    for side in map(int, length.unique().tolist()):  # Kornia's length is its side, one for a batch
+        chosen, start = length == side, size // 2 - side // 2
+        lines = kornia.filters.get_motion_kernel2d(side, -angle[chosen].rad2deg(), direction[chosen], mode)
+        kernels[chosen, 0, start : start + side, start : start + side] = lines
+    return kernels
 
 
 def disk(radius: Tensor, size: int) -> Tensor:
@@ -154,10 +187,20 @@ def sample_dan_gaussian(
     return _normalised(kernels[:, 0] * uniform(keys, "dan_gaussian/noise", (size, size), 1.0, 1.0 + noise))
 
 
-def _offsets(size: int, like: Tensor) -> Tensor:
-    """Pixel positions [size] relative to the centre index floor(size/2)."""
+def _odd(size: int) -> int:
+    """The side that Kornia is asked for: it centres even kernels between pixels, so one more is made, and cut off."""
+    _check(size)
+    return size + 1 - size % 2
+
+
+def _check(size: int) -> None:
     if size < 1:
         raise ValueError(f"kernel size is {size}, expected at least 1")
+
+
+def _offsets(size: int, like: Tensor) -> Tensor:
+    """Pixel positions [size] relative to the centre index floor(size/2)."""
+    _check(size)
     return torch.arange(size, device=like.device, dtype=like.dtype) - size // 2
 
 

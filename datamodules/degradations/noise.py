@@ -61,9 +61,9 @@ def trunc8(images: Tensor) -> Tensor:
     [0, 255] upside down: 100.67 -> 100, -11.9 -> 245, 277.5 -> 21. Its models were trained and tested on that. Meant
     for blurs without negative lobes.
 
-    Values within rounding error of a level (1e-9 levels in float64, 2^-12 in float32) count as that level. To get
-    the official arrays to the bit, blur in float64 with the float32 kernel, whose sum is not exactly 1: there a
-    constant 200 often becomes 199.
+    Values within rounding error of a level (1e-9 levels in float64, 2^-12 in float32) count as that level. The official
+    arrays come of a blur in float64 with the float32 kernel, whose sum is not exactly 1: there a constant 200 often
+    becomes 199.
 
     Args:
         images: any shape, nominally in [0, 1], float32 or float64, before noise is added.

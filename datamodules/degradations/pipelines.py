@@ -131,11 +131,11 @@ class ClassicalDegradation(Degradation):
         hr = as_float(batch.hr)
         scale = self.scales[batch.group % len(self.scales)]
         kernel = draw(self.kernels, batch)
-        if self.reduction == "decimate":
-            lr = blur_decimate(hr, kernel, scale, self.boundary)
+        if self.storage == "trunc8":
+            lr = self._of_bytes(hr, kernel, scale)
         else:
-            lr = bicubic_resize(convolve(hr, kernel, self.boundary), scale, down=True)
-        lr = {"float": lambda x: x, "eight_bit": to_eight_bit_levels, "trunc8": trunc8}[self.storage](lr)
+            lr = self._reduced(hr, kernel, scale)
+            lr = to_eight_bit_levels(lr) if self.storage == "eight_bit" else lr
         if self.noise == "usrnet":
             noise_level = sample_usrnet_noise_level(batch.key)
         else:
@@ -143,6 +143,17 @@ class ClassicalDegradation(Degradation):
         if self.noise:
             lr = add_gaussian_noise(lr, noise_level, batch.key)
         return replace(batch, hr=hr, lr=lr, kernel=kernel, noise_level=noise_level, scale=scale)
+
+    def _reduced(self, hr: Tensor, kernel: Tensor, scale: int) -> Tensor:
+        if self.reduction == "decimate":
+            return blur_decimate(hr, kernel, scale, self.boundary)
+        return bicubic_resize(convolve(hr, kernel, self.boundary), scale, down=True)
+
+    def _of_bytes(self, hr: Tensor, kernel: Tensor, scale: int) -> Tensor:
+        """As the official code: whole levels, blurred in float64 by kernels whose sums are not quite 1, and cut off."""
+        device = "cpu" if hr.device.type == "mps" else hr.device  # Apple's GPU has no float64
+        levels = hr.to(device).double().mul(255).round()
+        return trunc8(self._reduced(levels / 255, kernel.to(device).double(), scale)).to(hr)
 
 
 class BicubicDegradation(Degradation):

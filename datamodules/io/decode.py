@@ -80,6 +80,16 @@ def decoded_bytes(path: str | Path) -> int:
         return 3 * image.width * image.height
 
 
+def is_gray(path: str | Path) -> bool:
+    """Whether the file stores one channel, with alpha or without, and no palette; from its header alone.
+
+    Raises:
+        InputError: as `decode_rgb8`, as far as the header shows it.
+    """
+    with naming(path), Path(path).open("rb") as stream:
+        return open_image(stream).mode.startswith(("1", "L", "I"))
+
+
 def decode_rgb8(path: str | Path) -> np.ndarray:
     """Decodes an image file into 8-bit RGB.
 

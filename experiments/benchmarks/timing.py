@@ -9,18 +9,21 @@ from torch.utils.benchmark import timer
 from experiments.profile.task import device_name
 
 
-def in_turns(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def in_turns(
+    ways: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = timer
+) -> dict[str, list[float]]:
     """Milliseconds of each way in every round, in turns, so that other load on the machine meets all of them alike.
 
-    A call before the first round warms up; the clock waits for the GPU.
+    A call before the first round warms up; the clock waits for the GPU. For one thread of a busy machine there is
+    `time.thread_time`, which does not run while others do.
     """
     times: dict[str, list[float]] = {name: [] for name in ways}
     for count in range(rounds + 1):
         for name, way in ways.items():
-            start = timer()
+            start = clock()
             way()
             if count:
-                times[name].append(1e3 * (timer() - start))
+                times[name].append(1e3 * (clock() - start))
     return times
 
 

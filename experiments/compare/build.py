@@ -144,7 +144,13 @@ def _table(groups: Sequence[Group], methods: Mapping[Setting, Method], reference
             f"of a method with {count(min(trained), 'trained seed')} an interval covers the images, but not or hardly "
             "another training: 'better' is then said of these checkpoints, not of the method"
         )
-    return Table(suite, dict(groups[0].about.protocol), benchmarks, means, list(dict.fromkeys(notes)))
+    about = groups[0].about
+    if about.branch != "sr":
+        notes.insert(
+            0, "the deblurred branch, against the sharp image of the input's size; bicubic is the input itself"
+        )
+    named = {**about.protocol, "name": protocol}
+    return Table(suite, named, benchmarks, means, list(dict.fromkeys(notes)), about.branch)
 
 
 def _distinguishing_cells(groups: Sequence[Group]) -> list[dict[str, Any]]:

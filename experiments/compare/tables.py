@@ -61,7 +61,9 @@ def describe(comparison: Comparison, table: Table) -> list[str]:
 
 def protocol_text(protocol: dict[str, Any]) -> str:
     """`y_shave4: luma (Y of BT.601), 4 pixels left out at each border, rounded to 8 bit`."""
-    colour = {"y": "luma (Y of BT.601)", "rgb": "RGB"}.get(protocol["colour"], protocol["colour"])
+    luma = "luma (Y of BT.601)"
+    words = {"y": luma, "rgb": "RGB", "y_of_rgb": f"{luma}, of gray images as RGB"}
+    colour = words.get(protocol["colour"], protocol["colour"])
     shave = f"{protocol['shave']} pixels left out at each border" if protocol["shave"] else "whole images"
     rounding = protocol.get("rounding", "round")
     eight_bit = {"round": "rounded to 8 bit", "truncate": "cut off to 8 bit", "none": "not rounded"}

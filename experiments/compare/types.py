@@ -133,10 +133,11 @@ class Table:
     """All that is comparable of one suite under one protocol."""
 
     suite: str | None  # None for measurements outside a suite
-    protocol: dict[str, Any]  # as in the records
+    protocol: dict[str, Any]  # as in the records, the name with the branch if it is not `sr`
     benchmarks: list[Benchmark]  # in the order of the records
     averages: list[Benchmark] = field(default_factory=list)  # over the columns of a grid
     notes: list[str] = field(default_factory=list)  # what a reader has to know: caveats, few images
+    branch: str = "sr"  # the one that pictures and seconds are of
 
     @property
     def title(self) -> str:

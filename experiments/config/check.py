@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from datamodules.errors import ConfigError
-from experiments.config.errors import did_you_mean, group_files, locate
+from experiments.config.errors import group_files, locate
 from experiments.config.processes import check_launcher, check_processes
 from experiments.config.signatures import check_root, check_targets, check_value
 from experiments.config.tasks import refuse_foreign
@@ -19,14 +19,13 @@ from experiments.config.tasks import refuse_foreign
 # The root keys of conf/config.yaml with their types; groups are mappings. Each task adds its own, the KEYS of its room.
 ROOT: dict[str, Any] = {
     **dict.fromkeys(("task", "model", "data", "degradation", "procedure", "loss", "optimizer", "trainer"), dict),
-    **dict.fromkeys(("protocol", "checkpoint", "validation_sheets", "choices"), dict),
+    **dict.fromkeys(("protocol", "metric", "checkpoint", "validation_sheets", "choices"), dict),
     **dict.fromkeys(("scheduler", "logger", "callbacks"), dict | None),
     **dict.fromkeys(("name", "label", "runs_dir", "run_dir", "data_dir"), str),
-    **dict.fromkeys(("group", "weights", "lpips_weights", "niqe_model"), str | None),
+    **dict.fromkeys(("group", "weights"), str | None),
     "seed": NonNegativeInt,
     "resume": Literal["never", "auto"],
     "channels_last": bool | Literal["auto"],
-    "metrics": list[str],
     "pictures": Literal["sheets", "results", "none"],
 }
 # Nodes that a constructor in the code takes as keywords.
@@ -63,7 +62,8 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
             raise ConfigError(line)
     # Hydra records no choice for groups of which several options are taken.
     files = group_files(choices)
-    sources = {"protocol": "conf/protocol/", **dict.fromkeys(keys, files.get("task", "conf/task/")), **files}
+    groups = {"protocol": "conf/protocol/", "metric": "conf/metric/"}
+    sources = {**groups, **dict.fromkeys(keys, files.get("task", "conf/task/")), **files}
     _check_variant(cfg)
     if not cfg.get("protocol"):
         raise ConfigError("protocol: empty, expected at least one option of conf/protocol/: protocol=[y_shave4]")
@@ -79,7 +79,10 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
         if (value := OmegaConf.select(cfg, key)) is not None:
             check_value(key, value, annotation)
     check_processes(cfg)
-    _check_metrics(cfg)
+    if cfg.metric:  # reads their files, which are kept for the measurement
+        from lightning_modules.metrics.build import build_metrics
+
+        build_metrics(cfg.metric)
     if check_task := getattr(room, "check", None):
         check_task(cfg)
 
@@ -92,24 +95,6 @@ def _room(cfg: DictConfig) -> ModuleType | None:
     except ConfigError as error:
         raise ConfigError(f"task._target_: {error}") from None
     return sys.modules.get(target.rpartition(".")[0])
-
-
-def _check_metrics(cfg: DictConfig) -> None:
-    """Optional metrics by their names, each with its file."""
-    if not cfg.metrics:
-        return
-    from lightning_modules.metrics.build import FILES, build_metrics
-
-    for name in cfg.metrics:
-        if name not in FILES:
-            note = ": it is measured without being asked for" if name in ("psnr", "ssim", "kernel_error") else ""
-            raise ConfigError(
-                f"metrics: found {name!r}{note}, expected {' or '.join(FILES)}{did_you_mean(name, FILES)}"
-            )
-        key, source = FILES[name]
-        if cfg[key] is None:
-            raise ConfigError(f"metrics: {name} needs a file: set {key}=FILE to {source}")
-    build_metrics(cfg.metrics, cfg.lpips_weights, cfg.niqe_model)  # reads the files, which are kept for the measurement
 
 
 def _check_variant(cfg: DictConfig) -> None:

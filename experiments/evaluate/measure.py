@@ -8,7 +8,9 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +18,36 @@ import torch
 from lightning_fabric.utilities import move_data_to_device
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
+from torchmetrics import MetricCollection
 from tqdm import tqdm
 
 from datamodules import distributed
-from datamodules.batch import Batch
 from datamodules.errors import InputError
 from datamodules.image_datamodule import ImageDataModule
 from experiments.evaluate.partial_results import PartialResults
 from experiments.models import checksum
-from experiments.results.records import BASELINE, MADE_OF, MADE_OF_FIELDS, EvaluationRecord, add_records, read_records
+from experiments.results.records import (
+    BASELINE,
+    MADE_OF,
+    MADE_OF_FIELDS,
+    METRICS,
+    EvaluationRecord,
+    add_records,
+    read_records,
+)
 from experiments.results.tables import cell_folder
 from experiments.runtime.run_folder import write_text
-from lightning_modules.callbacks.sheets import Measured, Sheets, enlarged, measured, save_pictures
-from lightning_modules.metrics.build import FILES
+from lightning_modules.callbacks.sheets import Measured, Sheets, enlarged, save_pictures
+from lightning_modules.metrics.build import ImageMetric, build_metrics
+from lightning_modules.metrics.psnr_ssim import smallest_side
+from lightning_modules.metrics.scores import ImageScore, by_image, collect, key
 from lightning_modules.restoration import RestorationModule
+from networks.restored import Restored
 
 
 def progress_bar(images: int, show: bool) -> tqdm:
     """A bar over all images of an evaluation, on the first process."""
     return tqdm(total=images, unit="img", disable=not show or distributed.rank() > 0)
-
-
-def test_names(datamodule: ImageDataModule) -> list[str]:
-    """Names of the test images, after `setup("test")`."""
-    return [datamodule.caches["test"].names[number] for number in datamodule.numbers["test"]]
 
 
 def on_data(
@@ -55,6 +63,7 @@ def on_data(
         degradation=degradation,
         suite_seed=datamodule.suite_seed,
         files=_files(datamodule, cfg),
+        higher_is_better={name: metric.higher_is_better for name, metric in build_metrics(cfg.metric).items()},
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         threads=torch.get_num_threads(),
     )
@@ -69,12 +78,28 @@ class Measurement:
         datamodule: has been set up.
         folder: of the run; gets `results.json` and `images/`.
         record: what is measured, on what, without scores (`on_data`).
+        metrics: what is measured besides PSNR and SSIM, by name: see `metrics.build`.
     """
 
     module: RestorationModule
     datamodule: ImageDataModule
     folder: Path
     record: EvaluationRecord
+    metrics: Mapping[str, ImageMetric] = field(default_factory=dict)
+
+    @property
+    def branches(self) -> list[str]:
+        """What of the network's result is measured: the deblurred images too, where all of them are large enough."""
+        degradation, cache = self.datamodule.degradation, self.datamodule.caches["test"]
+        branches = ["sr"]
+        if "deblurred" in self.module.network.outputs and "lr_sharp" in degradation.provides:
+            scale = max(degradation.scales)
+            shapes = [cache.shapes[number] for number in self.datamodule.numbers["test"]]
+            side = min(min(shape) for shape in shapes) // degradation.multiple * degradation.multiple // scale
+            with suppress(ValueError):  # a protocol that does not go with the scale, which is refused later
+                if all(smallest_side(protocol.at(scale)) <= side for protocol in self.module.protocols):
+                    branches.append("deblurred")
+        return branches
 
     @property
     def pictures_folder(self) -> Path:
@@ -85,7 +110,7 @@ class Measurement:
 
         Nothing without a picture of every image where `pictures` are wanted: it is measured again for them.
         """
-        path, names = self.folder / "results.json", test_names(self.datamodule)
+        path, names = self.folder / "results.json", self.datamodule.image_names("test")
         if not path.exists():
             return []
         files = (self.pictures_folder / f"{name.replace('/', '_')}_sr.png" for name in names)
@@ -95,13 +120,15 @@ class Measurement:
         records = []
         bicubic = self.record.of_bicubic()
         for subject in [bicubic, self.record] if self.record.model != BASELINE else [bicubic]:
-            for protocol in self.module.protocols:
-                known = there.get(replace(subject, protocol=asdict(protocol)).key)
+            for branch, protocol in product(self.branches, self.module.protocols):
+                known = there.get(replace(subject, branch=branch, protocol=asdict(protocol)).key)
                 if known is None or known.checkpoint_sha256 != subject.checkpoint_sha256:
                     return []
                 if any(known.files.get(name) != value for name, value in subject.files.items()):
                     return []
-                if list(known.images) != names or any(metric not in known.means for metric in self.module.metrics):
+                if list(known.images) != names or any(
+                    metric not in known.means for metric in self.metrics if branch == "sr"
+                ):
                     return []
                 records.append(known)
         self._partial_results().remove()  # of a kill in between
@@ -122,9 +149,8 @@ class Measurement:
             The records of bicubic and of the network, on the first process; nothing on the others.
         """
         module, datamodule, where = self.module, self.datamodule, self.pictures_folder
-        names, numbers = test_names(datamodule), datamodule.numbers["test"]
-        first = module.protocols[0]
-        sheets = Sheets(first, self.record.model)
+        names, numbers = datamodule.image_names("test"), datamodule.numbers["test"]
+        sheets = Sheets(module.protocols[0], self.record.model)
         if pictures != "none" and distributed.rank() == 0:
             made_of = {name: getattr(self.record, name) for name in MADE_OF_FIELDS}
             write_text(where / MADE_OF, json.dumps(made_of))
@@ -132,72 +158,82 @@ class Measurement:
         module.to(device).eval()
         with partial_results, torch.inference_mode():
             done = distributed.broadcast(partial_results.read())
+            scores = {subject: self._scores(subject, done).to(device) for subject in ("network", BASELINE)}
+            seconds = {name: entry["seconds"] for name, entry in done.items()}
             todo = [number for number, name in zip(numbers, names, strict=True) if name not in done]
             _advance(progress, len(names) - len(todo))
             for batch in datamodule.test_dataloader(distributed.share(todo)):
                 batch = datamodule.on_after_batch_transfer(move_data_to_device(batch, device), 0)
                 (name,) = batch.name
                 try:
-                    outputs = module.test_step(batch, 0)
+                    restored, seconds[name] = module.restore(batch)
                 except ValueError as error:  # a network says so of an image or a kernel that it cannot work on
                     raise InputError(f"{name}: {self.record.model} cannot restore this: {error}") from error
-                baseline = baselines(module, batch)
-                done[name] = {
-                    "network": _values(outputs["scores"]),
-                    "bicubic": _values({protocol: of_bicubic.scores for protocol, of_bicubic in baseline.items()}),
-                    "seconds": outputs["seconds"],
-                }
-                partial_results.write(name, **done[name])
-                restored, enlargement = outputs["restored"], baseline.get(first.name)
+                scores["network"].update(restored, batch)
+                enlargement = enlarged(batch)
+                if enlargement is not None:
+                    scores[BASELINE].update(Restored(enlargement, deblurred=batch.lr), batch)
+                found = {subject: _found(of_subject, name) for subject, of_subject in scores.items()}
+                partial_results.write(name, **found, seconds=seconds[name])
                 if pictures == "sheets":
-                    result = Measured(restored.sr, outputs["scores"][first.name])
-                    sheets.save(where, restored, batch, result, enlargement)
+                    result, baseline = (self._caption(found[subject]) for subject in scores)
+                    bicubic = None if enlargement is None else Measured(enlargement, baseline)
+                    sheets.save(where, restored, batch, Measured(restored.sr, result), bicubic)
                 if pictures != "none":
                     save_pictures(where, restored, batch, enlargement)
                 _advance(progress, distributed.world())
-        done = {name: entry for part in distributed.gather(done) for name, entry in part.items()}
+        measured = {subject: by_image(of_subject) for subject, of_subject in scores.items()}
+        seconds = {name: value for part in distributed.gather(seconds) for name, value in part.items()}
         records = []
         if distributed.rank() == 0:
-            records = self._records({name: done[name] for name in names})
+            records = self._records(measured, {name: seconds[name] for name in names})
             add_records(self.folder / "results.json", records)
             partial_results.remove()
         distributed.barrier()
         return records
+
+    def _scores(self, subject: str, done: Mapping[str, Any]) -> MetricCollection:
+        """Of the network or of bicubic, with what an interrupted measurement has found."""
+        known = {name: entry[subject] for name, entry in done.items() if distributed.rank() == 0}
+        names = self.datamodule.image_names("test")
+        return collect(names, self.module.protocols, self.branches, self.metrics, known)
+
+    def _caption(self, found: Mapping[str, float]) -> dict[str, Tensor]:
+        protocol = self.module.protocols[0]
+        return {metric: torch.tensor([found[key(metric, protocol)]]) for metric in ("psnr", "ssim") if found}
 
     def _partial_results(self) -> PartialResults:
         """Those of all that the values of an image depend on, the state of its file included."""
         identity = {
             **replace(self.record, device=None, threads=None).to_json(),
             "protocols": [asdict(protocol) for protocol in self.module.protocols],
-            "metrics": list(self.module.metrics),
+            "metrics": list(self.metrics),
+            "branches": self.branches,
         }
         return PartialResults(self.folder, identity, distributed.rank())
 
-    def _records(self, entries: Mapping[str, Mapping[str, Any]]) -> list[EvaluationRecord]:
-        """Of bicubic where there is such a thing, and of the network, by each protocol."""
+    def _records(
+        self, measured: Mapping[str, Mapping[str, Mapping[str, float]]], seconds: Mapping[str, float]
+    ) -> list[EvaluationRecord]:
+        """Of bicubic where there is such a thing, and of the network, by each protocol; `seconds` has all images."""
+        subjects = {BASELINE: self.record.of_bicubic()}
+        if self.record.model != BASELINE:
+            subjects["network"] = self.record
         records = []
-        for protocol in self.module.protocols:
-            scores = {name: entry["bicubic"].get(protocol.name) for name, entry in entries.items()}
-            scores = {name: values for name, values in scores.items() if values}
-            if scores:
-                records.append(self.record.of_bicubic().scored(protocol, scores))
-        for protocol in self.module.protocols if self.record.model != BASELINE else []:
-            scores = {
-                name: {**entry["network"][protocol.name], "seconds": entry["seconds"]}
-                for name, entry in entries.items()
-            }
-            records.append(self.record.scored(protocol, scores))
+        for branch, (subject, record), protocol in product(self.branches, subjects.items(), self.module.protocols):
+            of_image: dict[str, dict[str, float]] = {name: {} for name in seconds}
+            for metric in METRICS:
+                # It has one of these titles, or is not measured.
+                for title in [key(metric, protocol, branch), *([metric] if branch == "sr" else [])]:
+                    for name, value in measured[subject].get(title, {}).items():
+                        of_image[name][metric] = value
+            of_image = {name: values for name, values in of_image.items() if values}
+            if not of_image:
+                continue
+            if subject == "network":
+                of_image = {name: {**values, "seconds": seconds[name]} for name, values in of_image.items()}
+            records.append(replace(record, branch=branch).scored(protocol, of_image))
         return records
-
-
-def baselines(module: RestorationModule, batch: Batch) -> dict[str, Measured]:
-    """Bicubic enlargement of the input with its scores under each protocol; nothing where there is no such thing."""
-    images = enlarged(batch)
-    if images is None:
-        return {}
-    others = module.measure_images(images, batch)
-    scores = {p.name: measured(images, batch.hr, p, batch.scale).scores for p in module.protocols}
-    return {name: Measured(images, {**by_protocol, **others}) for name, by_protocol in scores.items()}
 
 
 def _advance(progress: tqdm | None, images: int) -> None:
@@ -206,20 +242,26 @@ def _advance(progress: tqdm | None, images: int) -> None:
         progress.update(min(images, progress.total - progress.n))
 
 
-def _values(scores: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, float]]:
-    """By protocol and metric, of the one image of a batch."""
-    return {
-        protocol: {metric: values[0].item() for metric, values in by_metric.items()}
-        for protocol, by_metric in scores.items()
-    }
+def _found(scores: MetricCollection, name: str) -> dict[str, float]:
+    """What was measured of one image, by `key`."""
+    values = {title: score.of(name) for title, score in scores.items() if isinstance(score, ImageScore)}
+    return {title: value for title, value in values.items() if value is not None}
 
 
 def _files(datamodule: ImageDataModule, cfg: DictConfig) -> dict[str, str]:
     """What tells whether a file that the values depend on has changed: sharp and degraded images, optional metrics."""
     states = {"sharp": _state(datamodule.caches["test"].files)}
+    if any(datamodule.caches["test"].gray):
+        states["gray"] = "luma"  # earlier versions measured them as RGB: their figures are not taken for finished
     if "test" in datamodule.inputs:
         states["degraded"] = _state(datamodule.inputs["test"].cache.files)
-    return {**states, **{name: checksum(Path(cfg[FILES[name][0]])) for name in cfg.metrics}}
+    return {**states, **{name: _state_of_metric(node) for name, node in cfg.metric.items()}}
+
+
+def _state_of_metric(node: DictConfig) -> str:
+    """Of its file, or of its options."""
+    file = node.get("weights") or node.get("model")
+    return checksum(Path(file)) if file else hashlib.sha256(OmegaConf.to_yaml(node).encode()).hexdigest()[:16]
 
 
 def _state(paths: Sequence[Path]) -> str:

@@ -17,7 +17,7 @@ from experiments.config.compose import overridden_keys
 from experiments.config.signatures import check_targets
 from experiments.config.training import check_inputs, construct, input_mistake, scale_mistake
 from experiments.evaluate import suites
-from experiments.evaluate.measure import Measurement, on_data, progress_bar, test_names
+from experiments.evaluate.measure import Measurement, on_data, progress_bar
 from experiments.evaluate.suites import Cell
 from experiments.models import Model, find, refuse_several, run_folders
 from experiments.results.records import EvaluationRecord, read_records
@@ -56,7 +56,6 @@ class Job:
             network = SelfEnsemble(network, decimated=datamodule.degradation.reduction == "decimate")
         protocols = list(hydra.utils.instantiate(cfg.protocol, _convert_="all").values())
         module = RestorationModule(network, protocols)
-        module.metrics = build_metrics(cfg.metrics, cfg.lpips_weights, cfg.niqe_model)
         record = EvaluationRecord(
             model.label,
             self.folder.name,
@@ -67,7 +66,8 @@ class Job:
             cell=dict(cell.values),
             self_ensemble=bool(cfg.self_ensemble),
         )
-        return Measurement(module, datamodule, self.folder, on_data(record, datamodule, cfg, device))
+        record = on_data(record, datamodule, cfg, device)
+        return Measurement(module, datamodule, self.folder, record, build_metrics(cfg.metric))
 
 
 def check(cfg: DictConfig) -> None:
@@ -108,7 +108,8 @@ def run(cfg: DictConfig) -> None:
 
     folders = list(dict.fromkeys(job.folder for job in jobs))
     show = bool(cfg.trainer.enable_progress_bar)
-    images = sum(len(test_names(job.cell.datamodule)) for job, records in zip(jobs, known, strict=True) if not records)
+    open_jobs = [job for job, records in zip(jobs, known, strict=True) if not records]
+    images = sum(len(job.cell.datamodule.image_names("test")) for job in open_jobs)
     measured: list[EvaluationRecord] = []
     with progress_bar(images, show) as progress:
         for job, records in zip(jobs, known, strict=True):
@@ -118,8 +119,8 @@ def run(cfg: DictConfig) -> None:
                 start = time.perf_counter()
                 records = job.measurement(device).run(device, cfg.pictures, progress)
                 if records and len(jobs) > 1 and not show:
-                    psnr, seconds = records[-1].means["psnr"], time.perf_counter() - start
-                    log.info("%s: %.2f dB (%s), %.1f s", where, psnr, records[-1].protocol_name, seconds)
+                    last, seconds = [r for r in records if r.branch == "sr"][-1], time.perf_counter() - start
+                    log.info("%s: %.2f dB (%s), %.1f s", where, last.means["psnr"], last.protocol_name, seconds)
             measured += records
     if rank() == 0:
         print(report(measured, folders), flush=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import kornia.color
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,6 @@ Image = Tensor | np.ndarray
 LINES = 128  # written at a time: of large images a row of tiles is large
 MAPPED = 256 * 2**20  # bytes from which on a scratch array is a file
 LARGEST = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
-GRAY = (0.299, 0.587, 0.114)  # BT.601; with sum 1, so that gray stays what it is
 
 
 @dataclass
@@ -147,7 +147,7 @@ def with_channels(values: Tensor, channels: int) -> Tensor:
     """The luma of colour results [B, 3, h, w] where the image was gray."""
     if values.shape[1] == channels:
         return values
-    return torch.einsum("bchw,c->bhw", values.float(), values.new_tensor(GRAY, dtype=torch.float32))[:, None]
+    return kornia.color.rgb_to_grayscale(values.float())  # weights with sum 1, so that gray stays what it is
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from experiments.runtime.saved_config import renamed
 from lightning_modules.metrics.protocol import Protocol
 
 FORMAT = 2
-# Metrics by name: how tables call them, digits, and whether more (+1) or less (-1) is better.
+# Metrics by name: how tables call them, digits, and whether more (+1) or less (-1) is better. A record adds its own.
 METRICS: dict[str, tuple[str, int, int]] = {
     "psnr": ("PSNR dB", 2, 1),
     "ssim": ("SSIM", 4, 1),
@@ -33,7 +33,7 @@ MADE_OF = ".made_of.json"  # beside pictures: these fields of the measurement th
 MADE_OF_FIELDS = ("degradation", "suite_seed", "checkpoint_sha256", "self_ensemble")
 Images = dict[str, dict[str, float]]  # image -> metric (or "seconds")
 # What values depend on, besides the network: only records that agree in all of it are compared.
-_CONDITIONS = ("suite", "dataset", "cell", "protocol", "split", "suite_seed", "scale", "degradation")
+_CONDITIONS = ("suite", "dataset", "cell", "protocol", "split", "suite_seed", "scale", "degradation", "branch")
 _NEEDED = ("model", "dataset", "split", "degradation", "suite_seed", "protocol", "images", "cell", "suite")
 
 
@@ -53,17 +53,24 @@ class EvaluationRecord:
     scale: int | None = None  # of the enlargement; None: drawn for every image
     degradation: Mapping[str, Any] = field(default_factory=dict)  # the resolved config
     suite_seed: int = 0  # of the degradation
+    branch: str = "sr"  # of the network's result; "deblurred": against the sharp image of the input's size
     self_ensemble: bool = False  # averaged over the eight flips and rotations
     files: Mapping[str, str] = field(default_factory=dict)  # checksums of what the values depend on, by what it is
     device: str | None = None  # where the seconds of the images were taken
     threads: int | None = None
     protocol: Mapping[str, Any] = field(default_factory=dict)  # its fields, see lightning_modules.metrics.protocol
+    higher_is_better: Mapping[str, bool] = field(default_factory=dict)  # of the metrics of conf/metric/, by name
     means: Mapping[str, float] = field(default_factory=dict)  # over the images, by metric
     images: Images = field(default_factory=dict)  # values of each image, by metric, and its `seconds`
 
+    def __post_init__(self) -> None:
+        for metric, higher in self.higher_is_better.items():
+            METRICS.setdefault(metric, (metric.upper(), 4, 1 if higher else -1))
+
     @property
     def protocol_name(self) -> str:
-        return str(self.protocol["name"])
+        """With the branch, if it is not `sr`: in tables its figures are like those of another protocol."""
+        return f"{'' if self.branch == 'sr' else f'{self.branch} '}{self.protocol['name']}"
 
     @property
     def is_baseline(self) -> bool:
@@ -119,7 +126,8 @@ class EvaluationRecord:
                 raise InputError(f"{where}: a record has no {name!r}: the file is damaged, evaluate the run again")
         values = {f.name: content[f.name] for f in fields(cls) if f.name in content}
         values["degradation"] = renamed(content["degradation"])
-        return cls(**values | {"means": {metric: content[metric] for metric in METRICS if metric in content}})
+        metrics = [*METRICS, *values.get("higher_is_better", {})]
+        return cls(**values | {"means": {metric: content[metric] for metric in metrics if metric in content}})
 
 
 def read_records(path: Path) -> list[EvaluationRecord]:

@@ -16,8 +16,9 @@ from experiments.runtime.saved_config import renamed
 # Where and how a run works: may differ from the finished one all the same.
 _FREE = {
     "": {"name", "group", "resume", "runs_dir", "run_dir", "data_dir", "label", "choices", "task"}
-    | {"logger", "callbacks", "checkpoint", "validation_sheets", "pictures", "lpips_weights", "niqe_model"}
-    | {"keep_memory"},
+    | {"logger", "callbacks", "checkpoint", "validation_sheets", "pictures"}
+    | {"keep_memory"}
+    | {"metrics", "lpips_weights", "niqe_model"},  # of earlier versions
     "data": FREE_DATA_KEYS,
     "trainer": {"accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar", "log_every_n_steps"},
 }
@@ -54,6 +55,7 @@ def _identity(cfg: Mapping[str, Any]) -> str:
     parts = {key: value for key, value in cfg.items() if key not in _FREE[""]}
     for section in ("data", "trainer"):
         parts[section] = {k: v for k, v in (cfg.get(section) or {}).items() if k not in _FREE[section]}
+    parts["metric"] = cfg.get("metric") or {}  # which runs of earlier versions lack
     callbacks = cfg.get("callbacks") or {}
     parts["callbacks"] = {key: callbacks[key] for key in ("ema", "early_stopping") if key in callbacks}
     return json.dumps(parts, sort_keys=True, default=str)

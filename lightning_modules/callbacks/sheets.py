@@ -34,13 +34,13 @@ class Measured:
         return f"{self.scores['psnr'][i].item():.2f} dB   {self.scores['ssim'][i].item():.4f}"
 
 
-def measured(images: Tensor, truth: Tensor, protocol: Protocol, scale: int | None) -> Measured:
-    """Scores by a protocol at a scale.
+def measured(images: Tensor, truth: Tensor, protocol: Protocol, scale: int | None, gray: bool = False) -> Measured:
+    """Scores by a protocol at a scale, `gray` for pictures of gray files.
 
     Raises:
         ValueError: if the protocol cannot be used at that scale.
     """
-    protocol = protocol.at(scale)
+    protocol = protocol.at(scale, gray)
     if min(images.shape[-2:]) < smallest_side(protocol):
         return Measured(images, {})
     return Measured(images, {"psnr": psnr(images, truth, protocol), "ssim": ssim(images, truth, protocol)})
@@ -94,7 +94,7 @@ class Sheets:
         if restored.deblurred is not None:
             branch, truth = Measured(restored.deblurred, {}), batch.lr_sharp
             if truth is not None:
-                branch = measured(restored.deblurred, truth, self.protocol, batch.scale)
+                branch = measured(restored.deblurred, truth, self.protocol, batch.scale, batch.gray)
             tiles.append(Tile(to_image(restored.deblurred[i]), "deblurred branch", branch.caption(i)))
             if truth is not None:
                 tiles.append(Tile(to_image(truth[i]), "truth of deblurred", size(truth)))
@@ -147,17 +147,17 @@ class ValidationSheets(pl.Callback):
         loggers = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
         if loggers:
             restored, images, protocol = outputs["restored"], enlarged(batch), self.sheets.protocol
-            result = measured(restored.sr, batch.hr, protocol, batch.scale)
-            baseline = None if images is None else measured(images, batch.hr, protocol, batch.scale)
+            result = measured(restored.sr, batch.hr, protocol, batch.scale, batch.gray)
+            baseline = None if images is None else measured(images, batch.hr, protocol, batch.scale, batch.gray)
             picture = self.sheets.draw(restored, batch, 0, result, baseline)
             for logger in loggers:
                 logger.log_image(f"val/{batch.name[0]}", [picture], step=trainer.global_step)
 
 
-def save_pictures(folder: Path, restored: Restored, batch: Batch, baseline: Measured | None) -> None:
+def save_pictures(folder: Path, restored: Restored, batch: Batch, enlargement: Tensor | None) -> None:
     """Write the images of a batch as 8-bit files: NAME_sr.png, the result, NAME_hr.png, the truth, and
-    NAME_input.png, the input enlarged to the same size (`baseline`), where there is such a thing."""
-    images = {"sr": restored.sr, "hr": batch.hr, "input": None if baseline is None else baseline.images}
+    NAME_input.png, the input enlarged to the same size, where there is such a thing."""
+    images = {"sr": restored.sr, "hr": batch.hr, "input": enlargement}
     for i, name in enumerate(batch.name):
         for kind, pictures in images.items():
             if pictures is not None:

@@ -1,37 +1,87 @@
-"""Optional metrics of whole restored images. Each needs a file that the user has: nothing is fetched."""
+"""Metrics of whole restored images that know no protocol: the options of `conf/metric/`."""
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
+from typing import Any, Protocol
 
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch import Tensor
+from torchmetrics import Metric
 
-from lightning_modules.metrics import lpips, niqe
+from datamodules.errors import ConfigError
+from lightning_modules.metrics.psnr_ssim import to_eight_bit
 
-# Of restored images and true ones, both [B, C, H, W] about [0, 1], C = 1 or 3: scores [B]. ValueError for images that
-# are too small.
-ImageMetric = Callable[[Tensor, Tensor], Tensor]
-
-# Name of a metric: the config key of its file, and what that is.
-FILES = {"lpips": ("lpips_weights", lpips.SOURCE), "niqe": ("niqe_model", niqe.SOURCE)}
+SIDE = 192  # of the images on which a metric is tried: none of torchmetrics needs more
 
 
-def build_metrics(
-    names: Sequence[str], lpips_weights: str | None = None, niqe_model: str | None = None
-) -> dict[str, ImageMetric]:
-    """The metrics of these names; built once for each file.
+class ImageMetric(Protocol):
+    """Of restored images and true ones, both [B, C, H, W] about [0, 1], C = 1 or 3: scores [B].
+
+    ValueError for images that are too small.
+    """
+
+    higher_is_better: bool
+
+    def __call__(self, restored: Tensor, hr: Tensor) -> Tensor: ...
+
+
+class OfTorchmetrics:
+    """A metric of torchmetrics of each image for itself: rounded to 8 bit, float32 in [0, 1].
+
+    Args:
+        metric: its `update` takes restored and true images, or the restored ones alone.
+        name: the key of `conf/metric/`.
 
     Raises:
-        ValueError: for another name.
+        ConfigError: if it cannot measure single images, or does not say whether more is better.
+    """
+
+    def __init__(self, metric: Metric, name: str) -> None:
+        self.metric, self.images = metric, len(inspect.signature(metric.update).parameters)
+        metric.sync_on_compute = False
+        mistake = "" if metric.higher_is_better is not None else "it does not say whether more is better"
+        try:
+            one, other = torch.rand(2, 1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+            self(one, other)
+        except Exception as error:  # whatever somebody's metric raises
+            mistake = str(error).partition("\n")[0]
+        if mistake:
+            raise ConfigError(
+                f"metric.{name}: {type(metric).__name__} cannot measure a restored image and its truth: {mistake}; "
+                "expected a metric of torchmetrics.image that compares single images in [0, 1]"
+            )
+        self.higher_is_better = bool(metric.higher_is_better)
+
+    def __call__(self, restored: Tensor, hr: Tensor) -> Tensor:
+        metric, found = self.metric.to(restored.device), []
+        height, width = restored.shape[-2:]
+        pairs = (to_eight_bit(images).float() / 255 for images in (restored, hr)[: self.images])
+        for images in zip(*(images.split(1) for images in pairs), strict=True):
+            metric.reset()
+            try:
+                metric.update(*images)
+                found.append(metric.compute().reshape(()))
+            except RuntimeError as error:
+                if min(height, width) >= SIDE:  # then it is not the size
+                    raise
+                raise ValueError(f"image of {width}x{height} cannot be measured ({error})") from error
+        return torch.stack(found)
+
+
+def build_metrics(nodes: Mapping[str, Any]) -> dict[str, ImageMetric]:
+    """The metrics of the config's node `metric`, by name; built once for each setting.
+
+    Raises:
+        ConfigError: for one that cannot measure single images.
         InputError: if a file is missing, unreadable or something else.
     """
-    files = {"lpips_weights": lpips_weights, "niqe_model": niqe_model}
-    for name in names:
-        if name not in FILES:
-            raise ValueError(f"metrics: found {name!r}, expected {' or '.join(FILES)}")
-    return {name: _make(name, files[FILES[name][0]] or "") for name in names}
+    return {name: _build(name, OmegaConf.to_yaml(node)) for name, node in nodes.items()}
 
 
-@lru_cache(maxsize=4)
-def _make(name: str, file: str) -> ImageMetric:
-    return lpips.LPIPS(Path(file)) if name == "lpips" else niqe.NIQE(Path(file))
+@lru_cache(maxsize=16)
+def _build(name: str, node: str) -> ImageMetric:
+    metric = instantiate(OmegaConf.create(node), _partial_=True)()  # the call is ours: Hydra would wrap its errors
+    return OfTorchmetrics(metric, name) if isinstance(metric, Metric) else metric

@@ -5,8 +5,8 @@ metric", CVPR 2018, version 0.1, on A. Krizhevsky, "One weird trick for parallel
 2014. Lower is better.
 
 The learned weights of the channels come with torchmetrics (BSD-2-Clause, of the authors); AlexNet's are supplied by the
-user: torchvision's file, which is read without torchvision. Torchmetrics' own class needs torchvision, and fetches
-the file from the network.
+user: torchvision's file, which is read without torchvision. Torchmetrics' own class takes no file: it has torchvision
+fetch AlexNet from the network.
 """
 
 from importlib.resources import files
@@ -46,11 +46,13 @@ class LPIPS(nn.Module):
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, weights: Path) -> None:
+    higher_is_better = False
+
+    def __init__(self, weights: str) -> None:
         super().__init__()
         self.register_buffer("shift", torch.tensor(SHIFT).view(3, 1, 1))
         self.register_buffer("scale", torch.tensor(SCALE).view(3, 1, 1))
-        state = read_alexnet(weights)
+        state = read_alexnet(Path(weights))
         heads = read_heads()
         for i, (index, *_) in enumerate(LAYERS):
             self.register_buffer(f"weight{i}", state[f"features.{index}.weight"])

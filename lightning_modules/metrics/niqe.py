@@ -40,14 +40,16 @@ class NIQE:
     errors count there, which changes the result by up to a few hundredths.
 
     Args:
-        file: the model, see `SOURCE`.
+        model: the file of the model, see `SOURCE`.
 
     Raises:
         InputError: if the file is missing, unreadable or holds no such model.
     """
 
-    def __init__(self, file: Path) -> None:
-        self.mean, self.covariance = read_model(file)
+    higher_is_better = False
+
+    def __init__(self, model: str) -> None:
+        self.mean, self.covariance = read_model(Path(model))
 
     def __call__(self, restored: Tensor, hr: Tensor) -> Tensor:
         """[B, C, H, W] about [0, 1] -> [B], nan for an image without two blocks that vary; `hr` is not looked at.
@@ -146,9 +148,9 @@ def read_model(file: Path) -> tuple[Tensor, Tensor]:
         InputError: see `NIQE`.
     """
     if not file.is_file():
-        raise InputError(f"{file}: no such file; niqe_model has to be {SOURCE}")
+        raise InputError(f"{file}: no such file; metric.niqe.model has to be {SOURCE}")
     if file.suffix not in NAMES:
-        raise InputError(f"{file}: found a {file.suffix or 'nameless'} file; niqe_model has to be {SOURCE}")
+        raise InputError(f"{file}: found a {file.suffix or 'nameless'} file; metric.niqe.model has to be {SOURCE}")
     try:
         if file.suffix == ".npz":
             with np.load(file, allow_pickle=False) as found:
@@ -164,6 +166,6 @@ def read_model(file: Path) -> tuple[Tensor, Tensor]:
     if mean.size != FEATURES or covariance.shape != (FEATURES, FEATURES):
         raise InputError(
             f"{file}: mean of shape {list(mean.shape)} and covariance of {list(covariance.shape)}, expected 36 and "
-            f"36 x 36 numbers; niqe_model has to be {SOURCE}"
+            f"36 x 36 numbers; metric.niqe.model has to be {SOURCE}"
         )
     return torch.from_numpy(mean.reshape(-1)), torch.from_numpy(covariance)

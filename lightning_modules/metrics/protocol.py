@@ -19,7 +19,10 @@ class Protocol:
     Attributes:
         name: how tables call it.
         colour: "y" compares the luma of RGB pictures, "rgb" the three channels. Pictures of one channel are luma
-            already: both choices take them as they are, scaled to 0...255.
+            already: all choices take them as they are, scaled to 0...255. So does "y" with pictures of gray files, as
+            published tables do, though they have come as three equal channels; what a network makes of them counts by
+            its luma in the same range ("gray", which `at` puts in the place of "y"). "y_of_rgb" compares the luma of
+            these channels, whose range is 16...235: 1.3 dB more, as code has it that reads gray files as RGB.
         shave: pixels removed on each of the four sides before measuring; or "s", "1.5s", "s^2", which `at` makes a
             number for a scale.
         rounding: how picture and target become 8 bit, as if both had been written to PNG files. "round": clipped,
@@ -30,16 +33,16 @@ class Protocol:
     """
 
     name: str
-    colour: Literal["y", "rgb"]
+    colour: Literal["y", "rgb", "y_of_rgb", "gray"]
     shave: int | Literal["s", "1.5s", "s^2"]
     rounding: Literal["round", "truncate", "none"] = "round"
     ssim: Literal["channels", "volume"] = "channels"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.strip():
-            raise ValueError(f"a protocol needs a name, got {self.name!r}")
-        if self.colour not in ("y", "rgb"):
-            raise ValueError(f'colour of protocol {self.name} must be "y" or "rgb", got {self.colour!r}')
+        if not isinstance(self.name, str) or not self.name.strip() or "." in self.name:
+            raise ValueError(f"a protocol needs a name without dots, got {self.name!r}")
+        if self.colour not in ("y", "rgb", "y_of_rgb", "gray"):
+            raise ValueError(f'colour of protocol {self.name} must be "y", "rgb" or "y_of_rgb", got {self.colour!r}')
         # bool is a kind of int, and `shave: true` in a config would otherwise shave one pixel.
         whole = isinstance(self.shave, int) and not isinstance(self.shave, bool) and self.shave >= 0
         if not whole and self.shave not in (*SHAVES, "s^2"):
@@ -51,12 +54,17 @@ class Protocol:
         if self.ssim not in ("channels", "volume"):
             raise ValueError(f"ssim of protocol {self.name} must be channels or volume, got {self.ssim!r}")
 
-    def at(self, scale: int | None) -> Protocol:
+    def at(self, scale: int | None, gray: bool = False) -> Protocol:
         """The protocol for a scale: `shave` is a whole number. `None`, no scale, will do if it is one already.
+
+        Args:
+            gray: whether it is for pictures of gray files (`Batch.gray`).
 
         Raises:
             ValueError: without a needed scale, or if it does not give whole pixels.
         """
+        if gray and self.colour == "y":
+            return replace(self, colour="gray").at(scale)
         if isinstance(self.shave, int):
             return self
         if scale is None:

@@ -1,13 +1,15 @@
 """PSNR and SSIM of restored pictures, one value per picture, under a stated protocol.
 
-Why not torchmetrics: its PSNR pools the squared error over the data set (papers average the PSNR of each picture) and
-its SSIM pads the picture (the published one takes whole windows only).
+PSNR is torchmetrics' of each picture. Its constants are float32, which changes a figure by 1.3e-6 dB at most. Its SSIM,
+in float64 and cut to whole windows, is that of `ssim_maps` to 1e-15, but convolves with all 121 taps: on two CPU cores
+512x512 RGB took 5.3 s against 0.03 s, 1920x1080 gray 28 s and 10 GB against 0.14 s. So it is a reference of the tests.
 """
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from lightning_modules.metrics.protocol import Protocol
 from lightning_modules.metrics.ssim_maps import PEAK, WINDOW, channel_ssim, volume_ssim
@@ -68,23 +70,25 @@ def to_eight_bit(images: Tensor) -> Tensor:
     return _rounded_levels(_wide(images)).nan_to_num(nan=0.0).to(torch.uint8)
 
 
-def luma(rgb255: Tensor) -> Tensor:
+def luma(rgb255: Tensor, full_range: bool = False) -> Tensor:
     """Luma of ITU-R BT.601 in studio range, as MATLAB's rgb2ycbcr gives it, not rounded.
 
     Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255
 
     Args:
         rgb255: [...,3,H,W] with R, G, B in [0,255].
+        full_range: divided by 219 in place of 255 and without the 16, so that gray stays what it is.
 
     Returns:
-        [...,1,H,W] in [16,235], float64 (float32 on devices that have no float64).
+        [...,1,H,W] in [16,235], with `full_range` in [0,255], float64 (float32 on devices that have no float64).
     """
     if rgb255.ndim < 3 or rgb255.shape[-3] != 3:
         raise ValueError(f"luma needs [...,3,H,W], got {list(rgb255.shape)}")
     red, green, blue = _wide(rgb255).split(1, dim=-3)
     # Integer weights keep the sum of 8-bit values exact. About one colour in 10^5 has a luma of exactly k + 1/2, and
     # with decimal weights the summation order would decide which way it rounds.
-    return 16.0 + (65481.0 * red + 128553.0 * green + 24966.0 * blue) / 255000.0
+    weighted = 65481.0 * red + 128553.0 * green + 24966.0 * blue
+    return weighted / 219000.0 if full_range else 16.0 + weighted / 255000.0
 
 
 def _per_picture(
@@ -126,7 +130,8 @@ def _measured(picture: Tensor, protocol: Protocol) -> Tensor:
         levels = _rounded_levels(wide) if protocol.rounding == "round" else _truncated_levels(wide)
     if protocol.colour == "rgb" or picture.shape[0] == 1:
         return levels
-    return luma(levels) if protocol.rounding == "none" else _round_half_up(luma(levels))
+    values = luma(levels, full_range=protocol.colour == "gray")
+    return values if protocol.rounding == "none" else _round_half_up(values)
 
 
 def _rounded_levels(wide: Tensor) -> Tensor:
@@ -154,4 +159,4 @@ def _wide(values: Tensor) -> Tensor:
 
 
 def _picture_psnr(restored: Tensor, hr: Tensor) -> Tensor:
-    return 20.0 * torch.log10(PEAK / (restored - hr).square().mean().sqrt())
+    return peak_signal_noise_ratio(restored[None], hr[None], PEAK, reduction="none", dim=(1, 2, 3))[0]

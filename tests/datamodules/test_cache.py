@@ -1,4 +1,5 @@
 import errno
+import json
 import logging
 import os
 import pickle
@@ -116,6 +117,21 @@ def test_damaged_cache_is_rebuilt(photos: list[Path], tmp_path: Path, damaged: s
     [file] = (tmp_path / "cache").glob(f"images/*/{damaged}")
     file.write_bytes(file.read_bytes()[:-1])
     assert_equals_files(build(photos, tmp_path / "cache"), photos)
+    assert len(entries(tmp_path / "cache")) == 1
+
+
+def test_gray_files_are_written_down(photos: list[Path], tmp_path: Path, decodes: list[Path]) -> None:
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(photos[1])
+    assert build(photos, tmp_path / "cache").gray == [False, True, False, False, False]
+    assert build(photos, tmp_path / "cache").subset([1, 3]).gray == [True, False]
+    # The cache of a version that did not is made again, in its place.
+    [index] = (tmp_path / "cache").glob("images/*/index.json")
+    index.write_text(
+        json.dumps({name: value for name, value in json.loads(index.read_text()).items() if name != "gray"})
+    )
+    decodes.clear()
+    assert build(photos, tmp_path / "cache").gray == [False, True, False, False, False]
+    assert len(decodes) == len(photos)
     assert len(entries(tmp_path / "cache")) == 1
 
 

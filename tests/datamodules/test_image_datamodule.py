@@ -192,6 +192,20 @@ def test_whole_images_keep_the_upper_left_part(make_photographs: Callable[..., P
     assert np.array_equal(item.image.permute(1, 2, 0).numpy(), cache[0][:44, :48])
 
 
+def test_batches_say_whether_their_image_is_gray(make_photographs: Callable[..., Path], tmp_path: Path) -> None:
+    root = make_photographs(count=12)
+    for file in sorted(root.iterdir())[::2]:
+        Image.open(file).convert("L").save(file)
+    made = module(root, tmp_path / "c")
+    gray = {name: sorted(root.glob(f"{name}.*")) for name in made.caches["test"].names + made.caches["val"].names}
+    for loader in (made.test_dataloader(), made.val_dataloader()):
+        for batch in loader:
+            done = made.on_after_batch_transfer(batch, 0)
+            (file,) = gray[batch.name[0].partition("@")[0]]
+            assert done.gray == (Image.open(file).mode == "L")
+            assert done.hr.shape[1] == 3
+
+
 def test_image_smaller_than_the_patch(make_photographs: Callable[..., Path], tmp_path: Path) -> None:
     root = make_photographs(count=12)
     make_photographs(count=8, height=30, width=100)  # replaces the first eight

@@ -18,11 +18,13 @@ from PIL import Image
 from experiments.compare.build import compare
 from experiments.compare.page.crops import picture
 from experiments.compare.read_runs import read_runs
+from experiments.models import of_run
 from experiments.restore import Restorer
 from experiments.results.records import MADE_OF, MADE_OF_FIELDS
 from experiments.results.tables import cell_folder
 from experiments.runtime.saved_config import MOVED, renamed
 from experiments.sweeps.table import score_of_finished
+from lightning_modules.checkpoints.checkpoint import build_network
 from tests.conftest import Outcome, photograph
 from tests.experiments.config.test_configs import compose
 from tests.helpers.results import read_records
@@ -83,7 +85,8 @@ def test_what_was_measured_is_known(cli: Cli, runs: Path) -> None:
     before = {str((r["model"], r["cell"])): r["psnr"] for r in read_records(path)}
     grid = ["kernels.number=[0,7]", "noise=[0.01]", "scale=[2,4]"]
     cells = [f"suite.grid.degradation.{axis}" for axis in grid]
-    found = cli("task=evaluate", "run=runs/usrnet", "suite=usrnet_table1", *DATA, *cells)
+    theirs = "degradation.kernels.suite._target_=datamodules.degradations.kernel_files.twelve"
+    found = cli("task=evaluate", "run=runs/usrnet", "suite=usrnet_table1", *DATA, *cells, theirs)
     assert found.status == 0, found.err
     records = read_records(path)
     assert {r["degradation"]["kernels"]["suite"]["_target_"] for r in records} == {
@@ -112,6 +115,42 @@ def test_it_restores_and_is_exported(cli: Cli, runs: Path) -> None:
     assert cli("task=export", "run=runs/ed_dsrn", "formats=[safetensors]").status == 0
     again = Restorer.load(runs / "ed_dsrn/export/ed_dsrn.safetensors").restore(image).sr
     assert torch.equal(first, again)
+
+
+def test_what_was_the_small_network_stays_it(tmp_path: Path) -> None:
+    """`model=dan_usrnet` used to be what is `dan_usrnet_tiny` now: its runs hold the numbers, their experiments too."""
+    small = {"n_iter": 6, "widths": [16, 32, 64, 64], "n_blocks": 2, "hyper_width": 32}
+    config = {
+        "_target_": "networks.dan_usrnet.DANUSRNet",
+        "scale": 2,
+        "n_loops": 4,
+        "code_dim": 10,
+        "kernel_size": 21,
+        "restorer": small,
+        "estimator": {"width": 32, "n_blocks": 5},
+        "kernel_init": "mean",
+        "detach": True,
+        "supervise": "last",
+        "head": "code",
+        "phase": "joint",
+    }
+    network = build_network(config, "dan_usrnet")
+    network.fit_basis(torch.rand(30, 1, 21, 21).flatten(1).softmax(1).view(30, 1, 21, 21), seed=0)
+    saved = {"label": "dan_usrnet", "choices": {"model": "dan_usrnet"}, "model": config, "seed": 0}
+    (tmp_path / "checkpoints").mkdir()
+    OmegaConf.save(OmegaConf.create(saved), tmp_path / "config.yaml")
+    state = {f"network.{key}": value for key, value in network.state_dict().items()}
+    torch.save(
+        {"state_dict": state, "config": saved, "global_step": 1, "epoch": 0}, tmp_path / "checkpoints" / "best.ckpt"
+    )
+    model = of_run(tmp_path)
+    assert model.label == "dan_usrnet"
+    assert sum(p.numel() for p in model.network(None).parameters()) == 878_928
+    assert OmegaConf.to_container(compose("model=dan_usrnet_tiny", "degradation.scale=2").model, resolve=True) == config
+    for experiment, n_iter in (("quick_dan_usrnet", 4), ("ablation_dan_usrnet", 6)):
+        assert compose(f"experiment={experiment}").model.restorer == {**small, "n_iter": n_iter}
+    for experiment in ("dan_usrnet_a", "dan_usrnet_b"):
+        assert compose(f"experiment={experiment}").model.restorer == compose("model=dan_usrnet").model.restorer
 
 
 @pytest.mark.parametrize("module", MOVED)

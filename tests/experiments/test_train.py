@@ -95,8 +95,8 @@ def test_a_run_leaves_everything_behind(cli: Cli, tiny: list[str], tmp_path: Pat
     assert sum(bool(r["val/psnr/y_shave4"]) for r in rows(run / "metrics.csv")) == 2
 
     records = read_records(run / "results.json")
-    assert [(r["model"], r["protocol"]["name"]) for r in records] == [
-        (m, p) for m in ("bicubic", "ed_dsrn") for p in ("y_shave4", "rgb_shave4")
+    assert [(r["model"], r["branch"], r["protocol"]["name"]) for r in records] == [
+        (m, b, p) for b in ("sr", "deblurred") for m in ("bicubic", "ed_dsrn") for p in ("y_shave4", "rgb_shave4")
     ]
     assert "gain" in outcome.out
     image = next(iter(records[2]["images"]))

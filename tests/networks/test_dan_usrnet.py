@@ -1,3 +1,4 @@
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,6 +8,8 @@ from torch import Tensor
 
 from datamodules.degradations.kernels import isotropic_gaussian, sample_usrnet_gaussian
 from datamodules.degradations.keyed_random import make_key
+from experiments.config.compose import compose_model
+from lightning_modules.checkpoints.checkpoint import build_network
 from networks.dan_usrnet import DANUSRNet
 from networks.restored import Restored
 
@@ -233,6 +236,42 @@ def test_checkpoint_brings_the_basis() -> None:
 def test_code_of_the_true_kernels() -> None:
     net = network()
     assert torch.allclose(net.encode(bank()), bank().flatten(1) @ net.basis.components)
+
+
+def counted(widths: tuple[int, ...], hyper_width: int, n_iter: int) -> int:
+    """Parameters of USRNet by its table of layers: two residual blocks a level, of two 3x3 convolutions, no biases but
+    those of the module H.
+
+    Down and up: a 2x2 convolution between widths, strided and transposed. H: 1x1 from scale and noise to two
+    numbers an iteration.
+    """
+    first, *_, last = widths
+    levels = sum(2 * 2 * 2 * 9 * width**2 for width in widths[:-1])  # on the way down and on the way up
+    between = sum(2 * 4 * a * b for a, b in itertools.pairwise(widths))
+    body = 2 * 2 * 9 * last**2
+    head_and_tail = 9 * 4 * first + 9 * first * 3
+    hyper = (2 + 1) * hyper_width + (hyper_width + 1) * hyper_width + (hyper_width + 1) * 2 * n_iter
+    return levels + between + body + head_and_tail + hyper
+
+
+@pytest.mark.parametrize(
+    ("option", "total", "restorer"),
+    [
+        ("dan_usrnet", 17_304_612, counted((64, 128, 256, 512), 64, 8)),
+        ("dan_usrnet_tiny", 878_928, counted((16, 32, 64, 64), 32, 6)),
+    ],
+)
+def test_parameters_by_hand(option: str, total: int, restorer: int) -> None:
+    """The article's USRNet of 8 iterations and 64 to 512 channels, and the small one, with DAN's estimator."""
+    blocks = 5 * ((9 * 64 + 1) * 64 + (9 * 64 + 1) * 32 + (32 + 1) * 2 + (2 + 1) * 32)
+    estimator = (3 + 1) * 32 + (81 * 3 + 1) * 32 + blocks + (9 * 32 + 1) * 10
+    assert restorer + estimator == total
+    with torch.device("meta"):
+        net = build_network(compose_model(option), option)
+    assert isinstance(net, DANUSRNet)
+    assert sum(p.numel() for p in net.restorer.parameters()) == restorer
+    assert sum(p.numel() for p in net.parameters()) == total
+    assert (net.n_loops, net.restorer.n_iter) == (4, 8 if option == "dan_usrnet" else 6)
 
 
 def test_defaults_are_the_published_parts() -> None:

@@ -76,6 +76,8 @@ def _curves(comparison: Comparison) -> list[Figure]:
 def _speeds(comparison: Comparison) -> Iterator[Figure]:
     """One figure a benchmark, or a row of a grid, on which at least one method was timed."""
     for table in comparison.tables:
+        if table.branch != "sr":
+            continue
         averaged = {average.dataset for average in table.averages}
         alone = [benchmark for benchmark in table.benchmarks if benchmark.dataset not in averaged]
         for place in (*alone, *table.averages):

@@ -1,11 +1,13 @@
 """Every boundary, algorithm and size against tests/helpers/references.py and scipy, in float64."""
 
+import kornia.filters
 import numpy as np
 import pytest
 import scipy.ndimage
 import torch
 from torch import Tensor
 
+from datamodules.degradations import convolution
 from datamodules.degradations.blur import (
     Algorithm,
     Boundary,
@@ -55,6 +57,42 @@ def test_every_algorithm_scale_and_boundary(size: tuple[int, int], boundary: Bou
         single = blur_decimate(x.float(), kernels, 2, boundary, algorithm=algorithm)
         assert single.dtype == torch.float32
         assert np.abs(single.numpy() - expected[..., ::2, ::2]).max() < (2e-6 if size[0] == 50 else 1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("boundary", MODES)
+@pytest.mark.parametrize("size", [3, 13, 21])
+def test_is_kornias_true_convolution(size: int, boundary: Boundary, channels: int) -> None:
+    """Of odd kernels, which Kornia centres where the suite does."""
+    x, kernels = images(2, channels), random_kernels(2, size, size)
+    expected = kornia.filters.filter2d(x, kernels[:, 0], boundary, behaviour="conv")
+    for algorithm in ALGORITHMS:
+        assert (convolve(x, kernels, boundary, algorithm=algorithm) - expected).abs().max() < 1e-13
+        assert (
+            blur_decimate(x, kernels, 3, boundary, algorithm=algorithm) - expected[..., ::3, ::3]
+        ).abs().max() < 1e-13
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(21, 21), (24, 24), (41, 1), (70, 9)])
+def test_blur_by_kornia_has_the_same_bits(
+    size: tuple[int, int], channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it is used depends on the sizes, what comes out does not: of one image or several, with a kernel each."""
+    x, kernels = images(3, channels, 53, 61).float(), random_kernels(3, *size).float()
+
+    def blurred(least: float) -> list[Tensor]:
+        monkeypatch.setattr(convolution, "_BY_KORNIA", least)
+        ways = [(x, kernels), (x, kernels[:1]), *((x[i : i + 1], kernels[i : i + 1]) for i in range(3))]
+        return [convolve(*way, algorithm="spatial") for way in ways]
+
+    by_kornia = blurred(0)
+    assert all(map(torch.equal, by_kornia, blurred(float("inf"))))
+    assert torch.equal(torch.cat(by_kornia[2:]), by_kornia[0])
+    monkeypatch.setattr(kornia.filters, "filter2d", lambda *_, **__: pytest.fail("Kornia is used"))
+    blurred(float("inf"))
+    with pytest.raises(pytest.fail.Exception, match="Kornia is used"):
+        blurred(0)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -12,8 +12,14 @@ import torch
 
 from datamodules.batch import Batch
 from datamodules.degradations import kernel_files
-from datamodules.degradations.kernel_samplers import FromSuite, KernelBank, centred_shake, usrnet_mixture
-from datamodules.degradations.kernels import sample_usrnet_gaussian
+from datamodules.degradations.kernel_samplers import (
+    FromSuite,
+    KernelBank,
+    LinearMotion,
+    centred_shake,
+    usrnet_mixture,
+)
+from datamodules.degradations.kernels import kornia_motion, linear_motion, sample_usrnet_gaussian
 from datamodules.degradations.keyed_random import integers, make_key
 from datamodules.degradations.trajectories import camera_shake
 from datamodules.errors import InputError
@@ -29,6 +35,84 @@ def test_mixture_is_half_camera_shake() -> None:
     is_gaussian = (kernels == gaussian).flatten(1).all(1)
     assert (is_shake ^ is_gaussian).all()
     assert abs(is_shake.sum().item() - 300) < 5 * 150**0.5
+
+
+@pytest.mark.parametrize("family", ["kornia", "matlab"])
+def test_linear_motions_fill_their_ranges(family: str) -> None:
+    """degradation=linear_motion: the centre, the longest axis and the width of every kernel say how it was drawn."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        chosen = [
+            "degradation=linear_motion",
+            f"degradation.kernels.family={family}",
+            "degradation.kernels.length=[9,15]",
+        ]
+        cfg = hydra.compose("config", overrides=[*chosen, "degradation.kernels.angle=[20,50]"])
+    n = 300
+    keys = torch.tensor([make_key("linear", i) for i in range(n)])
+    images = torch.randint(0, 256, (n, 1, 16, 16), dtype=torch.uint8)
+    done = hydra.utils.instantiate(cfg.degradation)(Batch(images, [""] * n, torch.arange(n), keys))
+    kernels = done.kernel
+    assert kernels.shape == (n, 1, 15, 15)
+    assert kernels.min() >= 0
+    assert (kernels.sum((1, 2, 3)) - 1).abs().max() < 1e-6
+    place = torch.arange(15.0) - 7
+    grid = torch.stack(torch.meshgrid(place, place, indexing="ij"))
+    mean = torch.einsum("bij,cij->bc", kernels[:, 0], grid)
+    covariance = torch.einsum("bij,cij,dij->bcd", kernels[:, 0], grid, grid) - mean[:, :, None] * mean[:, None]
+    axis = torch.linalg.eigh(covariance)[1][:, :, 1]
+    degrees = torch.atan2(axis[:, 0], axis[:, 1]).rad2deg() % 180  # from right towards down
+    assert 19 < degrees.min() < 22
+    assert 48 < degrees.max() < 51
+    assert abs(degrees.mean() - 35) < 5 * 30 / 12**0.5 / n**0.5
+    reach = (kernels[:, 0] > 1e-3).flatten(1) * grid.norm(dim=0).flatten()
+    assert 3.5 < reach.amax(1).min() < 5  # half of 9 pixels, but for their last fraction
+    assert 6 < reach.amax(1).max() < 8
+    offset = (mean * axis * axis.sign()).sum(1)
+    if family == "matlab":
+        assert offset.abs().max() < 1e-5
+    else:
+        assert offset.min() < -1
+        assert offset.max() > 1
+
+
+@pytest.mark.parametrize("family", ["kornia", "matlab"])
+def test_a_linear_motion_follows_from_its_key(family: Any) -> None:
+    keys = torch.tensor([make_key("linear", i) for i in range(40)])
+    draw = LinearMotion(family)
+    together = draw(keys)
+    assert together.dtype == torch.float32
+    assert torch.equal(together, LinearMotion(family)(keys))
+    for i in range(40):
+        assert torch.equal(draw(keys[i : i + 1])[0], together[i])
+    assert draw(keys[:0]).shape == (0, 1, 25, 25)
+    fixed = LinearMotion(family, [9, 9], [30, 30], [1, 1])(keys)
+    angle = torch.tensor([30.0]).deg2rad()
+    motions = {
+        "kornia": kornia_motion(torch.tensor([9]), angle, torch.ones(1), 9),
+        "matlab": linear_motion(torch.tensor([9.0]), angle, 9),
+    }
+    assert torch.allclose(fixed, motions[family].expand(40, -1, -1, -1), atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"family": "opencv"}, "family is 'opencv', expected kornia or matlab"),
+        ({"mode": "bicubic"}, "mode is 'bicubic', expected bilinear or nearest"),
+        ({"length": [1, 9]}, r"length is \[1, 9\], expected \[low, high\], odd numbers with 3 <= low <= high"),
+        ({"length": [4, 9]}, "length is"),
+        ({"length": [5, 8]}, "length is"),
+        ({"length": [9, 5]}, "length is"),
+        ({"length": [9]}, "length is"),
+        ({"angle": [90, 0]}, r"angle is \[90, 0\], expected \[low, high\] with -360 <= low <= high <= 360"),
+        ({"angle": [0, float("nan")]}, "angle is"),
+        ({"direction": [-1, 1.5]}, r"direction is \[-1, 1.5\], expected \[low, high\] with -1 <= low <= high <= 1"),
+    ],
+)
+def test_impossible_motions(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as raised:
+        LinearMotion(**options)
+    assert "\n" not in str(raised.value)
 
 
 def test_suite_gives_one_kernel_or_draws() -> None:

@@ -1,6 +1,8 @@
 import math
 from collections.abc import Callable
+from typing import Any
 
+import kornia.filters
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,14 @@ from torch import Tensor
 
 from datamodules.degradations import kernels
 from datamodules.degradations.blur import convolve
-from datamodules.degradations.kernels import anisotropic_gaussian, disk, isotropic_gaussian, linear_motion
+from datamodules.degradations.kernels import (
+    anisotropic_gaussian,
+    axis_aligned_gaussian,
+    disk,
+    isotropic_gaussian,
+    kornia_motion,
+    linear_motion,
+)
 from datamodules.degradations.keyed_random import make_key
 
 SAMPLERS: dict[str, Callable[[Tensor, int], Tensor]] = {
@@ -19,6 +28,7 @@ SAMPLERS: dict[str, Callable[[Tensor, int], Tensor]] = {
 # Each from a scale in pixels [B] and a size.
 FORMULAS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "isotropic": isotropic_gaussian,
+    "axis-aligned": lambda s, size: axis_aligned_gaussian(torch.stack((s, 2 * s), 1), size),
     "anisotropic": lambda s, size: anisotropic_gaussian(torch.stack((s**2, s), 1), s, size),
     "motion": lambda s, size: linear_motion(s, s, size),
     "disk": disk,
@@ -106,6 +116,21 @@ def test_equal_variances_are_the_isotropic_gaussian() -> None:
     assert torch.allclose(got, isotropic_gaussian(sigma, 25), atol=1e-15)
 
 
+def test_an_axis_aligned_gaussian_is_the_anisotropic_one_at_angle_0() -> None:
+    sigma = torch.tensor([[0.7, 2.0], [3.0, 1.1]], dtype=torch.float64)  # rows first, while angle 0 lies along x
+    for size in (12, 25):
+        expected = anisotropic_gaussian(sigma.flip(1) ** 2, torch.zeros(2).double(), size)
+        assert torch.allclose(axis_aligned_gaussian(sigma, size), expected, atol=1e-15)
+
+
+@pytest.mark.parametrize("size", [12, 21])
+def test_a_line_is_a_side_of_its_isotropic_gaussian(size: int) -> None:
+    """What ED-DSRN blurs with and what it says it has blurred with."""
+    sigma = torch.tensor([0.7, 2.0, 9.0], dtype=torch.float64)
+    line = kernels.gaussian_line(sigma, size)
+    assert torch.allclose(isotropic_gaussian(sigma, size)[:, 0], line[:, :, None] * line[:, None, :], atol=1e-15)
+
+
 def test_a_narrow_gaussian_far_from_every_pixel_is_still_a_kernel() -> None:
     got = anisotropic_gaussian(torch.full((1, 2), 1e-6), torch.zeros(1), 5, torch.tensor([[2.25, 40.0]]))
     assert got[0, 0, 2, 4] == 1
@@ -189,6 +214,64 @@ def test_linear_motion_is_symmetric_and_as_long_as_asked_for() -> None:
     direction = torch.stack((angle.sin(), angle.cos()), 1)  # row, column
     along = torch.einsum("bi,bij,bj->b", direction, covariance, direction)
     assert (along / (21**2 / 12) - 1).abs().max() < 0.1  # the variance of a uniform line
+
+
+def motion(length: int, degrees: float, direction: float, size: int, **mode: Any) -> Tensor:
+    """One of Kornia's motions [k, k], its angle clockwise."""
+    angle, speed = (torch.tensor([value], dtype=torch.float64) for value in (math.radians(degrees), direction))
+    return kornia_motion(torch.tensor([length]), angle, speed, size, **mode)[0, 0]
+
+
+def test_kornia_motion_by_hand() -> None:
+    """Along an axis the weights are a straight line; at 45 degrees every pixel is interpolated from such a line."""
+    fading = torch.tensor(
+        [0, 0.4, 0.3, 0.2, 0.1, 0, 0], dtype=torch.float64
+    )  # to the right: slow at the start, the left
+    expected = torch.zeros(7, 7, dtype=torch.float64)
+    expected[3] = fading
+    for degrees, direction, kernel in (
+        (0, 1, expected),
+        (180, 1, expected.flip(1)),
+        (0, -1, expected.flip(1)),
+        (90, 1, expected.T),  # downwards
+        (-90, 1, expected.T.flip(0)),
+    ):
+        assert (motion(5, degrees, direction, 7) - kernel).abs().max() < 1e-6
+    # At 45 degrees pixel (1, 1) lies at (sqrt 2, 0) of a line of three equal weights, pixel (1, 0) at (1, -1) / sqrt 2.
+    near, far = 1 - math.sqrt(0.5), 2 - math.sqrt(2)
+    diagonal = torch.tensor([[far, near, 0], [near, 1, near], [0, near, far]], dtype=torch.float64)
+    assert (motion(3, 45, 0, 3) - diagonal / diagonal.sum()).abs().max() < 1e-6
+    # The example of Kornia's documentation, whose angle turns the other way.
+    nearest = torch.tensor([[0, 0, 1], [0, 2, 0], [3, 0, 0]]) / 6
+    assert (motion(3, -215, -0.5, 3, mode="nearest") - nearest).abs().max() < 1e-6
+
+
+def test_kornia_motions_of_a_batch_differ_and_are_kornias() -> None:
+    length, degrees = torch.tensor([3, 11, 7, 11]), torch.tensor([0.0, 33.0, 120.0, 170.0])
+    speed = torch.tensor([0.0, 1.0, -0.3, 0.5])
+    got = kornia_motion(length, degrees.deg2rad(), speed, 13)
+    assert (got.sum((1, 2, 3)) - 1).abs().max() < 1e-6
+    for i, side in enumerate(length.tolist()):
+        start = 6 - side // 2
+        one = kornia.filters.get_motion_kernel2d(side, -degrees[i : i + 1], speed[i : i + 1], "bilinear")[0]
+        inside = got[i, 0, start : start + side, start : start + side]
+        assert (inside - one).abs().max() < 1e-6
+        assert (inside.sum() - 1).abs() < 1e-6  # zero around
+    with pytest.raises(ValueError, match="expected at least 1"):
+        kornia_motion(length, degrees, speed, 0)
+
+
+@pytest.mark.parametrize(("mode", "tolerance"), [("bilinear", 0.15), ("nearest", 0.7)])
+def test_kornia_motion_leads_where_it_should(mode: Any, tolerance: float) -> None:
+    degrees = torch.arange(-170.0, 180, 10, dtype=torch.float64)
+    direction = torch.stack((degrees.deg2rad().sin(), degrees.deg2rad().cos()), 1)  # row, column
+    length, slow = torch.full((len(degrees),), 21), torch.ones(len(degrees), dtype=torch.float64)
+    mean, covariance = moments(kornia_motion(length, degrees.deg2rad(), slow, 25, mode))
+    # Weights 20, 19, ..., 0 at -10, -9, ..., 10 have the mean -11 / 3 and the variance 209 / 9.
+    assert (mean + 11 / 3 * direction).norm(dim=1).max() < tolerance
+    along = torch.einsum("bi,bij,bj->b", direction, covariance, direction)
+    assert (along / (209 / 9) - 1).abs().max() < 0.1
+    assert (covariance.diagonal(dim1=1, dim2=2).sum(1) - along).max() < 0.2  # a line is thin
 
 
 def test_disk_against_supersampling_and_matlab() -> None:

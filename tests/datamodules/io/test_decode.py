@@ -13,7 +13,7 @@ from PIL import Image, ImageFile
 
 from datamodules.errors import InputError
 from datamodules.io import decode as images
-from datamodules.io.decode import decode_rgb8, decoded_bytes
+from datamodules.io.decode import decode_rgb8, decoded_bytes, is_gray
 
 # 2 rows, 3 columns: no two pixels and no two channels are equal.
 COLOURS = np.array(
@@ -70,6 +70,24 @@ def test_colours_come_back_exactly(decoded: Decode, kind: str) -> None:
 def test_gray_becomes_three_equal_channels(decoded: Decode) -> None:
     gray = np.array([[0, 7], [200, 255]], np.uint8)
     np.testing.assert_array_equal(decoded(encoded(gray, "png")), np.dstack([gray] * 3))
+
+
+def test_gray_files_are_known(tmp_path: Path) -> None:
+    """By what they store, one channel, and not by what is in it."""
+    path, eight_bit = tmp_path / "picture", Image.fromarray(COLOURS[..., 0])
+    for mode, kind in (("L", "png"), ("L", "bmp"), ("L", "jpeg"), ("L", "tiff"), ("1", "png"), ("LA", "png")):
+        eight_bit.convert(mode).save(path, kind)
+        assert is_gray(path), (mode, kind)
+    for kind in (".png", ".tif"):
+        cv2.imwrite(str(tmp_path / f"gray{kind}"), SIXTEEN)
+        cv2.imwrite(str(tmp_path / f"colour{kind}"), np.dstack([SIXTEEN] * 3))
+        assert is_gray(tmp_path / f"gray{kind}")
+        assert not is_gray(tmp_path / f"colour{kind}")
+    for mode, kind in (("RGB", "png"), ("RGB", "bmp"), ("RGBA", "png"), ("RGB", "webp"), ("CMYK", "jpeg")):
+        eight_bit.convert(mode).save(path, kind)
+        assert not is_gray(path), (mode, kind)
+    Image.fromarray(COLOURS).quantize(4).save(path, "png")
+    assert not is_gray(path)
 
 
 def test_one_bit_becomes_0_and_255(decoded: Decode) -> None:

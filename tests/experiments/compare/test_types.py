@@ -104,6 +104,29 @@ def test_filters(tmp_path: Path) -> None:
     assert "suites=s: no such record in these runs, there is none" in refusal(folders, suites=["s"])
 
 
+def test_branches_have_tables_of_their_own(tmp_path: Path) -> None:
+    """And a metric that only the records name is shown with its direction."""
+    branch = {"branch": "deblurred"}
+    records = [
+        [*pair(model, gains), *pair(model, gains[::-1], **branch)] for model, gains in (("m", GAINS), ("n", [0.0] * 5))
+    ]
+    for record in [record for found in records for record in found[:2]]:
+        record |= {"higher_is_better": {"rase": False}, "rase": record["psnr"]}
+        record["images"] = {name: {**values, "rase": values["psnr"]} for name, values in record["images"].items()}
+    found = compared(*(write_run(tmp_path, name, own) for name, own in zip("ab", records, strict=True)))
+    assert [(t.title, t.branch) for t in found.tables] == [
+        ("no suite, y_shave4", "sr"),
+        ("no suite, deblurred y_shave4", "deblurred"),
+    ]
+    scores = [table.benchmarks[0].scores for table in found.tables]
+    assert [s["psnr"]["m"].images["bird"] for s in scores] == [23.0 + GAINS[1], 23.0 + GAINS[-2]]
+    assert "bicubic is the input itself" in found.tables[1].notes[0]
+    assert [list(s) for s in scores] == [["psnr", "ssim", "rase"], ["psnr", "ssim"]]
+    ranks = {metric: {label: score.rank for label, score in scores[0][metric].items()} for metric in ("psnr", "rase")}
+    assert ranks["psnr"]["m"] == "best"
+    assert (ranks["rase"]["m"], ranks["rase"]["n"]) == ("second", "best")
+
+
 def test_equal_and_infinite_values(tmp_path: Path) -> None:
     perfect = write_run(tmp_path, "p", pair("m", [math.inf, *GAINS[1:]]))
     found = compared(perfect, write_run(tmp_path, "q", pair("n", GAINS)))

@@ -66,13 +66,13 @@ JOINT = "procedure.stages.joint"
             ["protocol gfn shaves 1.5s pixels, 1.5 for s = 1: expected whole pixels"],
         ),
         (["protocol=[y_shave4]", "protocol.y_shave4.shave=2s"], ["protocol.y_shave4.shave", "2s"]),
-        (["metrics=[lpip]"], ["metrics: found 'lpip', expected lpips or niqe; did you mean lpips?"]),
+        (["metric=[niqe]"], ["metric.niqe.model: a value is required"]),
+        (["metric=[lpips]"], ["metric.lpips.weights: a value is required"]),
+        (["metric=[vif]", "metric.vif._target_=torchmetrics.image.TotalVariationn"], ["metric.vif._target_"]),
         (
-            ["metrics=[kernel_error]"],
-            ["'kernel_error': it is measured without being asked for, expected lpips or niqe"],
+            ["metric=[vif]", "~metric.vif.sigma_n_sq", "metric.vif._target_=torchmetrics.CatMetric"],
+            ["metric.vif: CatMetric cannot measure a restored image and its truth: ", "single images"],
         ),
-        (["metrics=[niqe]"], ["metrics: niqe needs a file: set niqe_model=FILE to the authors' modelparameters.mat"]),
-        (["metrics=[lpips]"], ["metrics: lpips needs a file: set lpips_weights=FILE to torchvision's AlexNet"]),
         # Inputs and scales.
         (
             ["model=usrnet", "degradation=ed_dsrn"],
@@ -174,8 +174,8 @@ def test_a_gray_network_trains_on_colour_images_too(
 
 
 def test_files_of_metrics_are_read_before_anything_else(cli: Cli) -> None:
-    outcome = cli("metrics=[niqe]", "niqe_model=gone.npz", *NO_DATA)
-    assert_refused(outcome, 1, "gone.npz: no such file; niqe_model has to be the authors' modelparameters.mat")
+    outcome = cli("metric=[niqe]", "metric.niqe.model=gone.npz", *NO_DATA)
+    assert_refused(outcome, 1, "gone.npz: no such file; metric.niqe.model has to be the authors' modelparameters.mat")
 
 
 def test_what_is_no_network_of_the_suite() -> None:

@@ -70,7 +70,7 @@ NEEDS: dict[tuple[str, str], list[str]] = {
     **{("model", name): [*PAIRS, *SMALL_SRN] for name in ("srn", "srn_gray", "srn_lstm")},
     **{("model", name): SMALL_USRNET for name in ("usrnet", "usrnet_tiny")},
     **{("model", name): [*SMALL_USRNET, *SMALL_GAN, ALONE] for name in ("usrgan", "usrgan_tiny")},
-    ("model", "dan_usrnet"): SMALL_DAN,
+    **{("model", name): SMALL_DAN for name in ("dan_usrnet", "dan_usrnet_tiny")},
     ("model", "deblurcnn"): ["model.width=0.125"],
     ("model", "scgan"): ["model.width=4", "model.n_layers=1", *SMALL_GAN],
     ("experiment", "deblurcnn_div2k"): ["model.width=0.125"],

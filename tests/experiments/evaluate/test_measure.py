@@ -16,10 +16,12 @@ from datamodules.batch import Batch
 from datamodules.degradations.pipelines import EDDSRNDegradation
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.sources.folder import Folder
-from experiments.evaluate.measure import Measurement, baselines, on_data, progress_bar
+from experiments.evaluate.measure import Measurement, on_data, progress_bar
 from experiments.results.records import EvaluationRecord
 from experiments.results.tables import cell_folder
 from lightning_modules.callbacks import sheets
+from lightning_modules.metrics import scores
+from lightning_modules.metrics.build import ImageMetric
 from lightning_modules.metrics.protocol import Protocol
 from lightning_modules.metrics.psnr_ssim import psnr, ssim
 from lightning_modules.restoration import RestorationModule
@@ -30,7 +32,7 @@ from tests.helpers.results import read_records
 
 PROTOCOLS = [Protocol("y_shave4", "y", 4), Protocol("rgb_shave_s", "rgb", "s")]
 CPU = torch.device("cpu")
-CFG = OmegaConf.create({"degradation": {"_target_": "x.Y"}, "metrics": []})
+CFG = OmegaConf.create({"degradation": {"_target_": "x.Y"}, "metric": {}})
 
 
 class Brighter(RestorationNetwork):
@@ -49,6 +51,13 @@ class Brighter(RestorationNetwork):
         return Restored(sr=bicubic_resize(lr, 4) + 0.02)
 
 
+class Mean:
+    higher_is_better = False
+
+    def __call__(self, restored: Tensor, hr: Tensor) -> Tensor:
+        return restored.mean((1, 2, 3))
+
+
 @pytest.fixture
 def data(make_photographs: Callable[..., Path], tmp_path: Path) -> ImageDataModule:
     source = Folder(str(make_photographs(count=5, height=50, width=46)), holdout=False)
@@ -63,9 +72,15 @@ def record(data: ImageDataModule, **changes: Any) -> EvaluationRecord:
 
 
 def call(
-    module: RestorationModule, data: ImageDataModule, folder: Path, about: Mapping[str, Any] = {}, **options: Any
+    module: RestorationModule,
+    data: ImageDataModule,
+    folder: Path,
+    about: Mapping[str, Any] = {},
+    metrics: Mapping[str, ImageMetric] = {},
+    **options: Any,
 ) -> list[dict[str, Any]]:
-    found = Measurement(module, data, folder, record(data, **about)).run(CPU, **{"pictures": "none", **options})
+    measurement = Measurement(module, data, folder, record(data, **about), metrics)
+    found = measurement.run(CPU, **{"pictures": "none", **options})
     return [one.to_json() for one in found]
 
 
@@ -100,6 +115,34 @@ def test_records_of_the_network_and_of_bicubic(data: ImageDataModule, tmp_path: 
     assert all((pictures / f"image{i}.png").exists() for i in range(5))
 
 
+class Both(Brighter):
+    """A deblurred branch too."""
+
+    outputs = ("sr", "deblurred")
+
+    def forward(self, lr: Tensor) -> Restored:
+        return Restored(sr=bicubic_resize(lr, 4), deblurred=lr + 0.02)
+
+
+def test_the_deblurred_branch_has_records_of_its_own(data: ImageDataModule, tmp_path: Path) -> None:
+    """Where the smaller images are large enough for the protocol: they have 12 x 11 pixels."""
+    protocols = [Protocol("y_shave0", "y", 0), Protocol("rgb_shave0", "rgb", 0)]
+    found = call(RestorationModule(Both(), protocols), data, tmp_path / "run")
+    assert [(r["branch"], r["model"], r["protocol"]["name"]) for r in found] == [
+        (b, m, p.name) for b in ("sr", "deblurred") for m in ("bicubic", "brighter") for p in protocols
+    ]
+    for batch in data.test_dataloader():
+        batch = data.on_after_batch_transfer(batch, 0)
+        assert batch.lr is not None
+        assert batch.lr_sharp is not None
+        for one, offset in zip(found[4:], (0, 0, 0.02, 0.02), strict=True):
+            wanted = psnr(batch.lr + offset, batch.lr_sharp, Protocol(**one["protocol"])).item()
+            assert one["images"][batch.name[0]]["psnr"] == wanted
+    about = record(data)
+    assert len(Measurement(RestorationModule(Both(), protocols), data, tmp_path / "run", about).finished()) == 8
+    assert [r["branch"] for r in call(RestorationModule(Both(), PROTOCOLS), data, tmp_path / "other")] == ["sr"] * 4
+
+
 @pytest.mark.parametrize(("pictures", "count"), [("results", 5), ("none", 0)])
 def test_pictures_are_a_choice(data: ImageDataModule, tmp_path: Path, pictures: str, count: int) -> None:
     run = tmp_path / "run"
@@ -116,8 +159,8 @@ def test_pictures_are_a_choice(data: ImageDataModule, tmp_path: Path, pictures: 
 def test_everything_is_measured_once(data: ImageDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: Counter[str] = Counter()
 
-    def counted(name: str) -> Any:
-        function = getattr(sheets, name)
+    def counted(module: Any, name: str) -> Any:
+        function = getattr(module, name)
 
         def call(*arguments: Any) -> Any:
             calls[name] += 1
@@ -125,23 +168,21 @@ def test_everything_is_measured_once(data: ImageDataModule, tmp_path: Path, monk
 
         return call
 
-    for name in ("psnr", "ssim", "bicubic_resize"):
-        monkeypatch.setattr(sheets, name, counted(name))
+    for module, name in ((scores, "psnr"), (scores, "ssim"), (sheets, "psnr"), (sheets, "bicubic_resize")):
+        monkeypatch.setattr(module, name, counted(module, name))
     call(RestorationModule(Brighter(), PROTOCOLS), data, tmp_path / "run", pictures="sheets")
-    # For each of five images the baseline by both protocols, the result by none: the module has measured it.
-    assert calls == {"psnr": 10, "ssim": 10, "bicubic_resize": 5}
+    # Each of five images and its baseline by both protocols; the sheets show what was found.
+    assert calls == {"psnr": 20, "ssim": 20, "bicubic_resize": 5}
 
 
 def test_without_a_baseline_only_the_network_is_recorded() -> None:
     hr = torch.rand(1, 3, 48, 64, generator=torch.Generator().manual_seed(0))
     batch = Batch(hr, ["a"], torch.arange(1), torch.arange(1), lr=hr[..., :11, :16], scale=4)
-    assert baselines(RestorationModule(Brighter(), PROTOCOLS), batch) == {}
+    assert sheets.enlarged(batch) is None
 
 
 def test_further_metrics_are_measured_of_both(data: ImageDataModule, tmp_path: Path) -> None:
-    module = RestorationModule(Brighter(), PROTOCOLS)
-    module.metrics = {"niqe": lambda images, truth: images.mean((1, 2, 3))}
-    found = call(module, data, tmp_path / "run")
+    found = call(RestorationModule(Brighter(), PROTOCOLS), data, tmp_path / "run", metrics={"niqe": Mean()})
     bicubic, network = found[0], found[2]
     assert network["niqe"] == pytest.approx(bicubic["niqe"] + 0.02, abs=1e-6)
 
@@ -210,8 +251,8 @@ def test_images_are_divided_over_the_processes(
 def test_finished_cells_are_known_by_weights_images_and_metrics(data: ImageDataModule, tmp_path: Path) -> None:
     run, module = tmp_path / "run", RestorationModule(Brighter(), PROTOCOLS)
 
-    def known(what: RestorationModule = module, **about: Any) -> int:
-        return len(Measurement(what, data, run, record(data, **about)).finished())
+    def known(what: RestorationModule = module, metrics: Mapping[str, ImageMetric] = {}, **about: Any) -> int:
+        return len(Measurement(what, data, run, record(data, **about), metrics).finished())
 
     assert known() == 0
     call(module, data, run)
@@ -219,8 +260,6 @@ def test_finished_cells_are_known_by_weights_images_and_metrics(data: ImageDataM
     assert known(checkpoint_sha256="1") == 0
     assert known(checkpoint="other.ckpt") == 0
     assert known(RestorationModule(Brighter(), PROTOCOLS[:1])) == 2
-    more = RestorationModule(Brighter(), PROTOCOLS)
-    more.metrics = {"niqe": lambda images, truth: images.mean((1, 2, 3))}
-    assert known(more) == 0
+    assert known(metrics={"niqe": Mean()}) == 0
     data.numbers["test"] = data.numbers["test"][1:]
     assert known() == 0

@@ -102,7 +102,10 @@ def test_experiment_as_composed(cli: Cli, tmp_path: Path, same_process: Asked) -
         (["model=gfn", "model.width=4", "model.n_blocks=[1,1]"], "gate"),
         (["model=cooperative", "model.widths=[4,4,4,4]", "model.n_units=1"], "all"),
         (["model=usrgan_tiny", "model.n_iter=1", "model.n_blocks=1", "procedure.discriminator.width=2"], None),
-        (["model=dan_usrnet", "model.n_loops=1", "model.restorer.n_iter=1", "model.estimator.n_blocks=1"], "joint"),
+        (
+            ["model=dan_usrnet_tiny", "model.n_loops=1", "model.restorer.n_iter=1", "model.estimator.n_blocks=1"],
+            "joint",
+        ),
     ],
 )
 def test_every_procedure(cli: Cli, tmp_path: Path, same_process: Asked, overrides: list[str], stage: str) -> None:

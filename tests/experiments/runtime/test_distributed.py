@@ -63,7 +63,7 @@ TRAININGS = {
         *("data.samples_per_epoch=8", *epochs("features", "restart", "gate")),
     ],
     "dan_usrnet": [
-        *("model=dan_usrnet", "model.n_loops=2", "model.estimator={width: 16, n_blocks: 1}", "data.patch=48"),
+        *("model=dan_usrnet_tiny", "model.n_loops=2", "model.estimator={width: 16, n_blocks: 1}", "data.patch=48"),
         "model.restorer={n_iter: 1, widths: [4,4,4,4], n_blocks: 1, hyper_width: 4}",
         *("data.samples_per_epoch=8", *epochs("restorer", "estimator", "joint")),
     ],

@@ -92,7 +92,7 @@ def test_finished_jobs_are_skipped(cli: Cli, quick: list[str], tmp_path: Path) -
         (record,) = (
             r
             for r in read_records(run / "results.json")
-            if r["protocol"]["name"] == "rgb_shave4" and r["model"] == "ed_dsrn"
+            if (r["protocol"]["name"], r["model"], r["branch"]) == ("rgb_shave4", "ed_dsrn", "sr")
         )
         assert float(row["test/psnr/rgb_shave4"]) == record["psnr"]
     (printed,) = (line for line in outcome.out.splitlines() if line.startswith("name=b"))
@@ -130,7 +130,7 @@ def test_what_counts_as_finished(trained: Trained, runs: Path, monkeypatch: pyte
         ("optimizer.lr", 1.0),
         ("data.batch_size", 1),
         ("protocol", {}),
-        ("metrics", ["niqe"]),
+        ("metric", {"niqe": {}}),
         ("seed", 5),
     ):
         assert score_of_finished(changed(cfg, path, value)) is None, path

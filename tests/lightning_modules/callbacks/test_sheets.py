@@ -182,7 +182,7 @@ def test_every_test_image_is_written_with_the_scores_that_were_measured(
     given = {"psnr": torch.tensor([21.0, 22.0]), "ssim": torch.tensor([0.1, 0.2])}
     baseline = Measured(1 - batch.hr, {"psnr": torch.tensor([11.0, 12.0]), "ssim": torch.tensor([0.3, 0.4])})
     Sheets(Y, "net").save(tmp_path / "images", Restored(sr), batch, Measured(sr, given), baseline)
-    save_pictures(tmp_path / "images", Restored(sr), batch, baseline)
+    save_pictures(tmp_path / "images", Restored(sr), batch, baseline.images)
     assert captions[1:3] == ["11.00 dB   0.3000", "21.00 dB   0.1000"]
     assert captions[5:7] == ["12.00 dB   0.4000", "22.00 dB   0.2000"]
     assert drawn == [(name, pick_zoom_box(hr)) for name, hr in zip(batch.name, batch.hr, strict=True)]

@@ -51,14 +51,14 @@ def test_it_equals_the_library(
     one, other = images(channels, height, width, 0), images(channels, height, width, 1)
     with torch.no_grad():
         wanted = library(one.expand(-1, 3, -1, -1), other.expand(-1, 3, -1, -1), normalize=True).flatten()
-    found = LPIPS(weights)(one, other)
+    found = LPIPS(str(weights))(one, other)
     assert found.shape == (2,)
     assert wanted.min() > 1e-3
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-7)
 
 
 def test_it_measures_what_a_file_would_hold(weights: Path) -> None:
-    metric, one = LPIPS(weights), images(3, 64, 64, 0)
+    metric, one = LPIPS(str(weights)), images(3, 64, 64, 0)
     assert metric(one, one).tolist() == [0, 0]
     assert metric(one + 0.4 / 255, one).tolist() == [0, 0]
     assert torch.equal(metric(one * 2, images(3, 64, 64, 1)), metric((one * 2).clamp(0, 1), images(3, 64, 64, 1)))
@@ -67,15 +67,15 @@ def test_it_measures_what_a_file_would_hold(weights: Path) -> None:
 def test_images_that_are_too_small(weights: Path) -> None:
     small = images(3, SMALLEST - 1, 50, 0)
     with pytest.raises(ValueError, match=f"50x{SMALLEST - 1} is too small for LPIPS"):
-        LPIPS(weights)(small, small)
+        LPIPS(str(weights))(small, small)
 
 
 def test_files_that_are_not_alexnet(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone.pth: no such file; expected torchvision's AlexNet .*7be5be79.pth"):
-        LPIPS(tmp_path / "gone.pth")
+        LPIPS(str(tmp_path / "gone.pth"))
     torch.save({**state(), "features.12.weight": torch.zeros(1)}, tmp_path / "a.pth")
     with pytest.raises(InputError, match=r"it holds 'features.12.weight', which AlexNet has not"):
-        LPIPS(tmp_path / "a.pth")
+        LPIPS(str(tmp_path / "a.pth"))
     torch.save({**state(), "features.3.weight": torch.zeros(192, 64, 3, 3)}, tmp_path / "b.pth")
     with pytest.raises(InputError, match=r"features.3.weight is \[192, 64, 3, 3\], AlexNet has \[192, 64, 5, 5\]"):
-        LPIPS(tmp_path / "b.pth")
+        LPIPS(str(tmp_path / "b.pth"))

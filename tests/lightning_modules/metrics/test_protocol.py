@@ -48,7 +48,7 @@ def test_nothing_is_measured_before_the_scale_is_known() -> None:
     ("change", "message"),
     [
         ({"name": " "}, "needs a name"),
-        ({"colour": "ycbcr"}, 'must be "y" or "rgb"'),
+        ({"colour": "ycbcr"}, 'must be "y", "rgb" or "y_of_rgb", got .ycbcr'),
         ({"shave": -1}, "shave .* >= 0, .* got -1"),
         ({"shave": 1.5}, "shave"),
         ({"shave": True}, "shave"),
@@ -77,6 +77,7 @@ NAMED = {
     "srn": ("rgb", 0, "truncate", "volume"),
     "rgb_shave_s2": ("rgb", 16, "round", "channels"),
     "y_shave_s": ("y", 4, "round", "channels"),
+    "y_shave_s_gray_as_rgb": ("y_of_rgb", 4, "round", "channels"),
     "gfn": ("rgb", 6, "truncate", "volume"),
 }
 

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from scipy.signal import convolve2d
 from skimage.metrics import structural_similarity
 from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lightning_modules.metrics.protocol import Protocol
 from lightning_modules.metrics.psnr_ssim import luma, psnr, ssim, to_eight_bit
 
 Array = NDArray[np.float64]
 ROUNDINGS: Any = ("round", "truncate", "none")
+DB = 2e-6  # torchmetrics' constants are float32
 PROTOCOLS = [Protocol(f"{c}{s}{r}", c, s, r) for c in ("y", "rgb") for s in (0, 4, 6) for r in ROUNDINGS]
 
 
@@ -73,6 +75,14 @@ def loop_ssim(one: Array, other: Array) -> float:
     return float(np.mean(scores))
 
 
+def test_ssim_is_that_of_torchmetrics_where_windows_are_whole() -> None:
+    restored, hr = (images.double() * 255 for images in pictures(2, 3, 29, 37))
+    maps: Any = structural_similarity_index_measure(restored, hr, data_range=255.0, return_full_image=True)[1]
+    wanted = maps[..., 5:-5, 5:-5].mean((1, 2, 3))
+    found = ssim(restored / 255, hr / 255, Protocol("p", "rgb", 0, "none"))
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-13)
+
+
 def pictures(batch: int, channels: int, height: int, width: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Smooth structure and noise, every picture of the batch different and differently well restored."""
     generator = np.random.default_rng(seed)
@@ -87,7 +97,7 @@ def pictures(batch: int, channels: int, height: int, width: int, *, seed: int = 
 def test_both_equal_the_references(protocol: Protocol, channels: int) -> None:
     restored, hr = pictures(3, channels, 37, 31)
     wanted = [reference_psnr(one, other, protocol) for one, other in zip(restored, hr, strict=True)]
-    np.testing.assert_allclose(psnr(restored, hr, protocol), wanted, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(psnr(restored, hr, protocol), wanted, rtol=0, atol=DB)
     wanted = [reference_ssim(one, other, protocol) for one, other in zip(restored, hr, strict=True)]
     np.testing.assert_allclose(ssim(restored, hr, protocol), wanted, rtol=0, atol=1e-9)
 
@@ -127,7 +137,7 @@ def test_psnr_pools_pixels_and_channels_of_one_picture() -> None:
     hr = torch.zeros(1, 3, 4, 4)
     restored = hr.clone()
     restored[0, 1, 2, 3] = 48 / 255
-    assert psnr(restored, hr, Protocol("p", "rgb", 0)).item() == pytest.approx(10 * math.log10(65025 / 48), abs=1e-6)
+    assert psnr(restored, hr, Protocol("p", "rgb", 0)).item() == pytest.approx(10 * math.log10(65025 / 48), abs=DB)
 
 
 def test_mean_of_psnrs_is_not_psnr_of_the_pooled_error() -> None:
@@ -194,9 +204,7 @@ def test_every_eight_bit_level_survives_in_the_figures(rounding: Any, dtype: tor
     protocol = Protocol("p", "y", 0, rounding)
     wanted = 20 * torch.log10(255 / torch.arange(1, 256).double())
     for values in (levels.to(dtype) / 255, levels.to(dtype) * (torch.ones((), dtype=dtype) / 255)):
-        assert torch.equal(
-            psnr(values, torch.zeros_like(values), protocol).round(decimals=10), wanted.round(decimals=10)
-        )
+        torch.testing.assert_close(psnr(values, torch.zeros_like(values), protocol), wanted, rtol=0, atol=DB)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +224,7 @@ def test_luma_by_hand(colour: tuple[int, int, int], exact: float, rounded: int) 
     # Against black, whose luma is 16, the PSNR shows the rounded luma.
     if rounded > 16:
         value = psnr(picture / 255, torch.zeros(1, 3, 2, 5), Protocol("p", "y", 0)).item()
-        assert value == pytest.approx(20 * math.log10(255 / (rounded - 16)), abs=1e-9)
+        assert value == pytest.approx(20 * math.log10(255 / (rounded - 16)), abs=DB)
 
 
 def test_luma_halves_are_exact() -> None:
@@ -284,3 +292,33 @@ def test_sizes_that_cannot_be_measured() -> None:
             metric(torch.zeros(1, 2, 40, 40), torch.zeros(1, 2, 40, 40), protocol)
         with pytest.raises(ValueError, match="uint8"):
             metric(torch.zeros(1, 3, 40, 40, dtype=torch.uint8), torch.zeros(1, 3, 40, 40), protocol)
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_gray_files_are_luma_already(rounding: Any) -> None:
+    """Three equal channels count as the one that they are; the luma of others has the same range, 0...255."""
+    generator = torch.Generator().manual_seed(3)
+    truth, restored = torch.rand(2, 1, 1, 24, 26, generator=generator)
+    three, other = truth.expand(1, 3, 24, 26), restored.expand(1, 3, 24, 26)
+    one_channel = Protocol("p", "y", "s", rounding)
+    gray = one_channel.at(2, gray=True)
+    assert gray == Protocol("p", "gray", 2, rounding)
+    for metric in (psnr, ssim):
+        expected = metric(restored, truth, one_channel.at(2))
+        assert metric(other, three, gray).item() == pytest.approx(expected.item(), abs=1e-9)
+        squeezed = metric(other, three, Protocol("p", "y_of_rgb", "s", rounding).at(2, gray=True))
+        assert squeezed.item() == metric(other, three, one_channel.at(2)).item()
+        assert squeezed.item() > expected.item() + (1.2 if metric is psnr else 0)
+    for colour in ("rgb", "y_of_rgb"):
+        unchanged = Protocol("p", colour, 0)  # type: ignore[arg-type]  # words of the loop
+        assert unchanged.at(2, gray=True) == unchanged
+    coloured = torch.rand(1, 3, 24, 26, dtype=torch.float64, generator=generator)
+    weights = torch.tensor([65.481, 128.553, 24.966], dtype=torch.float64).view(3, 1, 1)
+    by_hand = (coloured * weights).sum(1, keepdim=True) / 219
+    found = psnr(coloured, three.double(), Protocol("p", "gray", 0, "none"))
+    assert found.item() == pytest.approx(psnr(by_hand, truth.double(), Protocol("p", "y", 0, "none")).item(), abs=1e-9)
+
+
+def test_full_range_luma_keeps_every_gray_level() -> None:
+    levels = torch.arange(256, dtype=torch.float64).view(1, 16, 16)
+    assert torch.equal(luma(levels.expand(3, 16, 16), full_range=True), levels)

@@ -1,3 +1,4 @@
+import kornia.color
 import numpy as np
 import pytest
 import torch
@@ -11,6 +12,12 @@ def test_luma_of_known_colours() -> None:
     colours = torch.tensor([[1.0, 1, 1], [0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)
     found = 255 * luma(colours.T.view(1, 3, 1, 5)).flatten()
     assert found.tolist() == pytest.approx([235, 16, 81.481, 144.553, 40.966], abs=1e-9)
+
+
+def test_luma_is_kornias_in_another_range() -> None:
+    """Kornia's Y is that of JPEG, black 0 and white 1."""
+    images = torch.rand(2, 3, 5, 7, dtype=torch.float64)
+    assert (luma(images) - (16 + 219 * kornia.color.rgb_to_ycbcr(images)[:, :1]) / 255).abs().max() < 1e-14
 
 
 @pytest.mark.parametrize("size", [(5, 7), (1, 1)])
