@@ -1,6 +1,7 @@
 """task=train: train by the recipe, keep the best and the last checkpoint, test one of them, tabulate."""
 
 import logging
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from datamodules.degradations.keyed_random import make_key
 from datamodules.distributed import on_rank_zero, rank, rank_zero_first
 from datamodules.errors import InputError
 from experiments.config.processes import check_tasks
-from experiments.config.training import build_procedure, check_training, instantiate
+from experiments.config.training import build_procedure, check_training, construct, instantiate, network_step
 from experiments.evaluate.measure import Measurement, on_data, progress_bar
 from experiments.models import checksum
 from experiments.results.records import EvaluationRecord
@@ -104,7 +105,8 @@ def set_up(cfg: DictConfig) -> Training:
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # a mapping
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     module = _build_module(cfg, config)
-    datamodule = instantiate(cfg.data)
+    datamodule = construct(cfg, "data")
+    datamodule.patch_multiple = math.lcm(datamodule.multiple, network_step(module.network, datamodule.degradation))
     # Images are found and decoded before the folder is made: a mistake in the data leaves nothing behind.
     with rank_zero_first():
         datamodule.prepare_data()

@@ -54,6 +54,8 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     """
     check_launcher(choices)
     room = _room(cfg)
+    if drop := getattr(room, "drop_unused", None):
+        drop(cfg)
     keys: Mapping[str, Any] = getattr(room, "KEYS", {})  # a task of somebody's own need not have any
     for key in cfg:
         if key not in {*ROOT, *keys} and (line := refuse_foreign(str(key), cfg.task._target_)):
