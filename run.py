@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from datamodules.errors import UserError
 from experiments.config import CONF
+from experiments.config.advice import misread
 from experiments.config.arguments import quoted
 from experiments.config.errors import causes, explain_hydra_error
 from experiments.config.tasks import keys_of_task
@@ -27,7 +28,10 @@ def main() -> int:
         job is gone.
     """
     prepare_environment()
-    sys.argv = quoted(sys.argv)
+    if line := misread(sys.argv[1:]):
+        print(line, file=sys.stderr)
+        return 2
+    sys.argv = [sys.argv[0], *quoted(sys.argv[1:])]
     try:
         start()
     except KeyboardInterrupt as error:

@@ -137,11 +137,13 @@ def _announce(cfg: DictConfig) -> None:
 
 
 def complete(cfg: DictConfig) -> None:
-    """Fill in what the command line says of a job: its name."""
+    """Fill in what the command line says of a job: its name, and text that Hydra has taken for a number."""
+    from experiments.config.check import take_text
     from experiments.runtime.run_folder import run_name
 
     about: Any = HydraConfig.get()
     with open_dict(cfg):
+        take_text(cfg, about.overrides.task)
         cfg.name = cfg.name or run_name(about.runtime.choices, list(about.overrides.task))
 
 

@@ -1,5 +1,6 @@
 """Which network a task means: a run, a checkpoint, weights of a model, a model without any, or two in a row."""
 
+import difflib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import ConfigError, InputError
+from experiments.config.arguments import command
 from experiments.config.compose import compose_model, overridden_keys
+from experiments.config.errors import listing
 from experiments.config.training import construct
 from experiments.runtime.saved_config import renamed
 from lightning_modules.checkpoints.checkpoint import load_network, read_weights
@@ -206,8 +209,33 @@ def refuse_several(cfg: DictConfig) -> None:
 
 
 def run_folders(cfg: DictConfig) -> list[Path]:
-    """What `run=` names, one or several."""
-    return [Path(item) for item in ([cfg.run] if isinstance(cfg.run, str) else cfg.run or [])]
+    """What `run=` names, one or several.
+
+    Raises:
+        InputError: as `named_folders`.
+    """
+    return named_folders("run", [cfg.run] if isinstance(cfg.run, str) else list(cfg.run or []), Path(cfg.runs_dir))
+
+
+def named_folders(key: str, names: Sequence[str], runs_dir: Path) -> list[Path]:
+    """The folders that a key names.
+
+    Raises:
+        InputError: if some are not there, but others that were probably meant; if several are not there, with all.
+    """
+    parts = [part for name in names for part in ([name] if Path(name).exists() else name.split(","))]
+    there = {folder.name: str(folder) for folder in sorted(runs_dir.glob("*")) if (folder / "config.yaml").is_file()}
+    near = {part: difflib.get_close_matches(Path(part).name, there, n=1) for part in parts if not Path(part).exists()}
+    meant = [there[near[part][0]] if near.get(part) else part for part in parts]
+    if meant != [*names] and (len(parts) > len(names) or all(near.values())):
+        value = meant[0] if len(meant) == 1 else f"[{','.join(meant)}]"
+        raise InputError(
+            f"{key}={','.join(names)}: no such run folder: did you mean: {command(f'{key}={value}')}", key=key
+        )
+    if len(near) > 1:
+        has = f"which has {listing(there)}" if there else "where there is none"
+        raise InputError(f"{key}: no such run folders: {', '.join(near)}: they are below runs_dir={runs_dir}, {has}")
+    return [Path(name) for name in names]
 
 
 def model_is_named(*groups: str) -> bool:

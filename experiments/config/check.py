@@ -1,19 +1,21 @@
 """The check of a composed config before any data is read: every node by itself, then the rules between nodes."""
 
+import contextlib
 import copy
 import sys
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from datamodules.errors import ConfigError
 from experiments.config.errors import did_you_mean, group_files, locate
 from experiments.config.processes import check_launcher, check_processes
-from experiments.config.signatures import check_root, check_targets, check_value
+from experiments.config.signatures import annotations, check_root, check_targets, check_value, fits, origin
 from experiments.config.tasks import refuse_foreign
 
 # The root keys of conf/config.yaml with their types; groups are mappings. Each task adds its own, the KEYS of its room.
@@ -80,6 +82,21 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     _check_metrics(cfg)
     if check_task := getattr(room, "check", None):
         check_task(cfg)
+
+
+def take_text(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Give keys that take text what was typed, where Hydra has read a number or a list: `name=2024`, `data.root=[1]`."""
+    given = {key.lstrip("+"): text for key, _, text in (item.partition("=") for item in overrides)}
+    with contextlib.suppress(OmegaConfBaseException):  # what cannot be resolved, the check names
+        given = {key: text for key, text in given.items() if not isinstance(OmegaConf.select(cfg, key), str | None)}
+    if not given:
+        return
+    for path, value, annotation in annotations(cfg, {**ROOT, **getattr(_room(cfg), "KEYS", {})}):
+        key = origin(cfg, path)
+        if key in given and not fits(value, annotation):
+            text = f"[{','.join(map(str, value))}]" if isinstance(value, list) else given[key]
+            if fits(text, annotation):
+                OmegaConf.update(cfg, key, text, merge=False)
 
 
 def _room(cfg: DictConfig) -> ModuleType | None:
