@@ -13,7 +13,7 @@ from experiments.config.arguments import quoted
 from experiments.config.errors import causes, explain_hydra_error
 from experiments.config.tasks import keys_of_task
 from experiments.job import JobFailed, job
-from experiments.runtime.environment import prepare_environment
+from experiments.runtime.environment import escape_output, prepare_environment
 from experiments.runtime.exit_status import status_of
 
 OmegaConf.register_new_resolver("keys_of_task", keys_of_task, replace=True)  # of the help
@@ -28,6 +28,7 @@ def main() -> int:
         job is gone.
     """
     prepare_environment()
+    escape_output()
     if line := misread(sys.argv[1:]):
         print(line, file=sys.stderr)
         return 2

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, open_dict
 
 from datamodules.errors import InputError, Interrupted, StoppedElsewhere, worker_death
 from experiments.runtime.child_processes import PORT
-from experiments.runtime.environment import STOP_FILE, prepare_environment
+from experiments.runtime.environment import STOP_FILE, escape_output, prepare_environment
 from experiments.runtime.exit_status import status_of
 from experiments.runtime.launchers import launched
 
@@ -56,6 +56,7 @@ def job(cfg: DictConfig) -> float | None:
     """
     global _stopped, _busy
     prepare_environment()  # a process of joblib's begins here
+    escape_output()
     sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
     if sweeping and _stopped is not None:
         raise _stopped

@@ -14,6 +14,7 @@ from datamodules.errors import ConfigError, InputError
 from experiments.config.arguments import command
 from experiments.config.compose import compose_model, overridden_keys
 from experiments.config.errors import listing
+from experiments.config.signatures import check_targets
 from experiments.config.training import construct
 from experiments.runtime.saved_config import renamed
 from lightning_modules.checkpoints.checkpoint import load_network, read_weights
@@ -97,15 +98,31 @@ def load(
     use: str | None = None,
 ) -> Model:
     """What Python names by the arguments of `Restorer.load`, which describes them and what is raised."""
-    if isinstance(source, Sequence) and not isinstance(source, str):
-        return cascade(source, use)
+    several = list(source) if isinstance(source, Sequence) and not isinstance(source, str) else None
+    paths = several if several is not None else [source or ""]
+    _expect("source", source, all(isinstance(path, str | Path) for path in paths), "a path, two of them, or None")
+    _expect("model", model, model is None or isinstance(model, str | Mapping), "the name of an option, or a mapping")
+    texts = not isinstance(overrides, str) and isinstance(overrides, Sequence)
+    texts = texts and all(isinstance(item, str) for item in overrides)
+    _expect("overrides", overrides, texts, "a list such as ['model.scale=2']")
+    _expect("use", use, use in (None, "best", "last"), "'best', 'last' or None")
+    if several is not None:
+        return cascade(several, use)
     if isinstance(model, str):
-        return of_config(model, compose_model(model, overrides), source)
+        config: Mapping[str, Any] = compose_model(model, overrides)
+        check_targets(OmegaConf.create({"model": config}))
+        return of_config(model, config, source)
     if model is not None:
-        return of_config(str(model.get("_target_", "model")).rpartition(".")[2], model, source)
+        check_targets(OmegaConf.create({"model": {"_target_": "", **model}}))
+        return of_config(str(model["_target_"]).rpartition(".")[2], model, source)
     if source is None:
         raise InputError("nothing to load: give a run folder, a checkpoint, weights, or model=NAME of one without any")
     return of_run(Path(source), use) if Path(source).is_dir() else of_checkpoint(Path(source))
+
+
+def _expect(key: str, found: Any, fits: bool, expected: str) -> None:
+    if not fits:
+        raise InputError(f"{key}: found {found!r}, expected {expected}", key=key)
 
 
 def of_run(folder: Path, use: str | None = None, checkpoint: str | None = None) -> Model:

@@ -65,7 +65,9 @@ def _understood(rest: list[str]) -> Iterator[tuple[str, str]]:
             value = value or ("true" if given.startswith("-") else "")
             yield " ".join(parts), f"{key}={value}" if value else ""
         elif _bare([given]):
-            group = next((group for group in ("experiment", "model", "data", "suite") if _is_option(group, given)), None)
+            group = next(
+                (group for group in ("experiment", "model", "data", "suite") if _is_option(group, given)), None
+            )
             subject = _SUBJECTS.get(task.removeprefix("task="), "data")
             if group and subject in ("data", "model"):
                 yield given, f"{group}={given}"

@@ -59,7 +59,9 @@ def annotations(cfg: DictConfig, known: Mapping[str, Any]) -> Iterator[tuple[str
         if isinstance(node, dict) and "_target_" in node:
             with contextlib.suppress(ConfigError):  # which the check names
                 parameters = _parameters(_signature(locate(str(node["_target_"]))))
-                yield from ((_below(path, key), node[key], parameters[key].annotation) for key in {*node} & {*parameters})
+                yield from (
+                    (_below(path, key), node[key], parameters[key].annotation) for key in {*node} & {*parameters}
+                )
 
 
 def origin(cfg: DictConfig, path: str) -> str:
@@ -134,7 +136,9 @@ def check_value(path: str, value: Any, annotation: Any, place: str = "") -> None
     if not expected:
         return
     if value is None:
-        raise ConfigError(f"{path}: a value is required{place}: found null, expected {', or '.join(expected)}: set {path}=...")
+        raise ConfigError(
+            f"{path}: a value is required{place}: found null, expected {', or '.join(expected)}: set {path}=..."
+        )
     shown = repr(value)
     if len(shown) > SHOWN_VALUE_LENGTH:
         shown = shown[:SHOWN_VALUE_LENGTH] + "..."

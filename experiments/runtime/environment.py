@@ -1,5 +1,6 @@
 """What holds for every process of a job, before Hydra composes a config and before the libraries are imported."""
 
+import io
 import os
 import signal
 import sys
@@ -26,6 +27,13 @@ def prepare_environment() -> None:
     if _PLUGINS not in sys.path:
         sys.path.append(_PLUGINS)
     OmegaConf.register_new_resolver("stderr_is_terminal", bar_wanted, replace=True)
+
+
+def escape_output() -> None:
+    """Escape what the encoding of the output does not have, such as a path with é in ASCII, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def bar_wanted() -> bool:
