@@ -44,7 +44,7 @@ def main() -> int:
         return error.status
     except Exception as error:
         mistake = next((cause for cause in causes(error) if isinstance(cause, UserError)), None)
-        line = mistake or explain_hydra_error(error, CONF)
+        line = str(mistake) if mistake else explain_hydra_error(error, CONF)
         if line is None:
             raise
         print(line, file=sys.stderr)

@@ -99,7 +99,7 @@ def load(
 ) -> Model:
     """What Python names by the arguments of `Restorer.load`, which describes them and what is raised."""
     several = list(source) if isinstance(source, Sequence) and not isinstance(source, str) else None
-    paths = several if several is not None else [source or ""]
+    paths: list[Any] = several if several is not None else [source or ""]
     _expect("source", source, all(isinstance(path, str | Path) for path in paths), "a path, two of them, or None")
     _expect("model", model, model is None or isinstance(model, str | Mapping), "the name of an option, or a mapping")
     texts = not isinstance(overrides, str) and isinstance(overrides, Sequence)
@@ -108,6 +108,7 @@ def load(
     _expect("use", use, use in (None, "best", "last"), "'best', 'last' or None")
     if several is not None:
         return cascade(several, use)
+    assert not isinstance(source, Sequence) or isinstance(source, str)
     if isinstance(model, str):
         config: Mapping[str, Any] = compose_model(model, overrides)
         check_targets(OmegaConf.create({"model": config}))

@@ -2,12 +2,12 @@
 
 import math
 
-import hydra
 from omegaconf import DictConfig
 
 from datamodules.cache import ImageCache
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.sources import splits_of
+from experiments.config.training import instantiate
 from experiments.results.table import ResultTable, TableColumn, heads, words
 from experiments.results.writers import text
 
@@ -26,7 +26,7 @@ def run(cfg: DictConfig) -> None:
     Raises:
         InputError: for images that are missing, unreadable or do not pair, and for a full disk.
     """
-    data: ImageDataModule = hydra.utils.instantiate(cfg.data, _convert_="all")
+    data: ImageDataModule = instantiate(cfg.data)
     data.prepare_data()
     rows = [
         words(split, content, *describe(cache))

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from omegaconf import DictConfig, Node, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from datamodules.errors import ConfigError
@@ -66,18 +66,20 @@ def annotations(cfg: DictConfig, known: Mapping[str, Any]) -> Iterator[tuple[str
 
 def origin(cfg: DictConfig, path: str) -> str:
     """The key that sets a value: of one that only refers to another key, that one."""
-    parent, _, key = path.rpartition(".")
-    node = OmegaConf.select(cfg, parent) if parent else cfg
-    raw = node._get_node(key) if isinstance(node, DictConfig) else None
-    value = raw._value() if isinstance(raw, Node) else None
-    reference = re.fullmatch(r"\$\{(?:oc\.select:)?(\w[\w.]*)(?:,[^${}]*)?\}", str(value))
-    return origin(cfg, reference[1]) if reference and _has(cfg, reference[1]) else path
+    raw, parts = dict(_walk(OmegaConf.to_container(cfg))), path.split(".")
+    for count in range(1, len(parts) + 1):
+        value = str(raw.get(".".join(parts[:count])))
+        reference = re.fullmatch(r"\$\{(?:oc\.select:)?(\w[\w.]*)(?:,[^${}]*)?\}", value)
+        if reference and reference[1] in raw:
+            return origin(cfg, ".".join([reference[1], *parts[count:]]))
+    return path
 
 
-def _has(cfg: DictConfig, path: str) -> bool:
-    parent, _, key = path.rpartition(".")
-    node = OmegaConf.select(cfg, parent) if parent else cfg
-    return isinstance(node, DictConfig) and key in node.keys()  # `in node` is false for a value that is missing
+def check_numbers(cfg: DictConfig, sources: Mapping[str, str]) -> None:
+    """Refuse numbers that no option means: not finite, or of more than 64 bits."""
+    for path, value in _walk(OmegaConf.to_container(cfg)):
+        if isinstance(value, int | float) and not -(2.0**63) <= value < 2.0**63:  # NaN too
+            raise ConfigError(f"{path}: found {value}{_where(path, sources)}, expected a finite number of 64 bits")
 
 
 def _walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -34,7 +34,7 @@ def root_keys() -> frozenset[str]:
 
 # What a task cannot do without: an example, and the keys of which one has to be given.
 _NETWORK = ("run", "ckpt", "weights", "cascade", "model", "experiment")
-_NEEDS = {
+_NEEDS: dict[str, dict[str, tuple[str, ...]]] = {
     "restore": {"input=PHOTOS": ("input",), "output=FOLDER": ("output",), "run=runs/NAME": _NETWORK},
     "evaluate": {"run=runs/NAME": _NETWORK},
     "export": {"run=runs/NAME": _NETWORK},

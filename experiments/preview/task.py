@@ -4,7 +4,6 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -17,7 +16,7 @@ from datamodules.errors import InputError
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.paired_datamodule import PairedDataModule
 from datamodules.sources import Split, splits_of
-from experiments.config.training import check_inputs, check_patch, construct
+from experiments.config.training import check_inputs, check_patch, construct, instantiate
 from experiments.preview.sheet import preview_sheet
 from experiments.preview.statistics import Statistics
 from lightning_modules.loggers import wandb
@@ -49,7 +48,7 @@ def run(cfg: DictConfig) -> None:
     Raises:
         InputError: for unreadable data, a patch that does not fit the images, no crops.
     """
-    datamodule: ImageDataModule = hydra.utils.instantiate(cfg.data, _convert_="all")
+    datamodule: ImageDataModule = instantiate(cfg.data)
     split: Split = "train" if "train" in splits_of(datamodule.source) else "test"
     datamodule.prepare_data()
     datamodule.setup("fit" if split == "train" else "test")
@@ -64,7 +63,7 @@ def run(cfg: DictConfig) -> None:
     sheet = preview_sheet(title, drawn_by, crops, statistics(datamodule, cfg.samples))
     path = Path(cfg.run_dir) / "preview.png"
     save_png(sheet, path)
-    for make in (hydra.utils.instantiate(cfg.logger, _convert_="all") or {}).values():
+    for make in (instantiate(cfg.logger) or {}).values():
         logger = make(path.parent, run_id=secrets.token_hex(4), name=cfg.name, job_type="preview", config=config)
         logger.log_image("preview", [sheet])
         print(wandb.where_line(logger))

@@ -23,9 +23,9 @@ LARGEST = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 GRAY = (0.299, 0.587, 0.114)  # BT.601; with sum 1, so that gray stays what it is
 
 
-def largest(dtype: np.dtype[Any]) -> int | None:
-    """The level that stands for 1, whatever the order of the bytes; None where there is none."""
-    return LARGEST.get(dtype.newbyteorder("="))
+def largest(dtype: np.dtype[Any]) -> int:
+    """The level that stands for 1, whatever the order of the bytes; 0 where there is none."""
+    return LARGEST.get(dtype.newbyteorder("="), 0)
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Picture:
             channels, size = shape[:1], shape[1:]
         else:
             expected = "an array [H, W] or [H, W, C] of uint8 or uint16 with C = 1 or 3"
-            fits = len(shape) in (2, 3) and shape[2:] in ((), (1,), (3,)) and largest(data.dtype)
+            fits = len(shape) in (2, 3) and shape[2:] in ((), (1,), (3,)) and largest(data.dtype) > 0
             channels, size = shape[2:], shape[:2]
         if not fits or 0 in size:
             kind = str(data.dtype).removeprefix("torch.")

@@ -7,11 +7,11 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from pydantic import PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
 from datamodules.degradations.kernel_spec import given_kernel
@@ -34,8 +34,9 @@ KEYS: dict[str, Any] = {
     "run": str | None,
     "cascade": list[str] | None,
     **dict.fromkeys(("output", "ckpt", "kernel"), str | None),
-    "noise_level": float | None,
-    **dict.fromkeys(("scale", "tile", "overlap"), int | None),
+    "noise_level": Annotated[float, Field(ge=0, le=1)] | None,
+    **dict.fromkeys(("scale", "tile"), PositiveInt | None),
+    "overlap": NonNegativeInt | None,
     "format": Format,
     **dict.fromkeys(("self_ensemble", "replace", "deblurred"), bool),
     **dict.fromkeys(("batch", "max_pixels"), PositiveInt),

@@ -4,10 +4,10 @@ import logging
 import os
 import threading
 from importlib.util import find_spec
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import DictConfig
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from datamodules.errors import InputError
 from experiments.serve.temp_files import keep_swept, temporary_folder
@@ -16,10 +16,10 @@ KEYS: dict[str, Any] = {
     "run": str | list[str] | None,
     "ckpt": str | None,
     "self_ensemble": bool,
-    "tile": int | None,
-    "overlap": int | None,
+    "tile": PositiveInt | None,
+    "overlap": NonNegativeInt | None,
     "host": str,
-    "port": int,
+    "port": Annotated[int, Field(ge=0, le=65535)],
     "max_upload_mb": PositiveFloat,
     "max_pixels": PositiveInt,
     "max_queue": PositiveInt,
