@@ -108,7 +108,7 @@ def _resolved(cfg: DictConfig, sources: Mapping[str, str]) -> dict[str, Any]:
         if value == "???":
             advice = f"set it on the command line: {path}=..."
             raise ConfigError(f"{path}: a value is required{_where(path, sources)}: {advice}")
-        parts = re.findall(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else []
+        parts = re.findall(r"\$\{(\w+\.[\w.]+)\}", value) if isinstance(value, str) else []
         for key in parts:
             if raw.get(key, "") is None and value != f"${{{key}}}":  # in a text, such as ${data.root}/sharp
                 raise ConfigError(f"{key}: a value is required{_where(key, sources)}: set {key}=...")

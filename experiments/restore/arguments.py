@@ -135,9 +135,7 @@ def checked_fields(
         with contextlib.suppress(TypeError, ValueError, RuntimeError):  # numpy's and torch's numbers are some too
             number = math.nan if isinstance(noise_level, str | bool) else float(noise_level)
         if not 0 <= number <= 1:
-            raise InputError(
-                f"noise_level: found {noise_level!r}, expected a number from 0 to 1, such as 0.01", key="noise_level"
-            )
+            raise InputError(f"noise_level: found {noise_level!r}, expected 0 to 1, such as 0.01", key="noise_level")
         fields["noise_level"] = number
     elif noise_level is not None:
         raise InputError(f"noise_level: found {noise_level}, but {name} takes none: omit it", key="noise_level")

@@ -257,7 +257,7 @@ def test_arrays_of_any_byte_order(order: str) -> None:
         *(({"tile": tile}, f"tile: found {tile!r}, expected a whole number") for tile in ("9", 9.5, 0)),
         *(({"overlap": n}, f"overlap: found {n!r}, expected a whole number") for n in ("9", -1)),
         *(({"batch": n}, f"batch: found {n!r}, expected a whole number") for n in ("1", None, 0)),
-        *(({"noise_level": n}, f"noise_level: found {n!r}, expected a number from") for n in ("0.1", True, [0.1], 2)),
+        *(({"noise_level": n}, f"noise_level: found {n!r}, expected 0 to 1") for n in ("0.1", True, [0.1], 2)),
         ({"noise_level": float("nan")}, "noise_level: found nan"),
         ({"progress": 3}, "progress: found 3"),
         ({"out": "x"}, "out: found str"),
