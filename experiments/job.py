@@ -19,7 +19,7 @@ from omegaconf import DictConfig, open_dict
 
 from datamodules.errors import InputError, Interrupted, StoppedElsewhere, worker_death
 from experiments.runtime.child_processes import PORT
-from experiments.runtime.environment import STOP_FILE, prepare_environment
+from experiments.runtime.environment import STOP_FILE, escape_output, prepare_environment
 from experiments.runtime.exit_status import status_of
 from experiments.runtime.launchers import launched
 
@@ -56,6 +56,7 @@ def job(cfg: DictConfig) -> float | None:
     """
     global _stopped, _busy
     prepare_environment()  # a process of joblib's begins here
+    escape_output()
     sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
     if sweeping and _stopped is not None:
         raise _stopped
@@ -137,11 +138,13 @@ def _announce(cfg: DictConfig) -> None:
 
 
 def complete(cfg: DictConfig) -> None:
-    """Fill in what the command line says of a job: its name."""
+    """Fill in what the command line says of a job: its name, and text that Hydra has taken for a number."""
+    from experiments.config.check import take_text
     from experiments.runtime.run_folder import run_name
 
     about: Any = HydraConfig.get()
     with open_dict(cfg):
+        take_text(cfg, about.overrides.task)
         cfg.name = cfg.name or run_name(about.runtime.choices, list(about.overrides.task))
 
 

@@ -105,6 +105,8 @@ def set_up(cfg: DictConfig) -> Training:
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # a mapping
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     module = _build_module(cfg, config)
+    if device.type == "cpu" and rank() == 0:
+        _say_how_long(cfg, module)
     datamodule = construct(cfg, "data")
     datamodule.patch_multiple = math.lcm(datamodule.multiple, network_step(module.network, datamodule.degradation))
     # Images are found and decoded before the folder is made: a mistake in the data leaves nothing behind.
@@ -129,6 +131,20 @@ def _build_module(cfg: DictConfig, config: dict[str, Any]) -> RestorationModule:
     speed = {"channels_last": cfg.channels_last, "compile": cfg.compile}
     module: RestorationModule = build_procedure(cfg, network, protocols, config=config, **speed)
     return module
+
+
+def _say_how_long(cfg: DictConfig, module: RestorationModule, many: int = 10_000) -> None:
+    """One line before a recipe made for a GPU begins on a CPU."""
+    batches = cfg.data.samples_per_epoch // cfg.data.batch_size
+    if isinstance(cfg.trainer.limit_train_batches, int):
+        batches = min(batches, cfg.trainer.limit_train_batches)
+    steps, patch = batches * (cfg.trainer.max_epochs or module.epochs), cfg.data.patch
+    if steps > many:
+        log.warning(
+            "%d steps of %d crops of %dx%d pixels on a CPU: this recipe of %s is one for a GPU; to begin smaller: "
+            "python run.py experiment=quickstart, or set trainer.max_epochs= and data.samples_per_epoch=",
+            *(steps, cfg.data.batch_size, patch, patch, cfg.label),
+        )
 
 
 def _open_folder(

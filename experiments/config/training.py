@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -16,7 +17,20 @@ def instantiate(node: DictConfig, *arguments: Any, **options: Any) -> Any:
     """What a node of the config describes, with its lists and mappings as those of Python."""
     import hydra
 
+    plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    if "${" in str(plain):  # in a path, not to be resolved: Hydra resolves twice
+        node = OmegaConf.create(_escaped(plain))
     return hydra.utils.instantiate(node, *arguments, _convert_="all", **options)
+
+
+def _escaped(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _escaped(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_escaped(value) for value in node]
+    if isinstance(node, str):
+        return re.sub(r"(\\*)\$\{", lambda match: (4 * len(match[1]) + 3) * "\\" + "${", node)
+    return node
 
 
 @contextlib.contextmanager

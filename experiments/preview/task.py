@@ -4,7 +4,6 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -17,7 +16,7 @@ from datamodules.errors import InputError
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.paired_datamodule import PairedDataModule
 from datamodules.sources import Split, splits_of
-from experiments.config.training import check_inputs, check_patch, check_transforms, construct
+from experiments.config.training import check_inputs, check_patch, check_transforms, construct, instantiate
 from experiments.preview.sheet import preview_sheet
 from experiments.preview.statistics import Statistics
 from lightning_modules.loggers import wandb
@@ -65,7 +64,7 @@ def run(cfg: DictConfig) -> None:
     sheet = preview_sheet(title, drawn_by, crops, statistics(datamodule, cfg.samples))
     path = Path(cfg.run_dir) / "preview.png"
     save_png(sheet, path)
-    for make in (hydra.utils.instantiate(cfg.logger, _convert_="all") or {}).values():
+    for make in (instantiate(cfg.logger) or {}).values():
         logger = make(path.parent, run_id=secrets.token_hex(4), name=cfg.name, job_type="preview", config=config)
         logger.log_image("preview", [sheet])
         print(wandb.where_line(logger))

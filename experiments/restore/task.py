@@ -7,16 +7,19 @@ import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from pydantic import PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
 from datamodules.degradations.kernel_spec import given_kernel
 from datamodules.errors import ConfigError, InputError
 from datamodules.io.write_photo import NotWritten
+from experiments.config.arguments import command
+from experiments.config.compose import overridden_keys
+from experiments.config.tasks import lacking
 from experiments.models import checksum, find, refuse_several
 from experiments.restore import Restorer
 from experiments.restore.arguments import checked_fields, checked_scale, restorer_options
@@ -31,8 +34,9 @@ KEYS: dict[str, Any] = {
     "run": str | None,
     "cascade": list[str] | None,
     **dict.fromkeys(("output", "ckpt", "kernel"), str | None),
-    "noise_level": float | None,
-    **dict.fromkeys(("scale", "tile", "overlap"), int | None),
+    "noise_level": Annotated[float, Field(ge=0, le=1)] | None,
+    **dict.fromkeys(("scale", "tile"), PositiveInt | None),
+    "overlap": NonNegativeInt | None,
     "format": Format,
     **dict.fromkeys(("self_ensemble", "replace", "deblurred"), bool),
     **dict.fromkeys(("batch", "max_pixels"), PositiveInt),
@@ -43,10 +47,14 @@ def check(cfg: DictConfig) -> None:
     """Verify that photographs, results and one network are named.
 
     Raises:
-        ConfigError: if they are not.
+        ConfigError: if they are not; it names all that is missing.
     """
-    if cfg.input is None or cfg.output is None:
-        raise ConfigError("task=restore: needs input= (a photograph, a folder or a pattern) and output= (a folder)")
+    given = [key for key in cfg if key != "model" and cfg[key]]
+    if missing := lacking("restore", [*map(str, given), *overridden_keys()]):
+        raise ConfigError(
+            "task=restore: needs input= (a photograph, a folder or a pattern), output= (a folder) and a network (run=, "
+            f"ckpt=, weights=, cascade= or model=): {' '.join(missing)} is missing: {command(*missing)}"
+        )
     refuse_several(cfg)
 
 

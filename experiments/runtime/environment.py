@@ -1,6 +1,7 @@
 """What holds for every process of a job, before Hydra composes a config and before the libraries are imported."""
 
 import atexit
+import io
 import os
 import signal
 import sys
@@ -37,6 +38,13 @@ def _remove_empty_cache() -> None:
     if found := sys.modules.get("torch._inductor.runtime.cache_dir_utils"):
         with suppress(OSError):  # it is in use, or not there
             os.rmdir(found.default_cache_dir())
+
+
+def escape_output() -> None:
+    """Escape what the encoding of the output does not have, such as a path with é in ASCII, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def bar_wanted() -> bool:

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import Annotated, Any
 
 from omegaconf import DictConfig
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from datamodules.errors import InputError
 from experiments.serve.temp_files import Room, temporary_folder
@@ -18,10 +18,10 @@ KEYS: dict[str, Any] = {
     "run": str | list[str] | None,
     "ckpt": str | None,
     "self_ensemble": bool,
-    "tile": int | None,
-    "overlap": int | None,
+    "tile": PositiveInt | None,
+    "overlap": NonNegativeInt | None,
     "host": str,
-    "port": int,
+    "port": Annotated[int, Field(ge=0, le=65535)],
     "root_path": Annotated[str, Field(pattern=r"^(/|https?://)")] | None,
     "max_upload_mb": PositiveFloat,
     "max_pixels": PositiveInt,

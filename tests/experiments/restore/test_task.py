@@ -328,6 +328,9 @@ def test_mistakes_are_one_line(cli: Cli, tmp_path: Path, overrides: list[str], s
 
 def test_nothing_says_which_network(cli: Cli, tmp_path: Path) -> None:
     outcome = cli("task=restore", "input=in", "output=out")
+    assert outcome.status == 2
+    assert outcome.err.endswith("python run.py task=restore input=in output=out run=runs/NAME\n")
+    outcome = cli("task=restore", "input=in", "output=out", "model=ed_dsrn")
     assert outcome.status == 1
     assert outcome.err == "model=ed_dsrn has weights to load: give run=FOLDER, ckpt=FILE or weights=FILE\n"
 
