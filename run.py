@@ -8,11 +8,12 @@ from omegaconf import OmegaConf
 
 from datamodules.errors import UserError
 from experiments.config import CONF
+from experiments.config.advice import misread
 from experiments.config.arguments import quoted
 from experiments.config.errors import causes, explain_hydra_error
 from experiments.config.tasks import keys_of_task
 from experiments.job import JobFailed, job
-from experiments.runtime.environment import prepare_environment
+from experiments.runtime.environment import escape_output, prepare_environment
 from experiments.runtime.exit_status import status_of
 
 OmegaConf.register_new_resolver("keys_of_task", keys_of_task, replace=True)  # of the help
@@ -27,7 +28,11 @@ def main() -> int:
         job is gone.
     """
     prepare_environment()
-    sys.argv = quoted(sys.argv)
+    escape_output()
+    if line := misread(sys.argv[1:]):
+        print(line, file=sys.stderr)
+        return 2
+    sys.argv = [sys.argv[0], *quoted(sys.argv[1:])]
     try:
         start()
     except KeyboardInterrupt as error:
@@ -39,7 +44,7 @@ def main() -> int:
         return error.status
     except Exception as error:
         mistake = next((cause for cause in causes(error) if isinstance(cause, UserError)), None)
-        line = mistake or explain_hydra_error(error, CONF)
+        line = str(mistake) if mistake else explain_hydra_error(error, CONF)
         if line is None:
             raise
         print(line, file=sys.stderr)

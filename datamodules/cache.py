@@ -14,7 +14,18 @@ from typing import Any, BinaryIO
 import numpy as np
 from filelock import FileLock
 
-from datamodules.cache_build import DATA, INDEX, MOST_THREADS, OnCorrupt, cache_key, cores, image_names, make, summary
+from datamodules.cache_build import (
+    DATA,
+    INDEX,
+    MOST_THREADS,
+    PLACE,
+    OnCorrupt,
+    cache_key,
+    cores,
+    image_names,
+    make,
+    summary,
+)
 from datamodules.errors import InputError, folder_vanished
 
 log = logging.getLogger(__name__)
@@ -29,6 +40,7 @@ class ImageCache:
         names: unique per image, see `image_names`.
         files: absolute paths of the image files.
         shapes: (H, W) of each image, pixels.
+        hashes: of the pixels: equal for equal images.
         gray: whether the file of each image stores one channel (`io.decode.is_gray`).
         offsets: where each image starts in the file of the pixels, bytes.
         skipped: unreadable files and the causes; empty with `on_corrupt="error"`.
@@ -43,6 +55,7 @@ class ImageCache:
     names: list[str]
     files: list[Path]
     shapes: list[tuple[int, int]]
+    hashes: list[str]
     gray: list[bool]
     offsets: list[int]
     skipped: list[tuple[Path, str]]
@@ -61,9 +74,9 @@ class ImageCache:
     ) -> "ImageCache":
         """Opens the cache of `files`; decodes them first unless that was done before.
 
-        The cache is a folder in `cache_dir` named after a hash of the files' paths, sizes and times of change. Changes
-        lead to a new folder; the old one stays until it is deleted by hand. A folder appears complete or not at all,
-        and of several processes that ask for it one builds it while the others wait.
+        The cache is a folder in `cache_dir/images` named after a hash of the files' paths, sizes and times of change.
+        Changes lead to a new folder; the old one stays until it is deleted by hand. A folder appears complete or not at
+        all, and of several processes that ask for it one builds it while the others wait.
 
         Args:
             files: images, in the order of the cache.
@@ -79,7 +92,7 @@ class ImageCache:
         if not files:
             raise InputError("no images to decode, expected at least 1: check the source of the data")
         image_names(files)  # refuses a list with duplicates before the long work
-        folder = Path(os.path.abspath(cache_dir)) / cache_key(files, on_corrupt)
+        folder = Path(os.path.abspath(cache_dir)) / PLACE / cache_key(files, on_corrupt)
         try:
             cache = _load(folder)
             if cache is None:
@@ -106,6 +119,7 @@ class ImageCache:
             names=[self.names[i] for i in indices],
             files=[self.files[i] for i in indices],
             shapes=[self.shapes[i] for i in indices],
+            hashes=[self.hashes[i] for i in indices],
             gray=[self.gray[i] for i in indices],
             offsets=[self.offsets[i] for i in indices],
         )
@@ -135,7 +149,7 @@ class ImageCache:
 
 
 def _load(folder: Path) -> ImageCache | None:
-    """The cache in `folder`; None if it is absent, damaged, or of a version that did not write down what is gray."""
+    """The cache in `folder`; None if it is absent, damaged, or of a version that did not write all of it."""
     try:
         index = json.loads((folder / INDEX).read_text())
         shapes = [(height, width) for height, width in index["shapes"]]
@@ -145,6 +159,7 @@ def _load(folder: Path) -> ImageCache | None:
         files = [Path(file) for file in index["files"]]
         stream = (folder / DATA).open("rb")
         complete = os.fstat(stream.fileno()).st_size == total
-        return ImageCache(folder, index["names"], files, shapes, gray, offsets, skipped, stream) if complete else None
+        lists = index["names"], files, shapes, index["hashes"], gray
+        return ImageCache(folder, *lists, offsets, skipped, stream) if complete else None
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None

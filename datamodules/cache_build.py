@@ -4,11 +4,12 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -21,6 +22,8 @@ from datamodules.io.decode import decode_rgb8, decoded_bytes, is_gray
 
 FORMAT_VERSION = 1
 INDEX, DATA = "index.json", "images.u8"
+PLACE = "images"  # in the folder of the user, where everything else is theirs
+KEY = re.compile("[0-9a-f]{32}")
 MOST_THREADS = 16  # each holds up to two images of any size
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -71,15 +74,22 @@ def _attempt(read: Callable[[Path], T], path: Path) -> T | InputError:
         return error
 
 
-def _decode_in_order(files: Sequence[Path], workers: int) -> Iterator[np.ndarray | InputError]:
+def _decode(path: Path) -> tuple[np.ndarray, str]:
+    """An image, and a hash of its pixels and size by which copies are found, whatever the format of their files."""
+    image = decode_rgb8(path)
+    return image, hashlib.blake2b(image.data, digest_size=16, person=b"%dx%d" % image.shape[:2]).hexdigest()
+
+
+def _decode_in_order(files: Sequence[Path], workers: int) -> Iterator[tuple[np.ndarray, str] | InputError]:
     """Decodes in threads, two images a thread at a time, so memory stays bounded.
 
     Threads, because Pillow releases the interpreter lock while it decodes: as fast as processes on PNG, faster on small
-    JPEG files, where processes spend their time on sending the pixels back.
+    JPEG files, where processes spend their time on sending the pixels back. A ThreadPool, because nothing waits for its
+    threads at a signal: one may stand in a read that never ends.
     """
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPool(workers) as pool:
         for start in range(0, len(files), 2 * workers):
-            yield from pool.map(partial(_attempt, decode_rgb8), files[start : start + 2 * workers])
+            yield from pool.imap(partial(_attempt, _decode), files[start : start + 2 * workers])
 
 
 def summary(corrupt: Sequence[tuple[Path, str]], shown: int) -> str:
@@ -101,17 +111,20 @@ def _write(
     """Decodes `files` into the existing, empty `folder`."""
     kept: list[int] = []
     shapes: list[tuple[int, int]] = []
+    hashes: list[str] = []
     gray: list[bool] = []
     corrupt: list[tuple[Path, str]] = []
     bar = tqdm(total=len(files), desc=f"decode images ({needed / 1e9:.2f} GB)", unit="img", disable=not progress)
     with (folder / DATA).open("wb") as stream, bar:
-        for number, image in enumerate(_decode_in_order(files, workers)):
-            if isinstance(image, InputError):
-                corrupt.append((files[number], str(image).removeprefix(f"{files[number]}: ")))
+        for number, decoded in enumerate(_decode_in_order(files, workers)):
+            if isinstance(decoded, InputError):
+                corrupt.append((files[number], str(decoded).removeprefix(f"{files[number]}: ")))
             elif on_corrupt == "skip" or not corrupt:  # after an error only the list of corrupt files is of interest
                 # Written rather than assigned to a writable map, where a full disk kills the process.
+                image, digest = decoded
                 stream.write(image.data)
                 kept.append(number)
+                hashes.append(digest)
                 shapes.append((image.shape[0], image.shape[1]))
                 gray.append(is_gray(files[number]))
             bar.update()
@@ -125,38 +138,48 @@ def _write(
         "names": [names[number] for number in kept],
         "files": [os.path.abspath(files[number]) for number in kept],
         "shapes": shapes,
+        "hashes": hashes,
         "gray": gray,
         "skipped": [(os.path.abspath(file), cause) for file, cause in corrupt],
     }
     (folder / INDEX).write_text(json.dumps(index))
 
 
-def _remove_strays(cache_dir: Path, own_key: str) -> None:
+def _remove(folder: Path) -> None:
+    """Deletes a folder that a build has made; whatever else is in it stays, and the folder with it."""
+    for name in (INDEX, DATA):
+        with suppress(OSError):
+            (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _remove_strays(place: Path, own_key: str) -> None:
     """Deletes what killed builds left, of these or other files; a build that still runs holds its lock."""
-    for stray in cache_dir.glob("*.tmp"):
+    for stray in place.glob("*.tmp"):
         if stray.stem == own_key:
-            shutil.rmtree(stray)
-        else:
+            _remove(stray)
+        elif KEY.fullmatch(stray.stem):
             with suppress(Timeout), FileLock(stray.with_suffix(".lock"), timeout=0):
-                shutil.rmtree(stray, ignore_errors=True)
+                _remove(stray)
 
 
 def make(files: Sequence[Path], folder: Path, on_corrupt: OnCorrupt, workers: int, progress: bool) -> None:
     """Makes `folder` appear complete, or not at all and nothing else either. The caller holds its lock."""
     cache_dir, temporary = folder.parent, folder.with_suffix(".tmp")
     _remove_strays(cache_dir, own_key=folder.name)
-    with ThreadPoolExecutor(workers) as pool:
-        sizes = pool.map(partial(_attempt, decoded_bytes), files)
+    with ThreadPool(workers) as pool:
+        sizes = pool.map(partial(_attempt, decoded_bytes), files, chunksize=1)
         needed = sum(size for size in sizes if isinstance(size, int))  # decoding reports the others
     if needed > shutil.disk_usage(cache_dir).free:
         raise _disk_error(needed, cache_dir)
     temporary.mkdir()
     try:
         _write(files, temporary, needed, on_corrupt, workers, progress)
-        shutil.rmtree(folder, ignore_errors=True)  # exists only if its content was found damaged
+        _remove(folder)  # exists only if its content was found damaged
         temporary.rename(folder)
     except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)
         if isinstance(error, OSError) and error.errno in _DISK_FULL:
             raise _disk_error(needed, cache_dir) from error
         raise

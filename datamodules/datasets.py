@@ -4,20 +4,16 @@ A training item is addressed by (epoch, index) and depends on nothing else but t
 and any loader, on any rank, in any order, gets the same crop for the same address.
 """
 
-import os
-
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or importing it looks up the package index
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import albumentations as A
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datamodules.augmentation import Transforms, symmetries, turned
 from datamodules.batch import Batch
 from datamodules.cache import ImageCache
 from datamodules.degradations.keyed_random import make_key
@@ -25,7 +21,10 @@ from datamodules.degradations.keyed_random import make_key
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One sample as a worker ships it: uint8 image [3, H, W], what identifies it, and of paired data the input."""
+    """One sample as a worker ships it: uint8 image [3, H, W], what identifies it, and of paired data the input.
+
+    Where the data say so, also the kernel [1, k, k] and the noise level of the input.
+    """
 
     image: Tensor
     name: str
@@ -34,6 +33,8 @@ class Item:
     degraded: Tensor | None = None
     point: float | None = None
     group: int = 0
+    kernel: Tensor | None = None
+    noise_level: float | None = None
     gray: bool = False
 
 
@@ -44,21 +45,36 @@ class Inputs:
     Attributes:
         cache: decoded images, `scale` times smaller than the sharp ones in both directions.
         scale: whole number from 1.
+        kernels: [N, 1, k, k], of their blur, or None.
+        noise_levels: standard deviations of their noise on the [0, 1] scale, N of them, or None.
     """
 
     cache: ImageCache
     scale: int = 1
+    kernels: Tensor | None = None
+    noise_levels: Sequence[float] | None = None
+
+    def known(self, number: int) -> dict[str, Any]:
+        """What an `Item` holds besides of the image of that number."""
+        return {
+            "kernel": None if self.kernels is None else self.kernels[number],
+            "noise_level": None if self.noise_levels is None else self.noise_levels[number],
+        }
 
 
 def collate(items: Sequence[Item]) -> Batch:
     """Stack items of equal size into a `Batch` that holds uint8 `hr`, and uint8 `lr` if the data are paired."""
     degraded = [item.degraded for item in items if item.degraded is not None]
+    kernels = [item.kernel for item in items if item.kernel is not None]
+    levels = [item.noise_level for item in items if item.noise_level is not None]
     return Batch(
         hr=torch.stack([item.image for item in items]),
         name=[item.name for item in items],
         index=torch.tensor([item.index for item in items]),
         key=torch.tensor([item.key for item in items]),
         lr=torch.stack(degraded) if degraded else None,
+        kernel=torch.stack(kernels) if kernels else None,
+        noise_level=torch.tensor(levels).view(-1, 1, 1, 1) if levels else None,
         point=items[0].point,
         group=items[0].group,
         gray=all(item.gray for item in items),
@@ -84,6 +100,7 @@ class TrainingCrops(Dataset[Item]):
         permute_channels: shuffle the colour channels of every crop, which multiplies the colours of a small data set.
         inputs: degraded images; they are cut at the same window, which starts at a multiple of their scale, and turned
             by the same symmetry.
+        transforms: what else is done to crops, to both images of a pair alike, before the channels are shuffled.
     """
 
     cache: ImageCache
@@ -95,12 +112,10 @@ class TrainingCrops(Dataset[Item]):
     rotate: bool = True
     inputs: Inputs | None = None
     permute_channels: bool = False
+    transforms: Transforms | None = None
 
     def __post_init__(self) -> None:
-        turns = ["e", "r90", "r180", "r270"] if self.rotate else ["e"]
-        mirrored = (["v", "hvt", "h", "t"] if self.rotate else ["h"]) if self.flip else []
-        self.symmetries = turns + mirrored
-        self.square = A.D4()
+        self.symmetries = symmetries(self.flip, self.rotate)
 
     def __len__(self) -> int:
         return self.length
@@ -115,17 +130,19 @@ class TrainingCrops(Dataset[Item]):
         top, left = (step * int(rng.integers((side - self.patch) // step + 1)) for side in image.shape[:2])
         symmetry = self.symmetries[rng.integers(len(self.symmetries))]
         order = rng.permutation(3) if self.permute_channels else slice(None)
-        crop, degraded = self._crop(image, top, left, self.patch, symmetry)[order], None
+        crop, degraded = self._crop(image, top, left, self.patch, symmetry), None
         if self.inputs:
-            partner = self.inputs.cache[number]
-            degraded = self._crop(partner, top // step, left // step, self.patch // step, symmetry)[order]
+            image = self.inputs.cache[number]
+            degraded = self._crop(image, top // step, left // step, self.patch // step, symmetry)
+        if self.transforms:
+            crop, degraded = self.transforms(make_key("transforms", key), crop, degraded)
+        partner = None if degraded is None else _to_tensor(degraded)[order]
         group = make_key("batch", self.seed, epoch, batch)
-        return Item(crop, self.cache.names[number], index, key, degraded, group=group)
+        known = self.inputs.known(number) if self.inputs else {}
+        return Item(_to_tensor(crop)[order], self.cache.names[number], index, key, partner, group=group, **known)
 
-    def _crop(self, image: np.ndarray, top: int, left: int, side: int, symmetry: Any) -> Tensor:
-        crop = image[top : top + side, left : left + side]
-        # The transform is applied as a plain function: Compose would add half a millisecond a crop and its own state.
-        return _to_tensor(self.square.apply(crop, group_element=symmetry))
+    def _crop(self, image: np.ndarray, top: int, left: int, side: int, symmetry: str) -> np.ndarray:
+        return turned(image[top : top + side, left : left + side], symmetry)
 
 
 @dataclass(eq=False)
@@ -156,15 +173,14 @@ class WholeImages(Dataset[Item]):
         image = self.cache[number]
         height, width = (side - side % self.multiple for side in image.shape[:2])
         name = self.cache.names[number]
-        degraded = None
+        degraded, known = None, self.inputs.known(number) if self.inputs else {}
         if self.inputs:
             scale = self.inputs.scale
             degraded = _to_tensor(self.inputs.cache[number][: height // scale, : width // scale])
         key = make_key("suite", self.suite_seed, name)
         shown = numbered_name(self.cache, self.numbers[index], self.points)
-        return Item(
-            _to_tensor(image[:height, :width]), shown, index, key, degraded, point, key, self.cache.gray[number]
-        )
+        sharp, gray = _to_tensor(image[:height, :width]), self.cache.gray[number]
+        return Item(sharp, shown, index, key, degraded, point, group=key, gray=gray, **known)
 
 
 def numbered_name(cache: ImageCache, number: int, points: Sequence[float]) -> str:

@@ -13,14 +13,15 @@ import torch
 from torch.utils.data import DataLoader
 
 from datamodules import distributed
+from datamodules.augmentation import Transforms
 from datamodules.batch import Batch, to_gray
 from datamodules.cache import ImageCache
-from datamodules.cache_build import cores
+from datamodules.cache_build import cores, summary
 from datamodules.datasets import Inputs, TrainingCrops, WholeImages, collate, numbered_name
 from datamodules.degradations.base import Degradation
 from datamodules.errors import InputError
 from datamodules.loaders import EpochOrder, Loader, ResumableLoader
-from datamodules.sources import Source, Split
+from datamodules.sources import Source, Split, splits_of
 from datamodules.workers import start_server
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class ImageDataModule(pl.LightningDataModule):
         permute_channels: shuffle the colour channels of training crops, for data sets with few colours.
         gray: train on gray images of one channel; validation and test stay in colour.
         flip, rotate: mirror the crop; rotate it by multiples of 90 degrees.
+        transforms: of albumentations, which training crops go through after that; see `datamodules.augmentation`.
         on_corrupt: "error" stops at an unreadable image, "skip" goes on and reports how many.
         on_small: the same for an image smaller than the training crop.
         variant: which of several versions of a data set; handed on to the source like `root`.
@@ -77,6 +79,7 @@ class ImageDataModule(pl.LightningDataModule):
         variant: str | None = None,
         gray: bool = False,
         permute_channels: bool = False,
+        transforms: Sequence[Any] = (),
     ) -> None:
         super().__init__()
         self.source, self.degradation, self.seed = source, degradation, seed
@@ -90,7 +93,9 @@ class ImageDataModule(pl.LightningDataModule):
         self.suite_seed, self.flip, self.rotate = suite_seed, flip, rotate
         self.on_corrupt, self.on_small, self.gray = on_corrupt, on_small, gray
         self.permute_channels = permute_channels
+        self.transforms = Transforms(transforms, patch) if transforms else None
         self.scale, self.multiple = degradation.scale, degradation.multiple
+        self.patch_multiple = self.multiple  # of what is advised; the network may ask for more
         self.caches: dict[Split, ImageCache] = {}
         self.inputs: dict[Split, Inputs] = {}  # stays empty: the degradation makes the inputs
         self.numbers: dict[Split, list[int]] = {}
@@ -105,47 +110,84 @@ class ImageDataModule(pl.LightningDataModule):
         splits: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
         for split in splits[stage]:
             if split not in self.numbers:
-                self.decode(split)
-                least = self.patch if split == "train" else self.multiple
-                self.numbers[split] = self._large_enough(self.caches[split], least, split)
+                self.numbers[split] = self._large_enough(split, self.kept(split))
 
     def decode(self, split: Split) -> dict[str, ImageCache]:
         """Fill `caches` of one split; returns every cache made, by what it holds."""
         self.caches[split] = ImageCache.build(self.source.files(split), self.cache_dir, on_corrupt=self.on_corrupt)
         return {"sharp": self.caches[split]}
 
-    def _large_enough(self, cache: ImageCache, least: int, split: Split) -> list[int]:
-        small = [i for i, shape in enumerate(cache.shapes) if min(shape) < least]
-        large = [i for i, shape in enumerate(cache.shapes) if min(shape) >= least]
+    def kept(self, split: Split) -> list[int]:
+        """Which of the images of a split stay in it: of equal ones those of test before val, and of val before train.
+
+        What becomes of the others, the source says (`datamodules.sources.Source`). They are named in a warning.
+
+        Raises:
+            InputError: none would be left.
+        """
+        cache, rule = self._decoded(split), getattr(self.source, "duplicates", "name")
+        above: dict[Split, tuple[Split, ...]] = {"train": ("test", "val"), "val": ("test",), "test": ()}
+        # Published splits stay as they are: where a split is not needed, it is not decoded for the warning alone.
+        others = [
+            other for other in above[split] if other in (splits_of(self.source) if rule == "drop" else self.caches)
+        ]
+        owners = {
+            digest: (other, file)
+            for other in reversed(others)
+            for digest, file in zip(self._decoded(other).hashes, self.caches[other].files, strict=True)
+        }
+        numbers = range(len(cache))
+        meant = {file for other in others for file in self.caches[other].files}  # one file in two splits
+        copies = {i: owners[h] for i, h in enumerate(cache.hashes) if h in owners and cache.files[i] not in meant}
+        if not copies or rule == "keep":
+            return list(numbers)
+        shown = [(cache.files[i], f"equals {file} of {other}") for i, (other, file) in copies.items()]
+        line = f"{len(copies)} of {len(cache)} images of the {split} split are copies: {summary(shown, 3)}"
+        if rule == "name":
+            log.warning("%s: this data set is published so, and stays as it is", line)
+            return list(numbers)
+        if len(copies) == len(cache):
+            raise InputError(f"{line}: none is left: remove copies, or add other images")
+        log.warning("%s: they are left out of %s", line, split)
+        return [i for i in numbers if i not in copies]
+
+    def _decoded(self, split: Split) -> ImageCache:
+        if split not in self.caches:
+            self.decode(split)
+        return self.caches[split]
+
+    def _large_enough(self, split: Split, numbers: Sequence[int]) -> list[int]:
+        cache, least = self.caches[split], self.patch if split == "train" else self.multiple
+        small = [i for i in numbers if min(cache.shapes[i]) < least]
+        large = [i for i in numbers if min(cache.shapes[i]) >= least]
         if not small:
             return large
         height, width = cache.shapes[small[0]]
         first = f"{cache.files[small[0]]}: image is {width}x{height}"
         if len(small) > 1:
             first += f" (and {len(small) - 1} more)"
-        if self.on_small == "error" or len(small) == len(cache):
-            fits = min(min(shape) for shape in cache.shapes) // self.multiple * self.multiple
+        if self.on_small == "error" or not large:
             size = f"smaller than data.patch={least}"
             if split != "train":
                 size = f"smaller than one {least}-fold reduced pixel"
-            raise InputError(f"{first}, {size}: set data.patch={fits} or less, or data.on_small=skip")
+            raise InputError(f"{first}, {size}: {self._larger_or_fewer(split, numbers, bool(large))}")
         log.warning(
             "%d of %d images are smaller than %d pixels and were skipped: %s ...", len(small), len(cache), least, first
         )
         return large
 
+    def _larger_or_fewer(self, split: Split, numbers: Sequence[int], some: bool) -> str:
+        """What to do about images that are too small, `some` of which are not."""
+        sides = [min(self.caches[split].shapes[i]) // self.patch_multiple * self.patch_multiple for i in numbers]
+        ways = ["data.on_small=skip"] if some else []
+        if split == "train" and min(sides):
+            ways.insert(0, f"data.patch={min(sides)}")
+        elif split == "train" and max(sides) and not some:
+            ways.append(f"data.patch={max(sides)} data.on_small=skip")
+        return f"set {', or '.join(ways)}" if ways else "give larger images"
+
     def train_dataloader(self) -> ResumableLoader:
-        crops = TrainingCrops(
-            self.caches["train"],
-            self.numbers["train"],
-            self.patch,
-            self.samples_per_epoch,
-            self.seed,
-            self.flip,
-            self.rotate,
-            self.inputs.get("train"),
-            self.permute_channels,
-        )
+        crops = self.crops("train", self.numbers["train"], self.samples_per_epoch)
         order = EpochOrder(len(crops), self.batch_size, self.seed, distributed.rank(), distributed.world())
         if not len(order):
             raise InputError(
@@ -154,6 +196,21 @@ class ImageDataModule(pl.LightningDataModule):
                 "batch size"
             )
         return ResumableLoader(crops, order, **self._worker_options())
+
+    def crops(self, split: Split, numbers: Sequence[int], length: int) -> TrainingCrops:
+        """Training crops of a split, `length` an epoch, from the images that are numbered so."""
+        return TrainingCrops(
+            self.caches[split],
+            numbers,
+            self.patch,
+            length,
+            self.seed,
+            self.flip,
+            self.rotate,
+            self.inputs.get(split),
+            self.permute_channels,
+            self.transforms,
+        )
 
     def _evaluation_loader(self, split: Split, numbers: Sequence[int], points: Sequence[float] = ()) -> DataLoader[Any]:
         inputs = self.inputs.get(split)

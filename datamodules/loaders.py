@@ -142,10 +142,12 @@ class Loader(DataLoader[Item]):
         batches = super().__iter__()
         try:
             yield from batches
-        except Exception:
+        except Exception as error:
             if isinstance(batches, _Batches):
                 batches._shutdown_workers()  # at once: collected with the traceback it would wait for them in vain
                 self._iterator = None
+            if isinstance(error, InputError) and "\n" in str(error):  # a worker's: with its traceback before the line
+                raise InputError(str(error).rstrip().splitlines()[-1].partition(": ")[2]) from error
             raise
 
 

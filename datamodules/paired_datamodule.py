@@ -25,6 +25,8 @@ class PairedDataModule(ImageDataModule):
        (`inputs` contains "lr") and finds there the degraded image at the size of `hr`; LR-GOPRO, for example, reduces
        it by 4. One that starts from `hr` would silently ignore the files and is refused.
 
+    Where the source knows kernels and noise levels of the files, `kernel` and `noise_level` are filled too.
+
     `hr` and `lr` of one pair have one name: that of the sharp file, or of the degraded one where several belong to one
     sharp file.
 
@@ -47,10 +49,19 @@ class PairedDataModule(ImageDataModule):
                 f"data.source.scale={self.source.scale}: a degradation to 1/{self.scale} needs degraded images of the"
                 " size of the sharp ones: choose degradation=none, or files of equal size"
             )
+        if stage == "fit" and getattr(self.source, "known", None) and (self.flip or self.rotate or self.transforms):
+            raise InputError(
+                "data.source.kernels: crops are flipped, turned and transformed, their kernels are not: set "
+                "data.flip=false data.rotate=false data.transforms=[]"
+            )
         super().setup(stage)
 
     def decode(self, split: Split) -> dict[str, ImageCache]:
         """Fill `caches` and `inputs` of one split: pairs whose files can both be read, sizes checked."""
+        kernels, noise_levels = (
+            known(split) if (known := getattr(self.source, name, None)) else None
+            for name in ("kernels", "noise_levels")
+        )
         sharp_files, degraded_files = (
             [Path(os.path.abspath(file)) for file in files]  # as the cache lists them
             for files in (self.source.files(split), self.source.degraded_files(split))
@@ -61,11 +72,9 @@ class PairedDataModule(ImageDataModule):
         )
         where = [{file: number for number, file in enumerate(cache.files)} for cache in (sharp, degraded)]
         # An unreadable file (on_corrupt=skip) takes its partner with it.
-        numbers = [
-            (where[0][a], where[1][b])
-            for a, b in zip(sharp_files, degraded_files, strict=True)
-            if a in where[0] and b in where[1]
-        ]
+        pairs = list(zip(sharp_files, degraded_files, strict=True))
+        left = [i for i, (a, b) in enumerate(pairs) if a in where[0] and b in where[1]]
+        numbers = [(where[0][pairs[i][0]], where[1][pairs[i][1]]) for i in left]
         if not numbers:
             raise InputError(f"{self.source.name}: no pair of the {split} split can be read on both sides")
         self.caches[split] = sharp.subset([a for a, _ in numbers])
@@ -73,7 +82,12 @@ class PairedDataModule(ImageDataModule):
         if len(set(self.caches[split].names)) < len(numbers):
             self.caches[split].names = partner.names
         check_sizes(self.caches[split], partner, self.source.scale)
-        self.inputs[split] = Inputs(partner, self.source.scale)
+        self.inputs[split] = Inputs(
+            partner,
+            self.source.scale,
+            kernels[left] if kernels is not None else None,
+            [noise_levels[i] for i in left] if noise_levels is not None else None,
+        )
         return {"sharp": sharp, "degraded": degraded}
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -96,7 +110,13 @@ def check_sizes(sharp: ImageCache, degraded: ImageCache, scale: int) -> None:
     factor = height // low_height
     uniform = all((a, b) == (factor * c, factor * d) for (a, b), (c, d) in sizes)
     expected = "equal sizes" if scale == 1 else f"sizes that differ by exactly {scale}"
-    hint = f"all pairs differ by {factor}: set data.source.scale={factor}" if uniform else "crop or replace these files"
+    hint = "crop or replace these files"
+    if uniform:
+        hint = f"all pairs differ by {factor}: set data.source.scale={factor}"
+    elif factor > 1 and all((a // factor, b // factor) == (c, d) for (a, b), (c, d) in sizes):
+        key = "" if scale == factor else f"set data.source.scale={factor} and "
+        cut = f"{factor * low_width}x{factor * low_height}"
+        hint = f"{key}crop the sharp images to multiples of {factor}, this one to {cut}"
     raise InputError(
         f"{sharp.files[wrong[0]]} is {width}x{height}, its degraded version {degraded.files[wrong[0]]} is"
         f" {low_width}x{low_height}, expected {expected} ({len(wrong)} of {len(sizes)} pairs are wrong): {hint}"

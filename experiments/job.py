@@ -19,7 +19,7 @@ from omegaconf import DictConfig, open_dict
 
 from datamodules.errors import ConfigError, InputError, Interrupted, StoppedElsewhere, worker_death
 from experiments.runtime.child_processes import PORT
-from experiments.runtime.environment import STOP_FILE, prepare_environment
+from experiments.runtime.environment import STOP_FILE, escape_output, prepare_environment
 from experiments.runtime.exit_status import status_of
 from experiments.runtime.launchers import launched, place
 
@@ -63,6 +63,7 @@ def job(cfg: DictConfig) -> float | None:
     """
     global _stopped, _busy
     prepare_environment()  # a process of joblib's begins here
+    escape_output()
     sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
     if sweeping and _stopped is not None:
         raise _stopped
@@ -151,11 +152,17 @@ def _announce(cfg: DictConfig) -> None:
 
 
 def complete(cfg: DictConfig) -> None:
-    """Fill in what the command line says of a job: its name. Raises ConfigError for one that cannot be."""
+    """Fill in what the command line says of a job: its name, and text that Hydra has taken for a number.
+
+    Raises:
+        ConfigError: for a name that cannot be.
+    """
+    from experiments.config.check import take_text
     from experiments.runtime.run_folder import checked_name, run_name
 
     about: Any = HydraConfig.get()
     with open_dict(cfg):
+        take_text(cfg, about.overrides.task)
         name = run_name(about.runtime.choices, list(about.overrides.task)) if cfg.name is None else cfg.name
         cfg.name = checked_name(str(name))
 

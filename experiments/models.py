@@ -1,5 +1,6 @@
 """Which network a task means: a run, a checkpoint, weights of a model, a model without any, or two in a row."""
 
+import difflib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import ConfigError, InputError
+from experiments.config.arguments import command
 from experiments.config.compose import compose_model, overridden_keys
+from experiments.config.errors import listing
+from experiments.config.signatures import check_targets
 from experiments.config.training import construct
 from experiments.runtime.saved_config import renamed
 from lightning_modules.checkpoints.checkpoint import load_network, read_weights
@@ -94,15 +98,32 @@ def load(
     use: str | None = None,
 ) -> Model:
     """What Python names by the arguments of `Restorer.load`, which describes them and what is raised."""
-    if isinstance(source, Sequence) and not isinstance(source, str):
-        return cascade(source, use)
+    several = list(source) if isinstance(source, Sequence) and not isinstance(source, str) else None
+    paths: list[Any] = several if several is not None else [source or ""]
+    _expect("source", source, all(isinstance(path, str | Path) for path in paths), "a path, two of them, or None")
+    _expect("model", model, model is None or isinstance(model, str | Mapping), "the name of an option, or a mapping")
+    texts = not isinstance(overrides, str) and isinstance(overrides, Sequence)
+    texts = texts and all(isinstance(item, str) for item in overrides)
+    _expect("overrides", overrides, texts, "a list such as ['model.scale=2']")
+    _expect("use", use, use in (None, "best", "last"), "'best', 'last' or None")
+    if several is not None:
+        return cascade(several, use)
+    assert not isinstance(source, Sequence) or isinstance(source, str)
     if isinstance(model, str):
-        return of_config(model, compose_model(model, overrides), source)
+        config: Mapping[str, Any] = compose_model(model, overrides)
+        check_targets(OmegaConf.create({"model": config}))
+        return of_config(model, config, source)
     if model is not None:
-        return of_config(str(model.get("_target_", "model")).rpartition(".")[2], model, source)
+        check_targets(OmegaConf.create({"model": {"_target_": "", **model}}))
+        return of_config(str(model["_target_"]).rpartition(".")[2], model, source)
     if source is None:
         raise InputError("nothing to load: give a run folder, a checkpoint, weights, or model=NAME of one without any")
     return of_run(Path(source), use) if Path(source).is_dir() else of_checkpoint(Path(source))
+
+
+def _expect(key: str, found: Any, fits: bool, expected: str) -> None:
+    if not fits:
+        raise InputError(f"{key}: found {found!r}, expected {expected}", key=key)
 
 
 def of_run(folder: Path, use: str | None = None, checkpoint: str | None = None) -> Model:
@@ -206,8 +227,33 @@ def refuse_several(cfg: DictConfig) -> None:
 
 
 def run_folders(cfg: DictConfig) -> list[Path]:
-    """What `run=` names, one or several."""
-    return [Path(item) for item in ([cfg.run] if isinstance(cfg.run, str) else cfg.run or [])]
+    """What `run=` names, one or several.
+
+    Raises:
+        InputError: as `named_folders`.
+    """
+    return named_folders("run", [cfg.run] if isinstance(cfg.run, str) else list(cfg.run or []), Path(cfg.runs_dir))
+
+
+def named_folders(key: str, names: Sequence[str], runs_dir: Path) -> list[Path]:
+    """The folders that a key names.
+
+    Raises:
+        InputError: if some are not there, but others that were probably meant; if several are not there, with all.
+    """
+    parts = [part for name in names for part in ([name] if Path(name).exists() else name.split(","))]
+    there = {folder.name: str(folder) for folder in sorted(runs_dir.glob("*")) if (folder / "config.yaml").is_file()}
+    near = {part: difflib.get_close_matches(Path(part).name, there, n=1) for part in parts if not Path(part).exists()}
+    meant = [there[near[part][0]] if near.get(part) else part for part in parts]
+    if meant != [*names] and (len(parts) > len(names) or all(near.values())):
+        value = meant[0] if len(meant) == 1 else f"[{','.join(meant)}]"
+        raise InputError(
+            f"{key}={','.join(names)}: no such run folder: did you mean: {command(f'{key}={value}')}", key=key
+        )
+    if len(near) > 1:
+        has = f"which has {listing(there)}" if there else "where there is none"
+        raise InputError(f"{key}: no such run folders: {', '.join(near)}: they are below runs_dir={runs_dir}, {has}")
+    return [Path(name) for name in names]
 
 
 def model_is_named(*groups: str) -> bool:

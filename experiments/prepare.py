@@ -2,12 +2,12 @@
 
 import math
 
-import hydra
 from omegaconf import DictConfig
 
 from datamodules.cache import ImageCache
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.sources import splits_of
+from experiments.config.training import construct
 from experiments.results.table import ResultTable, TableColumn, heads, words
 from experiments.results.writers import text
 
@@ -18,6 +18,11 @@ COLUMNS = [
 ]
 
 
+def drop_unused(cfg: DictConfig) -> None:
+    """Take out what this task does not look at before it is checked: images are decoded without a degradation."""
+    cfg.degradation = {"_target_": "datamodules.degradations.pipelines.AsStored"}
+
+
 def run(cfg: DictConfig) -> None:
     """Make the decoded caches of all splits of `data=` and print one row for each.
 
@@ -26,13 +31,14 @@ def run(cfg: DictConfig) -> None:
     Raises:
         InputError: for images that are missing, unreadable or do not pair, and for a full disk.
     """
-    data: ImageDataModule = hydra.utils.instantiate(cfg.data, _convert_="all")
+    data: ImageDataModule = construct(cfg, "data")
     data.prepare_data()
+    splits = splits_of(data.source)
     rows = [
-        words(split, content, *describe(cache))
-        for split in splits_of(data.source)
-        for content, cache in data.decode(split).items()
+        words(split, content, *describe(cache)) for split in splits for content, cache in data.decode(split).items()
     ]
+    for split in splits:
+        data.kept(split)  # names copies
     print(text(ResultTable(data.source.name, COLUMNS, [rows])), flush=True)
 
 

@@ -1,6 +1,7 @@
 """task=train: train by the recipe, keep the best and the last checkpoint, test one of them, tabulate."""
 
 import logging
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,7 +17,7 @@ from datamodules.degradations.keyed_random import make_key
 from datamodules.distributed import on_rank_zero, rank, rank_zero_first
 from datamodules.errors import InputError
 from experiments.config.processes import check_tasks
-from experiments.config.training import build_procedure, check_training, instantiate
+from experiments.config.training import build_procedure, check_training, construct, instantiate, network_step
 from experiments.evaluate.measure import Measurement, on_data, progress_bar
 from experiments.models import checksum
 from experiments.results.records import EvaluationRecord, read_records
@@ -124,7 +125,10 @@ def set_up(cfg: DictConfig, device: torch.device) -> Training:
         resume_from, checkpoint = _look(csv, config, cfg.resume, raw)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     module = _build_module(cfg, config)
-    datamodule = instantiate(cfg.data)
+    if device.type == "cpu" and rank() == 0:
+        _say_how_long(cfg, module)
+    datamodule = construct(cfg, "data")
+    datamodule.patch_multiple = math.lcm(datamodule.multiple, network_step(module.network, datamodule.degradation))
     with rank_zero_first():
         datamodule.prepare_data()
         datamodule.setup("fit")
@@ -167,6 +171,20 @@ def _build_module(cfg: DictConfig, config: dict[str, Any]) -> RestorationModule:
     speed = {"channels_last": cfg.channels_last, "compile": cfg.compile}
     module: RestorationModule = build_procedure(cfg, network, protocols, config=config, **speed)
     return module
+
+
+def _say_how_long(cfg: DictConfig, module: RestorationModule, many: int = 10_000) -> None:
+    """One line before a recipe made for a GPU begins on a CPU."""
+    batches = cfg.data.samples_per_epoch // cfg.data.batch_size
+    if isinstance(cfg.trainer.limit_train_batches, int):
+        batches = min(batches, cfg.trainer.limit_train_batches)
+    steps, patch = batches * (cfg.trainer.max_epochs or module.epochs), cfg.data.patch
+    if steps > many:
+        log.warning(
+            "%d steps of %d crops of %dx%d pixels on a CPU: this recipe of %s is one for a GPU; to begin smaller: "
+            "python run.py experiment=quickstart, or set trainer.max_epochs= and data.samples_per_epoch=",
+            *(steps, cfg.data.batch_size, patch, patch, cfg.label),
+        )
 
 
 def _open_folder(

@@ -20,7 +20,7 @@ Boundary = Literal["replicate", "reflect", "circular"]
 _CACHED = 1 << 19  # pixels that a CPU transforms at once
 # Multiplications of a plane from which Kornia convolves (float32, CPU): there its `filter2d` takes 0.36 to 1.02 of the
 # time for the same bits (experiments/results/kernels_and_blur.md). Below, its checks of arguments, about 0.03 ms, make
-# it up to 1.3 times slower. CUDA: unmeasured.
+# it up to 1.5 times slower. CUDA: unmeasured.
 _BY_KORNIA = 1 << 20
 
 

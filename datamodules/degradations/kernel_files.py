@@ -124,8 +124,9 @@ def folder(path: str | Path, normalise: bool = False) -> KernelSuite:
     """All kernels of a folder (not of its subfolders), or of one file, named after their files.
 
     .mat: every variable, a matrix, a stack [k, k, n] or a cell array of matrices. .npy: [k, k], [n, k, k] or
-    [n, 1, k, k]. .png: gray; an image has no scale, so it is normalised. Other files are passed over. The kernels are
-    for true convolution. Smaller ones are padded with zeros to the largest, index floor(k/2) kept at the centre.
+    [n, 1, k, k]. .png: gray or equal channels; an image has no scale, so it is normalised. Other files are passed over.
+    The kernels are for true convolution. Smaller ones are padded with zeros to the largest, index floor(k/2) kept at
+    the centre.
 
     Args:
         path: the folder or the file.
@@ -171,7 +172,8 @@ def checked(label: str, array: np.ndarray, normalise: bool = False) -> np.ndarra
         problem = "is zero everywhere, expected a blur kernel with sum 1"
     elif not normalise and abs(array.sum(dtype=np.float64) - 1) > SUM_TOLERANCE:
         total = array.sum(dtype=np.float64)
-        problem = f"has the sum {total:.6g}, expected 1 within {SUM_TOLERANCE}: set normalise=true to divide by it"
+        key = "degradation.kernels.suite.normalise=true"  # of the configs whose kernels are files
+        problem = f"has the sum {total:.6g}, expected 1 within {SUM_TOLERANCE}: set {key} to divide by it"
     if problem:
         raise InputError(f"{label}: {problem}")
     kernel = array.astype(np.float64)
@@ -244,6 +246,11 @@ def _read_npy(path: Path) -> Found:
         raise unreadable(path, "a plain .npy array", error) from error
     if not isinstance(array, np.ndarray):  # an .npz by another name
         raise InputError(f"{path}: holds several arrays, expected one: save each as its own .npy file")
+    if array.ndim == 3 and array.shape[0] == array.shape[1] > array.shape[2]:
+        expected = "(k, k), (n, k, k) or (n, 1, k, k)"
+        raise InputError(
+            f"{path}: has shape {array.shape}, expected {expected}: of colours save the mean, array.mean(2)"
+        )
     if array.ndim == 4 and array.shape[1] == 1:
         array = array[:, 0]
     return [(f"{path}[{i}]", kernel) for i, kernel in enumerate(array)] if array.ndim == 3 else [(str(path), array)]
@@ -255,8 +262,13 @@ def _read_png(path: Path) -> Found:
             mode, array = image.mode, np.asarray(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise unreadable(path, "a PNG image", error) from error
+    if mode == "RGB" and (array == array[:, :, :1]).all():
+        array = array[:, :, 0]
     if array.ndim != 2 or mode == "P":
-        raise InputError(f"{path}: is an image of mode {mode}, expected a gray one: convert it to gray")
+        way = "PIL.Image.open(FILE).convert('L').save(FILE)"
+        raise InputError(
+            f"{path}: is an image of mode {mode}, expected a gray one: convert it to gray, in Python by {way}"
+        )
     return [(str(path), array)]
 
 

@@ -1,6 +1,7 @@
 """Finds image files in a folder and decodes one into 8-bit RGB: the only way photographs enter the suite."""
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +13,15 @@ from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from datamodules.errors import InputError
 
-IMAGE_SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+HEIC_SUFFIXES = (".heic", ".heif", ".hif")
+IMAGE_SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", *HEIC_SUFFIXES)
+FORMATS = "PNG, JPEG, BMP, TIFF, WebP or HEIC"  # as people say it
+PHOTOS_EXTRA = "pip install -c constraints.txt -e '.[photos]'"
 MAX_PIXELS = 1_000_000_000
 
 # By content, not by suffix, and no others: Pillow would start a PostScript interpreter for an .eps renamed to .png.
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # of ISO 23008-12
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 _ORIENTATION = 274  # tag number in EXIF and TIFF
 
@@ -44,7 +49,7 @@ def list_images(root: str | Path) -> list[Path]:
     if not root.is_dir():
         found = "is a file" if root.exists() else "does not exist"
         raise InputError(f"{root}: {found}, expected a folder of images ({accepted}): give the path of such a folder")
-    files = list(_visible_files(root))
+    files = list(visible_files(root))
     images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
         found = f"{len(files)} other file(s) such as {min(files).name}" if files else "no files at all"
@@ -52,7 +57,9 @@ def list_images(root: str | Path) -> list[Path]:
     return sorted(images, key=lambda path: path.relative_to(root).as_posix())
 
 
-def _visible_files(root: Path) -> Iterator[Path]:
+def visible_files(root: Path) -> Iterator[Path]:
+    """What lies under `root` at any depth, as `list_images` looks for it, in no order."""
+
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename}: folder cannot be read ({error.strerror}): check its permissions")
 
@@ -74,7 +81,7 @@ def decoded_bytes(path: str | Path) -> int:
     Raises:
         InputError: as `decode_rgb8`, as far as the header shows it.
     """
-    with naming(path), Path(path).open("rb") as stream:
+    with opened(path) as stream:
         image = open_image(stream)
         _refuse_unusual(image)
         return 3 * image.width * image.height
@@ -86,7 +93,7 @@ def is_gray(path: str | Path) -> bool:
     Raises:
         InputError: as `decode_rgb8`, as far as the header shows it.
     """
-    with naming(path), Path(path).open("rb") as stream:
+    with opened(path) as stream:
         return open_image(stream).mode.startswith(("1", "L", "I"))
 
 
@@ -96,23 +103,24 @@ def decode_rgb8(path: str | Path) -> np.ndarray:
     - Gray: three equal channels. Palette: the colours it stands for. 1 bit: 0 and 255.
     - Alpha (RGBA, gray with alpha, palette with transparent entries) is dropped; the stored colours stay as they are,
       nothing is blended with a background.
-    - 16 bits a channel (PNG, TIFF; gray or colour): round(v / 257), exact, so that 65535 becomes 255.
+    - 16 bits a channel (PNG, TIFF, HEIC; gray or colour): round(v / 257), exact, so that 65535 becomes 255.
     - CMYK is converted by Pillow's formula. Colour profiles are ignored.
     - EXIF orientation is applied. Of animations and files with several pages the first picture is read.
 
     Args:
-        path: PNG, JPEG, BMP, TIFF or WebP, recognised by its content.
+        path: PNG, JPEG, BMP, TIFF, WebP or HEIC (with the extra `photos`), recognised by its content.
 
     Returns:
         uint8 [H, W, 3], RGB, values 0 to 255, contiguous.
 
     Raises:
-        InputError: the file is missing, truncated, damaged or no image (a partial picture is never returned); has more
-            than `MAX_PIXELS` (1e9) pixels, which leaves room for every camera and stops decompression bombs; or stores
-            what has no exact 8-bit value here: float, signed, 32-bit or CIELAB samples, and the rare 16-bit TIFF that
-            is planar, turned by its orientation tag, inverted or premultiplied by its alpha.
+        InputError: the file is missing, a pipe or the like, truncated, damaged or no image (a partial picture is never
+            returned); needs a package that is not installed; has more than `MAX_PIXELS` (1e9) pixels, which leaves room
+            for every camera and stops decompression bombs; or stores what has no exact 8-bit value here: float, signed,
+            32-bit or CIELAB samples, and the rare 16-bit TIFF that is planar, turned by its orientation tag, inverted
+            or premultiplied by its alpha.
     """
-    with naming(path), Path(path).open("rb") as stream:
+    with opened(path) as stream:
         image = open_image(stream)
         _refuse_unusual(image)
         sixteen_bit = is_sixteen_bit(image)
@@ -132,10 +140,19 @@ def decode_rgb8(path: str | Path) -> np.ndarray:
 
 
 @contextmanager
-def naming(path: str | Path) -> Iterator[None]:
-    """Turns whatever goes wrong while `path` is read into an InputError that names the file and the cause."""
+def opened(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to read. Whatever goes wrong with it becomes an InputError that names the file and the cause.
+
+    Only a regular file is opened: a named pipe would wait for ever for somebody to write into it.
+    """
     try:
-        yield
+        if not stat.S_ISREG(mode := os.stat(path).st_mode):
+            kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
+            raise InputError(
+                f"is {kinds.get(stat.S_IFMT(mode), 'a device')}, expected a regular file: save what it holds as one"
+            )
+        with Path(path).open("rb") as stream:
+            yield stream
     except MemoryError:
         raise
     except Exception as error:  # damaged files make Pillow raise nearly anything: SyntaxError, struct.error, KeyError
@@ -154,24 +171,42 @@ def _cause(error: Exception, path: Path) -> str:
             return f"is empty (0 bytes): {replace}"
         if start in (b"II*\0", b"MM\0*"):
             return "TIFF is damaged or of an unusual kind such as float: save it with 8- or 16-bit integer samples"
-        return f"is no PNG, JPEG, BMP, TIFF or WebP image, whatever its suffix: {replace}"
+        if _is_heic(path.read_bytes()[:12]):
+            return f"HEIC is truncated or damaged: {replace}"
+        return f"is no {FORMATS} image, whatever its suffix: convert it to one of them, or delete it"
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return f"cannot be decoded ({reason}): {replace}"
 
 
 def open_image(stream: BinaryIO, max_pixels: int | None = None) -> ImageFile.ImageFile:
-    """Reads the header of a PNG, JPEG, BMP, TIFF or WebP file, recognised by its content; decodes nothing.
+    """Reads the header of a PNG, JPEG, BMP, TIFF, WebP or HEIC file, recognised by its content; decodes nothing.
 
     Raises:
         InputError: it has more than `max_pixels` (None: `MAX_PIXELS`) pixels, or samples that are not unsigned
-            integers of 1 to 8 or 16 bits.
+            integers of 1 to 8 or 16 bits; or it is HEIC, and the extra `photos` is not installed.
         Exception: what Pillow raises of damaged files; `naming` makes an InputError of it.
     """
-    image = Image.open(stream, formats=_FORMATS)
+    start = stream.read(12)
+    stream.seek(0)
+    image = Image.open(stream, formats=_heic_formats() if _is_heic(start) else _FORMATS)
     check_pixels(image.width, image.height, max_pixels)
     if not is_sixteen_bit(image) and image.mode not in _MODES:
         raise InputError(f"has pixels of mode {image.mode}: save it as RGB with 8 or 16 bits a channel")
     return image
+
+
+def _is_heic(start: bytes) -> bool:
+    return start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS
+
+
+def _heic_formats() -> tuple[str, ...]:
+    """What Pillow calls HEIC, which a package reads that need not be installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError as error:
+        raise InputError(f"is HEIC, which needs pillow-heif: {PHOTOS_EXTRA}, or save it as PNG or TIFF") from error
+    register_heif_opener()
+    return ("HEIF",)
 
 
 def check_pixels(width: int, height: int, max_pixels: int | None = None) -> None:
@@ -188,8 +223,10 @@ def check_pixels(width: int, height: int, max_pixels: int | None = None) -> None
 def is_sixteen_bit(image: ImageFile.ImageFile) -> bool:
     """Whether samples have 16 bits, which Pillow's mode conceals: RGB of 16 bits is cut to the high byte by Pillow.
 
-    To be asked before the image is loaded.
+    HEIC of 10 or 12 bits counts. To be asked before the image is loaded.
     """
+    if image.format == "HEIF":
+        return int(image.info.get("bit_depth", 8)) > 8
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return image.format == "PNG" and "16" in str(image.tile[0][3])  # how Pillow will read it, such as RGB;16B
     tags = image.tag_v2
@@ -214,7 +251,7 @@ def _refuse_unusual(image: ImageFile.ImageFile) -> None:
 
 
 def sixteen_bit_pixels(stream: BinaryIO, size: tuple[int, int]) -> np.ndarray:
-    """uint16 [H, W, C], channels in the order of RGB.
+    """uint16 [H, W, C], channels in the order of RGB; HEIC of 10 or 12 bits fills the range.
 
     Args:
         size: width and height as the header says.
@@ -223,7 +260,15 @@ def sixteen_bit_pixels(stream: BinaryIO, size: tuple[int, int]) -> np.ndarray:
         InputError: OpenCV cannot decode it; of PNG it knows at most a million pixels a side.
     """
     stream.seek(0)
-    pixels = cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    data = stream.read()
+    if _is_heic(data[:12]):
+        from pillow_heif import open_heif
+
+        image = open_heif(data, convert_hdr_to_8bit=False, hdr_to_16bit=False)
+        deep, largest = np.asarray(image).astype(np.uint32), 2 ** image.info["bit_depth"] - 1
+        scaled = ((deep * 65535 + largest // 2) // largest).astype(np.uint16)
+        return scaled[:, :, None] if scaled.ndim == 2 else scaled
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16 or pixels.shape[:2] != size[::-1]:
         other = "TIFF" if max(size) > 1_000_000 else "PNG"
         raise InputError(f"16-bit image cannot be decoded by OpenCV: save it as a 16-bit {other}")

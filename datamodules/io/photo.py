@@ -18,7 +18,7 @@ class Photograph:
         exif: as `metadata.upright_exif` returns it.
         xmp: packet, as `metadata.upright_xmp` returns it.
         dpi: horizontally and vertically.
-        format: of the file it was read from: PNG, JPEG, BMP, TIFF or WEBP.
+        format: of the file it was read from: PNG, JPEG, BMP, TIFF, WEBP, HEIF or RAW.
         notes: what of the file is not here, each a few words.
         colour: cICP, cHRM, gAMA and sRGB of a PNG file, its other ways to say what colours mean: type and content.
     """

@@ -4,23 +4,42 @@ import contextlib
 import io
 import logging
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import tifffile
-from PIL import Image, ImageCms, ImageFile
+from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
 
 from datamodules.errors import InputError
 from datamodules.io import metadata
-from datamodules.io.decode import check_pixels, is_sixteen_bit, naming, open_image, sixteen_bit_pixels, upright
+from datamodules.io.decode import (
+    HEIC_SUFFIXES,
+    IMAGE_SUFFIXES,
+    PHOTOS_EXTRA,
+    check_pixels,
+    is_sixteen_bit,
+    open_image,
+    opened,
+    sixteen_bit_pixels,
+    upright,
+)
 from datamodules.io.photo import Photograph
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it says of damaged files is said by `notes` or an error
 
 _ORIENTATION = 274  # tag of EXIF and TIFF
+RAW_SUFFIXES = (".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".orf", ".raf", ".rw2", ".pef", ".srw")  # of cameras
 _LARGEST_EXIF = 1 << 16  # bytes outside TIFF, as in JPEG: Pillow reads entries that all refer to the same ones
 Planes = tuple[np.ndarray, np.ndarray | None]
+
+
+def readable_suffixes() -> tuple[str, ...]:
+    """Of files that count as photographs here: HEIC and raw ones where the packages of the extra `photos` are."""
+    unread = () if find_spec("pillow_heif") else HEIC_SUFFIXES
+    raw = RAW_SUFFIXES if find_spec("rawpy") else ()
+    return (*(suffix for suffix in IMAGE_SUFFIXES if suffix not in unread), *raw)
 
 
 def read_photograph(path: str | Path, max_pixels: int | None = None) -> Photograph:
@@ -28,20 +47,24 @@ def read_photograph(path: str | Path, max_pixels: int | None = None) -> Photogra
 
     - Gray stays gray, a palette becomes the colours it stands for, 1 bit becomes 0 and 255.
     - Alpha is separate, whether it is stored as a channel, premultiplied, in a palette or as a transparent colour.
-    - 8 bits a channel stay 8, 16 stay 16 (PNG, TIFF). CMYK becomes sRGB by its profile, or by Pillow's formula.
+    - 8 bits a channel stay 8, 16 stay 16 (PNG, TIFF), 10 and 12 become 16 (HEIC). CMYK becomes sRGB by its profile, or
+      by Pillow's formula. Raw ones are developed by LibRaw: 16 bits, sRGB, the camera's white balance, not brightened.
     - EXIF orientation is applied. Colour profile, EXIF, XMP and dpi are kept; a profile for other channels is not.
     - Of animations and files with several pages the first picture is read.
 
     Args:
-        path: PNG, JPEG, BMP, TIFF or WebP, recognised by its content.
+        path: PNG, JPEG, BMP, TIFF, WebP or HEIC, recognised by its content; or raw, by its suffix (`RAW_SUFFIXES`).
+            HEIC and raw need the extra `photos`.
         max_pixels: more are refused by the header, before anything is decoded; None: `decode.MAX_PIXELS`.
 
     Raises:
-        InputError: the file is missing, truncated, damaged or no image; has too many pixels; or stores float, signed,
-            32-bit, CIELAB or 16-bit CMYK samples.
+        InputError: the file is missing, a pipe or the like, truncated, damaged or no image; has too many
+            pixels; or stores float, signed, 32-bit, CIELAB or 16-bit CMYK samples; or its package is not installed.
     """
-    with naming(path), Path(path).open("rb") as stream, warnings.catch_warnings():
+    with opened(path) as stream, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's about what is damaged: `notes` tell of it
+        if Path(path).suffix.lower() in RAW_SUFFIXES:
+            return _raw(stream, max_pixels)
         start = stream.read(4)
         stream.seek(0)
         if start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
@@ -60,16 +83,21 @@ def _by_pillow(stream: BinaryIO, max_pixels: int | None) -> Photograph:
     info, kind, notes = image.info, str(image.format), list[str]()
     sixteen_bit, pages = is_sixteen_bit(image), getattr(image, "n_frames", 1)
     turned = image.getexif().get(_ORIENTATION) if kind == "TIFF" else None
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        _note_channels(image.tag_v2.get(277, 1) - len(image.getbands()) + (image.mode == "RGBX"), notes)
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # another library may have switched it on
     image.load()  # the whole file, also where OpenCV decodes it below: OpenCV returns partial pictures
-    if len(info.get("exif", b"")) > _LARGEST_EXIF:
+    if len(info.get("exif") or b"") > _LARGEST_EXIF:
         notes.append(f"its EXIF has more than {_LARGEST_EXIF} bytes, left out")
         del info["exif"]
     orientation = image.getexif().get(_ORIENTATION, 1)  # a TIFF has been turned, and has lost its tag
     if kind == "PNG" and image.mode == "L" and isinstance(level := info.get("transparency"), int):
         stream.seek(24)
         info["transparency"] = level * {2: 85, 4: 17}.get(stream.read(1)[0], 1)  # as Pillow has done with the pixels
-    if sixteen_bit:
+    if sixteen_bit and kind == "HEIF":
+        stored = sixteen_bit_pixels(stream, image.size)
+        planes = (stored[:, :, :3], stored[:, :, 3] if stored.shape[2] == 4 else None)
+    elif sixteen_bit:
         planes = _sixteen_bit_png(stream, info, image.size)
     else:
         planes = _eight_bit(_from_cmyk(image, info, notes) if image.mode == "CMYK" else image)
@@ -82,8 +110,25 @@ def _by_pillow(stream: BinaryIO, max_pixels: int | None) -> Photograph:
         format="JPEG" if kind == "MPO" else kind,
         notes=notes,
         pages=pages,
-        colour=_colour_chunks(stream) if kind == "PNG" else (),
+        colour=_colour_chunks(stream) if kind == "PNG" else _colour_codes(info),
     )
+
+
+def _raw(stream: BinaryIO, max_pixels: int | None) -> Photograph:
+    """Developed and upright."""
+    try:
+        import rawpy
+    except ImportError as error:
+        raise InputError(f"is raw, which needs rawpy: {PHOTOS_EXTRA}, or develop it to a 16-bit TIFF") from error
+    try:
+        with rawpy.imread(stream) as raw:
+            check_pixels(raw.sizes.width, raw.sizes.height, max_pixels)
+            pixels = raw.postprocess(use_camera_wb=True, no_auto_bright=True, gamma=(2.4, 12.92), output_bps=16)
+    except rawpy.LibRawError as error:
+        reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else error
+        raise InputError(f"cannot be developed ({reason}): replace it, or develop it to a 16-bit TIFF") from error
+    notes = ["developed by LibRaw: sRGB, white balance of the camera, not brightened"]
+    return Photograph(pixels, exif=metadata.upright_exif(stream, notes), format="RAW", notes=tuple(notes))
 
 
 def _sixteen_bit_tiff(stream: BinaryIO, page: Any, pages: int) -> Photograph:
@@ -92,7 +137,7 @@ def _sixteen_bit_tiff(stream: BinaryIO, page: Any, pages: int) -> Photograph:
     info = {"xmp": page.tags.valueof(700), "icc_profile": page.tags.valueof(34675)}
     if 282 in page.tags and page.tags.valueof(296, 2) in (2, 3):  # a resolution with a unit
         info["dpi"] = _dots(page.get_resolution("inch"), orientation)
-    planes, exif = _planes(stream, page, turned), metadata.upright_exif(stream, notes)
+    planes, exif = _planes(stream, page, turned, notes), metadata.upright_exif(stream, notes)
     return _upright(planes, orientation, info, exif=exif, format="TIFF", notes=notes, pages=pages)
 
 
@@ -159,6 +204,13 @@ def _colour_chunks(stream: BinaryIO) -> tuple[tuple[bytes, bytes], ...]:
     return tuple(chunks)
 
 
+def _colour_codes(info: dict[Any, Any]) -> tuple[tuple[bytes, bytes], ...]:
+    """What HEIC without a profile says of its colours, unless that is sRGB, as PNG says it."""
+    nclx = info.get("nclx_profile") or {}
+    codes = nclx.get("color_primaries", 2), nclx.get("transfer_characteristics", 2)
+    return () if info.get("icc_profile") or codes in ((1, 13), (2, 2)) else ((b"cICP", bytes([*codes, 0, 1])),)
+
+
 def _from_cmyk(image: Image.Image, info: dict[Any, Any], notes: list[str]) -> Image.Image:
     """An RGB image of a CMYK one; its profile takes the place of the other one in `info`."""
     profile = info.pop("icc_profile", None)
@@ -187,7 +239,7 @@ def _sixteen_bit_png(stream: BinaryIO, info: dict[Any, Any], size: tuple[int, in
     return stored[:, :, :1] if gray else stored[:, :, :3], alpha
 
 
-def _planes(stream: BinaryIO, page: Any, turned: Any) -> Planes:
+def _planes(stream: BinaryIO, page: Any, turned: Any, notes: list[str]) -> Planes:
     """Pixels and alpha of a 16-bit TIFF file as they are stored.
 
     Args:
@@ -211,7 +263,13 @@ def _planes(stream: BinaryIO, page: Any, turned: Any) -> Planes:
         if extra[0] == 1:  # premultiplied; black where nothing is left
             whole = np.maximum(alpha, 1).astype(np.uint32)[:, :, None]
             pixels = np.minimum((pixels.astype(np.uint32) * 65535 + whole // 2) // whole, 65535).astype(np.uint16)
+    _note_channels(stored.shape[2] - colours - (alpha is not None), notes)
     return pixels, alpha
+
+
+def _note_channels(further: int, notes: list[str]) -> None:
+    if further > 0:
+        notes.append(f"{further} channel(s) that are neither colour nor transparency left out")
 
 
 def _packed_tiff(stream: BinaryIO, page: Any, turned: Any) -> np.ndarray:

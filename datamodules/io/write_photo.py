@@ -100,6 +100,11 @@ def write_photograph(
     chunks = [chunk.decode() for chunk, _ in photograph.colour]
     if chunks and "sRGB" not in chunks and kind != "PNG":
         notes.append(f"its {', '.join(chunks)} left out, which only PNG holds: colours may look different")
+    if kind == "WEBP" and photograph.pixels.shape[2] == 1:
+        profile = " and its colour profile left out" if photograph.icc else ""
+        notes.append(f"gray stored as colour{profile}, for WebP has no gray")
+    if kind == "WEBP" and photograph.dpi and not exif:
+        notes.append("its dpi left out, which WebP does not hold")
     with writing(path, just_before) as part:
         if kind == "PNG":
             _write_png(part, photograph, exif)

@@ -13,7 +13,9 @@ ALL_SPLITS: tuple[Split, ...] = ("train", "val", "test")
 class Source(Protocol):
     """What a data set has to offer to be trained and evaluated on.
 
-    A source that lacks a split names those it has in an attribute `splits`.
+    A source that lacks a split names those it has in an attribute `splits`. An attribute `duplicates` says what becomes
+    of images that are in several splits, by their pixels: "name" them (the default: splits that others have published
+    do not change), "drop" them from all but one, or "keep" them without a word.
     """
 
     name: str
@@ -29,6 +31,8 @@ class Source(Protocol):
 
 class PairedSource(Source, Protocol):
     """A data set of sharp images, each with a degraded version of its own.
+
+    It may know more of them: see `kernels` and `noise_levels` of `datamodules.sources.paired_folder.Pairs`.
 
     Attributes:
         scale: how many times the degraded images are smaller, a whole number from 1.

@@ -6,6 +6,7 @@ from datamodules.errors import InputError
 from datamodules.io.download import download, locked
 from datamodules.io.unpack import unpack_zip
 from datamodules.sources import Split
+from datamodules.sources.sample import Sample
 
 TRAIN, VALID = "DIV2K_train_HR", "DIV2K_valid_HR"
 
@@ -33,8 +34,9 @@ class Div2k:
     names. An existing copy is used as it is, without network and without writing to it.
 
     Splits: `train` is 0001 to 0790. `val` is 0791 to 0800, held out of training, so that choosing a checkpoint never
-    touches the test set. `test` is 0801 to 0900, the official validation set and the one on which papers report; the
-    ground truth of the official test set is not public.
+    touches the test set; with `train_on_all` these are trained on too, as in papers, and `val` is the photographs that
+    `datamodules.sources.sample` validates and tests on. `test` is 0801 to 0900, the official validation set and the one
+    on which papers report; the ground truth of the official test set is not public.
 
     Terms: academic use only, the copyright belongs to the original owners of the images.
 
@@ -45,9 +47,13 @@ class Div2k:
     name = "div2k"
 
     def __init__(
-        self, root: str, download: bool = True, base_url: str = "http://data.vision.ee.ethz.ch/cvl/DIV2K"
+        self,
+        root: str,
+        download: bool = True,
+        train_on_all: bool = False,
+        base_url: str = "http://data.vision.ee.ethz.ch/cvl/DIV2K",
     ) -> None:
-        self.root = Path(root).expanduser()
+        self.root, self.train_on_all = Path(root).expanduser(), train_on_all
         self.download = download
         self.base_url = base_url.rstrip("/")
 
@@ -69,7 +75,11 @@ class Div2k:
 
     def files(self, split: Split) -> list[Path]:
         """Paths of the images of a split, in the order of their numbers. Raises `InputError` as `prepare` does."""
+        if self.train_on_all and split == "val":
+            return [path for other in ("val", "test") for path in Sample().files(other)]
         name, numbers = SPLITS[split]
+        if self.train_on_all and split == "train":
+            numbers = IMAGES[name]
         self._check(self.root / name)
         return [self.root / name / _file_name(number) for number in numbers]
 

@@ -88,7 +88,7 @@ class Folder:
 
     No file is in two splits. Where the folders overlap (`val_root` may be `root` or a folder in it), the files under
     `test_root` are test images only, and the files under `val_root` are never trained on. Files are compared by
-    their real path, not by content: copies of one photograph count as two.
+    their real path; copies of one photograph the data module finds, when they are decoded, and keeps in one split.
 
     `holdout=False` is for evaluating on a whole folder: nothing is held out or taken away, every image under `root` is
     in every split that has no folder of its own. Never train with it, the scores would be those of trained images.
@@ -100,6 +100,7 @@ class Folder:
         self.root = Path(root).expanduser()
         self.name = os.path.basename(os.path.abspath(self.root))
         self.holdout = holdout
+        self.duplicates = "drop" if holdout else "keep"
         self._roots: dict[Split, Path] = {"train": self.root}
         if val_root is not None:
             self._roots["val"] = Path(val_root).expanduser()

@@ -24,7 +24,8 @@ class Gopro(Pairs):
     linearly (SRN), `blur_gamma` averages them through a gamma curve of 2.2 (DeepDeblur, GFN).
 
     Splits: `val` is the last two training sequences, held out whole, since frames of one sequence are alike; `train` is
-    the other twenty; `test` is the official test set.
+    the other twenty; `test` is the official test set. With `train_on_all` all 22 are trained on, as in papers, and
+    `val` is the first frame of each test sequence: to look at, not to choose a checkpoint by.
 
     To get it: the authors host GOPRO_Large.zip behind Google Drive and SNU pages that cannot be fetched by a plain
     request, all listed at https://seungjunnah.github.io/Datasets/gopro.
@@ -37,13 +38,22 @@ class Gopro(Pairs):
     Args:
         root: folder of the data set.
         variant: which of the two blurred versions.
+        train_on_all: train on what is otherwise held out.
         partial: accept a copy with fewer sequences or frames than the official one; never for published figures.
     """
 
     scale = 1
+    all_validates_on_test = True  # asked where a checkpoint is chosen by validation
 
-    def __init__(self, root: str, variant: Literal["blur", "blur_gamma"], partial: bool = False) -> None:
+    def __init__(
+        self,
+        root: str,
+        variant: Literal["blur", "blur_gamma"],
+        train_on_all: bool = False,
+        partial: bool = False,
+    ) -> None:
         self.root, self.variant, self.partial = Path(root).expanduser(), variant, partial
+        self.train_on_all = train_on_all
         self.name = f"gopro_{variant}"  # results of the two variants must never meet under one name
 
     def prepare(self) -> None:
@@ -56,8 +66,10 @@ class Gopro(Pairs):
             self._sequences(split)
 
     def _pairs(self, split: Split) -> list[Pair]:
+        if self.train_on_all and split == "val":
+            return [sequence[0] for sequence in self._sequences("test")]
         sequences = self._sequences("test" if split == "test" else "train")
-        if split != "test":
+        if split != "test" and not self.train_on_all:
             if len(sequences) <= HELD_OUT:
                 raise InputError(
                     f"{self._tree() / 'train'}: {len(sequences)} sequence(s), expected at least {HELD_OUT + 1} to hold"
@@ -81,7 +93,7 @@ class Gopro(Pairs):
     def _frames(self, sequence: Path) -> list[Pair]:
         sharp, blurred = sequence / "sharp", sequence / self.variant
         files = [{path.stem: path for path in list_images(folder)} for folder in (sharp, blurred)]
-        return list(match(files[0], files[1], sharp, blurred).values())
+        return [pair for of_one in match(files[0], files[1], sharp, blurred).values() for pair in of_one]
 
     def _tree(self) -> Path:
         for root in (self.root, self.root / "GOPRO_Large"):

@@ -13,6 +13,7 @@ from experiments.compare.build import compare
 from experiments.compare.read_runs import read_runs
 from experiments.compare.types import Comparison, to_json
 from experiments.compare.writers import csv_text, latex, markdown, value_lines
+from experiments.models import named_folders
 from experiments.runtime.run_folder import write_text
 
 KEYS: dict[str, Any] = {
@@ -46,7 +47,8 @@ def run(cfg: DictConfig) -> None:
 
         sources = read_wandb(cfg.wandb, names)
     else:
-        sources = read_runs([folder for name in names for folder in _folders(name)])
+        folders = [folder for name in names for folder in _folders(name)]
+        sources = read_runs(named_folders("runs", list(map(str, folders)), Path(cfg.runs_dir)))
     comparison = compare(
         sources,
         cfg.name,

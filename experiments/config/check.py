@@ -1,20 +1,35 @@
 """The check of a composed config before any data is read: every node by itself, then the rules between nodes."""
 
+import contextlib
 import copy
 import sys
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from datamodules.errors import ConfigError
 from experiments.config.errors import group_files, locate
 from experiments.config.processes import check_launcher, check_processes
-from experiments.config.signatures import check_root, check_targets, check_value
+from experiments.config.signatures import (
+    annotations,
+    check_numbers,
+    check_root,
+    check_targets,
+    check_value,
+    fits,
+    origin,
+)
 from experiments.config.tasks import refuse_foreign
+
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # of numpy, the smallest of those that are seeded
+Minutes = Annotated[float, Field(gt=0, le=1e6)]
+# How much of an epoch: a number of batches, or a part.
+Batches = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] | None
 
 # The root keys of conf/config.yaml with their types; groups are mappings. Each task adds its own, the KEYS of its room.
 ROOT: dict[str, Any] = {
@@ -23,7 +38,7 @@ ROOT: dict[str, Any] = {
     **dict.fromkeys(("scheduler", "logger", "callbacks"), dict | None),
     **dict.fromkeys(("name", "label", "runs_dir", "run_dir", "data_dir"), str),
     **dict.fromkeys(("group", "weights"), str | None),
-    "seed": NonNegativeInt,
+    "seed": Seed,
     "resume": Literal["never", "auto"],
     "channels_last": bool | Literal["auto"],
     "pictures": Literal["sheets", "results", "none"],
@@ -37,12 +52,22 @@ _KEYWORDS = {
 # Values that the constructors they go to would take, and some that Lightning refuses late.
 _VALUES: dict[str, Any] = {
     **dict.fromkeys(("trainer.max_epochs", "data.batch_size", "data.samples_per_epoch"), PositiveInt),
+    **dict.fromkeys(("trainer.check_val_every_n_epoch", "trainer.accumulate_grad_batches"), PositiveInt),
     "validation_sheets.every_n_epochs": PositiveInt,
-    **dict.fromkeys(("data.num_workers", "checkpoint.every_n_steps"), NonNegativeInt),
+    **dict.fromkeys(("trainer.log_every_n_steps", "checkpoint.every_n_steps"), NonNegativeInt),
     **dict.fromkeys(("nonfinite.max_skips", "validation_sheets.images"), NonNegativeInt),
-    "data.timeout_minutes": PositiveFloat,
-    "checkpoint.every_n_minutes": NonNegativeFloat,
+    "trainer.num_sanity_val_steps": Annotated[int, Field(ge=-1)],
+    "trainer.gradient_clip_val": NonNegativeFloat,
+    **dict.fromkeys(("trainer.limit_train_batches", "trainer.limit_val_batches"), Batches),
     "trainer.accelerator": Literal["auto", "gpu", "cpu", "cuda", "mps", "tpu"],
+    "data.num_workers": Annotated[int, Field(ge=0, le=1024)],
+    "data.suite_seed": Seed,
+    "data.timeout_minutes": Minutes,
+    "data.val_points": list[Annotated[float, Field(ge=0, le=1)]],
+    "checkpoint.every_n_minutes": Literal[0] | Minutes,
+    **dict.fromkeys(("scheduler.step_size", "scheduler.T_max", "degradation.kernels.size"), PositiveInt),
+    "scheduler.gamma": PositiveFloat,
+    "degradation.kernels.seed": Seed,
 }
 
 
@@ -54,6 +79,8 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     """
     check_launcher(choices)
     room = _room(cfg)
+    if drop := getattr(room, "drop_unused", None):
+        drop(cfg)
     keys: Mapping[str, Any] = getattr(room, "KEYS", {})  # a task of somebody's own need not have any
     for key in cfg:
         if key not in {*ROOT, *keys} and (line := refuse_foreign(str(key), cfg.task._target_)):
@@ -66,6 +93,7 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     if not cfg.get("protocol"):
         raise ConfigError("protocol: empty, expected at least one option of conf/protocol/: protocol=[y_shave4]")
     check_root(cfg, {**ROOT, **keys}, sources)
+    check_numbers(cfg, sources)
     checked = cfg
     if cfg.trainer.get("precision") == "auto":  # settled before Lightning hears of it
         checked = copy.deepcopy(cfg)
@@ -74,8 +102,9 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     nodes = {k: {"_target_": t, "_partial_": True, **cfg[k]} for k, t in _KEYWORDS.items() if k in cfg}
     check_targets(OmegaConf.create(nodes), sources | dict.fromkeys({*nodes} - {*keys}, "conf/config.yaml"))
     for key, annotation in _VALUES.items():
-        if (value := OmegaConf.select(cfg, key)) is not None:
-            check_value(key, value, annotation)
+        value = OmegaConf.select(cfg, key)
+        if value is not None:
+            check_value(key, OmegaConf.to_container(value) if OmegaConf.is_list(value) else value, annotation)
     check_processes(cfg)
     if cfg.metric:  # reads their files, which are kept for the measurement
         from lightning_modules.metrics.build import build_metrics
@@ -83,6 +112,24 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
         build_metrics(cfg.metric)
     if check_task := getattr(room, "check", None):
         check_task(cfg)
+
+
+def take_text(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Give keys that take text what was typed, where Hydra has read something else: `name=2024`, `data.root=[1]`.
+
+    A list of several stays one, and is refused.
+    """
+    given = {key.lstrip("+"): text for key, _, text in (item.partition("=") for item in overrides)}
+    with contextlib.suppress(OmegaConfBaseException):  # what cannot be resolved, the check names
+        given = {key: text for key, text in given.items() if not isinstance(OmegaConf.select(cfg, key), str | None)}
+    if not given:
+        return
+    for path, value, annotation in annotations(cfg, {**ROOT, **getattr(_room(cfg), "KEYS", {})}):
+        key = origin(cfg, path)
+        if key in given and not fits(value, annotation):
+            text = f"[{','.join(map(str, value))}]" if isinstance(value, list) else given[key]
+            if fits(text, annotation) and not (isinstance(value, list) and len(value) > 1):
+                OmegaConf.update(cfg, key, text, merge=False)
 
 
 def _room(cfg: DictConfig) -> ModuleType | None:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from datamodules.errors import ConfigError
 from experiments.config import CONF
+from experiments.config.check import take_text
 from experiments.config.errors import explain_hydra_error
 from experiments.runtime.environment import prepare_environment
 
@@ -41,6 +42,7 @@ def compose(*more: str) -> tuple[DictConfig, Mapping[str, Any]]:
         del cfg["hydra"]
         for group in ("data", "degradation", "experiment"):  # the resolver knows only the choices of the command line
             cfg.choices[group] = choices[group]  # type: ignore[index,call-overload]  # a mapping
+        take_text(cfg, overrides)
     return cfg, choices  # type: ignore[return-value]  # a mapping
 
 

@@ -5,6 +5,8 @@ import importlib
 import inspect
 import pkgutil
 import re
+import shlex
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,13 +25,16 @@ from omegaconf.errors import (
 )
 
 from datamodules.errors import ConfigError
-from experiments.config.tasks import refuse_foreign, task_keys
+from experiments.config.arguments import command
+from experiments.config.tasks import refuse_foreign, task_keys, task_name
 
-LISTED_NAMES = 20
+LISTED_NAMES = 40  # more than there are options in a group, or keys at the top
 
 
-def listing(names: Iterable[str]) -> str:
+def listing(names: Iterable[str], word: str = "") -> str:
+    """The names in a row, those first that come near a word."""
     known = list(names)
+    known = list(dict.fromkeys([*difflib.get_close_matches(word, known), *known]))
     return ", ".join(known[:LISTED_NAMES]) + (", ..." if len(known) > LISTED_NAMES else "")
 
 
@@ -137,7 +142,7 @@ def _explain_option(error: MissingConfigException, conf_dir: Path) -> str:
         return str(error)
     group, _, option = error.missing_cfg_file.rpartition("/")
     options = error.options or _option_names(conf_dir / group)
-    available = f"available: {listing(options)}{did_you_mean(option, options)}"
+    available = f"available: {listing(options, option)}{did_you_mean(option, options)}"
     if not group:
         return f"--config-name={option}: no such file in {conf_dir.name}/: {available}"
     origin = _files_that_choose(group, option, conf_dir)
@@ -149,7 +154,7 @@ def _explain_key(error: ConfigAttributeError | ConfigKeyError, conf_dir: Path) -
     node: Any = error.parent_node
     parent, _, key = path.rpartition(".")
     if parent == "task":
-        return f"{path}: unknown key: a task has its keys at the top, which task=NAME --help shows"
+        return _explain_task_key(key, OmegaConf.select(node._get_root(), "task._target_"), conf_dir)
     where = _folder(path.split(".")[0], conf_dir)
     known = [str(name) for name in node if not str(name).startswith("_")] if isinstance(node, DictConfig) else []
     if not known:
@@ -166,6 +171,16 @@ def _explain_key(error: ConfigAttributeError | ConfigKeyError, conf_dir: Path) -
     return f"{path}: unknown key ({where}): {parent} has {listing(known)}{did_you_mean(key, [*known, *parameters])}"
 
 
+def _explain_task_key(key: str, target: object, conf_dir: Path) -> str:
+    having = [name for name, keys in task_keys(conf_dir).items() if key in keys]
+    if not having:
+        return f"task.{key}: unknown key: a task has its keys at the top, which task=NAME --help shows"
+    value = next((item.partition("=")[2] for item in sys.argv[1:] if item.startswith(f"task.{key}=")), "...")
+    task = [] if task_name(target) in having else [f"task={having[0]}"]
+    meant = command(*task, f"{key}={value}", without=f"task.{key}")
+    return f"task.{key}: unknown key: a task has its keys at the top: did you mean: {meant}"
+
+
 def _explain_root_key(key: str, root: DictConfig, conf_dir: Path) -> str:
     if foreign := refuse_foreign(key, OmegaConf.select(root, "task._target_"), conf_dir):
         return foreign
@@ -174,7 +189,7 @@ def _explain_root_key(key: str, root: DictConfig, conf_dir: Path) -> str:
     names = list(dict.fromkeys([*(name for name in values if name != "hydra"), *_group_names(conf_dir)]))
     of_tasks = [name for keys in task_keys(conf_dir).values() for name in keys]
     near = f"; did you mean {deeper}?" if deeper else did_you_mean(key, [*names, *of_tasks])
-    return f"{key}: no such key or group ({conf_dir.name}/): known: {listing(names)}{near}"
+    return f"{key}: no such key or group ({conf_dir.name}/): known: {listing(names, key)}{near}"
 
 
 def _read_hydra_text(text: str, conf_dir: Path) -> str:
@@ -183,8 +198,19 @@ def _read_hydra_text(text: str, conf_dir: Path) -> str:
     place = f"{file}: " if file else ""
     if unknown := re.search(r"Could not override '([^'@]+)|config group '([^'@]+)[^']*' does not exist", text):
         group, groups = unknown[1] or unknown[2], _group_names(conf_dir)
-        known = f"known: {listing(groups)}{did_you_mean(group, groups)}"
+        known = f"known: {listing(groups, group)}{did_you_mean(group, groups)}"
         return f"{place}{group}: no such group ({conf_dir.name}/): {known}"
+    if (twice := re.match(r"Multiple values for ([^.]+)\.", body)) and f"+{twice[1]}=" in " ".join(sys.argv):
+        group = twice[1]
+        value = next(item.partition("=")[2] for item in sys.argv if item.startswith(f"+{group}="))
+        meant = command(f"{group}={value}")
+        return f"+{group}={value}: {group} has an option already, write it without the +: {meant}"
+    if several := re.match(r"Ambiguous value for argument '(\S+?)=(.*)'", body):
+        key, value = several[1], several[2]
+        return (
+            f"{key}={value}: several values: a sweep over them takes -m: {command('-m', f'{key}={value}')}; "
+            f"a list, where the group takes one, is written {shlex.quote(f'{key}=[{value}]')}"
+        )
     return place + re.split(r"\n(?:Config search path|Search path|See https://)", body)[0]
 
 

@@ -66,7 +66,7 @@ def check_processes(cfg: DictConfig) -> None:
 def _check_devices(devices: Any) -> None:
     numbers = list(devices) if isinstance(devices, ListConfig) else None
     if numbers is None:
-        fine = devices in ("auto", -1) or (isinstance(devices, int) and devices >= 1)
+        fine = devices in ("auto", -1) or (isinstance(devices, int) and 1 <= devices <= 1024)
     else:
         fine = 0 < len(numbers) == len(set(numbers)) and all(isinstance(d, int) and d >= 0 for d in numbers)
     if not fine:

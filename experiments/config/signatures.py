@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from datamodules.errors import ConfigError
+from experiments.config.arguments import command, in_quotes
 from experiments.config.errors import did_you_mean, listing, locate
 
 HYDRA_KEYS = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
@@ -32,7 +34,7 @@ def check_root(cfg: DictConfig, known: Mapping[str, Any], sources: Mapping[str, 
             raise ConfigError(f"{key}: unknown key at the top of the config: known: {listing(known)}{near}")
     values = _resolved(cfg, sources or {})
     for key, annotation in known.items():
-        check_value(key, values.get(key), annotation, _where(key, sources or {}))
+        _check_at(key, values.get(key), annotation, cfg, sources or {})
 
 
 def check_targets(cfg: DictConfig, sources: Mapping[str, str] | None = None) -> None:
@@ -43,7 +45,41 @@ def check_targets(cfg: DictConfig, sources: Mapping[str, str] | None = None) -> 
     """
     for path, node in _walk(_resolved(cfg, sources or {})):
         if isinstance(node, dict) and "_target_" in node:
-            _check_call(node, path, _where(path, sources or {}))
+            _check_call(node, path, cfg, sources or {})
+
+
+def annotations(cfg: DictConfig, known: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """The keys whose values are checked, with their values and what is expected there, as far as all can be found."""
+    try:
+        values: Any = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException:
+        return
+    yield from ((key, values.get(key), annotation) for key, annotation in known.items())
+    for path, node in _walk(values):
+        if isinstance(node, dict) and "_target_" in node:
+            with contextlib.suppress(ConfigError):  # which the check names
+                parameters = _parameters(_signature(locate(str(node["_target_"]))))
+                yield from (
+                    (_below(path, key), node[key], parameters[key].annotation) for key in {*node} & {*parameters}
+                )
+
+
+def origin(cfg: DictConfig, path: str) -> str:
+    """The key that sets a value: of one that only refers to another key, that one."""
+    raw, parts = dict(_walk(OmegaConf.to_container(cfg))), path.split(".")
+    for count in range(1, len(parts) + 1):
+        value = str(raw.get(".".join(parts[:count])))
+        reference = re.fullmatch(r"\$\{(?:oc\.select:)?(\w[\w.]*)(?:,[^${}]*)?\}", value)
+        if reference and reference[1] in raw:
+            return origin(cfg, ".".join([reference[1], *parts[count:]]))
+    return path
+
+
+def check_numbers(cfg: DictConfig, sources: Mapping[str, str]) -> None:
+    """Refuse numbers that no option means: not finite, or of more than 64 bits."""
+    for path, value in _walk(OmegaConf.to_container(cfg)):
+        if isinstance(value, int | float) and not -(2.0**63) <= value < 2.0**63:  # NaN too
+            raise ConfigError(f"{path}: found {value}{_where(path, sources)}, expected a finite number of 64 bits")
 
 
 def _walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -72,6 +108,10 @@ def _resolved(cfg: DictConfig, sources: Mapping[str, str]) -> dict[str, Any]:
         if value == "???":
             advice = f"set it on the command line: {path}=..."
             raise ConfigError(f"{path}: a value is required{_where(path, sources)}: {advice}")
+        parts = re.findall(r"\$\{(\w+\.[\w.]+)\}", value) if isinstance(value, str) else []
+        for key in parts:
+            if raw.get(key, "") is None and value != f"${{{key}}}":  # in a text, such as ${data.root}/sharp
+                raise ConfigError(f"{key}: a value is required{_where(key, sources)}: set {key}=...")
     try:
         return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]  # a mapping
     except OmegaConfBaseException as error:
@@ -80,17 +120,43 @@ def _resolved(cfg: DictConfig, sources: Mapping[str, str]) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot resolve {raw[path]!r}{_where(path, sources)}: {reason}") from None
 
 
+def _check_at(path: str, value: Any, annotation: Any, cfg: DictConfig, sources: Mapping[str, str]) -> None:
+    """Check a value at its place in a config; the message names the key that has set it."""
+    if not fits(value, annotation):
+        key = origin(cfg, path)
+        check_value(key, value, annotation, _where(key, sources))
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether a plain value can stand where something is annotated so."""
+    return not _expected(value, annotation)
+
+
 def check_value(path: str, value: Any, annotation: Any, place: str = "") -> None:
     """Check a plain value against the annotation of what takes it; `place` names its file in the message."""
     expected = _expected(value, annotation)
     if not expected:
         return
+    if value is None:
+        raise ConfigError(
+            f"{path}: a value is required{place}: found null, expected {', or '.join(expected)}: set {path}=..."
+        )
     shown = repr(value)
     if len(shown) > SHOWN_VALUE_LENGTH:
         shown = shown[:SHOWN_VALUE_LENGTH] + "..."
     words = re.findall("'([^']+)'", " ".join(expected))
     near = did_you_mean(value, words) if isinstance(value, str) else ""
+    near += _several(path, value, annotation) if isinstance(value, str) else ""
     raise ConfigError(f"{path}: found {shown}{place}, expected {', or '.join(expected)}{near}")
+
+
+def _several(path: str, value: str, annotation: Any) -> str:
+    """The end of a message about values in a row on the command line, which were meant as a list or as a sweep."""
+    if "," not in value or f"{path}={in_quotes(value)}" not in sys.argv:
+        return ""
+    if fits(value.split(","), annotation):
+        return f": a list takes brackets: {command(f'{path}=[{value}]')}"
+    return f": a sweep over several values takes -m: {command('-m', f'{path}={value}')}"
 
 
 def _expected(value: Any, annotation: Any) -> list[str]:
@@ -125,8 +191,8 @@ def _mistakes(value: Any, annotation: Any) -> list[Any]:
     return [next(classes, mistake) if mistake["type"] == "needs_python_object" else mistake for mistake in in_json]
 
 
-def _check_call(node: dict[str, Any], path: str, place: str) -> None:
-    target = node["_target_"]
+def _check_call(node: dict[str, Any], path: str, cfg: DictConfig, sources: Mapping[str, str]) -> None:
+    target, place = node["_target_"], _where(path, sources)
     try:
         function = locate(str(target))
     except ConfigError as error:
@@ -135,8 +201,7 @@ def _check_call(node: dict[str, Any], path: str, place: str) -> None:
     if signature is None:
         return
     kinds = inspect.Parameter
-    several = (kinds.VAR_KEYWORD, kinds.VAR_POSITIONAL)
-    parameters = {key: value for key, value in signature.parameters.items() if value.kind not in several}
+    parameters = _parameters(signature)
     takes_any = any(parameter.kind is kinds.VAR_KEYWORD for parameter in signature.parameters.values())
     arguments = {key: value for key, value in node.items() if key not in HYDRA_KEYS}
     for key in arguments:
@@ -151,7 +216,7 @@ def _check_call(node: dict[str, Any], path: str, place: str) -> None:
     for key, parameter in parameters.items():
         checked = key in given and parameter.annotation is not kinds.empty and not _holds_target(given[key])
         if checked and not (given[key] is None and parameter.default is None):
-            check_value(_below(path, key), given[key], parameter.annotation, place)
+            _check_at(_below(path, key), given[key], parameter.annotation, cfg, sources)
     lacking = [key for key, parameter in parameters.items() if parameter.default is kinds.empty and key not in given]
     if lacking and not node.get("_partial_", False):
         first = _below(path, lacking[0])
@@ -165,6 +230,12 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
         with contextlib.suppress(Exception):  # evaluating runs other people's code, and builtins have no signature
             return inspect.signature(function, eval_str=evaluated)
     return None
+
+
+def _parameters(signature: inspect.Signature | None) -> dict[str, inspect.Parameter]:
+    """Those with a name of their own."""
+    several = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return {key: value for key, value in signature.parameters.items() if value.kind not in several} if signature else {}
 
 
 def _holds_target(value: Any) -> bool:

@@ -1,5 +1,7 @@
 """The tasks of conf/task/ and the keys that each brings, read from its file: for help, and for keys of another task."""
 
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,45 @@ from experiments.config import CONF
 
 def task_keys(conf_dir: Path = CONF) -> dict[str, list[str]]:
     """The keys that each task brings, by the option of the group; of a file that cannot be read none."""
-    keys = {}
-    for file in sorted((conf_dir / "task").glob("*.yaml")):
-        try:
-            node: Any = yaml.safe_load(file.read_text("utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):  # who reads on is about to report another mistake
-            node = None
-        keys[file.stem] = [str(key) for key in node or {} if key not in ("task", "defaults")]
-    return keys
+    files = sorted((conf_dir / "task").glob("*.yaml"))
+    return {file.stem: [key for key in _keys_in(file) if key != "task"] for file in files}
+
+
+def _keys_in(file: Path) -> list[str]:
+    try:
+        node: Any = yaml.safe_load(file.read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):  # who reads on is about to report another mistake
+        node = None
+    return [str(key) for key in node or {} if key != "defaults"]
+
+
+@cache
+def root_keys() -> frozenset[str]:
+    """The first names of all keys: those of conf/config.yaml, the groups, and what the tasks bring."""
+    groups = [folder.name for folder in CONF.iterdir() if folder.is_dir()]
+    of_tasks = [key for keys in task_keys().values() for key in keys]
+    return frozenset([*_keys_in(CONF / "config.yaml"), *groups, *of_tasks])
+
+
+# What a task cannot do without: an example, and the keys of which one has to be given.
+_NETWORK = ("run", "ckpt", "weights", "cascade", "model", "experiment")
+_NEEDS: dict[str, dict[str, tuple[str, ...]]] = {
+    "restore": {"input=PHOTOS": ("input",), "output=FOLDER": ("output",), "run=runs/NAME": _NETWORK},
+    "evaluate": {"run=runs/NAME": _NETWORK},
+    "export": {"run=runs/NAME": _NETWORK},
+    "compare": {"runs=[runs/A,runs/B]": ("runs", "wandb")},
+}
+
+
+def lacking(task: str, given: Iterable[str]) -> list[str]:
+    """An example for everything that a task needs and that is not among the keys given."""
+    present = {key.partition(".")[0] for key in given}
+    return [example for example, keys in _NEEDS.get(task, {}).items() if not present & {*keys}]
+
+
+def task_name(target: object) -> str:
+    """The option of conf/task/ by its `_target_`."""
+    return str(target).removesuffix(".run").rpartition(".")[2]
 
 
 def refuse_foreign(key: str, target: object, conf_dir: Path = CONF) -> str | None:
@@ -26,7 +59,7 @@ def refuse_foreign(key: str, target: object, conf_dir: Path = CONF) -> str | Non
     having = [f"task={name}" for name, keys in known.items() if key in keys]
     if not having:
         return None
-    name = str(target).removesuffix(".run").rpartition(".")[2]
+    name = task_name(target)
     way = f"choose {having[0] if len(having) == 1 else 'one of these'}, or omit it"
     if f"{key}s" in known.get(name, ()):  # the suite of one task, the suites of another
         way = f"did you mean {key}s?"

@@ -2,10 +2,11 @@
 
 import contextlib
 import math
+import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import ConfigError, InputError, OptionError
 from datamodules.sources import splits_of
@@ -16,7 +17,20 @@ def instantiate(node: DictConfig, *arguments: Any, **options: Any) -> Any:
     """What a node of the config describes, with its lists and mappings as those of Python."""
     import hydra
 
+    plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    if "${" in str(plain):  # in a path, not to be resolved: Hydra resolves twice
+        node = OmegaConf.create(_escaped(plain))
     return hydra.utils.instantiate(node, *arguments, _convert_="all", **options)
+
+
+def _escaped(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _escaped(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_escaped(value) for value in node]
+    if isinstance(node, str):
+        return re.sub(r"(\\*)\$\{", lambda match: (4 * len(match[1]) + 3) * "\\" + "${", node)
+    return node
 
 
 @contextlib.contextmanager
@@ -48,6 +62,10 @@ def construct(cfg: DictConfig, node: str, *, meta: bool = False) -> Any:
 
     with _refused_as(node), torch.device("meta") if meta else contextlib.nullcontext():
         part = instantiate(cfg[node])
+    if node == "degradation" and type(part).__name__ == "AsStored":  # what files hold besides, it hands on
+        source = cfg.data.get("source") or {}
+        known = {"kernel": source.get("kernels"), "noise_level": source.get("noise_level")}
+        part.provides += tuple(field for field, value in known.items() if value is not None)
     if node == "model" and not isinstance(part, RestorationNetwork):
         raise ConfigError(
             f"model._target_: found {cfg.model._target_}, expected a class that derives from "
@@ -76,6 +94,7 @@ def check_training(cfg: DictConfig) -> None:
     """
     degradation = construct(cfg, "degradation")
     check_inputs(cfg, degradation)
+    check_transforms(cfg)
     # Said before anybody looks for the images of a test set to train on.
     if "source" in cfg.data and "train" not in splits_of(locate(cfg.data.source._target_)):
         data = cfg.choices.data
@@ -83,6 +102,7 @@ def check_training(cfg: DictConfig) -> None:
             f"data: {data} is a test set, it has no images for training: choose data=div2k for training, and measure "
             f"the run by task=evaluate run=RUN data={data}"
         )
+    _check_validation(cfg)
     network = construct(cfg, "model", meta=True)
     if not any(True for _ in network.parameters()):
         raise ConfigError(f"model={cfg.label} has nothing to train: measure it with task=evaluate model={cfg.label}")
@@ -96,6 +116,17 @@ def check_training(cfg: DictConfig) -> None:
         for protocol in instantiate(cfg.protocol).values():
             for scale in degradation.scales:
                 protocol.at(scale)
+
+
+def _check_validation(cfg: DictConfig) -> None:
+    """No checkpoint may be chosen by images that it is then tested on."""
+    source = cfg.data.get("source") or cfg.data  # a data module of somebody's own need not have any
+    on_test = source.get("train_on_all") and getattr(locate(source._target_), "all_validates_on_test", False)
+    if on_test and cfg.checkpoint.use != "last":
+        raise ConfigError(
+            f"data.source.train_on_all: validation of data={cfg.choices.data} is then on test images, by which no "
+            f"checkpoint may be chosen: set checkpoint.use=last (found {cfg.checkpoint.use})"
+        )
 
 
 def check_inputs(cfg: DictConfig, degradation: Any) -> None:
@@ -120,6 +151,28 @@ def check_inputs(cfg: DictConfig, degradation: Any) -> None:
         )
 
 
+def check_transforms(cfg: DictConfig) -> None:
+    """Own transforms of training crops, tried on one of the size of `data.patch`.
+
+    Raises:
+        ConfigError: names the first that is none of albumentations', is refused by it, or changes the size of a crop.
+    """
+    if not (nodes := cfg.data.get("transforms")):
+        return
+    from datamodules.augmentation import Transforms
+
+    made: list[Any] = []
+    for number, node in enumerate(nodes):
+        try:
+            made.append(instantiate(node) if OmegaConf.is_config(node) else node)
+        except Exception as error:  # other people's constructors
+            key = f"data.transforms.{number}"
+            reason = str(error.__cause__ or error).partition("For further information")[0]  # of pydantic's address
+            raise ConfigError(f"{key}: {node.get('_target_')}: {reason}", key=key) from error
+    with _refused_as("data.transforms"):
+        Transforms(made, cfg.data.patch)
+
+
 def scale_mistake(network: Any, degradation: Any) -> str | None:
     """What is wrong with the scales; a network that takes the scale as an input works at several."""
     scales, several = list(degradation.scales), "scale" in network.inputs
@@ -137,10 +190,12 @@ def input_mistake(name: str, inputs: Collection[str], degradation: Any, option: 
     missing = [field for field in inputs if field not in degradation.provides]
     if not missing:
         return None
-    return (
+    line = (
         f"{name} takes {missing[0]!r}, which degradation={option} does not provide "
         f"(it provides {', '.join(degradation.provides)}): choose another degradation="
     )
+    key = {"kernel": "kernels", "noise_level": "noise_level"}.get(missing[0])
+    return f"{line}, or set data.source.{key} of data=paired_folder" if key and "lr" in degradation.inputs else line
 
 
 def _check_network(cfg: DictConfig, network: Any, degradation: Any) -> None:
@@ -158,12 +213,16 @@ def _check_network(cfg: DictConfig, network: Any, degradation: Any) -> None:
         )
 
 
+def network_step(network: Any, degradation: Any) -> int:
+    """What sharp crops have to be divisible by for a network; one for several scales counts in sharp pixels."""
+    return network.size_multiple * (1 if "scale" in network.inputs else degradation.scale)
+
+
 def check_patch(cfg: DictConfig, degradation: Any, network: Any = None) -> None:
     """The sharp crop has to shrink to whole pixels, and to a size that the network can halve as often as it does."""
     patch, steps = cfg.data.get("patch"), {f"degradation={cfg.choices.degradation}": degradation.multiple}
-    if network is not None:  # one for several scales counts its size_multiple in sharp pixels
-        reduction = 1 if "scale" in network.inputs else degradation.scale
-        steps[type(network).__name__] = network.size_multiple * reduction
+    if network is not None:
+        steps[type(network).__name__] = network_step(network, degradation)
     step = math.lcm(*steps.values())
     if patch is not None and (patch < 1 or patch % step):
         causes = ", ".join(f"{multiple} for {cause}" for cause, multiple in steps.items())

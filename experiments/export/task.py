@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import DictConfig
+from pydantic import PositiveInt
 
 from datamodules.errors import ConfigError, InputError
 from experiments.export.exportable import Exportable, ExportError
@@ -21,7 +22,7 @@ KEYS: dict[str, Any] = {
     "ckpt": str | None,
     "formats": Format | list[Format] | None,
     "output": str | None,
-    "scale": int | None,
+    "scale": PositiveInt | None,
 }
 
 

@@ -4,20 +4,19 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from pydantic import PositiveInt
 
 from datamodules.batch import Batch
-from datamodules.datasets import TrainingCrops, collate
+from datamodules.datasets import collate
 from datamodules.degradations.keyed_random import make_key
 from datamodules.errors import InputError
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.paired_datamodule import PairedDataModule
 from datamodules.sources import Split, splits_of
-from experiments.config.training import check_inputs, check_patch, construct
+from experiments.config.training import check_inputs, check_patch, check_transforms, construct, instantiate
 from experiments.preview.sheet import preview_sheet
 from experiments.preview.statistics import Statistics
 from lightning_modules.loggers import wandb
@@ -38,6 +37,7 @@ def check(cfg: DictConfig) -> None:
     degradation = construct(cfg, "degradation")
     check_inputs(cfg, degradation)
     check_patch(cfg, degradation)
+    check_transforms(cfg)
 
 
 def run(cfg: DictConfig) -> None:
@@ -49,7 +49,7 @@ def run(cfg: DictConfig) -> None:
     Raises:
         InputError: for unreadable data, a patch that does not fit the images, no crops.
     """
-    datamodule: ImageDataModule = hydra.utils.instantiate(cfg.data, _convert_="all")
+    datamodule: ImageDataModule = construct(cfg, "data")
     split: Split = "train" if "train" in splits_of(datamodule.source) else "test"
     datamodule.prepare_data()
     datamodule.setup("fit" if split == "train" else "test")
@@ -64,7 +64,7 @@ def run(cfg: DictConfig) -> None:
     sheet = preview_sheet(title, drawn_by, crops, statistics(datamodule, cfg.samples))
     path = Path(cfg.run_dir) / "preview.png"
     save_png(sheet, path)
-    for make in (hydra.utils.instantiate(cfg.logger, _convert_="all") or {}).values():
+    for make in (instantiate(cfg.logger) or {}).values():
         logger = make(path.parent, run_id=secrets.token_hex(4), name=cfg.name, job_type="preview", config=config)
         logger.log_image("preview", [sheet])
         print(wandb.where_line(logger))
@@ -82,8 +82,7 @@ def draw_crops(datamodule: ImageDataModule, split: Split, count: int) -> list[Ba
     numbers = [i for i in datamodule.numbers[split] if min(cache.shapes[i]) >= patch]
     if not numbers:
         raise InputError(f"{datamodule.source.name}: no {split} image is as large as data.patch={patch}: make it less")
-    options = (datamodule.flip, datamodule.rotate, datamodule.inputs.get(split))
-    crops = TrainingCrops(cache, numbers, patch, count, datamodule.seed, *options)
+    crops = datamodule.crops(split, numbers, count)
     return [datamodule.on_after_batch_transfer(collate([crops[0, i, i]]), 0) for i in range(count)]
 
 

@@ -21,6 +21,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from datamodules.errors import ConfigError, InputError
 from experiments.config import CONF
+from experiments.config.arguments import command
 from experiments.config.compose import compose, overridden_keys
 from experiments.config.errors import group_files, listing
 from experiments.config.signatures import check_targets
@@ -77,6 +78,8 @@ def wanted(models: Sequence[str] | str) -> list[str]:
         raise ConfigError("models: empty, expected options of conf/model/, all, or null")
     if "experiment" in overridden_keys():
         raise ConfigError("models: each model has its own recipe: omit experiment= or models=")
+    if isinstance(models, str) and "," in models:
+        raise ConfigError(f"models: found {models!r}, a list takes brackets: {command(f'models=[{models}]')}")
     if models == "all":
         return sorted(file.stem for file in (CONF / "model").glob("*.yaml"))
     return [models] if isinstance(models, str) else list(models)

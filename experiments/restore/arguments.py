@@ -1,5 +1,8 @@
 """Devices, kernels and other values as callers give them."""
 
+import contextlib
+import math
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +35,19 @@ def restorer_options(cfg: DictConfig) -> dict[str, Any]:
     return {"device": device, "precision": precision, "self_ensemble": cfg.self_ensemble}
 
 
-def choose_device(name: str) -> torch.device:
+def whole_number(key: str, value: Any, least: int) -> int:
+    """A whole number, of numpy or torch too.
+
+    Raises:
+        InputError: for anything else, and for less than `least`.
+    """
+    with contextlib.suppress(TypeError):
+        if not isinstance(value, bool) and operator.index(value) >= least:
+            return operator.index(value)
+    raise InputError(f"{key}: found {value!r}, expected a whole number of at least {least}", key=key)
+
+
+def choose_device(name: str | torch.device) -> torch.device:
     """A device of torch; "auto" is a GPU if there is one.
 
     Raises:
@@ -43,7 +58,7 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for the device
+    except (RuntimeError, AssertionError, TypeError) as error:  # torch asserts that it was built for the device
         reason = (str(error).splitlines() or [""])[0]
         raise InputError(f"device: found {name!r}, which cannot be used: {reason}", key="device") from error
     return device
@@ -53,9 +68,21 @@ def checked_kernel(kernel: Tensor | np.ndarray) -> Tensor:
     """A kernel [k, l] as float32 with sum 1.
 
     Raises:
-        InputError: for another shape, for values that are not finite, or a sum that is not positive.
+        InputError: for what is no array of numbers, for another shape, for values that are not finite, or a sum that is
+            not positive.
     """
-    values = (kernel.detach() if isinstance(kernel, Tensor) else torch.from_numpy(np.array(kernel))).cpu().double()
+    try:
+        if isinstance(kernel, Tensor) and not kernel.is_complex():
+            values = kernel.detach().cpu()
+        elif (array := np.asarray(kernel)).dtype.kind in "buif":
+            values = torch.from_numpy(array.astype(np.float64))
+        else:
+            raise TypeError
+        values = values.double()
+    except (TypeError, ValueError) as error:  # rows of different lengths are one for numpy
+        way = f": given_kernel({kernel!r}) of datamodules.degradations.kernel_spec makes it" * isinstance(kernel, str)
+        found = repr(kernel) if isinstance(kernel, str) else f"a {type(kernel).__name__}"
+        raise InputError(f"kernel: found {found}, expected an array of numbers [k, k]{way}", key="kernel") from error
     if values.dim() != 2 or 0 in values.shape:
         raise InputError(f"kernel: of shape {list(values.shape)}, expected [k, k]", key="kernel")
     total = values.sum().item()
@@ -71,6 +98,7 @@ def checked_scale(scale: int | None, scales: Sequence[int], name: str) -> int:
         InputError: for another one; where none is given and there are several.
     """
     enlarges = f"{name} enlarges by {', '.join(map(str, scales))}"
+    scale = None if scale is None else whole_number("scale", scale, 1)
     if scale is None and len(scales) > 1:
         raise InputError(f"scale: {enlarges}: say by which, scale={scales[0]}", key="scale")
     if scale is not None and scale not in scales:
@@ -103,9 +131,12 @@ def checked_fields(
         if noise_level is None:
             notes.append(f"The noise level was not given: {255 * NOISE_LEVEL:g}/255 is assumed.")
             noise_level = NOISE_LEVEL
-        if not 0 <= noise_level <= 1:
-            raise InputError(f"noise_level: found {noise_level}, expected 0 to 1, such as 0.01", key="noise_level")
-        fields["noise_level"] = float(noise_level)
+        number = math.nan
+        with contextlib.suppress(TypeError, ValueError, RuntimeError):  # numpy's and torch's numbers are some too
+            number = math.nan if isinstance(noise_level, str | bool) else float(noise_level)
+        if not 0 <= number <= 1:
+            raise InputError(f"noise_level: found {noise_level!r}, expected 0 to 1, such as 0.01", key="noise_level")
+        fields["noise_level"] = number
     elif noise_level is not None:
         raise InputError(f"noise_level: found {noise_level}, but {name} takes none: omit it", key="noise_level")
     if "scale" in restorer.inputs:

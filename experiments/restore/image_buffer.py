@@ -23,6 +23,11 @@ MAPPED = 256 * 2**20  # bytes from which on a scratch array is a file
 LARGEST = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 
+def largest(dtype: np.dtype[Any]) -> int:
+    """The level that stands for 1, whatever the order of the bytes; 0 where there is none."""
+    return LARGEST.get(dtype.newbyteorder("="), 0)
+
+
 @dataclass
 class Restoration:
     """What was made of an image.
@@ -68,7 +73,7 @@ class Picture:
             channels, size = shape[:1], shape[1:]
         else:
             expected = "an array [H, W] or [H, W, C] of uint8 or uint16 with C = 1 or 3"
-            fits = len(shape) in (2, 3) and shape[2:] in ((), (1,), (3,)) and data.dtype in LARGEST
+            fits = len(shape) in (2, 3) and shape[2:] in ((), (1,), (3,)) and largest(data.dtype) > 0
             channels, size = shape[2:], shape[:2]
         if not fits or 0 in size:
             kind = str(data.dtype).removeprefix("torch.")
@@ -92,7 +97,7 @@ class Picture:
         if isinstance(self.data, Tensor):
             piece = self.data[:, rows, columns].detach().float().cpu()
         else:
-            piece = torch.from_numpy(self.data[rows, columns].astype(np.float32) / LARGEST[self.data.dtype])
+            piece = torch.from_numpy(self.data[rows, columns].astype(np.float32) / largest(self.data.dtype))
             piece = piece[None] if piece.dim() == 2 else piece.permute(2, 0, 1)
         return F.pad(piece, beyond, mode="replicate") if any(beyond) else piece
 
@@ -102,13 +107,13 @@ class Picture:
         if isinstance(self.data, Tensor):
             dtype = self.data.dtype if self.data.dtype == torch.float64 else torch.float32
             return torch.zeros(self.channels, height, width, dtype=dtype)
-        return np.zeros((height, width, *self.data.shape[2:]), self.data.dtype)
+        return np.zeros((height, width, *self.data.shape[2:]), self.data.dtype.newbyteorder("="))
 
     def check_room(self, out: Any, scale: int) -> None:
         """Whether a result fits `out`; raises InputError if it does not."""
         height, width = (scale * n for n in self.given_size)
         shapes = [(height, width), (height, width, 1)] if self.channels == 1 else [(height, width, 3)]
-        if not isinstance(out, np.ndarray) or out.dtype not in LARGEST or out.shape not in shapes:
+        if not isinstance(out, np.ndarray) or not largest(out.dtype) or out.shape not in shapes:
             kind = f"{list(out.shape)} {out.dtype}" if isinstance(out, np.ndarray) else type(out).__name__
             raise InputError(f"out: found {kind}, expected an array {list(shapes[0])} of uint8 or uint16")
         if not out.flags.writeable:
@@ -131,7 +136,7 @@ def write(target: Image, top: int, values: Tensor) -> None:
         elif target.dtype == np.float32:
             target[rows] = lines.numpy().transpose(1, 2, 0)
         else:
-            levels = (lines.clamp(0, 1) * LARGEST[target.dtype]).round().numpy().astype(target.dtype)
+            levels = (lines.clamp(0, 1) * largest(target.dtype)).round().numpy().astype(target.dtype)
             target[rows] = levels.transpose(1, 2, 0) if target.ndim == 3 else levels[0]
 
 

@@ -2,17 +2,27 @@
 
 import glob
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from PIL import Image
+
 from datamodules.errors import InputError
-from datamodules.io.decode import IMAGE_SUFFIXES, list_images
+from datamodules.io.decode import HEIC_SUFFIXES, IMAGE_SUFFIXES, PHOTOS_EXTRA, visible_files
+from datamodules.io.read_photo import RAW_SUFFIXES, readable_suffixes
 
 Format = Literal["lossless", "same", "png", "tif", "jpg", "webp"]
 LOSSLESS = (".png", ".tif", ".tiff")
 WRITTEN = (*LOSSLESS, ".jpg", ".jpeg", ".webp")
+_OF_IMAGES = {
+    *Image.registered_extensions(),
+    *IMAGE_SUFFIXES,
+    *RAW_SUFFIXES,
+}  # in output=, of a file and not of a folder
+_NAMED = 20  # at most, of results that cannot be
 
 
 @dataclass(frozen=True)
@@ -39,51 +49,76 @@ class Item:
         return self.target.with_name(self.target.stem + ending + ("" if "." in ending else self.target.suffix))
 
 
-def plan(given: str | Sequence[str], output: str, form: Format, further: Sequence[str] = ()) -> tuple[Path, list[Item]]:
-    """The photographs that `given` names, and the folder of their results.
+def plan(
+    given: str | Sequence[str], output: str, form: Format, further: Sequence[str] = ()
+) -> tuple[Path, list[Item], list[str]]:
+    """The photographs that `given` names, the folder of their results, and what has to be said of other files.
 
     - A file keeps its name. Of a folder, or of the fixed part of a pattern such as photos/**/*.jpg, the tree is kept.
-    - A file counts by its suffix (`IMAGE_SUFFIXES`) where a folder or a pattern finds it. Hidden files and what lies
-      below `output` do not count, each file counts once.
+    - A file counts by its suffix (`readable_suffixes`) where a folder or a pattern finds it; the others are passed
+      over, in a line. Hidden files and what lies below `output` do not count, each file counts once.
     - `form` says which suffix a result has: with `lossless` PNG and TIFF stay, the others become .png, as a JPEG of a
       JPEG loses again what was restored.
 
     Args:
         given: a file, a folder, a pattern, or several of these.
-        output: a folder; with an image suffix and a single photograph, the file of the result.
+        output: a folder; with the suffix of an image and a single photograph, the file of the result.
         further: endings of other files that are written beside a result.
 
     Raises:
-        InputError: something is not there, holds no photograph, or two results would have one name, or that of a
-            photograph.
+        InputError: something is not there, holds no photograph, or results would have one name, or that of a
+            photograph: all of these are named.
     """
-    folder = Path(output).expanduser()
+    folder, suffixes = Path(output).expanduser(), readable_suffixes()
     sources: dict[Path, tuple[Path, Path]] = {}
+    notes: list[str] = []
     for part in [given] if isinstance(given, str) else given:
-        path, (base, names) = Path(part).expanduser(), _search(part)
+        path, (base, found) = Path(part).expanduser(), _search(part)
         if path.is_dir() and folder.resolve() == base.resolve():
             raise InputError(f"output={folder}: is the folder of the photographs: give another one, also in it")
-        is_below = base.resolve() in folder.resolve().parents and (path.is_dir() or not path.exists())
+        if not path.exists() or path.is_dir():
+            names = [name for name in found if name.suffix.lower() in suffixes]
+            if not names:
+                what = "holds no image" if path.is_dir() else "finds no image"
+                raise InputError(f"input={part}: {what} but {_others(found, suffixes)}")
+            if base.resolve() in folder.resolve().parents:
+                found = [name for name in found if not (base / name).resolve().is_relative_to(folder.resolve())]
+            names = [name for name in found if name.suffix.lower() in suffixes]
+            if others := set(found) - set(names):
+                notes.append(f"input={part}: passed over {_others(others, suffixes)}")
+        else:
+            names = found
         for name in names:
-            real = (base / name).resolve()
-            if not is_below or not real.is_relative_to(folder.resolve()):
-                sources.setdefault(real, (base / name, name))
+            sources.setdefault((base / name).resolve(), (base / name, name))
     if not sources:
         raise InputError(f"input={given}: all of it lies in output={output}: nothing is left to restore")
-    if folder.suffix.lower() not in IMAGE_SUFFIXES or folder.is_dir():
+    if folder.suffix.lower() not in _OF_IMAGES or folder.is_dir() or output.endswith(os.sep):
         items = [
             Item(path, folder / name.with_suffix(_suffix(name.suffix, form)), tuple(further))
             for path, name in sources.values()
         ]
+    elif folder.suffix.lower() not in WRITTEN:
+        raise InputError(
+            f"output={folder}: found {folder.suffix}, expected {', '.join(WRITTEN)}, or {folder}{os.sep} for a folder"
+        )
     elif len(sources) > 1:
         raise InputError(f"output={folder}: is a file, and input= names {len(sources)} photographs: give a folder")
-    elif folder.suffix.lower() not in WRITTEN:
-        raise InputError(f"output={folder}: found {folder.suffix}, expected {', '.join(WRITTEN)}")
     else:
         items = [Item(path, folder, tuple(further)) for path, _ in sources.values()]
         folder = folder.parent
     _refuse_collisions(items, set(sources))
-    return folder, items
+    return folder, items, notes
+
+
+def _others(files: Collection[Path], suffixes: Sequence[str]) -> str:
+    """What files are there beside those that count, and how to restore them all the same."""
+    kinds = Counter(file.suffix.lower() or "no suffix" for file in files)
+    if not kinds:
+        return f"no files at all, expected {', '.join(suffixes)}"
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    photos = [kind for kind in kinds if kind in (*HEIC_SUFFIXES, *RAW_SUFFIXES)]
+    extra = f"{' and '.join(sorted(photos))} are read after {PHOTOS_EXTRA}; " if photos else ""
+    return f"{len(files)} other file(s) ({counts}): {extra}convert photographs among them to PNG or TIFF"
 
 
 def _suffix(suffix: str, form: Format) -> str:
@@ -94,24 +129,21 @@ def _suffix(suffix: str, form: Format) -> str:
 
 
 def _search(given: str) -> tuple[Path, list[Path]]:
-    """The folder that is searched, and the paths in it of the photographs that are found."""
+    """The folder that is searched, and the paths in it of the files that are found."""
     path = Path(given).expanduser()
     if path.is_dir():
         try:
-            return path, [file.relative_to(path) for file in list_images(path)]
+            files = [file.relative_to(path) for file in visible_files(path)]
         except InputError as error:
             raise InputError(f"input={error}") from error
+        return path, sorted(files, key=lambda file: file.as_posix())
     if path.exists():
         return path.parent, [Path(path.name)]
     if not glob.has_magic(given):
         raise InputError(f"input={given}: does not exist: give a photograph, a folder, or a pattern in quotes")
     base = _fixed(path)
     files = [Path(name) for name in sorted(glob.glob(str(path.relative_to(base)), root_dir=base, recursive=True))]
-    photographs = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and (base / file).is_file()]
-    if not photographs:
-        others = f"{len(files)} other file(s)" if files else "nothing"
-        raise InputError(f"input={given}: finds {others}, expected {', '.join(IMAGE_SUFFIXES)}")
-    return base, photographs
+    return base, [file for file in files if not (base / file).is_dir()]
 
 
 def _fixed(pattern: Path) -> Path:
@@ -125,15 +157,23 @@ def _fixed(pattern: Path) -> Path:
 
 
 def _refuse_collisions(items: Sequence[Item], sources: set[Path]) -> None:
-    """Results that would replace one another, or a photograph."""
-    taken: dict[Path, Item] = {}
+    """Results that would replace one another, or a photograph: all of them in one line."""
+    made_of: dict[Path, list[Path]] = {}
     for item in items:
         for target in item.files:
-            if Path(os.path.realpath(target)) in sources:
-                raise InputError(f"{target}: the result would replace a photograph of input=: give another output=")
-            if target in taken:
-                raise InputError(
-                    f"{target}: is the result of {taken[target].source} and of {item.source}: restore them into "
-                    "different folders, or keep their suffixes with format=same"
-                )
-            taken[target] = item
+            made_of.setdefault(target, []).append(item.source)
+    replaced = [target for target in made_of if Path(os.path.realpath(target)) in sources]
+    equal = {tuple(of): target for target, of in reversed(made_of.items()) if len(of) > 1}
+    problems = [f"{target}: the result would replace a photograph of input=" for target in replaced]
+    problems += [f"{equal[of]}: is the result of {' and of '.join(map(str, of))}" for of in reversed(equal)]
+    if not problems:
+        return
+    if len(problems) > _NAMED:
+        problems[_NAMED:] = [f"and {len(problems) - _NAMED} more"]
+    ways = ["give another output="] if replaced else []
+    if equal:
+        ways += ["restore them into different folders"]
+        kept = [{_suffix(path.suffix, "same") for path in of} for of in equal]
+        if not items[0].endings and [len(suffixes) for suffixes in kept] == [len(of) for of in equal]:
+            ways += ["keep their suffixes with format=same"]
+    raise InputError(f"{'; '.join(problems)}: {', or '.join(ways)}")

@@ -47,7 +47,9 @@ def restore_file(
         before = state(item.source)
         photograph = read_photograph(item.source, max_pixels)
         height, width = (arguments["scale"] * side for side in photograph.pixels.shape[:2])
-        dtype = np.dtype(np.uint8) if item.target.suffix.lower() in _EIGHT_BIT else photograph.pixels.dtype
+        stored = photograph.pixels.dtype
+        dtype = np.dtype(np.uint8) if item.target.suffix.lower() in _EIGHT_BIT else stored
+        reduced = [] if dtype == stored else [f"16 bits a channel reduced to the 8 that {item.target.suffix} holds"]
         refuse_unwritable(item.target, width, height, dtype, photograph.alpha is not None)
         folder = item.target.parent
         folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +81,7 @@ def restore_file(
                 write_photograph(item.beside("_deblurred"), photograph.with_pixels(pixels, same), record)
             result = photograph.with_pixels(sr, None if photograph.alpha is None else alpha)
             left_out = write_photograph(item.target, result, record)
-    return [*photograph.notes, *restored.notes, *left_out]
+    return [*photograph.notes, *reduced, *restored.notes, *left_out]
 
 
 def _write_kernel(item: Item, kernel: Tensor, record: Callable[[Path], None]) -> None:

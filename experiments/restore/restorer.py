@@ -11,7 +11,7 @@ from torch import Tensor
 from datamodules.errors import InputError
 from experiments.models import Model, Source, load
 from experiments.restore.adapt import for_photographs, place_kernel, smallest_side
-from experiments.restore.arguments import checked_fields, checked_scale, choose_device
+from experiments.restore.arguments import checked_fields, checked_scale, choose_device, whole_number
 from experiments.restore.coarse_to_fine import OneScale, Step, restore_by_scales
 from experiments.restore.image_buffer import Image, Picture, Restoration, as_input, with_channels
 from experiments.restore.receptive_field import alignment, receptive_field, up_to
@@ -44,7 +44,9 @@ class Restorer:
         self, model: Model, device: str = "auto", precision: Precision = "32", self_ensemble: bool = False
     ) -> None:
         if precision not in ("32", "bf16"):
-            raise InputError(f"precision: found {precision!r}, expected 32 or bf16", key="precision")
+            raise InputError(f"precision: found {precision!r}, expected '32' or 'bf16'", key="precision")
+        if not isinstance(self_ensemble, bool):
+            raise InputError(f"self_ensemble: found {self_ensemble!r}, expected True or False", key="self_ensemble")
         self.device = choose_device(device)
         self.precision, self.self_ensemble = precision, self_ensemble
         self.name, self.scales = model.name, model.scales
@@ -84,7 +86,8 @@ class Restorer:
             use: which checkpoint of a run; None: the one that it is judged by (`checkpoint.use` of its training).
 
         Raises:
-            InputError: if a file is missing, damaged or of another network; for a device that is not there.
+            InputError: if a file is missing, damaged or of another network; for a device that is not there; for an
+                argument of another type.
             ConfigError: if there is no such option, an override does not fit it, or a cascade is not one of two.
         """
         return cls(load(source, model, overrides, use), device, precision, self_ensemble)
@@ -111,7 +114,8 @@ class Restorer:
         """Restore one image.
 
         Args:
-            image: float tensor [C, H, W] in [0, 1], or array [H, W] or [H, W, C] of uint8 or uint16; C is 1 or 3, RGB.
+            image: float tensor [C, H, W] in [0, 1], or array [H, W] or [H, W, C] of uint8 or uint16 (in any
+                byte order); C is 1 or 3, RGB.
             scale: one of `scales`; may be omitted where there is only one.
             kernel: [k, k], the blur in pixels of the result, applied as a convolution, its centre at index floor(k/2);
                 divided by its sum. Needed by networks that take it, refused by others.
@@ -126,8 +130,11 @@ class Restorer:
         Raises:
             InputError: for an image, a scale, a kernel or another value that the network cannot work with.
         """
-        if batch < 1:
-            raise InputError(f"batch: found {batch}, expected at least 1 tile", key="batch")
+        batch = whole_number("batch", batch, 1)
+        tile = None if tile is None else whole_number("tile", tile, 1)
+        overlap = None if overlap is None else whole_number("overlap", overlap, 0)
+        if progress is not None and not callable(progress):
+            raise InputError(f"progress: found {progress!r}, expected a function of two numbers", key="progress")
         picture = Picture(image)
         scale = checked_scale(scale, self.scales, self.name)
         if out is not None:

@@ -5,18 +5,21 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from pydantic import PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
 from datamodules.degradations.kernel_spec import given_kernel
 from datamodules.errors import ConfigError, InputError
 from datamodules.io.write_photo import NotWritten
+from experiments.config.arguments import command
+from experiments.config.compose import overridden_keys
+from experiments.config.tasks import lacking
 from experiments.models import checksum, find, refuse_several
 from experiments.restore import Restorer
 from experiments.restore.arguments import checked_fields, checked_scale, restorer_options
@@ -31,8 +34,9 @@ KEYS: dict[str, Any] = {
     "run": str | None,
     "cascade": list[str] | None,
     **dict.fromkeys(("output", "ckpt", "kernel"), str | None),
-    "noise_level": float | None,
-    **dict.fromkeys(("scale", "tile", "overlap"), int | None),
+    "noise_level": Annotated[float, Field(ge=0, le=1)] | None,
+    **dict.fromkeys(("scale", "tile"), PositiveInt | None),
+    "overlap": NonNegativeInt | None,
     "format": Format,
     **dict.fromkeys(("self_ensemble", "replace", "deblurred"), bool),
     **dict.fromkeys(("batch", "max_pixels"), PositiveInt),
@@ -43,10 +47,14 @@ def check(cfg: DictConfig) -> None:
     """Verify that photographs, results and one network are named.
 
     Raises:
-        ConfigError: if they are not.
+        ConfigError: if they are not; it names all that is missing.
     """
-    if cfg.input is None or cfg.output is None:
-        raise ConfigError("task=restore: needs input= (a photograph, a folder or a pattern) and output= (a folder)")
+    given = [key for key in cfg if key != "model" and cfg[key]]
+    if missing := lacking("restore", [*map(str, given), *overridden_keys()]):
+        raise ConfigError(
+            "task=restore: needs input= (a photograph, a folder or a pattern), output= (a folder) and a network (run=, "
+            f"ckpt=, weights=, cascade= or model=): {' '.join(missing)} is missing: {command(*missing)}"
+        )
     refuse_several(cfg)
 
 
@@ -60,13 +68,16 @@ def run(cfg: DictConfig) -> None:
         InputError: if a network or a folder cannot be used; at the end, if photographs could not be restored.
     """
     restorer, identity = load(cfg)
-    arguments = restoration_arguments(cfg, restorer)
+    notes: list[str] = []  # of the network, the same for every photograph
+    arguments = restoration_arguments(cfg, restorer, notes)
     if cfg.deblurred and not restorer.deblurs:
         raise ConfigError(f"deblurred: found true, but {restorer.name} makes no deblurred photograph")
     endings = ["_kernel.png", "_kernel.npy"] if restorer.estimates_kernel else []
     endings += ["_deblurred"] if cfg.deblurred else []
     given = cfg.input if isinstance(cfg.input, str) else [str(part) for part in cfg.input]
-    folder, items = plan(given, cfg.output, cfg.format, endings)
+    folder, items, passed_over = plan(given, cfg.output, cfg.format, endings)
+    for note in passed_over:
+        log.warning("%s", note)
     kernel = arguments["kernel"]
     settings = {  # what a result depends on: not the tiles, for who runs out of memory continues with smaller ones
         **identity,
@@ -84,20 +95,26 @@ def run(cfg: DictConfig) -> None:
         if done:
             log.info("%d of %d photographs are restored already and stay as they are", len(done), len(items))
         todo = [item for item in items if item not in done]
+        for note in notes if todo else ():
+            log.warning("%s: %s", restorer.name, note)
 
         def restore(item: Item, progress: Callable[[int, int], None]) -> list[str]:
             return restore_file(item, restorer, {**arguments, "batch": cfg.batch}, manifest, cfg.max_pixels, progress)
 
-        failed = _restore_all(restore, todo, bool(cfg.trainer.enable_progress_bar))
+        failed = _restore_all(restore, todo, set(notes), bool(cfg.trainer.enable_progress_bar))
     if failed:
         rest = "the others are" if failed < len(items) else "nothing is"
         raise InputError(f"{failed} of {len(items)} photographs could not be restored, see above; {rest} in {folder}")
     print(f"restored: {len(items)} in {folder}" + (f", {len(done)} of them before" if done else ""), flush=True)
 
 
-def _restore_all(restore: Callable[..., list[str]], items: Sequence[Item], show: bool) -> int:
-    """Restore photographs behind a bar, or else with a line for each; returns how many could not be restored."""
-    failed, said = 0, set()
+def _restore_all(restore: Callable[..., list[str]], items: Sequence[Item], said: Collection[str], show: bool) -> int:
+    """Restore photographs behind a bar, or else with a line for each; returns how many could not be restored.
+
+    Args:
+        said: notes that are not repeated for each.
+    """
+    failed = 0
     form = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]"
     with tqdm(total=len(items), bar_format=form, mininterval=0.3, disable=not (show and items)) as bar:
         for before, item in enumerate(items):
@@ -117,9 +134,8 @@ def _restore_all(restore: Callable[..., list[str]], items: Sequence[Item], show:
                 seconds = time.perf_counter() - began
                 log.info("%d/%d %s -> %s (%.1f s)", before + 1, len(items), item.source, item.target, seconds)
             for note in dict.fromkeys(notes):
-                if note not in said:  # what the network assumed is the same for all
+                if note not in said:
                     tqdm.write(f"{item.source}: {note}", file=sys.stderr)
-            said.update(notes)
     return failed
 
 
@@ -138,8 +154,8 @@ def load(cfg: DictConfig) -> tuple[Restorer, dict[str, Any]]:
     return restorer, identity
 
 
-def restoration_arguments(cfg: DictConfig, restorer: Restorer) -> dict[str, Any]:
-    """The arguments of every restoration, checked before a photograph is read.
+def restoration_arguments(cfg: DictConfig, restorer: Restorer, notes: list[str]) -> dict[str, Any]:
+    """The arguments of every restoration, checked before a photograph is read; what is assumed is added to the notes.
 
     Raises:
         ConfigError: if one is missing or does not fit the network.
@@ -147,7 +163,7 @@ def restoration_arguments(cfg: DictConfig, restorer: Restorer) -> dict[str, Any]
     kernel = None if cfg.kernel is None else given_kernel(str(cfg.kernel))
     try:
         scale = checked_scale(cfg.scale, restorer.scales, restorer.name)
-        checked_fields(restorer, scale, kernel, cfg.noise_level, notes=[])
+        checked_fields(restorer, scale, kernel, cfg.noise_level, notes)
     except InputError as error:
         raise ConfigError(str(error), key=error.key) from error
     return {"scale": scale, "kernel": kernel, "noise_level": cfg.noise_level, "tile": cfg.tile, "overlap": cfg.overlap}

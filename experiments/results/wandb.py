@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import hydra
 import requests
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
+from experiments.config.training import instantiate
 from experiments.results.records import BASELINE, METRICS, EvaluationRecord, canonical
 from experiments.results.tables import cell_folder, short_keys
 from experiments.runtime.run_folder import named_overrides
@@ -175,7 +175,7 @@ def _start(cfg: DictConfig, folder: Path, tags: Sequence[str], **about: Any) -> 
         about: run_id, name, job_type, group and config of the W&B run.
     """
     loggers = []
-    for make in (hydra.utils.instantiate(cfg.logger, _convert_="all") or {}).values():
+    for make in (instantiate(cfg.logger) or {}).values():
         loggers.append(make(folder, **about, tags=[*make.keywords.get("tags", ()), *tags]))
         log.info("%s", where_line(loggers[-1]))
     return loggers

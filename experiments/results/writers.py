@@ -130,9 +130,16 @@ def _template() -> Template:
 
 
 def csv_text(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Mappings as CSV with all digits; a key that a line lacks, and None, become an empty field."""
+    """Mappings as CSV with all digits; a key that a line lacks, and None, become an empty field.
+
+    Texts that a spreadsheet would take for a formula, such as the name of a model `=A1`, begin with an apostrophe.
+    """
     out = io.StringIO()
     writer = csv.DictWriter(out, list(dict.fromkeys(key for line in lines for key in line)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
+    writer.writerow({key: _no_formula(key) for key in writer.fieldnames})
+    writer.writerows({key: _no_formula(value) for key, value in line.items()} for line in lines)
     return out.getvalue()
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else value

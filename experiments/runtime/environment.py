@@ -1,9 +1,12 @@
 """What holds for every process of a job, before Hydra composes a config and before the libraries are imported."""
 
+import atexit
+import io
 import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -18,6 +21,8 @@ def prepare_environment() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    atexit.unregister(_remove_empty_cache)
+    atexit.register(_remove_empty_cache)
     # In a job of SLURM that is just starting: it has nothing to save, and by default would die of this and fail.
     in_main = threading.current_thread() is threading.main_thread()  # the others cannot
     if in_main and "SLURM_JOB_ID" in os.environ and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
@@ -26,6 +31,20 @@ def prepare_environment() -> None:
     if _PLUGINS not in sys.path:
         sys.path.append(_PLUGINS)
     OmegaConf.register_new_resolver("stderr_is_terminal", bar_wanted, replace=True)
+
+
+def _remove_empty_cache() -> None:
+    """Torch makes a folder for compiled code among the temporary files as soon as parts of it are imported."""
+    if found := sys.modules.get("torch._inductor.runtime.cache_dir_utils"):
+        with suppress(OSError):  # it is in use, or not there
+            os.rmdir(found.default_cache_dir())
+
+
+def escape_output() -> None:
+    """Escape what the encoding of the output does not have, such as a path with é in ASCII, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def bar_wanted() -> bool:

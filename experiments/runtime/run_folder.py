@@ -33,7 +33,7 @@ _UNNAMED = re.compile(
 _IDENTITY = ("model", "procedure", "loss", "optimizer", "scheduler", "degradation", "data", "seed", "callbacks.ema")
 FREE_DATA_KEYS = {"num_workers", "timeout_minutes", "cache_dir", "root", "source"}
 # Keys that an older run may lack, though what has been trained does not depend on them.
-_NEW_KEYS = {"data": {"val_points"}, "procedure": {"continues"}}
+_NEW_KEYS = {"data": {"val_points", "transforms"}, "procedure": {"continues"}}
 _LONGEST_NAME = 200  # bytes: of 255 that a folder may have
 _PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "kornia", "albumentations", "torchmetrics", "wandb", "numpy")
 
@@ -163,7 +163,11 @@ def without_new_keys(config: Mapping[str, Any], before: Mapping[str, Any]) -> di
     for section, keys in _NEW_KEYS.items():
         lacking = keys - (before.get(section) or {}).keys()
         if config.get(section):
-            config[section] = {key: value for key, value in config[section].items() if key not in lacking}
+            config[section] = {
+                key: value
+                for key, value in config[section].items()
+                if key not in lacking or (key == "transforms" and value)  # which decide, where there are any
+            }
     return config
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import gradio as gr
 
-from datamodules.io.decode import IMAGE_SUFFIXES
+from datamodules.io.read_photo import readable_suffixes
 from experiments.serve.blur_controls import FILE_SUFFIXES, KINDS, Blur
 from experiments.serve.service import FORMATS, OWN_FORMAT, START, Service, user_errors
 
@@ -30,7 +30,8 @@ USED_BY = (*(kinds for *_, kinds in SLIDERS.values()), ("From a file",), ("From 
 
 def build(service: Service, keep_minutes: float) -> gr.Blocks:
     """The page, for any number of visitors, who are told how long files are kept."""
-    models, formats = service.models.names, [OWN_FORMAT, *FORMATS]
+    models, formats, readable = service.models.names, [OWN_FORMAT, *FORMATS], readable_suffixes()
+    further = "".join(f", {kind}" for kind, suffix in (("HEIC", ".heic"), ("raw", ".dng")) if suffix in readable)
     title, lifetime = "Deblur and enlarge photographs", (10, int(60 * keep_minutes))
     with gr.Blocks(title=title, delete_cache=lifetime, fill_width=True) as page:
         gr.Markdown(
@@ -40,8 +41,8 @@ def build(service: Service, keep_minutes: float) -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 photograph = gr.File(
-                    label="Photograph: PNG, JPEG, BMP, TIFF or WebP",
-                    file_types=list(IMAGE_SUFFIXES),
+                    label=f"Photograph: PNG, JPEG, BMP, TIFF, WebP{further}",
+                    file_types=list(readable),
                     height=150,
                     elem_id="photograph",
                 )

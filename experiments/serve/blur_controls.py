@@ -9,7 +9,7 @@ from torch import Tensor
 from datamodules.degradations.kernel_files import unreadable
 from datamodules.degradations.kernel_spec import LARGEST, given_kernel
 from datamodules.errors import InputError
-from datamodules.io.decode import IMAGE_SUFFIXES, naming, open_image
+from datamodules.io.decode import IMAGE_SUFFIXES, open_image, opened
 
 KINDS = ("Gaussian", "Motion", "Defocus", "From a file", "No blur")
 FILE_SUFFIXES = (*IMAGE_SUFFIXES, ".npy")
@@ -52,7 +52,7 @@ class Blur:
 def _check_file(path: Path) -> None:
     """Refuse what would unpack to a huge array, before it does; a .mat can do so in many ways."""
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        with naming(path), path.open("rb") as stream:
+        with opened(path) as stream:
             open_image(stream, LARGEST * LARGEST)
         return
     if path.suffix.lower() != ".npy":

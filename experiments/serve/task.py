@@ -4,22 +4,25 @@ import logging
 import os
 import threading
 from importlib.util import find_spec
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import DictConfig
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from datamodules.errors import InputError
-from experiments.serve.temp_files import keep_swept, temporary_folder
+from experiments.serve.temp_files import Room, temporary_folder
+
+log = logging.getLogger(__name__)
 
 KEYS: dict[str, Any] = {
     "run": str | list[str] | None,
     "ckpt": str | None,
     "self_ensemble": bool,
-    "tile": int | None,
-    "overlap": int | None,
+    "tile": PositiveInt | None,
+    "overlap": NonNegativeInt | None,
     "host": str,
-    "port": int,
+    "port": Annotated[int, Field(ge=0, le=65535)],
+    "root_path": Annotated[str, Field(pattern=r"^(/|https?://)")] | None,
     "max_upload_mb": PositiveFloat,
     "max_pixels": PositiveInt,
     "max_queue": PositiveInt,
@@ -48,24 +51,23 @@ def run(cfg: DictConfig) -> None:
         os.environ["no_proxy"] = ",".join(filter(None, ["localhost,127.0.0.1", cfg.host, os.environ.get("no_proxy")]))
         logging.getLogger("httpx").setLevel(logging.WARNING)
         import gradio as gr
-        from starlette.middleware import Middleware
 
+        from experiments.serve import server
         from experiments.serve.app import CSS, THEME, build
         from experiments.serve.examples import write_examples
         from experiments.serve.models import models_of
-        from experiments.serve.server import OVERHEAD, BodyLimit, refuse_addresses
         from experiments.serve.service import Service
 
         models = models_of(cfg)
         gr.set_static_paths([str(examples)])
-        refuse_addresses()
-        service = Service(models, uploads, cfg.max_pixels, cfg.tile, cfg.overlap, write_examples(examples))
+        server.refuse_addresses()
+        # What gradio does not know of, as uploads that were broken off, goes a minute after the rest.
+        room = Room(uploads, 60 * cfg.keep_minutes + 60, cfg.max_disk_gb * 2**30)
+        threading.Thread(target=room.keep_swept, daemon=True).start()
+        service = Service(models, room, cfg.max_pixels, cfg.tile, cfg.overlap, write_examples(examples))
         page = build(service, cfg.keep_minutes)
         page.queue(max_size=cfg.max_queue, api_open=False)  # nothing that waits in the queue can be had past it
-        upload = int(cfg.max_upload_mb * 2**20)
-        # What gradio does not know of, as uploads that were broken off, goes a minute after the rest.
-        limits = (uploads, 60 * cfg.keep_minutes + 60, cfg.max_disk_gb * 2**30)
-        threading.Thread(target=keep_swept, args=limits, daemon=True).start()
+        upload, names = int(cfg.max_upload_mb * 2**20), server.trusted_names(cfg.host, cfg.root_path)
         try:
             page.launch(
                 server_name=f"[{cfg.host}]" if ":" in cfg.host else cfg.host,  # an address of IPv6
@@ -79,9 +81,14 @@ def run(cfg: DictConfig) -> None:
                 footer_links=["api"],
                 css=CSS,
                 theme=THEME,
-                app_kwargs={"middleware": [Middleware(BodyLimit, limit=upload + OVERHEAD)]},
+                root_path=cfg.root_path,
+                _app=server.GuardedApp(server.guards(names, upload, room)),
             )
-            print(f"serving {', '.join(models.names)} at {page.local_url} (Ctrl-C ends it)", flush=True)
+            if not server.is_local(cfg.host):
+                log.warning("host=%s: everyone in the network can use this page, without a password", cfg.host)
+            port = page.server_port
+            places = [f"http://{address}:{port}/" for address in server.addresses(cfg.host)]
+            print(f"serving {', '.join(models.names)} at {' '.join(places)} (Ctrl-C ends it)", flush=True)
             threading.Event().wait()
         except (OSError, OverflowError) as error:  # the latter: above 65535
             raise InputError(

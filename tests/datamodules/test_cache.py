@@ -61,7 +61,8 @@ def assert_equals_files(cache: ImageCache, files: list[Path]) -> None:
 
 
 def entries(cache_dir: Path) -> list[str]:
-    return sorted(path.name for path in cache_dir.iterdir() if path.is_dir())
+    place = cache_dir / "images"
+    return sorted(path.name for path in place.iterdir() if path.is_dir()) if place.exists() else []
 
 
 @pytest.mark.parametrize("workers", [None, 1, 3])
@@ -81,7 +82,7 @@ def test_images_are_read_only_views_of_one_file(photos: list[Path], tmp_path: Pa
     with pytest.raises(ValueError, match="read-only"):
         cache[2][0, 0, 0] = 1
     [folder] = entries(tmp_path / "cache")
-    size = (tmp_path / "cache" / folder / "images.u8").stat().st_size
+    size = (tmp_path / "cache" / "images" / folder / "images.u8").stat().st_size
     assert size == sum(3 * height * width for height, width in SIZES)
 
 
@@ -113,7 +114,7 @@ def test_any_change_rebuilds(
 @pytest.mark.parametrize("damaged", ["images.u8", "index.json"])
 def test_damaged_cache_is_rebuilt(photos: list[Path], tmp_path: Path, damaged: str) -> None:
     build(photos, tmp_path / "cache")
-    [file] = (tmp_path / "cache").glob(f"*/{damaged}")
+    [file] = (tmp_path / "cache").glob(f"images/*/{damaged}")
     file.write_bytes(file.read_bytes()[:-1])
     assert_equals_files(build(photos, tmp_path / "cache"), photos)
     assert len(entries(tmp_path / "cache")) == 1
@@ -124,7 +125,7 @@ def test_gray_files_are_written_down(photos: list[Path], tmp_path: Path, decodes
     assert build(photos, tmp_path / "cache").gray == [False, True, False, False, False]
     assert build(photos, tmp_path / "cache").subset([1, 3]).gray == [True, False]
     # The cache of a version that did not is made again, in its place.
-    [index] = (tmp_path / "cache").glob("*/index.json")
+    [index] = (tmp_path / "cache").glob("images/*/index.json")
     index.write_text(
         json.dumps({name: value for name, value in json.loads(index.read_text()).items() if name != "gray"})
     )
@@ -247,10 +248,11 @@ def test_disk_error_while_writing_leaves_nothing(
 
 
 CHILD = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from datamodules import cache, cache_build
 cache_dir, journal, stop_at, *files = sys.argv[1:]
+signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 decode = cache_build.decode_rgb8
 def slow(path):
     with open(journal, "a") as stream:
@@ -304,6 +306,46 @@ def test_kill_in_the_middle(
     assert_equals_files(build(files, tmp_path / "cache"), files)
     assert len(entries(tmp_path / "cache")) == 2
     assert not [name for name in entries(tmp_path / "cache") if name.endswith(".tmp")]
+
+
+def test_a_signal_ends_a_build_whose_file_is_never_read_to_its_end(
+    photos: list[Path], tmp_path: Path, child: Callable[..., subprocess.Popen[str]]
+) -> None:
+    with child(photos, stop_at=photos[3].name) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "stopped\n"
+        process.send_signal(signal.SIGTERM)
+        try:
+            assert process.wait(timeout=20) == 128 + signal.SIGTERM
+        finally:
+            process.kill()
+    assert entries(tmp_path / "cache") == []
+
+
+def test_nothing_of_others_is_deleted(photos: list[Path], tmp_path: Path) -> None:
+    """Whatever it is called; of a killed build only what builds write."""
+    cache, dead = tmp_path / "cache", "0123456789abcdef" * 2
+    theirs = [
+        *("thesis.tmp/chapter/text.tex", "notes.tmp", f"{dead}.tmp/letter.txt", "images/thesis.tmp/text.tex"),
+        *(f"images/{dead}.tmp/letter.txt", f"images/{dead[::-1]}.tmp/images.u8/letter.txt"),
+    ]
+    for name in theirs:
+        (cache / name).parent.mkdir(parents=True, exist_ok=True)
+        (cache / name).write_text("precious")
+    (cache / "images" / f"{dead}.tmp" / "images.u8").write_bytes(b"stray")
+    (cache / "images" / f"{'a' * 32}.tmp").mkdir()
+    build(photos, cache)
+    assert all((cache / name).read_text() == "precious" for name in theirs)
+    assert not (cache / "images" / f"{dead}.tmp" / "images.u8").exists()
+    assert not (cache / "images" / f"{'a' * 32}.tmp").exists()
+    assert not list(cache.glob("*.lock"))
+    assert not (cache / "images" / "thesis.lock").exists()
+    [made] = [path for path in (cache / "images").iterdir() if path.is_dir() and path.suffix != ".tmp"]
+    (made / "letter.txt").write_text("precious")
+    (made / "images.u8").write_bytes(b"damaged")
+    with pytest.raises(InputError, match="cannot hold the decoded images"):
+        build(photos, cache)
+    assert (made / "letter.txt").read_text() == "precious"
 
 
 def test_progress_bar_only_while_building(

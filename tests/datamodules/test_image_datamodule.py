@@ -1,5 +1,6 @@
 """The way of an image from the cache to a degraded batch."""
 
+import re
 from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
@@ -16,7 +17,9 @@ from datamodules.degradations.pipelines import EDDSRNDegradation
 from datamodules.errors import InputError
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.loaders import EpochOrder, ResumableLoader
+from datamodules.sources import ALL_SPLITS, Split
 from datamodules.sources.folder import Folder
+from tests.conftest import photograph
 
 
 def module(root: Path, cache: Path, **options: Any) -> ImageDataModule:
@@ -206,11 +209,112 @@ def test_batches_say_whether_their_image_is_gray(make_photographs: Callable[...,
 def test_image_smaller_than_the_patch(make_photographs: Callable[..., Path], tmp_path: Path) -> None:
     root = make_photographs(count=12)
     make_photographs(count=8, height=30, width=100)  # replaces the first eight
-    with pytest.raises(InputError, match=r"image\d\.png: image is 100x30 .*data\.patch=32: set data\.patch=28 or less"):
+    with pytest.raises(InputError, match=r"\d\.png: image is 100x30 .*=32: set data\.patch=28, or data\.on_small=sk"):
         module(root, tmp_path / "c")
     made = module(root, tmp_path / "c", on_small="skip")
     assert all(min(made.caches["train"].shapes[i]) >= 32 for i in made.numbers["train"])
     assert len(made.numbers["train"]) < len(made.caches["train"])
+
+
+@pytest.mark.parametrize(
+    ("sides", "multiple", "hint"),
+    [
+        ([96, 96, 1, 96], 4, "set data.on_small=skip"),
+        ([96, 30, 96, 96], 16, "set data.patch=16, or data.on_small=skip"),
+        ([30, 30, 30, 30], 4, "set data.patch=28"),
+        ([24, 1, 30, 30], 4, "set data.patch=28 data.on_small=skip"),
+        ([3, 3, 3, 1], 4, "give larger images"),
+    ],
+)
+def test_advice_about_small_images_can_be_followed(tmp_path: Path, sides: list[int], multiple: int, hint: str) -> None:
+    root = tmp_path / "train"
+    for folder, lengths in ((root, sides), (tmp_path / "other", [96, 97])):
+        folder.mkdir()
+        for i, side in enumerate(lengths):
+            Image.fromarray(photograph(side, side, i)).save(folder / f"{i}.png")
+    source = Folder(str(root), str(tmp_path / "other"), holdout=False)
+
+    def made(**options: Any) -> ImageDataModule:
+        options = {"patch": 32, "num_workers": 0, "seed": 3, "cache_dir": str(tmp_path / "c"), **options}
+        data = ImageDataModule(source, EDDSRNDegradation(), **options)
+        data.patch_multiple = multiple
+        data.setup("fit")
+        return data
+
+    with pytest.raises(InputError) as error:
+        made()
+    assert str(error.value).rpartition(": ")[2] == hint
+    for way in hint.split(", or "):
+        options: dict[str, Any] = dict(re.findall(r"data\.(\w+)=(\w+)", way))
+        if "patch" in options:
+            options["patch"] = int(options["patch"])
+            assert options["patch"] % multiple == 0
+        assert not options or made(**options).numbers["train"]
+
+
+class Published:
+    """A data set whose splits are given."""
+
+    name = "published"
+
+    def __init__(self, **files: list[Path]) -> None:
+        self.of = files
+
+    def prepare(self) -> None: ...
+
+    def files(self, split: Split) -> list[Path]:
+        return self.of[split]
+
+
+@pytest.fixture
+def with_copies(make_photographs: Callable[..., Path]) -> Path:
+    """40 photographs in PNG, and copies of them in BMP: of each split in the others, by the hash of the names."""
+    root = make_photographs(count=40, height=40, width=40)
+    for path in sorted(root.glob("*.png")):
+        Image.open(path).save(path.with_suffix(".bmp"))
+    return root
+
+
+def test_copies_stay_in_one_split(with_copies: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = Folder(str(with_copies))
+    files = {split: source.files(split) for split in ALL_SPLITS}
+    contents = {split: {path.stem for path in paths} for split, paths in files.items()}
+    assert contents["train"] & contents["test"]
+    assert contents["train"] & contents["val"]
+    made = module(with_copies, tmp_path / "c")
+    left = {split: {made.caches[split].files[i].stem for i in made.numbers[split]} for split in ALL_SPLITS}
+    assert left["test"] == contents["test"]
+    assert left["val"] == contents["val"] - contents["test"]
+    assert left["train"] == contents["train"] - contents["val"] - contents["test"]
+    count = sum(path.stem in left["test"] | left["val"] for path in files["train"])
+    [line] = [record.getMessage() for record in caplog.records if "train split" in record.getMessage()]
+    assert line.startswith(f"{count} of {len(files['train'])} images of the train split are copies: {with_copies}")
+    assert line.endswith("they are left out of train")
+
+
+def test_copies_are_meant_without_hold_out(with_copies: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = ImageDataModule(Folder(str(with_copies), holdout=False), EDDSRNDegradation(), 0, cache_dir=str(tmp_path))
+    assert [made.kept(split) for split in ALL_SPLITS] == [list(range(80))] * 3
+    assert "copies" not in caplog.text
+
+
+def test_published_splits_stay_as_they_are(tmp_path: Path, caplog: pytest.LogCaptureFixture, with_copies: Path) -> None:
+    train, test = sorted(with_copies.glob("*.png"))[:4], sorted(with_copies.glob("*.bmp"))[3:6]
+    made = ImageDataModule(Published(train=train, test=test), EDDSRNDegradation(), 0, cache_dir=str(tmp_path))
+    assert made.kept("test") == [0, 1, 2]
+    assert made.kept("train") == [0, 1, 2, 3]
+    assert f"1 of 4 images of the train split are copies: {train[3]}: equals {test[0]} of test" in caplog.text
+
+
+def test_a_split_of_copies_only_is_refused(tmp_path: Path, with_copies: Path) -> None:
+    for name, suffix in (("a", ".png"), ("b", ".bmp")):
+        (tmp_path / name).mkdir()
+        for path in with_copies.glob(f"*{suffix}"):
+            path.rename(tmp_path / name / path.name)
+    source = Folder(str(tmp_path / "a"), test_root=str(tmp_path / "b"))
+    made = ImageDataModule(source, EDDSRNDegradation(), 0, patch=32, num_workers=0, cache_dir=str(tmp_path / "c"))
+    with pytest.raises(InputError, match=r"of the train split are copies: .*; and 35 more: none is left"):
+        made.setup("fit")
 
 
 def test_less_than_one_batch(make_photographs: Callable[..., Path], tmp_path: Path) -> None:

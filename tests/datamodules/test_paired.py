@@ -224,6 +224,7 @@ def test_splits_share_no_pair(tmp_path: Path) -> None:
         ({3: (79, 96)}, r"sharp/street/3.png is 96x80, .*degraded/street/3.png is 96x79, .*\(1 of .*crop or replace"),
         (dict.fromkeys(range(6), (40, 48)), "all pairs differ by 2: set data.source.scale=2"),
         (dict.fromkeys(range(6), (40, 96)), "crop or replace"),
+        (dict.fromkeys(range(6), (26, 32)), r"set data\.source\.scale=3 and crop .* multiples of 3, this one to 96x78"),
     ],
 )
 def test_pairs_of_different_sizes(tmp_path: Path, sizes: dict[int, tuple[int, int]], expected: str) -> None:
@@ -233,6 +234,31 @@ def test_pairs_of_different_sizes(tmp_path: Path, sizes: dict[int, tuple[int, in
     made = PairedDataModule(source(root, holdout=False), AsStored(), seed=0, cache_dir=str(root / "c"))
     with pytest.raises(InputError, match=expected):
         made.setup("test")
+
+
+def test_sharp_images_that_were_not_cut_before_the_reduction(tmp_path: Path) -> None:
+    root = write_pairs(tmp_path, height=98, width=97, scale=4)
+    made = PairedDataModule(source(root, scale=4, holdout=False), AsStored(4), seed=0, cache_dir=str(root / "c"))
+    with pytest.raises(InputError, match=r": crop the sharp images to multiples of 4, this one to 96x96$"):
+        made.setup("test")
+
+
+def test_folders_of_other_names_are_named_with_the_keys(tmp_path: Path) -> None:
+    root = write_pairs(tmp_path / "pairs")
+    (root / "sharp").rename(root / "target")
+    (root / "degraded").rename(root / "input")
+    with pytest.raises(InputError) as error:
+        source(root).prepare()
+    assert str(error.value) == (
+        f"data.source.sharp={root}/sharp: does not exist; {root} has the folders input, target: set data.source.sharp "
+        "and data.source.degraded to the folders of sharp and of degraded images"
+    )
+    PairedFolder(str(root / "target"), str(root / "input")).prepare()
+    lacking = PairedFolder(str(root / "target"), str(root / "input"), test_sharp=str(root / "t"), test_degraded="u")
+    with pytest.raises(
+        InputError, match=r"^data\.source\.test_sharp=.*/t: does not exist.*data\.source\.test_degraded to"
+    ):
+        lacking.prepare()
 
 
 def test_unreadable_file_takes_its_partner_with_it(tmp_path: Path) -> None:

@@ -119,6 +119,6 @@ def test_curves_are_logged_under_these_names() -> None:
     """Names of metrics in docs/wandb.md, up to the first word in capitals, which stands for many."""
     code = all_code()
     named = re.findall(r"`((?:train|val|test|speed)/[^`]*)`", prose(ROOT / "docs" / "wandb.md"))
-    starts = {re.split(r"[A-Z.]|psnr|ssim", name)[0] for name in named}
+    starts = {re.split(r"[A-Z.]|psnr|ssim|kernel", name)[0] for name in named}
     assert len(starts) > 8
     assert not [start for start in starts if f'"{start}' not in code]

@@ -29,12 +29,12 @@ def test_says_what_it_made_and_a_run_finds_it(cli: Cli, tiny: list[str], tmp_pat
     assert [row[3] for row in table].count("40x33") == 1
     assert {row[5] for row in table} <= {"96x80", "40x33"}
     made = {Path(row[-1]) for row in table}
-    assert made == {path for path in (tmp_path / "cache").iterdir() if path.is_dir()}
+    assert made == {path for path in (tmp_path / "cache" / "images").iterdir() if path.is_dir()}
     for row in table:
         assert float(row[6]) == pytest.approx((Path(row[-1]) / "images.u8").stat().st_size / 1e6, abs=0.06)
     assert not (tmp_path / "runs").exists()
     assert cli(*tiny).status == 0
-    assert {path for path in (tmp_path / "cache").iterdir() if path.is_dir()} == made
+    assert {path for path in (tmp_path / "cache" / "images").iterdir() if path.is_dir()} == made
 
 
 def test_pairs_have_two_rows(cli: Cli, make_photographs: Callable[..., Path], tmp_path: Path) -> None:
@@ -49,6 +49,16 @@ def test_pairs_have_two_rows(cli: Cli, make_photographs: Callable[..., Path], tm
     refused = cli(*common)
     assert refused.status == 1
     assert "set data.source.scale=2" in refused.err
+
+
+@pytest.mark.parametrize("given", ["ed_dsrn", "own_kernels", "gaussian8 degradation.scale=7"])
+def test_pairs_are_prepared_whatever_the_degradation(
+    cli: Cli, make_photographs: Callable[..., Path], given: str
+) -> None:
+    root = make_photographs(count=3, name="pairs/sharp").parent
+    make_photographs(count=3, name="pairs/degraded")
+    outcome = cli("task=prepare", "data=paired_folder", f"data.root={root}", *f"degradation={given}".split())
+    assert outcome.status == 0, outcome.err
 
 
 def test_test_set_has_one_split(cli: Cli, make_photographs: Callable[..., Path]) -> None:

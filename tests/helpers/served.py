@@ -69,7 +69,6 @@ def serve(folder: Path, overrides: Sequence[str]) -> Served:
         "TMPDIR": str(folder / "tmp"),
         "ASKED": str(folder / "asked"),
         "OMP_NUM_THREADS": "1",
-        "TORCHINDUCTOR_CACHE_DIR": str(folder / "torch"),  # made empty by the mere import of parts of torch
         "http_proxy": "http://127.0.0.1:9",  # on clusters there is one, which knows nothing of this machine
     }
     command = [sys.executable, str(ROOT / "run.py"), "task=serve", "port=0", "trainer.accelerator=cpu", *overrides]

@@ -1,5 +1,6 @@
 import hashlib
 import math
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from datamodules.errors import InputError
 from run import CONF
 from tests.experiments.config.test_configs import compose
 
+ROOT = Path(__file__).resolve().parents[3]
 RNG = np.random.default_rng(3)
 
 
@@ -161,7 +163,10 @@ def test_padding_keeps_the_centre(tmp_path: Path, sizes: tuple[int, int]) -> Non
     [
         (np.array([[0.6, -0.1], [0.25, 0.25]]), "negative value -0.1"),
         (np.array([[0.5, np.nan], [0.25, np.inf]]), "2 values that are not finite"),
-        (np.full((3, 3), 0.12), "has the sum 1.08, expected 1 within 0.001: set normalise=true"),
+        (
+            np.full((3, 3), 0.12),
+            "has the sum 1.08, expected 1 within 0.001: set degradation.kernels.suite.normalise=true",
+        ),
         (np.zeros((3, 3)), "zero everywhere"),
         (np.full((3, 4), 1 / 12), r"shape (3, 4), expected a square kernel"),
         (np.ones((1, 5)) / 5, r"shape (1, 5)"),
@@ -185,8 +190,24 @@ def test_normalising_on_request_and_within_the_tolerance(tmp_path: Path) -> None
     np.save(tmp_path / "k.npy", good * 1.0009)
     assert np.abs(folder(tmp_path).kernels[0, 0].numpy() - good).max() < 1e-7
     np.save(tmp_path / "k.npy", good * 255)
-    assert "has the sum 255" in refusal(folder, tmp_path / "k.npy")
+    said = refusal(folder, tmp_path / "k.npy")
+    assert "has the sum 255" in said
+    key = re.findall(r"set (\S+) to divide", said)
+    path = f"degradation.kernels.suite.path={tmp_path / 'k.npy'}"
+    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):  # as the line says
+        cfg = hydra.compose("config", overrides=["degradation=own_kernels", path, *key])
+    made = hydra.utils.instantiate(cfg.degradation.kernels.suite)
+    assert np.abs(made.kernels[0, 0].numpy() - good).max() < 1e-7
     assert np.abs(folder(tmp_path, normalise=True).kernels[0, 0].numpy() - good).max() < 1e-7
+
+
+def test_gray_kernel_stored_as_colour(tmp_path: Path) -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (5, 5), np.uint8)
+    for channels, name in ((1, "gray.png"), (3, "colour.png")):
+        Image.fromarray(levels.repeat(channels, 1).reshape(5, 5, channels).squeeze()).save(tmp_path / name)
+    found = folder(tmp_path).kernels
+    assert torch.equal(found[0], found[1])
+    assert np.abs(found[0, 0].numpy() - levels / levels.sum()).max() < 1e-7
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
@@ -206,7 +227,12 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     np.save(tmp_path / "flat.npy", np.ones(4) / 4)
     assert "has shape (4,)" in refusal(folder, tmp_path / "flat.npy")
     Image.new("RGB", (4, 4), (1, 2, 3)).save(tmp_path / "rgb.png")
-    assert "mode RGB, expected a gray one" in refusal(folder, tmp_path / "rgb.png")
+    said = refusal(folder, tmp_path / "rgb.png")
+    assert "mode RGB, expected a gray one" in said
+    exec(re.findall("in Python by (.*)", said)[0].replace("PIL.Image", "Image").replace("FILE", "tmp_path / 'rgb.png'"))
+    assert torch.equal(folder(tmp_path / "rgb.png").kernels, torch.full((1, 1, 4, 4), 1 / 16))
+    np.save(tmp_path / "3ch.npy", np.ones((5, 5, 3)))
+    assert "has shape (5, 5, 3), expected (k, k), " in refusal(folder, tmp_path / "3ch.npy")
     Image.new("L", (4, 3), 7).save(tmp_path / "wide.png")
     assert "shape (3, 4)" in refusal(folder, tmp_path / "wide.png")
 

@@ -100,7 +100,7 @@ def test_files_are_normalised_and_centred(tmp_path: Path) -> None:
         ("zero.npy", "zero.npy: is zero everywhere"),
         ("large.npy", "large.npy: is 300x256, expected a blur kernel of at most 255x255 pixels"),
         ("vector.npy", "vector.npy: has shape (5,)"),
-        ("text.png", "text.png: is no PNG, JPEG, BMP, TIFF or WebP image"),
+        ("text.png", "text.png: is no PNG, JPEG, BMP, TIFF, WebP or HEIC image"),
         ("text.txt", "kernel=text.txt: is no .npy, .mat or image"),
         ("text.mat", "text.mat: cannot be read"),
         ("white.png", "white.png: its border is brighter than its inside"),

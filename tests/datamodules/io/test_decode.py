@@ -277,7 +277,7 @@ def test_flipped_bit_in_png_is_found(decoded: Decode) -> None:
 
 
 def test_what_is_no_image_is_refused(decoded: Decode, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"picture\.png: is no PNG, JPEG, BMP, TIFF or WebP"):
+    with pytest.raises(InputError, match=r"picture\.png: is no PNG, JPEG, BMP, TIFF, WebP or HEIC"):
         decoded(b"just some text in a file named .png")
     with pytest.raises(InputError, match=r"picture\.png: is empty \(0 bytes\)"):
         decoded(b"")
@@ -285,7 +285,7 @@ def test_what_is_no_image_is_refused(decoded: Decode, tmp_path: Path) -> None:
         decoded(encoded(COLOURS, "gif"))
     with pytest.raises(InputError, match=r"absent\.png: cannot be decoded \(No such file or directory\)"):
         decode_rgb8(tmp_path / "absent.png")
-    with pytest.raises(InputError, match="Is a directory"):
+    with pytest.raises(InputError, match="is a folder, expected a regular file"):
         decode_rgb8(tmp_path)
 
 

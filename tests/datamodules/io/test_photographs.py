@@ -371,7 +371,7 @@ def test_arrangements_of_sixteen_bit_tiff(tmp_path: Path) -> None:
     ("name", "data", "says"),
     [
         ("empty.png", b"", "is empty"),
-        ("text.jpg", b"I am a text\n", "is no PNG, JPEG, BMP, TIFF or WebP image"),
+        ("text.jpg", b"I am a text\n", "is no PNG, JPEG, BMP, TIFF, WebP or HEIC image"),
         ("cut.png", saved(Image.fromarray(eight()), "PNG")[:-200], "cannot be decoded"),
         ("cut.jpg", saved(Image.fromarray(eight()), "JPEG")[:-200], "cannot be decoded"),
         ("cut.webp", saved(Image.fromarray(eight()), "WEBP")[:-200], "cannot be decoded"),

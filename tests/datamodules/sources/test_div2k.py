@@ -205,6 +205,13 @@ def test_unsafe_members_are_refused(tmp_path: Path, member: str | zipfile.ZipInf
     assert written == ["deep"]
 
 
+def test_all_images_train_and_others_validate(copy: Path) -> None:
+    source = Div2k(str(copy), download=False, train_on_all=True)
+    assert [path.name for path in source.files("train")] == [f"{i:04d}.png" for i in range(1, 801)]
+    assert source.files("test") == Div2k(str(copy), download=False).files("test")
+    assert [path.name for path in source.files("val")] == ["camera.png", "chelsea.png", "astronaut.png", "coffee.png"]
+
+
 @pytest.mark.parametrize("damage", ["cut", "no zip", "empty", "flipped", "cut inside"])
 def test_damaged_archives(tmp_path: Path, damage: str) -> None:
     good = make_zip({"1.png": NOISE, "2.png": NOISE})

@@ -126,3 +126,23 @@ def test_lai_refuses_training_and_incomplete_copies(lai_tree: Path) -> None:
         Lai(str(lai_tree), "nonuniform").prepare()
     with pytest.raises(InputError, match="uniform not found: get the synthetic data set"):
         Lai(str(lai_tree / "c"), "uniform").prepare()
+
+
+def test_all_sequences_train_and_the_test_set_is_watched(
+    tree: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, cli: Callable[..., Outcome]
+) -> None:
+    source = Gopro(str(tree), "blur", train_on_all=True)
+    assert {path.parts[-3] for path in source.files("train")} == {f"GOPR{i}_train" for i in range(5)}
+    assert [path.parts[-3:] for path in source.files("val")] == [
+        (f"GOPR{i}_test", "sharp", "000047.png") for i in range(2)
+    ]
+    assert source.files("test") == Gopro(str(tree), "blur").files("test")
+    data = PairedDataModule(source, AsStored(), seed=0, patch=8, cache_dir=str(tmp_path / "c"), num_workers=0)
+    data.decode("test")
+    assert data.kept("val") == [0, 1]
+    assert "copies" not in caplog.text  # one file in two splits is meant
+    command = ["model=srn", "data=gopro", f"data.root={tree}", "data.variant=blur", "data.source.train_on_all=true"]
+    refused = cli(*command, "logger=none", "checkpoint.use=best")
+    assert refused.status == 2
+    assert "data.source.train_on_all: validation of data=gopro is then on test images" in refused.err
+    assert "set checkpoint.use=last (found best)" in refused.err

@@ -182,3 +182,45 @@ def test_what_is_no_network_of_the_suite() -> None:
     cfg = OmegaConf.create({"model": {"_target_": "networks.discriminators.Discriminator96"}})
     with pytest.raises(ConfigError, match=r"^model._target_: found networks\.discriminators\.D\w+96, expected"):
         construct(cfg, "model")  # type: ignore[arg-type]
+
+
+@pytest.mark.many
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        *(
+            (f"{key}=-1", f"{key}: found -1")
+            for key in ("seed", "data.num_workers", "data.suite_seed", "data.batch_size")
+        ),
+        *((f"trainer.{key}=0", f"trainer.{key}: found 0") for key in ("max_epochs", "devices", "limit_val_batches")),
+        *(
+            (f"trainer.{key}=-1", f"trainer.{key}: found -1")
+            for key in ("check_val_every_n_epoch", "gradient_clip_val")
+        ),
+        *((f"trainer.{key}=-2", f"trainer.{key}: found -2") for key in ("num_sanity_val_steps", "log_every_n_steps")),
+        ("trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches: found 0"),
+        ("trainer.limit_train_batches=1.5", "trainer.limit_train_batches: found 1.5"),
+        ("seed=4294967296", "seed: found 4294967296,"),
+        ("seed=99999999999999999999", "seed: found 99999999999999999999"),
+        ("data.patch=99999999999999999999", "data.patch: found 99999999999999999999"),
+        ("model.n_units=99999999999999999999", "model.n_units: found 99999999999999999999"),
+        ("data.num_workers=100000", "data.num_workers: found 100000"),
+        ("data.timeout_minutes=0", "data.timeout_minutes: found 0"),
+        ("data.val_points=[0.5,1.5]", "data.val_points: found [0.5, 1.5]"),
+        ("checkpoint.every_n_minutes=-1", "checkpoint.every_n_minutes: found -1"),
+        ("optimizer.lr=nan", "optimizer.lr: found nan"),
+        ("loss.terms.sr.weight=inf", "loss.terms.sr.weight: found inf"),
+        ("scheduler.step_size=0", "scheduler.step_size: found 0"),
+        ("task=preview degradation=dan_setting2 degradation.kernels.size=0", "degradation.kernels.size: found 0"),
+        ("task=restore noise_level=1.5", "noise_level: found 1.5"),
+        *((f"task=restore {key}=-1", f"{key}: found -1") for key in ("scale", "tile", "overlap", "batch")),
+        ("task=serve port=70000", "port: found 70000"),
+        ("task=export scale=0", "scale: found 0"),
+    ],
+)
+def test_numbers_out_of_range(cli: Cli, tmp_path: Path, words: str, found: str) -> None:
+    outcome = cli(*words.split())
+    assert (outcome.status, len(outcome.err.splitlines())) == (2, 1)
+    assert outcome.err.startswith(found)
+    assert ", expected " in outcome.err
+    assert list(tmp_path.iterdir()) == []

@@ -67,7 +67,8 @@ def compose_with(conf_dir: Path, override: str) -> DictConfig:
 
 
 KNOWN = "known: seed, name, model, trainer, data, protocol, experiment"
-GROUPS = "known: data, experiment, model, protocol, trainer"
+MODEL_FIRST = "known: model, seed, name, trainer, data, protocol, experiment"
+GROUPS = "known: model, data, experiment, protocol, trainer"
 MODELS = "available: bicubic, broken, ed, twice"
 IN_TRAINER = "trainer has max_epochs, accelerator"
 TWICE = "Multiple values for model. To override a value use 'override model: bicubic'"
@@ -79,21 +80,24 @@ FROM_BAD_OPTION = "model=bicubik: no such option (conf/model/) (chosen in conf/e
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model=edd", f"model=edd: no such option (conf/model/): {MODELS}; did you mean ed?"),
+        (
+            "model=edd",
+            "model=edd: no such option (conf/model/): available: ed, bicubic, broken, twice; did you mean ed?",
+        ),
         ("model=zzz", f"model=zzz: no such option (conf/model/): {MODELS}"),
         ("model=", f"model=: no such option (conf/model/): {MODELS}"),
         ("model=3", "Config group override must be a string or a list. Got int"),
         ("=3", "Config group override must be a string or a list. Got int"),
         (
             "protocol=[rgb,y_shave]",
-            "protocol=y_shave: no such option (conf/protocol/): available: rgb, y_shave4; did you mean y_shave4?",
+            "protocol=y_shave: no such option (conf/protocol/): available: y_shave4, rgb; did you mean y_shave4?",
         ),
         (
             "hydra/output=defalt",
             "hydra/output=defalt: no such option (hydra/output/): available: default; did you mean default?",
         ),
-        ("modle=ed", f"modle: no such key or group (conf/): {KNOWN}; did you mean model?"),
-        ("modle.n_units=3", f"modle: no such key or group (conf/): {KNOWN}; did you mean model?"),
+        ("modle=ed", f"modle: no such key or group (conf/): {MODEL_FIRST}; did you mean model?"),
+        ("modle.n_units=3", f"modle: no such key or group (conf/): {MODEL_FIRST}; did you mean model?"),
         ("modle@x=ed", f"modle: no such group (conf/): {GROUPS}; did you mean model?"),
         ("sed=1", f"sed: no such key or group (conf/): {KNOWN}; did you mean seed?"),
         ("max_epochs=3", f"max_epochs: no such key or group (conf/): {KNOWN}; did you mean trainer.max_epochs?"),
@@ -143,7 +147,7 @@ def test_long_messages_of_hydra_lose_their_line_breaks(conf_dir: Path) -> None:
     with pytest.raises(Exception, match="Ambiguous") as caught:
         compose_with(conf_dir, "seed=1,2")
     explained = str(explain_hydra_error(caught.value, conf_dir))
-    assert explained.startswith("Ambiguous value for argument 'seed=1,2' 1. To use it as a list, use key=[value1,")
+    assert explained.startswith("seed=1,2: several values: a sweep over them takes -m: python run.py ")
     assert "\n" not in explained
 
 

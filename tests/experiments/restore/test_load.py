@@ -121,3 +121,29 @@ def test_what_hydra_was_set_up_for_is_given_back() -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         Restorer.load(None, "bicubic")
         assert compose("config").task._target_ == "experiments.train.run"
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        *(({"source": source}, "source: found ") for source in (3, b"x", [1, 2], {"a": 1})),
+        ({"model": 3}, "model: found 3, expected the name of an option"),
+        *(
+            ({"model": node}, "model._target_: ")
+            for node in ({}, {"scale": 2}, {"_target_": 3}, {"_target_": "os.getcwd"})
+        ),
+        ({"model": {"_target_": "networks.bicubic.Bicubic", "scale": "x"}}, "model.scale: found 'x', expected a valid"),
+        ({"model": {"_target_": "networks.bicubic.Bicubic", "scal": 2}}, "model.scal: unknown key"),
+        ({"overrides": "model.scale=2"}, "overrides: found 'model.scale=2', expected a list such as"),
+        *(({"overrides": found}, f"overrides: found {found!r}") for found in (None, [3])),
+        ({"overrides": ["model.scale=two"]}, "model.scale: found 'two', expected a valid integer"),
+        *(({"device": found}, f"device: found {found!r}") for found in (None, 3.5, "gpus")),
+        *(({"precision": found}, f"precision: found {found!r}, expected '32' or 'bf16'") for found in (32, None)),
+        ({"self_ensemble": "yes"}, "self_ensemble: found 'yes', expected True or False"),
+        ({"source": "x", "use": "worst"}, "use: found 'worst', expected 'best', 'last' or None"),
+    ],
+)
+def test_arguments_of_the_wrong_type(values: dict[str, Any], line: str) -> None:
+    with pytest.raises((InputError, ConfigError)) as caught:
+        Restorer.load(**{"model": "bicubic", **values})
+    assert str(caught.value).startswith(line)

@@ -227,3 +227,54 @@ def test_bicubic_without_weights_enlarges_by_what_is_asked() -> None:
     assert (restorer.name, restorer.scales) == ("bicubic", (1, 2, 3, 4))
     image = torch.rand(3, 9, 8)
     torch.testing.assert_close(restorer.restore(image, scale=3).sr, bicubic_resize(image[None], 3)[0].clamp(0, 1))
+
+
+@pytest.mark.parametrize("order", [">", "<"])
+def test_arrays_of_any_byte_order(order: str) -> None:
+    image = photograph(9, 8, 3).astype(np.uint16) * 257 + 1
+    restorer = restorer_of("wiener")
+    fields = {"scale": 2, "noise_level": 0.02}
+    expected = restorer.restore(image, kernel=KERNEL, **fields).sr
+    found = restorer.restore(image.astype(f"{order}u2"), kernel=KERNEL.astype(f"{order}f8"), **fields).sr
+    assert isinstance(found, np.ndarray)
+    assert found.dtype == np.uint16
+    np.testing.assert_array_equal(found, expected)
+    out = np.zeros((18, 16, 3), f"{order}u2")
+    restorer.restore(image, kernel=KERNEL, out=out, **fields)
+    np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        (
+            {"kernel": "gaussian:1.6"},
+            "kernel: found 'gaussian:1.6', expected an array of numbers [k, k]: given_kernel(",
+        ),
+        *(({"kernel": kernel}, "kernel: found a ") for kernel in ({}, [[1, 2], [3]], KERNEL + 1j, np.array([["a"]]))),
+        ({"kernel": 3}, "kernel: of shape []"),
+        *(({"scale": scale}, f"scale: found {scale!r}, expected a whole number") for scale in ("2", 2.0, True, [2], 0)),
+        *(({"tile": tile}, f"tile: found {tile!r}, expected a whole number") for tile in ("9", 9.5, 0)),
+        *(({"overlap": n}, f"overlap: found {n!r}, expected a whole number") for n in ("9", -1)),
+        *(({"batch": n}, f"batch: found {n!r}, expected a whole number") for n in ("1", None, 0)),
+        *(({"noise_level": n}, f"noise_level: found {n!r}, expected 0 to 1") for n in ("0.1", True, [0.1], 2)),
+        ({"noise_level": float("nan")}, "noise_level: found nan"),
+        ({"progress": 3}, "progress: found 3"),
+        ({"out": "x"}, "out: found str"),
+        ({"image": [[0]]}, "an image as list"),
+        ({"image": None}, "an image as NoneType"),
+        ({"image": np.zeros((4, 4), ">f4")}, "an image of shape [4, 4] and type >f4"),
+    ],
+)
+def test_arguments_of_the_wrong_type(values: dict[str, Any], line: str) -> None:
+    given = {"image": photograph(9, 8, 3), "scale": 2, "kernel": KERNEL, "noise_level": 0.02, **values}
+    with pytest.raises(InputError) as caught:
+        restorer_of("wiener").restore(**given)
+    assert str(caught.value).startswith(line)
+
+
+def test_numbers_of_numpy_and_torch() -> None:
+    image, restorer = photograph(9, 8, 3), restorer_of("wiener")
+    expected = restorer.restore(image, 2, KERNEL, 0.5).sr
+    found = restorer.restore(image, np.int64(2), torch.ones(3, 3, dtype=torch.bfloat16), torch.tensor(0.5)).sr
+    np.testing.assert_array_equal(found, expected)

@@ -278,7 +278,7 @@ def test_formats(cli: Cli, tmp_path: Path, form: str, names: set[str]) -> None:
         (["input=in"], 2, "task=restore: needs input= "),
         (["input=absent", "output=out", "scale=2"], 1, "input=absent: does not exist"),
         (["input=empty", "output=out", "scale=2"], 1, "input=empty: holds no image but no files at all"),
-        (["input=in/*.gif", "output=out", "scale=2"], 1, "input=in/*.gif: finds nothing"),
+        (["input=in/*.gif", "output=out", "scale=2"], 1, "input=in/*.gif: finds no image but no files"),
         (["input=in", "output=in", "scale=2"], 1, "output=in: is the folder of the photographs"),
         (["input=in/a.png", "output=in", "scale=2"], 1, "in/a.png: the result would replace a photograph"),
         (["input=twice", "output=out", "scale=2"], 1, "out/a.png: is the result of twice/a.jpg and of twice/a.png"),
@@ -328,6 +328,9 @@ def test_mistakes_are_one_line(cli: Cli, tmp_path: Path, overrides: list[str], s
 
 def test_nothing_says_which_network(cli: Cli, tmp_path: Path) -> None:
     outcome = cli("task=restore", "input=in", "output=out")
+    assert outcome.status == 2
+    assert outcome.err.endswith("python run.py task=restore input=in output=out run=runs/NAME\n")
+    outcome = cli("task=restore", "input=in", "output=out", "model=ed_dsrn")
     assert outcome.status == 1
     assert outcome.err == "model=ed_dsrn has weights to load: give run=FOLDER, ckpt=FILE or weights=FILE\n"
 

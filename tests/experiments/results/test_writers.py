@@ -1,5 +1,8 @@
 """One table in every format: the same cells, each with its marks and its own escapes."""
 
+import csv
+import io
+
 from experiments.results.table import ResultTable, TableCell, TableColumn, heads, number
 from experiments.results.writers import csv_text, html, latex, markdown, text
 
@@ -71,3 +74,13 @@ def test_numbers_have_the_digits_of_their_metric() -> None:
         "0.7043",
         "∞",
     ]
+
+
+def test_no_text_of_a_csv_is_a_formula() -> None:
+    """Names are those of others: a spreadsheet would run them. Figures stay figures."""
+    names = ["=cmd|'/c calc'!A1", "+1+2", "-2+3", "@SUM(A1)", "\tx", "a=b", "'x", ""]
+    lines = [{"method": name, "gain": -1.5, "rank": -2, "=key": None} for name in names]
+    header, *rows = csv.reader(io.StringIO(csv_text(lines), newline=""))
+    assert header == ["method", "gain", "rank", "'=key"]
+    assert [row[0] for row in rows] == [*(f"'{name}" for name in names[:5]), "a=b", "'x", ""]
+    assert {tuple(row[1:]) for row in rows} == {("-1.5", "-2", "")}

@@ -1,0 +1,160 @@
+"""A command line that says something else than was meant is answered with the command that was."""
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from experiments.config.advice import misread
+from tests.conftest import Outcome
+from tests.experiments.config.test_bad_input import assert_refused
+
+Cli = Callable[..., Outcome]
+NETWORK = "run=runs/NAME"
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("--model ed_dsrn", "model=ed_dsrn"),
+        ("--model=ed_dsrn --data.patch 64", "model=ed_dsrn data.patch=64"),
+        ("model = ed_dsrn", "model=ed_dsrn"),
+        ("model= ed_dsrn seed =3", "model=ed_dsrn seed=3"),
+        ("train", "task=train"),
+        ("train quickstart", "task=train experiment=quickstart"),
+        ("quickstart seed=1", "experiment=quickstart seed=1"),
+        ("restore one.jpg", f"task=restore input=one.jpg output=FOLDER {NETWORK}"),
+        (
+            "restore one.jpg 'two (2).jpg' run=runs/A",
+            "task=restore run=runs/A 'input=[one.jpg,two (2).jpg]' output=FOLDER",
+        ),
+        (
+            "--task restore --input one.jpg --self-ensemble",
+            f"task=restore input=one.jpg self_ensemble=true output=FOLDER {NETWORK}",
+        ),
+        ("evaluate runs/A", "task=evaluate run=runs/A"),
+        ("evaluate", f"task=evaluate {NETWORK}"),
+        ("compare A B", "task=compare 'runs=[A,B]'"),
+        ("compare", "task=compare 'runs=[runs/A,runs/B]'"),
+        ("profile ed_dsrn srn", "task=profile 'models=[ed_dsrn,srn]'"),
+        ("prepare div2k", "task=prepare data=div2k"),
+        ("prepare photos", "task=prepare data=folder data.root=photos"),
+    ],
+)
+def test_words_that_are_no_overrides(words: str, meant: str) -> None:
+    line = misread(shlex.split(words))
+    assert line is not None
+    assert line.endswith(f": did you mean: python run.py {meant}")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(
+            "",
+            "--help",
+            "-h",
+            "--cfg job",
+            "-m seed=1,2",
+            "--multirun",
+            "--info",
+            "--config-name other",
+            "--config-dir a",
+        ),
+        *("name= seed=1", "~loss.terms.deblurred", "input='a b.jpg'", "model=ed_dsrn +model.x=1", "--hydra-help"),
+    ],
+)
+def test_what_is_right_is_left_alone(words: str) -> None:
+    assert misread(shlex.split(words)) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--modle x", "--modle: not written KEY=VALUE, nor an option of python run.py --help; did you mean model?"),
+        ("one.jpg", "one.jpg: not written KEY=VALUE, nor an option of python run.py --help"),
+        ("seed", "seed: not written KEY=VALUE, nor an option of python run.py --help: write seed=VALUE"),
+        ("--model ed_dsrn", "--model ed_dsrn: not written KEY=VALUE: did you mean: python run.py model=ed_dsrn"),
+        ("task=restore input=one.jpg", f"output=FOLDER {NETWORK}"),
+        ("task=restore 'input=é (1).jpg'", f"python run.py task=restore 'input=é (1).jpg' output=FOLDER {NETWORK}"),
+        (
+            "task=restore output=o model=bicubic",
+            "input=PHOTOS is missing: python run.py task=restore output=o model=bicubic input=PHOTOS",
+        ),
+        ("task=export task.formats=onnx", "at the top: did you mean: python run.py task=export formats=onnx"),
+        ("task.formats=onnx", "at the top: did you mean: python run.py task=export formats=onnx"),
+        ("+model=edsr", "+model=edsr: model has an option already, write it without the +: python run.py model=edsr"),
+        (
+            "seed=1,2",
+            "seed: found '1,2', expected a valid integer: a sweep over several values takes -m: python run.py seed=1,2",
+        ),
+        ("metrics=lpips,niqe", "a list takes brackets: python run.py 'metrics=[lpips,niqe]'"),
+        ("model=edsr,vdsr", "a sweep over them takes -m: python run.py model=edsr,vdsr -m"),
+        ("task=profile models=edsr,vdsr", "a list takes brackets: python run.py task=profile 'models=[edsr,vdsr]'"),
+        ("experiment=quickstrt", "available: quickstart, "),
+        ("task=prepare data=folder", "data.root: a value is required (conf/data/folder.yaml)"),
+        (
+            "task=prepare data=folder data.root=null",
+            "data.root: a value is required (conf/data/folder.yaml): found null",
+        ),
+        (
+            "task=prepare data=paired_folder data.root=null",
+            "data.root: a value is required (conf/data/paired_folder.yaml)",
+        ),
+        (
+            "data=gopro data.variant=3",
+            "data.variant: found '3' (conf/data/gopro.yaml), expected 'blur' or 'blur_gamma'",
+        ),
+        ("degradation.scale=x model=edsr", "degradation.scale: found 'x' (conf/degradation/bicubic.yaml)"),
+    ],
+)
+def test_the_line_names_the_key_that_was_set_and_what_to_type(
+    cli: Cli, tmp_path: Path, words: str, message: str
+) -> None:
+    assert_refused(cli(*shlex.split(words)), 2, message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_options_of_a_group_are_all_named(cli: Cli) -> None:
+    line = cli("experiment=mine").err
+    assert "available: " in line
+    assert "quickstart" in line
+    assert "..." not in line
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            "task=evaluate run=tiny",
+            "run=tiny: no such run folder: did you mean: python run.py task=evaluate run=runs/tiny",
+        ),
+        ("task=export run=runs/tinny", "did you mean: python run.py task=export run=runs/tiny"),
+        (
+            "task=restore input=a output=b run=tiny",
+            "did you mean: python run.py task=restore input=a output=b run=runs/tiny",
+        ),
+        ("task=compare runs=tiny,runs/other", "did you mean: python run.py task=compare 'runs=[runs/tiny,runs/other]'"),
+        ("task=compare runs=A,B", "did you mean: python run.py task=compare 'runs=[A,B]'"),
+        (
+            "task=evaluate run=[A,B]",
+            "run: no such run folders: A, B: they are below runs_dir=runs, which has other, tiny",
+        ),
+    ],
+)
+def test_runs_that_are_below_runs_dir(cli: Cli, tmp_path: Path, words: str, message: str) -> None:
+    for name in ("tiny", "other"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.yaml").write_text("label: x\n")
+    assert_refused(cli(*shlex.split(words)), 1, message)
+
+
+@pytest.mark.slow
+def test_a_recipe_for_a_gpu_says_so_on_a_cpu(cli: Cli, tiny: list[str]) -> None:
+    line = "of 2 crops of 32x32 pixels on a CPU: this recipe of ed_dsrn is one for a GPU; to begin smaller: "
+    assert line not in cli(*tiny).err
+    long = [item for item in tiny if "samples" not in item and "epochs" not in item and "name" not in item]
+    # It ends at the missing folder, before anything is trained.
+    err = cli(*long, "data.root=nowhere").err
+    assert f"1920000 steps {line}python run.py experiment=quickstart" in err

@@ -1,0 +1,234 @@
+"""What stands before the page: who may ask, room on the disk, and a proxy."""
+
+import asyncio
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from datamodules.errors import InputError
+from datamodules.io.photo import Photograph
+from datamodules.io.write_photo import write_photograph
+from experiments.serve.server import GuardedApp, addresses, guards, is_local, trusted_names
+from experiments.serve.service import largest_file
+from experiments.serve.temp_files import Room
+from tests.conftest import Outcome, photograph
+from tests.helpers.proxy import proxy
+from tests.helpers.served import serve
+
+Cli = Callable[..., Outcome]
+LIMIT = 100_000  # bytes on the disk
+
+
+@pytest.fixture
+def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., httpx.Response]:
+    """Call with (names, method, path) to ask a page of one button; it keeps uploads in the folder `files`."""
+    (tmp_path / "files").mkdir()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "files"))
+    with gr.Blocks() as page:
+        gr.Button("Go").click(lambda: None)
+    page.config, page.max_file_size = page.get_config_file(), None  # as launch() does
+    room = Room(tmp_path / "files", 600, LIMIT)
+
+    def call(names: list[str], method: str, path: str, **options: Any) -> httpx.Response:
+        app = gr.routes.App.create_app(page, app=GuardedApp(guards(names, 60_000, room)))
+
+        async def request() -> httpx.Response:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:7860") as http:
+                return await http.request(method, path, **options)
+
+        return asyncio.run(request())
+
+    return call
+
+
+LOCAL = trusted_names("127.0.0.1", None)
+BEHIND = trusted_names("127.0.0.1", "https://photos.example/page")
+
+
+@pytest.mark.parametrize(
+    ("names", "host", "origin", "status"),
+    [
+        (LOCAL, "127.0.0.1:7860", None, 200),
+        (LOCAL, "localhost:9000", "http://localhost:9000", 200),  # the end of a tunnel
+        (LOCAL, "[::1]:7860", "http://[::1]:7860", 200),
+        (LOCAL, "evil.example", None, 400),
+        (LOCAL, "evil.example:7860", "http://evil.example:7860", 400),  # whose name was made to lead here
+        (LOCAL, "127.0.0.1.evil.example", None, 400),
+        (LOCAL, "", None, 400),
+        (LOCAL, "127.0.0.1:7860", "http://evil.example", 403),
+        (LOCAL, "127.0.0.1:7860", "http://127.0.0.1.evil.example", 403),
+        (LOCAL, "127.0.0.1:7860", "null", 403),
+        (LOCAL, "photos.example", "https://photos.example", 400),
+        (BEHIND, "photos.example", "https://photos.example", 200),
+        (BEHIND, "127.0.0.1:7860", "https://photos.example", 200),
+        (BEHIND, "evil.example", None, 400),
+        ([], "server.example:7860", "http://server.example:7860", 200),  # host=0.0.0.0
+        ([], "server.example:7860", "http://evil.example", 403),
+    ],
+)
+def test_only_visitors_of_this_page_are_answered(
+    ask: Callable[..., httpx.Response], names: list[str], host: str, origin: str | None, status: int
+) -> None:
+    headers = {"host": host, **({"origin": origin} if origin else {})}
+    answer = ask(names, "GET", "/config", headers=headers)
+    preflight = ask(names, "OPTIONS", "/config", headers={**headers, "access-control-request-method": "POST"})
+    assert answer.status_code == status
+    if status != 200:
+        for refused in (answer, preflight):
+            assert refused.status_code == status
+            assert not [name for name in refused.headers if name.startswith("access-control")]
+
+
+def test_names_of_a_server() -> None:
+    for host in ("127.0.0.1", "127.0.0.2", "::1", "localhost"):
+        assert is_local(host)
+        assert host in trusted_names(host, None)
+    for host in ("0.0.0.0", "::", "192.168.1.5", "server.example"):
+        assert not is_local(host)
+        assert trusted_names(host, "https://photos.example") == []
+    assert addresses("::1") == ["[::1]"]
+    found = addresses("0.0.0.0")
+    assert found
+    for address in found:
+        assert address not in ("0.0.0.0", "localhost", "127.0.0.1")
+        if address != socket.gethostname():
+            with socket.socket() as here:
+                here.bind((address, 0))  # is one of this machine
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("run/predict", {"data": [], "fn_index": 999}),
+        ("run/predict", {"data": [], "fn_index": -1}),
+        ("api/predict", {"data": [], "fn_index": 999}),
+        ("queue/join", {"data": [], "fn_index": 999, "session_hash": "x"}),
+        ("call/nothing", {"data": []}),
+        ("component_server", {"component_id": 999, "fn_name": "x", "data": "", "session_hash": "x"}),
+    ],
+)
+def test_what_the_page_does_not_have(
+    ask: Callable[..., httpx.Response], capfd: pytest.CaptureFixture[str], path: str, body: dict[str, Any]
+) -> None:
+    assert ask(LOCAL, "POST", f"/gradio_api/{path}", json=body).status_code == 404
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def used(folder: Path) -> int:
+    return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))
+
+
+def test_uploads_never_take_more_than_there_is_room(ask: Callable[..., httpx.Response], tmp_path: Path) -> None:
+    folder = tmp_path / "files"
+    for number in range(4):  # the older ones make room, before the new one is accepted
+        content = {"files": (f"{number}.png", os.urandom(40_000))}
+        assert ask(LOCAL, "POST", "/gradio_api/upload", files=content).status_code == 200
+        assert used(folder) <= LIMIT
+        time.sleep(0.02)  # the clock of a file system is coarse
+    assert {path.name for path in folder.rglob("*.png")} == {"3.png"}
+    large = {"files": ("4.png", bytes(LIMIT))}
+    assert ask(LOCAL, "POST", "/gradio_api/upload", files=large).status_code == 507
+    assert used(folder) <= LIMIT
+
+
+def test_room_is_promised_once(tmp_path: Path) -> None:
+    room = Room(tmp_path, 600, LIMIT)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "a.png").write_bytes(bytes(20_000))
+    with room.reserved(40_000):
+        begun = tmp_path / "tmpabc"  # an upload, or another file that is being written
+        begun.write_bytes(bytes(40_000))
+        with pytest.raises(InputError, match="no room"), room.reserved(40_000):
+            pass
+        with room.reserved(20_000):  # takes the place of what is old, not of what is begun
+            assert [path.name for path in tmp_path.iterdir()] == ["tmpabc"]
+        begun.rename(tmp_path / "old")
+    with room.reserved(1):
+        assert [path.name for path in tmp_path.iterdir()] == []  # a file that nobody promised was broken off
+
+
+def test_room_of_many_at_a_time(tmp_path: Path) -> None:
+    room, most, stop = Room(tmp_path, 600, LIMIT), [0], threading.Event()
+
+    def watch() -> None:
+        while not stop.is_set():
+            total = 0
+            for folder, _, names in os.walk(tmp_path):
+                for name in names:
+                    try:
+                        total += os.lstat(os.path.join(folder, name)).st_blocks * 512
+                    except OSError:
+                        continue
+            most[0] = max(most[0], total)
+
+    def write(number: int) -> None:
+        for turn in range(20):
+            try:
+                with room.reserved(20_000):
+                    part = tmp_path / f".{number}-{turn}"
+                    part.mkdir()
+                    (part / "a.png").write_bytes(bytes(20_000))
+                    part.rename(tmp_path / f"{number}-{turn}")
+            except InputError:
+                continue
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    writing = [threading.Thread(target=write, args=(number,)) for number in range(6)]
+    for thread in writing:
+        thread.start()
+    for thread in writing:
+        thread.join()
+    stop.set()
+    watching.join()
+    assert 20_000 <= most[0] <= LIMIT
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+@pytest.mark.parametrize("size", [(1, 1), (300, 257), (256, 512)])
+def test_no_file_is_larger_than_it_is_taken_for(tmp_path: Path, suffix: str, size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    write_photograph(tmp_path / f"a{suffix}", Photograph(noise))
+    assert (tmp_path / f"a{suffix}").stat().st_size <= largest_file(size, 3)
+
+
+def test_root_path_is_a_path_or_an_address(cli: Cli) -> None:
+    outcome = cli("task=serve", "model=bicubic", "root_path=photos")
+    assert outcome.status == 2
+    assert outcome.err.startswith("root_path: found 'photos'")
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_behind_a_proxy_and_for_everyone(tmp_path: Path) -> None:
+    """The page, what it loads and a restoration under the path of a proxy, by a server for the whole network."""
+    served = serve(tmp_path, ["model=bicubic", "host=0.0.0.0", "root_path=/photos"])
+    port = served.address.rpartition(":")[2]
+    assert "localhost" not in served.address
+    Image.fromarray(photograph(20, 30, 1)).save(tmp_path / "a.png")
+    with proxy("/photos", f"http://127.0.0.1:{port}") as address:
+        served.address = address.rstrip("/")
+        page = served.ask("/")
+        assert f'"root":"{served.address}"' in page.text
+        assets = re.findall(r'(?:src|href)="\./(assets/[^"]+)"', page.text)
+        assert len(assets) >= 2
+        for asset in (*assets, "config", "theme.css"):
+            assert served.ask(f"/{asset}").status_code == 200
+        file, _ = served.restore(tmp_path / "a.png", model="bicubic", scale=2)
+        assert Image.open(file).size == (60, 40)
+    status, said = served.stop()
+    assert status == 130
+    assert "host=0.0.0.0: everyone in the network can use this page, without a password" in said
+    assert "Traceback" not in said
+    assert served.own == []  # nor an empty folder of torch's
