@@ -4,22 +4,27 @@ A file is `{"format": 2, "records": [...]}`: one record for each model, data set
 protocol, with the means and the values of every image.
 """
 
+import contextlib
 import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path, PurePath
 from typing import Any, Self
 
 from filelock import FileLock
+from pydantic import TypeAdapter, ValidationError
 
 from datamodules.errors import InputError
-from experiments.runtime import run_folder
+from experiments.runtime import run_folder, saved_config
 from experiments.runtime.saved_config import renamed
+from lightning_modules.checkpoints.untrusted import check_plain, parse_json
 from lightning_modules.metrics.protocol import Protocol
 
 FORMAT = 2
+LARGEST = 2**26  # bytes: a grid of a hundred cells on a hundred images takes one or two MB
 # Metrics by name: how tables call them, digits, and whether more (+1) or less (-1) is better.
 METRICS: dict[str, tuple[str, int, int]] = {
     "psnr": ("PSNR dB", 2, 1),
@@ -118,8 +123,30 @@ class EvaluationRecord:
             if not isinstance(content, Mapping) or name not in content:
                 raise InputError(f"{where}: a record has no {name!r}: the file is damaged, evaluate the run again")
         values = {f.name: content[f.name] for f in fields(cls) if f.name in content}
-        values["degradation"] = renamed(content["degradation"])
-        return cls(**values | {"means": {metric: content[metric] for metric in METRICS if metric in content}})
+        values["means"] = {metric: content[metric] for metric in METRICS if metric in content}
+        check_plain({name: value for name, value in values.items() if name != "images"}, where, "a record")
+        for name, value in values.items():
+            try:
+                _adapter(name).validate_python(value, strict=True)
+            except ValidationError as error:
+                place = ".".join(map(str, (name, *error.errors()[0]["loc"])))
+                raise InputError(
+                    f"{where}: {place} of a record: {error.errors()[0]['msg'].replace('Input should be', 'expected')}: "
+                    "the file is damaged, evaluate the run again"
+                ) from error
+        if not isinstance(values["protocol"].get("name"), str) or PurePath(values["dataset"]).name != values["dataset"]:
+            raise InputError(
+                f"{where}: a record of protocol {values['protocol'].get('name')!r} on {values['dataset']!r}, expected "
+                "their names: the file is damaged, evaluate the run again"
+            )
+        return cls(**values | {"degradation": renamed(values["degradation"])})
+
+
+@cache
+def _adapter(name: str) -> TypeAdapter[Any]:
+    """Checks a value of a record against the type of its field."""
+    kind: Any = next(f.type for f in fields(EvaluationRecord) if f.name == name)
+    return TypeAdapter(kind)
 
 
 def read_records(path: Path) -> list[EvaluationRecord]:
@@ -130,10 +157,9 @@ def read_records(path: Path) -> list[EvaluationRecord]:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file: measure the run first, by task=evaluate run={path.parent}")
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error}): move it away and evaluate again") from error
+    if path.stat().st_size > LARGEST:
+        raise InputError(f"{path}: larger than {LARGEST / 2**20:.0f} MB: move it away and evaluate again")
+    content = parse_json(path.read_bytes(), str(path), "move it away and evaluate again")
     version = content.get("format") if isinstance(content, dict) else 1
     if version != FORMAT or not isinstance(content.get("records"), list):
         raise InputError(
@@ -146,7 +172,7 @@ def read_records(path: Path) -> list[EvaluationRecord]:
 def read_mapping(path: Path) -> dict[str, Any]:
     """A file of a run folder, JSON or YAML, that only adds to what is shown: missing or torn it says nothing."""
     try:
-        return run_folder.read_mapping(path)
+        return saved_config.read_mapping(path)
     except InputError:
         return {}
 
@@ -159,7 +185,7 @@ def read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:
     curves: dict[str, list[tuple[int, float]]] = {}
     if not path.is_file():
         return curves
-    with path.open(newline="", errors="replace") as file:
+    with path.open(newline="", errors="replace") as file, contextlib.suppress(csv.Error):  # no text
         for row in csv.DictReader(file):
             for name, text in row.items():
                 try:

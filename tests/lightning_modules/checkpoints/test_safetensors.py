@@ -36,7 +36,7 @@ def test_network_comes_back(path: Path) -> None:
     network, checkpoint = load_network(path)
     assert isinstance(network, EDDSRN)
     assert not network.training
-    assert checkpoint["config"] == {"format": 1, "model": MODEL, "label": "mine", "seed": 3}
+    assert checkpoint["config"] == {"format": 2, "model": MODEL, "label": "mine", "seed": 3}
     assert json.loads(path.with_suffix(".json").read_text()) == checkpoint["config"]
     lr = torch.rand(1, 3, 16, 16)
     with torch.no_grad():
@@ -77,8 +77,8 @@ def rewrite(path: Path, metadata: dict[str, str] | None) -> None:
         ({"format": 1, "model": {"_target_": "os.system"}}, "names 'os.system', expected a class in networks/"),
         ({"format": 1, "model": {**MODEL, "pooling": "${oc.env:HOME}"}}, "holds the interpolation"),
         ({"format": 1}, "holds no 'config' and 'state_dict' of this suite"),
-        ({"format": 2, "model": MODEL}, "is of format 2, expected 1"),
-        ([], "is of format list, expected 1"),
+        ({"format": 3, "model": MODEL}, "is of format 3, expected 2"),
+        ([], "is of format list, expected 2"),
         (None, "holds no 'config' and 'state_dict' of this suite"),
     ],
 )
@@ -93,7 +93,7 @@ def test_metadata_that_builds_no_network(path: Path, about: Any, message: str) -
 
 def test_damaged_file(path: Path) -> None:
     rewrite(path, {"deblur_sr": "{"})
-    assert_untouched(make_network(), path, "is no JSON")
+    assert_untouched(make_network(), path, "not valid JSON")
     path.write_bytes(path.read_bytes()[:-5])
     assert_untouched(make_network(), path, "it is truncated or another kind of file")
     path.write_bytes(b"")
