@@ -17,7 +17,7 @@ from experiments.config.processes import check_tasks
 from experiments.config.training import build_procedure, check_training, instantiate
 from experiments.evaluate.measure import Measurement, on_data, progress_bar, test_names
 from experiments.models import checksum
-from experiments.results.records import EvaluationRecord
+from experiments.results.records import EvaluationRecord, read_records
 from experiments.results.tables import report
 from experiments.results.wandb import log_training, training_loggers
 from experiments.runtime import distributed
@@ -137,6 +137,8 @@ def _open_folder(
     run_dir = Path(cfg.run_dir)
     # Read before the folder is touched: a damaged file changes nothing.
     checkpoint = read_checkpoint(resume_from) if resume_from else {"global_step": 0}
+    if cfg.resume == "auto":
+        read_beforehand(run_dir, cfg.checkpoint.use)
     if cfg.weights and resume_from is None:
         read_weights(module.network, Path(cfg.weights))
     meta = on_rank_zero(lambda: open_run(run_dir, config, cfg.resume))
@@ -147,6 +149,19 @@ def _open_folder(
     elif rank() == 0:
         fit_basis(module.network, datamodule, cfg.seed)  # the others get it with the weights when training starts
     return meta, checkpoint["global_step"]
+
+
+def read_beforehand(run_dir: Path, use: str) -> None:
+    """Of a run that goes on, read before it does what is read when it ends: the results and the checkpoint to test.
+
+    Raises:
+        InputError: if one of them is damaged, with what to do.
+    """
+    results, chosen = run_dir / "results.json", run_dir / "checkpoints" / f"{use}.ckpt"
+    if results.exists():
+        read_records(results)
+    if chosen.exists():
+        read_checkpoint(chosen)
 
 
 def _build_trainer(

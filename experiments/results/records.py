@@ -134,12 +134,16 @@ class EvaluationRecord:
                     f"{where}: {place} of a record: {error.errors()[0]['msg'].replace('Input should be', 'expected')}: "
                     "the file is damaged, evaluate the run again"
                 ) from error
-        if not isinstance(values["protocol"].get("name"), str) or PurePath(values["dataset"]).name != values["dataset"]:
+        if not isinstance(values["protocol"].get("name"), str) or not _is_name(values["dataset"]):
             raise InputError(
                 f"{where}: a record of protocol {values['protocol'].get('name')!r} on {values['dataset']!r}, expected "
                 "their names: the file is damaged, evaluate the run again"
             )
         return cls(**values | {"degradation": renamed(values["degradation"])})
+
+
+def _is_name(text: str) -> bool:
+    return PurePath("folder", text).parts == ("folder", text) and text != ".."  # a folder of pictures is called so
 
 
 @cache

@@ -83,5 +83,5 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     found = hashlib.sha256(text.encode())
     for name, value in sorted(tensors.items()):
         found.update(f"\n{name} {value.dtype} {list(value.shape)}\n".encode())
-        found.update(memoryview(value.contiguous().reshape(-1).view(torch.uint8).numpy()))
+        found.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
