@@ -6,6 +6,7 @@ import random
 import resource
 import shutil
 import sys
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from experiments.runtime.saved_config import to_build
 from tests.conftest import Outcome, photograph
 from tests.experiments.config.test_configs import compose
 from tests.experiments.conftest import Trained
-from tests.helpers.hostile import CANARY, CODE, TARGETS, aliased, mutate, readers, watched
+from tests.helpers.hostile import CANARY, CODE, READ_BY, TARGETS, aliased, mutate, readers, watched
 
 Cli = Callable[..., Outcome]
 GIB = 2**20  # in KiB, as the system counts
@@ -80,11 +81,13 @@ def fuzz(run: Path, cfg: Any, count: int, seed: int = 0) -> Counter[str]:
     for number in range(count):
         shutil.rmtree(run, ignore_errors=True)
         shutil.copytree(good, run)
-        what = mutate(run, rng)
-        for task, read in readers(run, cfg).items():
+        file, kind = mutate(run, rng)
+        print("N", number, file, kind, time.time(), file=sys.stderr, flush=True)  # DEV
+        read_by = readers(run, cfg)
+        for task in READ_BY[file]:
             with watched() as foreign:
                 try:
-                    read()
+                    read_by[task]()
                     outcome = "read"
                 except UserError as error:
                     outcome = "refused" if len(str(error).splitlines()) == 1 and len(str(error)) < 2000 else str(error)
@@ -92,7 +95,8 @@ def fuzz(run: Path, cfg: Any, count: int, seed: int = 0) -> Counter[str]:
                     outcome = f"{traceback.format_exc()[-1000:]}{type(error).__name__}: {error}"
             outcomes[f"{task} {outcome}" if outcome in ("read", "refused") else "wrong"] += 1
             if foreign or Path(CANARY).exists() or outcome not in ("read", "refused"):
-                wrong.append(f"mutation {number} ({what}), {task}: {foreign} {outcome}")
+                print("WRONG", number, kind, file, task, foreign, outcome, file=sys.stderr, flush=True)  # DEV
+                wrong.append(f"mutation {number} ({kind} of {file}), {task}: {foreign} {outcome}")
                 shutil.rmtree(CANARY, ignore_errors=True)
     more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base
     print(dict(outcomes), f"{more / 1024:.0f} MiB more")
@@ -102,7 +106,16 @@ def fuzz(run: Path, cfg: Any, count: int, seed: int = 0) -> Counter[str]:
 
 
 @pytest.mark.parametrize(
-    ("count", "seed"), [(20, 0), pytest.param(2000, 1, marks=pytest.mark.slow)], ids=["some", "all"]
+    ("count", "seed"),
+    [
+        (20, 0),
+        pytest.param(
+            int(__import__("os").environ.get("FUZZ", 2000)),
+            int(__import__("os").environ.get("SEED", 1)),
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["some", "all"],
 )
 def test_mutations_end_in_a_result_or_in_one_line(run: Path, evaluation: Any, count: int, seed: int) -> None:
     outcomes = fuzz(run, evaluation, count, seed)

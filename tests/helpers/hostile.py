@@ -98,8 +98,8 @@ def aliased(text: str, rng: random.Random) -> str:
     return "\n".join([*levels, text, f"{key}: *a7"])
 
 
-def mutate(run: Path, rng: random.Random) -> str:
-    """Change one file of a run folder in one way; what was done."""
+def mutate(run: Path, rng: random.Random) -> tuple[str, str]:
+    """Change one file of a run folder in one way; which, and whether its bytes or its values."""
     (file,) = rng.choices(
         [
             "config.yaml",
@@ -114,7 +114,7 @@ def mutate(run: Path, rng: random.Random) -> str:
     path, way = run / file, rng.randrange(3)
     if way == 0 or file == "metrics.csv":
         path.write_bytes(damage(path.read_bytes(), rng))
-        return f"{file}: bytes"
+        return file, "bytes"
     if file.endswith(".ckpt"):
         _forge_checkpoint(path, rng)
     elif file.endswith(".safetensors"):
@@ -127,7 +127,7 @@ def mutate(run: Path, rng: random.Random) -> str:
         text = path.read_text()
         changed = change(yaml.safe_load(text) if file == "config.yaml" else json.loads(text), rng)
         path.write_text(_dumped(changed) if file == "config.yaml" else json.dumps(changed))
-    return f"{file}: values"
+    return file, "values"
 
 
 def _dumped(content: Any) -> str:
@@ -207,6 +207,16 @@ def watched(seconds: float = 20) -> Iterator[list[str]]:
         signal.signal(signal.SIGPROF, before)
 
 
+READ_BY = {  # the tasks that open a file of a run folder at all
+    "config.yaml": ("evaluate", "compare", "restore", "export", "serve"),
+    "results.json": ("evaluate", "compare"),
+    "meta.json": ("compare",),
+    "metrics.csv": ("compare",),
+    "checkpoints/best.ckpt": ("evaluate", "restore", "export", "serve"),
+    "export/ed_dsrn.safetensors": ("export",),
+}
+
+
 def readers(run: Path, cfg: Any) -> dict[str, Callable[[], Any]]:
     """By task, what reads a run folder there.
 
@@ -218,9 +228,7 @@ def readers(run: Path, cfg: Any) -> dict[str, Callable[[], Any]]:
     from experiments.compare.task import write
     from experiments.evaluate import suites
     from experiments.evaluate.task import plan, refuse_misfit
-    from experiments.export.exportable import Exportable
     from experiments.export.task import describe
-    from experiments.export.task import write as export
     from experiments.models import of_checkpoint, of_run
     from experiments.restore import Restorer
     from experiments.serve.models import _of_run
@@ -235,15 +243,11 @@ def readers(run: Path, cfg: Any) -> dict[str, Callable[[], Any]]:
         write(compare(read_runs([run]), "fuzz", chosen={}), run.parent / "compared", shown=1)
 
     def exported() -> None:
-        of_checkpoint(run / "export" / "ed_dsrn.safetensors")
-        model = of_run(run)
-        about = describe(model, None, ["safetensors"])
-        export(Exportable(model.network(None), about["scale"]), about, "safetensors", run.parent / "exported")
+        for model in (of_run(run), of_checkpoint(run / "export" / "ed_dsrn.safetensors")):
+            describe(model, None, ["safetensors"])
 
     def served() -> None:
-        checkpoints = _of_run(cfg, run, Restorer.load)
-        for load in checkpoints.values():
-            load(device="cpu")
+        next(iter(_of_run(cfg, run, Restorer.load).values()))(device="cpu")
 
     return {
         "evaluate": evaluate,
