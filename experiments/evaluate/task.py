@@ -11,8 +11,11 @@ import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from datamodules.degradations.base import Degradation
 from datamodules.distributed import broadcast, rank, rank_zero_first
 from datamodules.errors import InputError, UserError
+from datamodules.image_datamodule import ImageDataModule
+from datamodules.sources import Source
 from experiments.config.compose import overridden_keys
 from experiments.config.signatures import check_targets
 from experiments.config.training import check_inputs, construct, input_mistake, scale_mistake
@@ -27,6 +30,7 @@ from experiments.runtime import distributed
 from experiments.runtime.run_folder import write_text
 from experiments.runtime.saved_config import read_mapping, to_build
 from lightning_modules.metrics.build import build_metrics
+from lightning_modules.metrics.protocol import Protocol
 from lightning_modules.restoration import RestorationModule
 from networks.ensemble import SelfEnsemble
 
@@ -191,9 +195,16 @@ def single(cfg: DictConfig, model: Model) -> Cell:
         cfg.data.degradation = cfg.degradation
         try:
             check_targets(cfg)  # the run may be older than the code
-            check_inputs(cfg, construct(cfg, "degradation"))
-            for name in ("data", "protocol"):
-                construct(cfg, name)
+            parts = {name: construct(cfg, name) for name in ("degradation", "data", "protocol")}
+            check_inputs(cfg, parts["degradation"])
+            for name, kind, made in (
+                ("degradation", Degradation, [parts["degradation"]]),
+                ("data", ImageDataModule, [parts["data"]]),
+                ("data.source", Source, [parts["data"].source]),
+                ("protocol", Protocol, list(parts["protocol"].values())),
+            ):
+                if not made or not all(isinstance(part, kind) for part in made):
+                    raise TypeError(f"{name} describes no {kind.__name__}")
         except UserError:
             raise
         except Exception as error:  # of whatever the config of somebody else makes of our classes

@@ -39,6 +39,7 @@ MADE_OF_FIELDS = ("degradation", "suite_seed", "checkpoint_sha256", "self_ensemb
 Images = dict[str, dict[str, float]]  # image -> metric (or "seconds")
 # What values depend on, besides the network: only records that agree in all of it are compared.
 _CONDITIONS = ("suite", "dataset", "cell", "protocol", "split", "suite_seed", "scale", "degradation")
+_DAMAGED = "the file is damaged, evaluate the run again"
 _NEEDED = ("model", "dataset", "split", "degradation", "suite_seed", "protocol", "images", "cell", "suite")
 
 
@@ -121,7 +122,7 @@ class EvaluationRecord:
         """
         for name in _NEEDED:
             if not isinstance(content, Mapping) or name not in content:
-                raise InputError(f"{where}: a record has no {name!r}: the file is damaged, evaluate the run again")
+                raise InputError(f"{where}: a record has no {name!r}: {_DAMAGED}")
         values = {f.name: content[f.name] for f in fields(cls) if f.name in content}
         values["means"] = {metric: content[metric] for metric in METRICS if metric in content}
         check_plain({name: value for name, value in values.items() if name != "images"}, where, "a record")
@@ -129,16 +130,18 @@ class EvaluationRecord:
             try:
                 _adapter(name).validate_python(value, strict=True)
             except ValidationError as error:
-                place = ".".join(map(str, (name, *error.errors()[0]["loc"])))
-                raise InputError(
-                    f"{where}: {place} of a record: {error.errors()[0]['msg'].replace('Input should be', 'expected')}: "
-                    "the file is damaged, evaluate the run again"
-                ) from error
-        if not isinstance(values["protocol"].get("name"), str) or not _is_name(values["dataset"]):
-            raise InputError(
-                f"{where}: a record of protocol {values['protocol'].get('name')!r} on {values['dataset']!r}, expected "
-                "their names: the file is damaged, evaluate the run again"
-            )
+                first = error.errors()[0]
+                place, expected = (
+                    ".".join(map(str, (name, *first["loc"]))),
+                    first["msg"].replace("Input should be ", ""),
+                )
+                raise InputError(f"{where}: {place} of a record: expected {expected}: {_DAMAGED}") from error
+        if not _is_name(values["dataset"]):
+            raise InputError(f"{where}: dataset of a record: found {values['dataset']!r}, expected a name: {_DAMAGED}")
+        try:
+            values["protocol"] = asdict(Protocol(**values["protocol"]))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{where}: protocol of a record: {error}: {_DAMAGED}") from error
         return cls(**values | {"degradation": renamed(values["degradation"])})
 
 

@@ -273,7 +273,7 @@ def test_a_data_set_is_no_path(run: Path, evaluation: Any, dataset: str) -> None
     content = json.loads((run / "results.json").read_text())
     content["records"][0]["dataset"] = dataset
     (run / "results.json").write_text(json.dumps(content))
-    assert f"on {dataset!r}, expected their names" in refusal(readers(run, evaluation)["compare"])
+    assert f"dataset of a record: found {dataset!r}, expected a name" in refusal(readers(run, evaluation)["compare"])
 
 
 def test_a_training_finds_damaged_results_before_it_goes_on(cli: Cli, trained: Trained, run: Path) -> None:

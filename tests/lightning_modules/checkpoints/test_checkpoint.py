@@ -315,7 +315,7 @@ def test_every_flipped_bit_is_refused_or_means_nothing(path: Path) -> None:
 
 def test_a_flipped_bit_of_a_weight_is_named(path: Path) -> None:
     start = path.read_bytes().index(
-        torch.load(path, weights_only=True)["state_dict"]["network.head.weight"].numpy().tobytes()
+        next(iter(torch.load(path, weights_only=True)["state_dict"].values())).numpy().tobytes()
     )
     path.write_bytes(flipped(path.read_bytes(), 8 * start + 30))
     assert_untouched(make_network(), path, "/data/0 have changed since it was written")
