@@ -192,7 +192,7 @@ def single(cfg: DictConfig, model: Model) -> Cell:
             if name in cfg.choices and OmegaConf.select(saved, f"choices.{name}"):
                 cfg.choices[name] = str(saved.choices[name])
         # The data section refers to the degradation, also when only one of the two is taken over.
-        cfg.data.degradation = cfg.degradation
+        OmegaConf.update(cfg, "data.degradation", cfg.degradation, merge=False, force_add=True)
         try:
             check_targets(cfg)  # the run may be older than the code
             parts = {name: construct(cfg, name) for name in ("degradation", "data", "protocol")}
