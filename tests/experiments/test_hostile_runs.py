@@ -256,7 +256,7 @@ def test_results_of_another_structure(run: Path, evaluation: Any, change: Any) -
         assert refusal(readers(run, evaluation)[task]).startswith("runs/tiny/results.json: ")
 
 
-@pytest.mark.parametrize("dataset", ["../../home", "a/b", "..", ""])
+@pytest.mark.parametrize("dataset", ["../../home", "a/b", "..", "/home"])
 def test_a_data_set_is_no_path(run: Path, evaluation: Any, dataset: str) -> None:
     content = json.loads((run / "results.json").read_text())
     content["records"][0]["dataset"] = dataset
