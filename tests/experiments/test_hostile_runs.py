@@ -208,6 +208,8 @@ def test_nothing_foreign_is_called_for_a_comparison(run: Path, place: str) -> No
         ("label", ["a"], "label: found \"['a']\", expected a text"),
         ("data", "set5", "data: found 'set5', expected keys and values"),
         ("degradation", None, "has no degradation"),
+        ("data", {"more": 1}, "cannot be built"),
+        ("protocol", {"more": 1}, "protocol describes no Protocol"),
         ("seed", 2**70, "holds a number of more than 64 bits"),
         ("checkpoint.use", "../../x", "checkpoint.use: found '../../x', expected best or last"),
     ],
