@@ -16,7 +16,7 @@ from experiments.config.compose import compose_model, overridden_keys
 from experiments.config.errors import listing
 from experiments.config.signatures import check_targets
 from experiments.config.training import construct
-from experiments.runtime.saved_config import renamed
+from experiments.runtime.saved_config import read_mapping
 from lightning_modules.checkpoints.checkpoint import load_network, read_weights
 from networks.base import RestorationNetwork
 from networks.cascade import Cascade
@@ -285,7 +285,10 @@ def chosen_checkpoint(folder: Path, use: str | None = None) -> Path:
 def judged_by(folder: Path, use: str | None = None) -> str:
     """Which of its checkpoints a run is judged by: the one that is asked for, or as its config says."""
     saved = saved_config(folder)
-    return use or str(OmegaConf.select(saved, "checkpoint.use") or "best")
+    use = use or str(OmegaConf.select(saved, "checkpoint.use") or "best")
+    if use not in ("best", "last"):
+        raise InputError(f"{folder / 'config.yaml'}: checkpoint.use: found {use!r}, expected best or last")
+    return use
 
 
 def saved_config(folder: Path) -> DictConfig:
@@ -299,10 +302,10 @@ def saved_config(folder: Path) -> DictConfig:
         raise InputError(
             f"run={folder}: no run folder (config.yaml is missing there); runs are folders below runs_dir="
         )
-    saved = OmegaConf.load(file)
-    if not isinstance(saved, DictConfig) or "label" not in saved:
+    saved = read_mapping(file)
+    if "label" not in saved:
         raise InputError(f"{file}: not the config of a run of this suite")
-    return OmegaConf.create(renamed(OmegaConf.to_container(saved)))
+    return OmegaConf.create(saved)
 
 
 def checksum(path: Path) -> str:

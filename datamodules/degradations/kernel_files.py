@@ -20,6 +20,7 @@ from datamodules.degradations.keyed_random import make_key
 from datamodules.degradations.trajectories import camera_shake
 from datamodules.errors import InputError
 from datamodules.io.download import download as fetch
+from datamodules.io.mat import check_unpacked
 
 # The arrays of the authors' kernels_12.mat as they are, [12, 25, 25] in float32; their licence lies beside them.
 USRNET12 = Path(__file__).with_name("usrnet_kernels.npz")
@@ -46,6 +47,7 @@ TWELVE_SHAKES = (624, 238, 417, 495)
 # and x3 are IKC's, which DAN is believed to follow.
 GAUSSIAN8_WIDTHS = {2: (0.8, 1.6), 3: (1.35, 2.4), 4: (1.8, 3.2)}
 SUM_TOLERANCE = 1e-3
+MOST_VALUES = 2**24  # of all kernels of a path together: 26,000 of 25x25, in 128 MB
 
 
 # What a file holds: where each kernel was found, for messages, and the kernel as it was found.
@@ -143,11 +145,21 @@ def folder(path: str | Path, normalise: bool = False) -> KernelSuite:
         if read is None or not file.is_file():
             continue
         of_file = [checked(label, array, normalise or read is _read_png) for label, array in read(file)]
+        sizes = [len(kernel) for kernel in (*kernels, *of_file)]
+        _refuse_large(file, len(sizes) * max(sizes, default=0) ** 2)
         names += [file.stem] if len(of_file) == 1 else [f"{file.stem}-{i}" for i in range(1, len(of_file) + 1)]
         kernels += of_file
     if not kernels:
         raise InputError(f"{path}: holds no kernel, expected .mat, .npy or .png files: give a path that has some")
     return _suite(names, kernels)
+
+
+def _refuse_large(path: Path, values: int) -> None:
+    if values > MOST_VALUES:
+        raise InputError(
+            f"{path}: makes {values:,} values (all kernels get the size of the largest), expected {MOST_VALUES:,} at "
+            "most: give fewer or smaller kernels"
+        )
 
 
 def _existing(path: str | Path, expected: str) -> Path:
@@ -160,7 +172,9 @@ def _existing(path: str | Path, expected: str) -> Path:
 def checked(label: str, array: np.ndarray, normalise: bool = False) -> np.ndarray:
     """The kernel in float64, divided by its sum; `label` says where it is from."""
     problem = ""
-    if array.dtype.kind not in "fiub":
+    if not isinstance(array, np.ndarray):  # a sparse matrix
+        problem = f"is a {type(array).__name__}, expected a full matrix"
+    elif array.dtype.kind not in "fiub":
         problem = f"holds {array.dtype} values, expected real numbers"
     elif array.ndim != 2 or array.shape[0] != array.shape[1] or array.size == 0:
         problem = f"has shape {array.shape}, expected a square kernel (k, k)"
@@ -195,6 +209,7 @@ def centred(array: np.ndarray, size: int) -> np.ndarray:
 
 
 def _read_mat(path: Path) -> Found:
+    check_unpacked(path, 8 * MOST_VALUES)
     try:
         variables = scipy.io.loadmat(path)
     except NotImplementedError:  # MATLAB 7.3
@@ -220,12 +235,14 @@ def _read_hdf5(path: Path) -> Found:
     try:
         with h5py.File(path, "r") as file:
             for name in sorted(key for key in file if key != "#refs#"):
+                _refuse_large(path, file[name].size)
                 array = np.asarray(file[name]).T
                 cells = _matrices(f"{path}: {name}", array)
                 if array.dtype == object:
+                    _refuse_large(path, sum(file[cell.item()].size for _, cell in cells))
                     cells = [(label, np.asarray(file[cell.item()]).T) for label, cell in cells]
                 kernels += cells
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise unreadable(path, "a MATLAB 7.3 file", error) from error
     return kernels
 
@@ -241,16 +258,18 @@ def _matrices(label: str, value: np.ndarray) -> Found:
 
 def _read_npy(path: Path) -> Found:
     try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)  # not read before its size is known
+    except (OSError, ValueError, EOFError, MemoryError, OverflowError) as error:
         raise unreadable(path, "a plain .npy array", error) from error
     if not isinstance(array, np.ndarray):  # an .npz by another name
         raise InputError(f"{path}: holds several arrays, expected one: save each as its own .npy file")
+    _refuse_large(path, array.size)
     if array.ndim == 3 and array.shape[0] == array.shape[1] > array.shape[2]:
         expected = "(k, k), (n, k, k) or (n, 1, k, k)"
         raise InputError(
             f"{path}: has shape {array.shape}, expected {expected}: of colours save the mean, array.mean(2)"
         )
+    array = np.array(array)
     if array.ndim == 4 and array.shape[1] == 1:
         array = array[:, 0]
     return [(f"{path}[{i}]", kernel) for i, kernel in enumerate(array)] if array.ndim == 3 else [(str(path), array)]
@@ -259,6 +278,7 @@ def _read_npy(path: Path) -> Found:
 def _read_png(path: Path) -> Found:
     try:
         with Image.open(path, formats=["PNG"]) as image:
+            _refuse_large(path, image.width * image.height)
             mode, array = image.mode, np.asarray(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise unreadable(path, "a PNG image", error) from error

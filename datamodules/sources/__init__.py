@@ -1,7 +1,7 @@
 """Sources of photographs: which image files make up the training, validation and test split."""
 
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from datamodules.errors import InputError
 from datamodules.io.decode import list_images
@@ -10,6 +10,7 @@ Split = Literal["train", "val", "test"]
 ALL_SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
+@runtime_checkable
 class Source(Protocol):
     """What a data set has to offer to be trained and evaluated on.
 

@@ -12,6 +12,8 @@ from datamodules.errors import InputError
 from experiments.compare.types import Run
 from experiments.config.training import construct
 from experiments.results.records import EvaluationRecord, read_curves, read_mapping, read_records
+from experiments.runtime.saved_config import to_build
+from lightning_modules.checkpoints.untrusted import bounded
 
 MOST_POINTS = 1000  # of a curve: more cannot be seen
 
@@ -96,13 +98,12 @@ def _parameters(folder: Path, label: str) -> int | None:
     not the network of the config.
     """
     config = read_mapping(folder / "config.yaml")
-    model = config.get("model")
-    if not isinstance(model, dict) or not str(model.get("_target_", "")).startswith("networks."):
-        return None
     if config.get("label") != label or config.get("cascade") or config.get("ckpt"):
         return None
     try:
-        network = construct(OmegaConf.create({"model": model}), "model", meta=True)
+        model = to_build(config, "model", str(folder / "config.yaml"))
+        with bounded():
+            network = construct(OmegaConf.create({"model": model}), "model", meta=True)
         return sum(parameter.numel() for parameter in network.parameters())
     except Exception:  # an old config against today's code: any error is possible, and the count is only an extra
         return None

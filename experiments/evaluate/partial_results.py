@@ -36,9 +36,10 @@ class PartialResults:
             for line in file.read_text().splitlines():
                 try:
                     entry = json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     continue
-                entries[entry["image"]] = entry
+                if isinstance(entry, dict) and isinstance(entry.get("image"), str):
+                    entries[entry["image"]] = entry
         return entries
 
     def __enter__(self) -> Self:

@@ -11,8 +11,11 @@ import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from datamodules.degradations.base import Degradation
 from datamodules.distributed import broadcast, rank, rank_zero_first
-from datamodules.errors import InputError
+from datamodules.errors import InputError, UserError
+from datamodules.image_datamodule import ImageDataModule
+from datamodules.sources import Source
 from experiments.config.compose import overridden_keys
 from experiments.config.signatures import check_targets
 from experiments.config.training import check_inputs, construct, input_mistake, scale_mistake
@@ -26,7 +29,9 @@ from experiments.results.wandb import log_evaluation
 from experiments.runtime import distributed
 from experiments.runtime.lock import held
 from experiments.runtime.run_folder import write_text
+from experiments.runtime.saved_config import read_mapping, to_build
 from lightning_modules.metrics.build import build_metrics
+from lightning_modules.metrics.protocol import Protocol
 from lightning_modules.restoration import RestorationModule
 from networks.ensemble import SelfEnsemble
 
@@ -167,8 +172,7 @@ def _refuse_other_model(cfg: DictConfig, own: Path) -> None:
     if not begun or not (own / "config.yaml").exists():
         return
     now: Any = OmegaConf.to_container(cfg.model, resolve=True)
-    before: Any = OmegaConf.to_container(OmegaConf.load(own / "config.yaml"), resolve=True)
-    before = before.get("model", {})
+    before = read_mapping(own / "config.yaml").get("model") or {}
     for key in [*before, *now]:
         if key != "scale" and before.get(key) != now.get(key):
             raise InputError(
@@ -181,20 +185,35 @@ def single(cfg: DictConfig, model: Model) -> Cell:
     """Without a suite: the config as it is, or with what the run was trained on where the command line is silent."""
     cfg, saved = copy.deepcopy(cfg), model.saved
     if saved is not None:
-        overridden = overridden_keys()
+        overridden, file = overridden_keys(), str((model.folder or Path()) / "config.yaml")
         for name in ("data", "degradation", "protocol"):
             if name in overridden:
                 continue
             given = {key: OmegaConf.select(cfg, key) for key in overridden if key.startswith(f"{name}.")}
-            cfg[name] = saved[name]
+            cfg[name] = to_build(OmegaConf.to_container(saved), name, file)  # type: ignore[arg-type]  # a mapping
             for key, value in given.items():
                 OmegaConf.update(cfg, key, value, force_add=True)
-            if name in cfg.choices and "choices" in saved:
-                cfg.choices[name] = saved.choices[name]
+            if name in cfg.choices and OmegaConf.select(saved, f"choices.{name}"):
+                cfg.choices[name] = str(saved.choices[name])
         # The data section refers to the degradation, also when only one of the two is taken over.
-        cfg.data.degradation = cfg.degradation
-        check_targets(cfg)  # the run may be older than the code
-        check_inputs(cfg, construct(cfg, "degradation"))
+        OmegaConf.update(cfg, "data.degradation", cfg.degradation, merge=False, force_add=True)
+        try:
+            check_targets(cfg)  # the run may be older than the code
+            parts = {name: construct(cfg, name) for name in ("degradation", "data", "protocol")}
+            check_inputs(cfg, parts["degradation"])
+            for name, kind, made in (
+                ("degradation", Degradation, [parts["degradation"]]),
+                ("data", ImageDataModule, [parts["data"]]),
+                ("data.source", Source, [parts["data"].source]),
+                ("protocol", Protocol, list(parts["protocol"].values())),
+            ):
+                if not made or not all(isinstance(part, kind) for part in made):
+                    raise TypeError(f"{name} describes no {kind.__name__}")
+        except UserError:
+            raise
+        except Exception as error:  # of whatever the config of somebody else makes of our classes
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(f"{file}: cannot be built: {reason}: give data= and degradation= instead") from error
     return Cell(cfg)
 
 

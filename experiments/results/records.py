@@ -4,22 +4,27 @@ A file is `{"format": 2, "records": [...]}`: one record for each model, data set
 protocol, with the means and the values of every image.
 """
 
+import contextlib
 import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path, PurePath
 from typing import Any, Self
 
 from filelock import FileLock
+from pydantic import TypeAdapter, ValidationError
 
 from datamodules.errors import InputError
-from experiments.runtime import run_folder
+from experiments.runtime import run_folder, saved_config
 from experiments.runtime.saved_config import renamed
+from lightning_modules.checkpoints.untrusted import check_plain, parse_json
 from lightning_modules.metrics.protocol import Protocol
 
 FORMAT = 2
+LARGEST = 2**26  # bytes: a grid of a hundred cells on a hundred images takes one or two MB
 # Metrics by name: how tables call them, digits, and whether more (+1) or less (-1) is better. A record adds its own.
 METRICS: dict[str, tuple[str, int, int]] = {
     "psnr": ("PSNR dB", 2, 1),
@@ -34,6 +39,7 @@ MADE_OF_FIELDS = ("degradation", "suite_seed", "checkpoint_sha256", "self_ensemb
 Images = dict[str, dict[str, float]]  # image -> metric (or "seconds")
 # What values depend on, besides the network: only records that agree in all of it are compared.
 _CONDITIONS = ("suite", "dataset", "cell", "protocol", "split", "suite_seed", "scale", "degradation", "branch")
+_DAMAGED = "the file is damaged, evaluate the run again"
 _NEEDED = ("model", "dataset", "split", "degradation", "suite_seed", "protocol", "images", "cell", "suite")
 
 
@@ -123,11 +129,38 @@ class EvaluationRecord:
         """
         for name in _NEEDED:
             if not isinstance(content, Mapping) or name not in content:
-                raise InputError(f"{where}: a record has no {name!r}: the file is damaged, evaluate the run again")
+                raise InputError(f"{where}: a record has no {name!r}: {_DAMAGED}")
         values = {f.name: content[f.name] for f in fields(cls) if f.name in content}
-        values["degradation"] = renamed(content["degradation"])
-        metrics = [*METRICS, *values.get("higher_is_better", {})]
-        return cls(**values | {"means": {metric: content[metric] for metric in metrics if metric in content}})
+        own = values.get("higher_is_better", {})
+        metrics = [*METRICS, *(own if isinstance(own, Mapping) else ())]  # its type is checked below
+        values["means"] = {metric: content[metric] for metric in metrics if metric in content}
+        check_plain({name: value for name, value in values.items() if name != "images"}, where, "a record")
+        for name, value in values.items():
+            try:
+                _adapter(name).validate_python(value, strict=True)
+            except ValidationError as error:
+                first = error.errors()[0]
+                place = ".".join(map(str, (name, *first["loc"])))
+                expected = first["msg"].replace("Input should be ", "")
+                raise InputError(f"{where}: {place} of a record: expected {expected}: {_DAMAGED}") from error
+        if not _is_name(values["dataset"]):
+            raise InputError(f"{where}: dataset of a record: found {values['dataset']!r}, expected a name: {_DAMAGED}")
+        try:
+            values["protocol"] = asdict(Protocol(**values["protocol"]))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{where}: protocol of a record: {error}: {_DAMAGED}") from error
+        return cls(**values | {"degradation": renamed(values["degradation"])})
+
+
+def _is_name(text: str) -> bool:
+    return not text or (PurePath("a", text).parts == ("a", text) and text != "..")  # a folder of pictures has it
+
+
+@cache
+def _adapter(name: str) -> TypeAdapter[Any]:
+    """Checks a value of a record against the type of its field."""
+    kind: Any = next(f.type for f in fields(EvaluationRecord) if f.name == name)
+    return TypeAdapter(kind)
 
 
 def read_records(path: Path) -> list[EvaluationRecord]:
@@ -138,10 +171,9 @@ def read_records(path: Path) -> list[EvaluationRecord]:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file: measure the run first, by task=evaluate run={path.parent}")
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error}): move it away and evaluate again") from error
+    if path.stat().st_size > LARGEST:
+        raise InputError(f"{path}: larger than {LARGEST / 2**20:.0f} MB: move it away and evaluate again")
+    content = parse_json(path.read_bytes(), str(path), "move it away and evaluate again")
     version = content.get("format") if isinstance(content, dict) else 1
     if version != FORMAT or not isinstance(content.get("records"), list):
         raise InputError(
@@ -154,7 +186,7 @@ def read_records(path: Path) -> list[EvaluationRecord]:
 def read_mapping(path: Path) -> dict[str, Any]:
     """A file of a run folder, JSON or YAML, that only adds to what is shown: missing or torn it says nothing."""
     try:
-        return run_folder.read_mapping(path)
+        return saved_config.read_mapping(path)
     except InputError:
         return {}
 
@@ -167,7 +199,7 @@ def read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:
     curves: dict[str, list[tuple[int, float]]] = {}
     if not path.is_file():
         return curves
-    with path.open(newline="", errors="replace") as file:
+    with path.open(newline="", errors="replace") as file, contextlib.suppress(csv.Error):  # no text
         for row in csv.DictReader(file):
             for name, text in row.items():
                 try:

@@ -20,7 +20,7 @@ import yaml
 from datamodules import distributed
 from datamodules.errors import ConfigError, InputError
 from datamodules.io.atomic import part_of, replacing
-from experiments.runtime.saved_config import renamed
+from experiments.runtime.saved_config import read_mapping
 from lightning_modules.loggers.wandb import agent_trial
 
 # Overrides that change how or where an experiment runs, not what it computes, are no part of its name.
@@ -172,7 +172,7 @@ def without_new_keys(config: Mapping[str, Any], before: Mapping[str, Any]) -> di
 
 
 def _check_same(run_dir: Path, config: Mapping[str, Any], raw: Mapping[str, Any]) -> None:
-    before = renamed(read_mapping(run_dir / "config.yaml"))
+    before = read_mapping(run_dir / "config.yaml")
     old, new = flat(before), flat(without_new_keys(config, before))
     free = tuple(f"data.{key}." for key in FREE_DATA_KEYS)
     for key in [*old, *new]:
@@ -202,18 +202,6 @@ def flat(node: Any, path: str = "") -> dict[str, Any]:
         return {path: node}
     below = [flat(child, f"{path}.{key}" if path else str(key)) for key, child in node.items()]
     return {key: value for leaves in below for key, value in leaves.items()}
-
-
-def read_mapping(path: Path) -> dict[str, Any]:
-    """One of the files that every run has; YAML reads JSON too."""
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: cannot be read ({reason}): start a new run with name=...") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: is empty or of another kind: start a new run with name=...")
-    return content
 
 
 def describe() -> dict[str, Any]:

@@ -11,7 +11,6 @@ from experiments.results.records import read_curves, read_mapping, read_records
 from experiments.results.table import EMPTY, ResultTable, TableColumn, metric_cell, metric_column, words
 from experiments.results.writers import csv_text, markdown, text
 from experiments.runtime.run_folder import FREE_DATA_KEYS, without_new_keys, write_text
-from experiments.runtime.saved_config import renamed
 
 # Where and how a run works: may differ from the finished one all the same.
 _FREE = {
@@ -40,7 +39,7 @@ class Row:
 def score_of_finished(cfg: Mapping[str, Any]) -> float | None:
     """The best validation PSNR of a run that has trained and tested with this configuration; None if it has not."""
     folder = Path(cfg["run_dir"])
-    meta, before = read_mapping(folder / "meta.json"), renamed(read_mapping(folder / "config.yaml"))
+    meta, before = read_mapping(folder / "meta.json"), read_mapping(folder / "config.yaml")
     before = {key: value for key, value in before.items() if key in cfg}  # older runs have keys of other tasks too
     if "finished" not in meta or _identity(before) != _identity(without_new_keys(cfg, before)):
         return None

@@ -4,9 +4,8 @@ Exported weights (`.safetensors`, see `safetensors`) are read wherever a checkpo
 """
 
 import importlib
-import inspect
 import textwrap
-from collections.abc import Iterator
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from datamodules.errors import InputError, folder_vanished, worker_death
 from datamodules.io.atomic import replacing
 from lightning_modules.checkpoints.matconvnet import read_parameters
 from lightning_modules.checkpoints.safetensors import SUFFIX, read_tensors
+from lightning_modules.checkpoints.untrusted import bounded, check_archive, check_plain, defined_in, targets
 from networks.base import RestorationNetwork
 
 PREFIX = "network."
@@ -75,6 +75,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path}: holds no 'config' and 'state_dict' of this suite: for published weights say of which model: "
             "model=NAME"
         )
+    config: dict[str, Any] = checkpoint["config"]
+    check_plain(config, str(path))
+    for key, kind in (("label", str), ("seed", int)):
+        if not isinstance(config.get(key), kind | None):
+            raise InputError(f"{path}: config has {key}={config[key]!r}, expected {kind.__name__}: the file is damaged")
     return checkpoint
 
 
@@ -88,13 +93,31 @@ def _read_file(path: Path) -> Any:
             return tensors
         return {"state_dict": {PREFIX + name: value for name, value in tensors.items()}, "config": about}
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        if zipfile.is_zipfile(path):
+            check_archive(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its zip reader and unpickler raise
+        why = f": {error}" if type(error) in (ValueError, zipfile.BadZipFile) else ""
         raise InputError(
             f"{path}: cannot be read as a checkpoint or as weights ({path.stat().st_size:,} bytes, "
-            f"{type(error).__name__}): it is truncated or another kind of file; pickled modules are not opened; use "
-            "the other one of last.ckpt and best.ckpt, or copy it again"
+            f"{type(error).__name__}{why}): it is damaged, truncated or another kind of file; pickled modules are not "
+            f"opened: copy it again{_other(path)}"
         ) from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if state and _is_state_dict(state) and sum(value.nbytes for value in state.values()) > 2 * path.stat().st_size:
+        raise InputError(f"{path}: its tensors share their values, and take more memory than the file: not opened")
+    if _of_this_suite(content) and not zipfile.is_zipfile(path):
+        raise InputError(f"{path}: is not written as this suite writes checkpoints, with checksums: copy it again")
+    return content
+
+
+def _other(path: Path) -> str:
+    """What else may be done without a checkpoint of a run, if the other one is there."""
+    use = {"last.ckpt": "best", "best.ckpt": "last"}.get(path.name)
+    other = path.with_name(f"{use}.ckpt")
+    if use is None or not other.is_file():
+        return ""
+    return f"; or checkpoint.use={use} takes {use}.ckpt, and weights={other} with name=NEW trains on from it"
 
 
 def _of_this_suite(checkpoint: Any) -> bool:
@@ -104,7 +127,13 @@ def _of_this_suite(checkpoint: Any) -> bool:
 
 
 def _is_state_dict(state: Any) -> bool:
-    return isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
+    return isinstance(state, dict) and all(isinstance(k, str) and _is_plain(v) for k, v in state.items())
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a tensor has its values, each in a place of its own: others take more memory than their file."""
+    plain = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+    return plain and not value.is_quantized and value.nbytes <= value.untyped_storage().nbytes()
 
 
 def build_network(model: dict[str, Any], where: str) -> RestorationNetwork:
@@ -113,13 +142,13 @@ def build_network(model: dict[str, Any], where: str) -> RestorationNetwork:
     Raises:
         InputError: if the config names another target or does not fit its network.
     """
-    for node in _walk(model):
-        if isinstance(node, dict) and "_target_" in node and not _defined_in_networks(str(node["_target_"])):
-            raise InputError(f"{where}: model config names '{node['_target_']}', expected a class in networks/")
-        if isinstance(node, str) and "${" in node:  # an interpolation could bring in a target of its own
-            raise InputError(f"{where}: model config holds the interpolation {node!r}, expected plain values")
+    check_plain(model, where, "model config")
+    for _, target in targets(model):
+        if not defined_in(target, ["networks"]):
+            raise InputError(f"{where}: model config names '{target}', expected a class in networks/")
     try:
-        network = hydra.utils.instantiate(model, _convert_="all")
+        with bounded():
+            network = hydra.utils.instantiate(model, _convert_="all")
     except Exception as error:
         cause = error.__cause__ or error
         reason = (str(cause).splitlines() or [type(cause).__name__])[0]
@@ -129,38 +158,28 @@ def build_network(model: dict[str, Any], where: str) -> RestorationNetwork:
     return network
 
 
-def _walk(node: Any) -> Iterator[Any]:
-    """The node and everything in it; keys too, for they may be interpolations as well."""
-    yield node
-    children = [*node, *node.values()] if isinstance(node, dict) else node if isinstance(node, list | tuple) else []
-    for child in children:
-        yield from _walk(child)
-
-
-def _defined_in_networks(target: str) -> bool:
-    """Whether `target` is package.module.name of something written there; what a module imports does not count."""
-    module, _, name = target.rpartition(".")
-    if module.split(".")[0] != "networks":
-        return False
-    try:
-        part = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):
-        return False
-    return (inspect.isclass(part) or inspect.isfunction(part)) and part.__module__.split(".")[0] == "networks"
-
-
 def load_weights(network: nn.Module, checkpoint: dict[str, Any], where: str) -> None:
     """Load the network's part of a checkpoint, complete or not at all.
 
     Raises:
         InputError: if names or shapes differ: the checkpoint is one of another model.
     """
+    _load_exactly(network, *_of_network(checkpoint, where))
+
+
+def _of_network(checkpoint: dict[str, Any], where: str) -> tuple[dict[str, Any], str]:
+    """The network's part of the tensors, and what to say if they are of another one."""
     state = {k.removeprefix(PREFIX): v for k, v in checkpoint["state_dict"].items() if k.startswith(PREFIX)}
     target = checkpoint["config"]["model"].get("_target_")
-    _load_exactly(network, state, f"{where}: a checkpoint of another model: it holds {target}")
+    return state, f"{where}: a checkpoint of another model: it holds {target}"
 
 
 def _load_exactly(network: nn.Module, state: dict[str, Any], mistake: str) -> None:
+    _refuse_misfit(network, state, mistake)
+    network.load_state_dict(state)
+
+
+def _refuse_misfit(network: nn.Module, state: dict[str, Any], mistake: str) -> None:
     expected = network.state_dict()
     missing = [f"missing {k}" for k in expected if k not in state]
     surplus = [f"unexpected {k}" for k in state if k not in expected]
@@ -174,7 +193,6 @@ def _load_exactly(network: nn.Module, state: dict[str, Any], mistake: str) -> No
             f"{mistake}, which does not fit {type(network).__name__} as configured ({len(missing)} tensors missing, "
             f"{len(surplus)} unexpected, {len(wrong)} of another shape; first: {[*missing, *surplus, *wrong][0]})"
         )
-    network.load_state_dict(state)
 
 
 def read_weights(network: nn.Module, path: Path) -> None:
@@ -209,6 +227,11 @@ def read_weights(network: nn.Module, path: Path) -> None:
 def load_network(path: Path) -> tuple[RestorationNetwork, dict[str, Any]]:
     """Rebuild the trained network of a checkpoint, in evaluation mode on the CPU, and return it with the checkpoint."""
     checkpoint = read_checkpoint(path)
-    network = build_network(checkpoint["config"]["model"], str(path))
+    model = checkpoint["config"]["model"]
+    with torch.device(
+        "meta"
+    ):  # no more memory is taken than the tensors of the file have, whatever its config asks for
+        _refuse_misfit(build_network(model, str(path)), *_of_network(checkpoint, str(path)))
+    network = build_network(model, str(path))
     load_weights(network, checkpoint, str(path))
     return network.eval(), checkpoint

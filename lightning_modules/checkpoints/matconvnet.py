@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import InputError
+from datamodules.io.mat import check_unpacked
+
+MOST_BYTES = 2**29  # of a network; published ones have some MB
 
 
 def read_parameters(path: Path) -> dict[str, Tensor]:
@@ -20,6 +23,7 @@ def read_parameters(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: if the file cannot be read, or holds no network of MatConvNet.
     """
+    check_unpacked(path, MOST_BYTES)
     try:
         variables = scipy.io.loadmat(path, variable_names=["net"])
     except NotImplementedError as error:

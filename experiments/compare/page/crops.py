@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,9 +15,8 @@ from PIL import Image
 
 from datamodules.errors import InputError
 from experiments.compare.types import Benchmark, Comparison, Method, Run, Table
-from experiments.results.records import MADE_OF
+from experiments.results.records import MADE_OF, read_mapping
 from experiments.results.table import number
-from experiments.runtime.saved_config import renamed
 from lightning_modules.plots.regions import Box, busiest_box
 
 LONGEST = 640  # side of an embedded region in pixels
@@ -120,9 +118,9 @@ def _made_of(file: Path, benchmark: Benchmark, run: Run | None) -> bool:
     """Whether the pictures are of this measurement: a later one of the same data set puts its own in their place."""
     if not file.is_file():
         return True
-    measured = json.loads(file.read_text())
-    alike = (renamed(measured["degradation"]), measured["suite_seed"]) == (benchmark.degradation, benchmark.suite_seed)
-    return alike and (run is None or measured["checkpoint_sha256"] == run.checkpoint_sha256)
+    measured = read_mapping(file)
+    alike = (measured.get("degradation"), measured.get("suite_seed")) == (benchmark.degradation, benchmark.suite_seed)
+    return alike and (run is None or measured.get("checkpoint_sha256") == run.checkpoint_sha256)
 
 
 def png_uri(image: Image.Image) -> str:

@@ -2,6 +2,7 @@ import hashlib
 import math
 import re
 import tomllib
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -284,3 +285,30 @@ def test_matlab_73_is_read(tmp_path: Path) -> None:
     assert np.abs(suite.kernels[1, 0, 5:22, 5:22].numpy() - kernels[1]).max() < 1e-7
     path.write_bytes(path.read_bytes()[:2000])
     assert "cannot be read" in refusal(folder, path)
+
+
+@pytest.mark.parametrize("suffix", [".mat", ".npy", ".png", "claimed.npy", "cells.mat", "many.mat"])
+def test_kernels_are_not_unpacked_beyond_a_limit(tmp_path: Path, suffix: str) -> None:
+    """A few MB, or a few bytes that claim to be more, that would take gigabytes."""
+    file = tmp_path / f"a{suffix}"
+    if suffix == ".mat":
+        scipy.io.savemat(file, {"kernels": np.zeros((1300, 1300, 10))}, do_compression=True)
+    elif suffix == ".npy":
+        np.save(file, np.zeros((4200, 4200), np.uint8))
+    elif suffix == ".png":
+        Image.new("L", (4200, 4200)).save(file)
+    elif suffix == "claimed.npy":
+        np.save(file, np.zeros(3))
+        file.write_bytes(file.read_bytes().replace(b"(3,), }" + 9 * b" ", b"(9" + 9 * b"0" + b",), }"))
+    elif suffix == "cells.mat":
+        scipy.io.savemat(file, {"kernels": np.array([[0.0], "b", "c"], object)[:, None]})
+        file.write_bytes(file.read_bytes().replace(b"\x03\0\0\0\x01\0\0\0", b"\xff\xff\xff\x0f\x01\0\0\0", 1))
+    else:  # all get the size of the largest
+        scipy.io.savemat(file, {"large": kernel(1000), "small": np.stack([kernel(3)] * 20, -1)}, do_compression=True)
+    tracemalloc.start()
+    line = refusal(folder, file)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert file.stat().st_size < 2**25
+    assert peak < 2**28
+    assert any(words in line for words in ("of values unpacked", "expected 16,777,216 at most", "cannot be read"))

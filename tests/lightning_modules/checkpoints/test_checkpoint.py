@@ -1,6 +1,8 @@
 """Checkpoints are complete or absent, hold plain data only, and bring their network back."""
 
 import os
+import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,11 @@ from lightning_modules.checkpoints.checkpoint import (
     read_checkpoint,
     read_weights,
 )
+from lightning_modules.checkpoints.untrusted import defined_in
+from networks import bicubic
 from networks.ed_dsrn import EDDSRN
 from networks.usrnet import USRNet
+from tests.helpers.hostile import flipped, pack
 
 MODEL: dict[str, Any] = {"_target_": "networks.ed_dsrn.EDDSRN", "widths": [4, 4, 4, 4], "n_units": 1}
 
@@ -291,3 +296,96 @@ def test_pickled_modules_are_not_opened(tmp_path: Path) -> None:
 def test_network_without_an_importer(tmp_path: Path) -> None:
     torch.save(make_network().state_dict(), tmp_path / "a.pth")
     assert_untouched(make_network(), tmp_path / "a.pth", "EDDSRN has no importer for others")
+
+
+def test_every_flipped_bit_is_refused_or_means_nothing(path: Path) -> None:
+    good, state, rng = path.read_bytes(), read_checkpoint(path)["state_dict"], random.Random(0)
+    refused = 0
+    for _ in range(100):
+        path.write_bytes(flipped(good, rng.randrange(8 * len(good))))
+        try:
+            found = read_checkpoint(path)
+        except InputError as error:
+            refused += len(str(error).splitlines()) == 1
+            continue
+        assert found["config"] == make_checkpoint(make_network())["config"]
+        assert all(torch.equal(found["state_dict"][name], value) for name, value in state.items())
+    assert refused > 50  # what means nothing are the bytes between the tensors and most of what a zip says of dates
+
+
+def test_a_flipped_bit_of_a_weight_is_named(path: Path) -> None:
+    start = path.read_bytes().index(
+        next(iter(torch.load(path, weights_only=True)["state_dict"].values())).numpy().tobytes()
+    )
+    path.write_bytes(flipped(path.read_bytes(), 8 * start + 30))
+    assert_untouched(make_network(), path, "/data/0 have changed since it was written")
+
+
+def test_entries_that_unpack_to_more_than_the_file_are_refused(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(2**20)}, tmp_path / "a.pth")
+    pack(tmp_path / "a.pth")
+    assert (tmp_path / "a.pth").stat().st_size < 2**14
+    assert_untouched(make_usrnet(), tmp_path / "a.pth", "is compressed, which torch.save does not do")
+
+
+@pytest.mark.parametrize("expanded", ["one value", "one tensor"])
+def test_tensors_that_take_more_memory_than_their_file(tmp_path: Path, expanded: str) -> None:
+    one = torch.zeros(1000)
+    state = (
+        {str(i): one for i in range(1000)} if expanded == "one tensor" else {"0": torch.zeros(1).expand(10**6, 10**6)}
+    )
+    torch.save(state, tmp_path / "a.pth")
+    assert_untouched(
+        make_usrnet(), tmp_path / "a.pth", "take more memory" if expanded == "one tensor" else "tensors by name"
+    )
+
+
+def test_a_config_that_asks_for_any_size_gets_the_memory_of_its_file(path: Path) -> None:
+    checkpoint = torch.load(path, weights_only=True)
+    for option, value in ((("widths", [10**5] * 4)), ("n_units", 10**9)):
+        torch.save({**checkpoint, "config": {"model": {**MODEL, option: value}}}, path)
+        with pytest.raises(InputError, match=r"a checkpoint of another model|more than 20000 parameter tensors"):
+            load_network(path)
+
+
+def test_values_that_point_at_each_other_are_not_followed_for_ever(path: Path) -> None:
+    nested: Any = [1] * 10
+    for _ in range(9):
+        nested = [nested] * 10
+    torch.save({**torch.load(path, weights_only=True), "config": {"model": {**MODEL, "widths": nested}}}, path)
+    with pytest.raises(InputError, match="config holds more than 20000 values"):
+        read_checkpoint(path)
+
+
+def test_a_checkpoint_without_checksums_is_not_one_of_this_suite(path: Path, tmp_path: Path) -> None:
+    """Weights of others may be in the older format of torch."""
+    torch.save(torch.load(path, weights_only=True), path, _use_new_zipfile_serialization=False)
+    with pytest.raises(InputError, match="is not written as this suite writes checkpoints"):
+        read_checkpoint(path)
+    source, network = make_usrnet(), make_usrnet()
+    torch.save(official(source), tmp_path / "a.pth", _use_new_zipfile_serialization=False)
+    read_weights(network, tmp_path / "a.pth")
+    assert all(torch.equal(network.state_dict()[key], value) for key, value in source.state_dict().items())
+
+
+def test_a_network_of_ones_own_lies_in_networks_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import networks
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    code = (Path(bicubic.__file__)).read_text()
+    for place in ("runs/tiny", "networks_of_mine"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "OfMyOwn.py").write_text(code)
+    for target in ("runs.tiny.OfMyOwn.Bicubic", "OfMyOwn.Bicubic", "networks.OfMyOwn.Bicubic", "networks_of_mine.x.Y"):
+        assert not defined_in(target, ["networks"])
+    monkeypatch.setattr(networks, "__path__", [*networks.__path__, str(tmp_path / "networks_of_mine")])
+    try:
+        assert defined_in("networks.OfMyOwn.Bicubic", ["networks"])
+        assert not defined_in("networks.OfMyOwn.bicubic_resize", ["networks.OfMyOwn"])
+        assert not defined_in("networks.OfMyOwn.Bicubic", ["networks.ops"])
+    finally:
+        sys.modules.pop("networks.OfMyOwn", None)
+    assert "runs" not in sys.modules

@@ -1,6 +1,7 @@
 """Exported weights bring their network back as a checkpoint does, and are refused in one line where they cannot."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from datamodules.errors import InputError
-from lightning_modules.checkpoints.checkpoint import load_network, read_weights
+from lightning_modules.checkpoints.checkpoint import load_network, read_checkpoint, read_weights
 from lightning_modules.checkpoints.safetensors import save_weights
 from networks.dan_usrnet import DANUSRNet
 from networks.ed_dsrn import EDDSRN
 from networks.usrnet import USRNet
+from tests.helpers.hostile import flipped
 from tests.lightning_modules.checkpoints.test_checkpoint import (
     MODEL,
     assert_untouched,
@@ -36,7 +38,7 @@ def test_network_comes_back(path: Path) -> None:
     network, checkpoint = load_network(path)
     assert isinstance(network, EDDSRN)
     assert not network.training
-    assert checkpoint["config"] == {"format": 1, "model": MODEL, "label": "mine", "seed": 3}
+    assert checkpoint["config"] == {"format": 2, "model": MODEL, "label": "mine", "seed": 3}
     assert json.loads(path.with_suffix(".json").read_text()) == checkpoint["config"]
     lr = torch.rand(1, 3, 16, 16)
     with torch.no_grad():
@@ -77,8 +79,8 @@ def rewrite(path: Path, metadata: dict[str, str] | None) -> None:
         ({"format": 1, "model": {"_target_": "os.system"}}, "names 'os.system', expected a class in networks/"),
         ({"format": 1, "model": {**MODEL, "pooling": "${oc.env:HOME}"}}, "holds the interpolation"),
         ({"format": 1}, "holds no 'config' and 'state_dict' of this suite"),
-        ({"format": 2, "model": MODEL}, "is of format 2, expected 1"),
-        ([], "is of format list, expected 1"),
+        ({"format": 3, "model": MODEL}, "is of format 3, expected 2"),
+        ([], "is of format list, expected 2"),
         (None, "holds no 'config' and 'state_dict' of this suite"),
     ],
 )
@@ -93,7 +95,7 @@ def test_metadata_that_builds_no_network(path: Path, about: Any, message: str) -
 
 def test_damaged_file(path: Path) -> None:
     rewrite(path, {"deblur_sr": "{"})
-    assert_untouched(make_network(), path, "is no JSON")
+    assert_untouched(make_network(), path, "not valid JSON")
     path.write_bytes(path.read_bytes()[:-5])
     assert_untouched(make_network(), path, "it is truncated or another kind of file")
     path.write_bytes(b"")
@@ -113,3 +115,26 @@ def test_published_weights_as_safetensors(tmp_path: Path) -> None:
 def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere/a\.safetensors: cannot write the weights: "):
         save_weights(make_network(), tmp_path / "nowhere" / "a.safetensors", {"model": MODEL})
+
+
+def test_every_flipped_bit_is_refused_or_means_nothing(path: Path) -> None:
+    good, rng = path.read_bytes(), random.Random(0)
+    before, header = read_checkpoint(path), 8 + int.from_bytes(good[:8], "little")
+    for number in range(100):  # the header has names and numbers, where a flip could be taken for something else
+        path.write_bytes(flipped(good, rng.randrange(8 * (header if number < 50 else len(good)))))
+        try:
+            found = read_checkpoint(path)
+        except InputError:
+            continue
+        assert found["config"] == before["config"]
+        assert all(torch.equal(found["state_dict"][name], value) for name, value in before["state_dict"].items())
+
+
+def test_files_without_a_checksum_are_read(path: Path) -> None:
+    """Those of earlier versions."""
+    tensors = {name: value + 1 for name, value in load_file(path).items()}
+    save_file(tensors, path, {"deblur_sr": json.dumps({"format": 1, "model": MODEL})})
+    network, _ = load_network(path)
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in tensors.items())
+    save_file(tensors, path, {"deblur_sr": json.dumps({"format": 2, "model": MODEL})})
+    assert_untouched(make_network(), path, "its bytes have changed since it was written")
