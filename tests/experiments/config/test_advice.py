@@ -89,7 +89,7 @@ def test_what_is_right_is_left_alone(words: str) -> None:
             "seed=1,2",
             "seed: found '1,2', expected a valid integer: a sweep over several values takes -m: python run.py seed=1,2",
         ),
-        ("metrics=lpips,niqe", "a list takes brackets: python run.py 'metrics=[lpips,niqe]'"),
+        ("metrics=[lpips]", "did you mean metric?"),
         ("model=edsr,vdsr", "a sweep over them takes -m: python run.py model=edsr,vdsr -m"),
         ("task=profile models=edsr,vdsr", "a list takes brackets: python run.py task=profile 'models=[edsr,vdsr]'"),
         ("experiment=quickstrt", "available: quickstart, "),

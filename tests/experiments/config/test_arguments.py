@@ -147,7 +147,7 @@ def test_what_hydra_understands_is_left_alone(argument: str) -> None:
     ("argument", "values"),
     [
         ("seed=1,2", [1, 2]),
-        ("metrics=[lpips],[niqe]", [["lpips"], ["niqe"]]),
+        ("data.val_points=[0.1],[0.9]", [[0.1], [0.9]]),
         ("kernel=disk:1,disk:2", ["disk:1", "disk:2"]),
         ("optimizer.lr=choice(1e-3,1e-4)", [1e-3, 1e-4]),
         ("data.root=é,x(1),plain", ["é", "x(1)", "plain"]),
@@ -162,9 +162,9 @@ def test_sweeps_stay_sweeps(argument: str, values: list[object]) -> None:
 
 
 def test_names_of_runs_in_a_list() -> None:
-    cfg = compose("task=compare", "runs=[runs/A-seed=1,runs/é (2)]", "metrics=[lpips]")
+    cfg = compose("task=compare", "runs=[runs/A-seed=1,runs/é (2)]", "suites=[lai]")
     assert list(cfg.runs) == ["runs/A-seed=1", "runs/é (2)"]
-    assert list(cfg.metrics) == ["lpips"]
+    assert list(cfg.suites) == ["lai"]
 
 
 def test_commands_are_those_that_were_typed(monkeypatch: pytest.MonkeyPatch) -> None:

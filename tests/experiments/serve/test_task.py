@@ -367,8 +367,8 @@ def test_port_that_is_taken(cli: Cli) -> None:
 
 def test_port_that_does_not_exist(cli: Cli) -> None:
     outcome = cli("task=serve", "model=bicubic", "port=99999")
-    assert outcome.status == 1
-    assert outcome.err.startswith("host=127.0.0.1 port=99999: cannot listen there: ")
+    assert outcome.status == 2
+    assert outcome.err.startswith("port: found 99999 (conf/task/serve.yaml), expected less than or equal to 65535")
     assert outcome.err.count("\n") == 1
 
 
