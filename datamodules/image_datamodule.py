@@ -109,6 +109,8 @@ class ImageDataModule(pl.LightningDataModule):
             start_server()  # now, for it takes a second or two
         splits: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
         for split in splits[stage]:
+            self._decoded(split)  # all of them, before copies are looked for
+        for split in splits[stage]:
             if split not in self.numbers:
                 self.numbers[split] = self._large_enough(split, self.kept(split))
 

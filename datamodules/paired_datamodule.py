@@ -54,6 +54,10 @@ class PairedDataModule(ImageDataModule):
                 "data.source.kernels: crops are flipped, turned and transformed, their kernels are not: set "
                 "data.flip=false data.rotate=false data.transforms=[]"
             )
+        if stage == "fit" and getattr(self.source, "noise_level", None) is not None and self.transforms:
+            raise InputError(
+                "data.source.noise_level: crops are transformed, and their noise with them: set data.transforms=[]"
+            )
         super().setup(stage)
 
     def decode(self, split: Split) -> dict[str, ImageCache]:

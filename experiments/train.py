@@ -131,8 +131,8 @@ def set_up(cfg: DictConfig, device: torch.device) -> Training:
     datamodule.patch_multiple = math.lcm(datamodule.multiple, network_step(module.network, datamodule.degradation))
     with rank_zero_first():
         datamodule.prepare_data()
+        datamodule.setup("test")  # first: copies of its images are looked for in the others
         datamodule.setup("fit")
-        datamodule.setup("test")
     meta = _open_folder(cfg, config, module, datamodule, resume_from, checkpoint)
     csv.rewind(checkpoint["global_step"] - 1)  # Lightning numbers the first step 0: what is kept are those made
     loggers = training_loggers(cfg, run_dir, meta, module)

@@ -1,7 +1,6 @@
 """Kernels and noise levels that pairs of photographs bring along, for networks that take them."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,9 @@ from torch import Tensor
 from datamodules.degradations.kernel_files import centred, folder
 from datamodules.errors import InputError, OptionError
 
-_LEVEL = "a standard deviation on the [0, 1] scale for all pairs, or a text file of lines NAME,LEVEL"
+_LEVEL = (
+    "a standard deviation on the [0, 1] scale (15 of 255 is 0.0588) for all pairs, or a text file of lines NAME,LEVEL"
+)
 
 Names = Sequence[Sequence[str]]  # what each pair may be called in other files, the first that is found counts
 
@@ -30,7 +31,8 @@ def kernels_of(path: Path, pairs: Sequence[tuple[Path, Path]], names: Names) -> 
         raise InputError(f"data.source.kernels={path}: not found, expected a folder of kernels, or one file")
     files = [path] * len(pairs)
     if path.is_dir():
-        found = [_find(path, pair, of_one) for pair, of_one in zip(pairs, names, strict=True)]
+        photographs = {file.resolve() for pair in pairs for file in pair}
+        found = [_find(path, photographs, pair[1], of_one) for pair, of_one in zip(pairs, names, strict=True)]
         files = [file for file in found if file is not None]
         if lacking := [" or ".join(of_one) for of_one, file in zip(names, found, strict=True) if file is None]:
             raise InputError(
@@ -42,13 +44,12 @@ def kernels_of(path: Path, pairs: Sequence[tuple[Path, Path]], names: Names) -> 
     return torch.from_numpy(np.stack([centred(read[file], side) for file in files])[:, None])
 
 
-def _find(root: Path, pair: tuple[Path, Path], names: Sequence[str]) -> Path | None:
-    photographs = {file.resolve() for file in pair}
+def _find(root: Path, photographs: Collection[Path], degraded: Path, names: Sequence[str]) -> Path | None:
     for name in names:
         arrays, png = [root / f"{name}{suffix}" for suffix in (".mat", ".npy")], root / f"{name}.png"
         found = [file for file in arrays if file.is_file()]
         if len(found) > 1:
-            raise InputError(f"{found[0]} and {found[1]}: expected one kernel for {pair[1]}: remove one")
+            raise InputError(f"{found[0]} and {found[1]}: expected one kernel for {degraded}: remove one")
         if found or (png.is_file() and png.resolve() not in photographs):
             return [*found, png][0]
     return None
@@ -63,7 +64,7 @@ def _kernel(file: Path) -> np.ndarray:
 
 def check_noise_level(value: float | str | None) -> None:
     """Raises `OptionError` for a number that is no standard deviation."""
-    if isinstance(value, int | float) and not 0 <= value < math.inf:
+    if isinstance(value, int | float) and not 0 <= value <= 1:
         raise OptionError(key="data.source.noise_level", found=f"{value}", expected=_LEVEL)
 
 
@@ -98,7 +99,10 @@ def _read(file: Path) -> dict[str, float]:
             level = float(text)
         except ValueError:
             level = -1.0
-        if line.strip() and not (name and 0 <= level < math.inf):
-            raise InputError(f"{file}, line {number}: found {line[:100]!r}, expected NAME,LEVEL with a level from 0")
+        if line.strip() and not (name and 0 <= level <= 1):
+            raise InputError(
+                f"{file}, line {number}: found {line[:100]!r}, expected NAME,LEVEL with a level from 0 to 1: divide "
+                "those of 8-bit images by 255"
+            )
         levels[name.strip()] = level
     return levels

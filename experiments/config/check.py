@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import re
 import sys
 import typing
 from collections.abc import Mapping, Sequence
@@ -106,10 +107,8 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
         if value is not None:
             check_value(key, OmegaConf.to_container(value) if OmegaConf.is_list(value) else value, annotation)
     check_processes(cfg)
-    if cfg.metric:  # reads their files, which are kept for the measurement
-        from lightning_modules.metrics.build import build_metrics
-
-        build_metrics(cfg.metric)
+    if cfg.metric:
+        _check_metrics(cfg)
     if check_task := getattr(room, "check", None):
         check_task(cfg)
 
@@ -140,6 +139,20 @@ def _room(cfg: DictConfig) -> ModuleType | None:
     except ConfigError as error:
         raise ConfigError(f"task._target_: {error}") from None
     return sys.modules.get(target.rpartition(".")[0])
+
+
+def _check_metrics(cfg: DictConfig) -> None:
+    """Their names stand beside others in records; their files are read, and kept for the measurement."""
+    from torchmetrics import MetricCollection
+
+    from experiments.results.records import EvaluationRecord
+    from lightning_modules.metrics.build import build_metrics
+
+    taken = {"psnr", "ssim", "kernel_error", "seconds", *EvaluationRecord.__dataclass_fields__, *dir(MetricCollection)}
+    for name in cfg.metric:
+        if name in taken or not re.fullmatch(r"[A-Za-z]\w*", str(name)):
+            raise ConfigError(f"metric.{name}: is the name of something else, or no plain word: choose another one")
+    build_metrics(cfg.metric)
 
 
 def _check_variant(cfg: DictConfig) -> None:

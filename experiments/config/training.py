@@ -122,10 +122,12 @@ def _check_validation(cfg: DictConfig) -> None:
     """No checkpoint may be chosen by images that it is then tested on."""
     source = cfg.data.get("source") or cfg.data  # a data module of somebody's own need not have any
     on_test = source.get("train_on_all") and getattr(locate(source._target_), "all_validates_on_test", False)
-    if on_test and cfg.checkpoint.use != "last":
+    chooses = ["checkpoint.use=last"] * (cfg.checkpoint.use != "last")
+    chooses += ["callbacks=none, without early_stopping"] * ("early_stopping" in (cfg.callbacks or {}))
+    if on_test and chooses:
         raise ConfigError(
             f"data.source.train_on_all: validation of data={cfg.choices.data} is then on test images, by which no "
-            f"checkpoint may be chosen: set checkpoint.use=last (found {cfg.checkpoint.use})"
+            f"checkpoint may be chosen: set {' and '.join(chooses)} (found checkpoint.use={cfg.checkpoint.use})"
         )
 
 
@@ -195,7 +197,11 @@ def input_mistake(name: str, inputs: Collection[str], degradation: Any, option: 
         f"(it provides {', '.join(degradation.provides)}): choose another degradation="
     )
     key = {"kernel": "kernels", "noise_level": "noise_level"}.get(missing[0])
-    return f"{line}, or set data.source.{key} of data=paired_folder" if key and "lr" in degradation.inputs else line
+    return (
+        f"{line}, or set data.source.{key} of data=paired_folder"
+        if key and type(degradation).__name__ == "AsStored"
+        else line
+    )
 
 
 def _check_network(cfg: DictConfig, network: Any, degradation: Any) -> None:

@@ -106,6 +106,9 @@ class Measurement:
     def pictures_folder(self) -> Path:
         return self.folder / "images" / self.record.dataset / cell_folder(self.record.cell)
 
+    def _has_picture(self, name: str) -> bool:
+        return (self.pictures_folder / f"{name.replace('/', '_')}_sr.png").is_file()
+
     def finished(self, pictures: str = "none") -> list[EvaluationRecord]:
         """The records that are in `results.json` already, if all are there and of the same weights.
 
@@ -114,8 +117,7 @@ class Measurement:
         path, names = self.folder / "results.json", self.datamodule.image_names("test")
         if not path.exists():
             return []
-        files = (self.pictures_folder / f"{name.replace('/', '_')}_sr.png" for name in names)
-        if pictures != "none" and not all(file.is_file() for file in files):
+        if pictures != "none" and not all(map(self._has_picture, names)):
             return []
         there = {known.key: known for known in read_records(path)}
         records = []
@@ -160,7 +162,10 @@ class Measurement:
         with partial_results, torch.inference_mode():
             if distributed.rank() == 0:
                 remove_parts(where)  # of a measurement that was killed
-            done = distributed.broadcast(partial_results.read())
+            found = partial_results.read()
+            # A measurement that goes on may want pictures where the interrupted one did not.
+            wanted = {name: found[name] for name in found if pictures == "none" or self._has_picture(name)}
+            done = distributed.broadcast(wanted)
             scores = {subject: self._scores(subject, done).to(device) for subject in ("network", BASELINE)}
             seconds = {name: entry["seconds"] for name, entry in done.items()}
             todo = [number for number, name in zip(numbers, names, strict=True) if name not in done]
@@ -257,14 +262,21 @@ def _files(datamodule: ImageDataModule, cfg: DictConfig) -> dict[str, str]:
     if any(datamodule.caches["test"].gray):
         states["gray"] = "luma"  # earlier versions measured them as RGB: their figures are not taken for finished
     if "test" in datamodule.inputs:
-        states["degraded"] = _state(datamodule.inputs["test"].cache.files)
+        inputs = datamodule.inputs["test"]
+        states["degraded"] = _state(inputs.cache.files)
+        if inputs.kernels is not None:
+            states["kernels"] = hashlib.sha256(inputs.kernels.numpy().tobytes()).hexdigest()[:16]
+        if inputs.noise_levels is not None:
+            states["noise_levels"] = hashlib.sha256(repr(inputs.noise_levels).encode()).hexdigest()[:16]
     return {**states, **{name: _state_of_metric(node) for name, node in cfg.metric.items()}}
 
 
 def _state_of_metric(node: DictConfig) -> str:
     """Of its file, or of its options."""
     file = node.get("weights") or node.get("model")
-    return checksum(Path(file)) if file else hashlib.sha256(OmegaConf.to_yaml(node).encode()).hexdigest()[:16]
+    if isinstance(file, str) and Path(file).is_file():
+        return checksum(Path(file))
+    return hashlib.sha256(OmegaConf.to_yaml(node).encode()).hexdigest()[:16]
 
 
 def _state(paths: Sequence[Path]) -> str:

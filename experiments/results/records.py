@@ -242,8 +242,13 @@ def with_earlier_metrics(record: EvaluationRecord, earlier: EvaluationRecord | N
     if not same or any(earlier.files.get(name) != value for name, value in record.files.items()):
         return record
     images = {name: {**earlier.images[name], **values} for name, values in record.images.items()}
-    means = {**earlier.means, **record.means}
-    return replace(record, means=means, images=images, files={**record.files, **earlier.files})
+    return replace(
+        record,
+        means={**earlier.means, **record.means},
+        images=images,
+        files={**record.files, **earlier.files},
+        higher_is_better={**earlier.higher_is_better, **record.higher_is_better},
+    )
 
 
 def canonical(value: Any, folders: bool = False) -> str:

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from torchmetrics import Metric
 
-from datamodules.errors import ConfigError
+from datamodules.errors import ConfigError, InputError
 from lightning_modules.metrics.psnr_ssim import to_eight_bit
 
 SIDE = 192  # of the images on which a metric is tried: none of torchmetrics needs more
@@ -41,13 +41,13 @@ class OfTorchmetrics:
 
     def __init__(self, metric: Metric, name: str) -> None:
         self.metric, self.images = metric, len(inspect.signature(metric.update).parameters)
-        metric.sync_on_compute = False
+        metric.distributed_available_fn = lambda: False  # images of other processes are not those of this one
         mistake = "" if metric.higher_is_better is not None else "it does not say whether more is better"
         try:
             one, other = torch.rand(2, 1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
             self(one, other)
         except Exception as error:  # whatever somebody's metric raises
-            mistake = str(error).partition("\n")[0]
+            mistake = str(error).partition("\n")[0] or type(error).__name__
         if mistake:
             raise ConfigError(
                 f"metric.{name}: {type(metric).__name__} cannot measure a restored image and its truth: {mistake}; "
@@ -83,5 +83,10 @@ def build_metrics(nodes: Mapping[str, Any]) -> dict[str, ImageMetric]:
 
 @lru_cache(maxsize=16)
 def _build(name: str, node: str) -> ImageMetric:
-    metric = instantiate(OmegaConf.create(node), _partial_=True)()  # the call is ours: Hydra would wrap its errors
+    try:
+        metric = instantiate(OmegaConf.create(node), _partial_=True)()  # the call is ours: Hydra would wrap its errors
+    except InputError:
+        raise
+    except Exception as error:  # whatever somebody's metric raises
+        raise ConfigError(f"metric.{name}: cannot be built: {' '.join(str(error).split())}") from error
     return OfTorchmetrics(metric, name) if isinstance(metric, Metric) else metric

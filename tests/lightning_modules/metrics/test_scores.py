@@ -107,7 +107,8 @@ def measure(rank: int, parts: list[list[int]], folder: Path) -> None:
         dist.init_process_group(
             "gloo", f"file://{folder}/meet", timedelta(seconds=60), world_size=len(parts), rank=rank
         )
-    scores = collect(NAMES, PROTOCOLS, ["sr", "deblurred"])
+    further = further_metrics(vif=OmegaConf.load("conf/metric/vif.yaml").vif)
+    scores = collect(NAMES, PROTOCOLS[:1], ["sr", "deblurred"], further)
     for number in parts[rank]:
         restored, batch = make([number], kernel=kernels(1, 7, seed=number))
         restored.kernel = kernels(1, 5, seed=10 + number)
