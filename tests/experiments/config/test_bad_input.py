@@ -99,9 +99,9 @@ def spoil(folder: Path, how: str) -> str:
             file.unlink()
         return f"data.root={folder}: holds no image"
     if how == "small":
-        for file in folder.iterdir():
-            Image.fromarray(photograph(24, 40, 9)).save(file)
-        return "image is 40x24 (and 3 more), smaller than data.patch=32: set data.patch=24 or less"
+        for i, file in enumerate(folder.iterdir()):
+            Image.fromarray(photograph(24, 40, i)).save(file)
+        return "image is 40x24 (and 3 more), smaller than data.patch=32: give larger images"
     if how == "truncated":
         victim.write_bytes(victim.read_bytes()[:-100])
     else:

@@ -11,9 +11,11 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
+from safetensors.torch import save_file
 
 import run
 from datamodules.sources import div2k, sample
+from lightning_modules.metrics import lpips
 from tests.conftest import Outcome, photograph
 from tests.helpers.marks import quick
 
@@ -49,6 +51,10 @@ NEEDS: dict[tuple[str, str], list[str]] = {
     ("data", "div2k"): ["data_dir=data"],
     ("data", "paired_folder"): ["data.root=quarters", "data.source.scale=4", "degradation=none", "loss=sr_mse"],
     **{("degradation", name): ["loss=sr_mse"] for name in ("bicubic", "dan_setting1", "dan_setting2", "second_order")},
+    ("degradation", "linear_motion"): ["loss=sr_mse"],
+    ("metric", "lpips"): ["task=prepare", "metric.lpips.weights=alexnet.safetensors"],  # the photographs are too small
+    ("metric", "niqe"): ["task=prepare", "metric.niqe.model=niqe.npz"],
+    ("metric", "vif"): ["task=prepare"],
     **{("degradation", name): ["task=evaluate", "model=bicubic"] for name in ("cooperative_new", "cooperative_old")},
     ("degradation", "cooperative_released"): [
         "data=paired_folder",
@@ -155,6 +161,13 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         for i in range(4):
             Image.fromarray(photograph(48, 40, i)[::shrink, ::shrink]).save(tmp_path / folder / f"{i}.png")
     np.save(tmp_path / "kernels.npy", np.full((2, 3, 3), 1 / 9))
+    np.savez(tmp_path / "niqe.npz", mu_pris_param=np.zeros(36), cov_pris_param=np.eye(36))
+    alexnet, before = {}, 3
+    for index, width, size, *_ in lpips.LAYERS:
+        alexnet[f"features.{index}.weight"] = torch.zeros(width, before, size, size)
+        alexnet[f"features.{index}.bias"] = torch.zeros(width)
+        before = width
+    save_file(alexnet, tmp_path / "alexnet.safetensors")
     numbers = {div2k.TRAIN: range(1, 5), div2k.VALID: range(801, 803)}
     for folder, images in numbers.items():
         monkeypatch.setitem(div2k.IMAGES, folder, images)
@@ -219,7 +232,7 @@ def done() -> dict[tuple[str, ...], Outcome]:
 @pytest.mark.parametrize(("group", "option"), quick(OTHERS, *QUICK_OTHERS))
 def test_option_works(cli: Cli, done: dict[tuple[str, ...], Outcome], group: str, option: str) -> None:
     needs = NEEDS.get((group, option), [])
-    own = [f"{group}=[{option}]" if group == "protocol" else f"{group}={option}", *needs]
+    own = [f"{group}=[{option}]" if group in ("protocol", "metric") else f"{group}={option}", *needs]
     if (group, option) in base_choices() and set(needs) <= set(FOLDER):
         own = []
     base = [*SMALL, *FOLDER, *ONE_STEP, "logger=none"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.results.records import METRICS, read_records
 from tests.conftest import Outcome, figures, photograph
 from tests.experiments.conftest import Trained
 from tests.helpers.references import convolve, gaussian, imresize
@@ -70,6 +71,24 @@ def test_run_on_its_own_data_repeats_the_final_test(cli: Cli, trained: Trained, 
     assert outcome.out.split("results:")[0] == trained.out.split("results:")[0]
     assert (run / "config.yaml").read_bytes() == (trained.run / "config.yaml").read_bytes()
     assert before[0]["degradation"]["sigma"] == [1.2, 1.8]
+
+
+def test_a_metric_of_torchmetrics_stands_in_tables_and_records(cli: Cli, others: Path) -> None:
+    """Also when it is measured again without it, and read by a process that does not know it."""
+    command = ["task=evaluate", "model=bicubic", *on(others), "pictures=none", "name=v"]
+    outcome = cli(*command, "metric=[vif]")
+    assert outcome.status == 0, outcome.err
+    assert "VIF" in outcome.out
+    METRICS.pop("vif")
+    assert cli(*command).status == 0
+    METRICS.pop("vif", None)
+    found = read_records(Path("runs/v/results.json"))
+    assert all(0 < record.means["vif"] < 1 for record in found)
+    assert METRICS.pop("vif") == ("VIF", 4, 1)
+    for name in ("scale", "psnr", "items", "a-b"):
+        refused = cli(*command, f"+metric.{name}._target_=torchmetrics.image.UniversalImageQualityIndex")
+        assert refused.status == 2
+        assert f"metric.{name}: is the name of something else, or no plain word" in refused.err
 
 
 @pytest.mark.slow
