@@ -25,7 +25,7 @@ from experiments.compare.read_runs import read_runs
 from experiments.evaluate.task import plan
 from experiments.results.records import add_records
 from experiments.runtime.run_folder import flat
-from experiments.runtime.saved_config import to_build
+from experiments.runtime.saved_config import misplaced, to_build
 from lightning_modules.checkpoints.checkpoint import build_network
 from tests.conftest import Outcome, photograph
 from tests.experiments.config.test_configs import compose
@@ -376,3 +376,40 @@ def test_the_other_checkpoint_is_offered_and_works(cli: Cli, trained: Trained, r
     assert "checkpoint.use=last takes last.ckpt" in line
     assert cli(*command, "checkpoint.use=last").status == 0
     assert best.read_bytes() == b""
+
+
+def test_a_training_is_read_back_whatever_text_it_was_given(cli: Cli, trained: Trained, tmp_path: Path) -> None:
+    photographs = tmp_path / "a${b} gs://c"
+    shutil.copytree(trained.photographs, photographs)
+    given = [
+        *trained.overrides,
+        f"data.root={photographs}",
+        "trainer.max_epochs=1",
+        "name=s${seed} ${foo}",
+        "group=\U0001f600",
+    ]
+    assert cli(*given).status == 0
+    meta = json.loads((tmp_path / "runs" / "s0 ${foo}" / "meta.json").read_text())
+    assert "finished" in meta
+    assert "name=s${seed} ${foo}" in meta["command"]
+    measured = cli("task=evaluate", "run=runs/s0 ${foo}", "pictures=none")
+    assert measured.status == 0, measured.err
+    again = cli(*given, "resume=auto")
+    assert again.status == 0, again.err
+
+
+def test_a_network_that_no_checkpoint_builds_is_not_trained(
+    cli: Cli, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mynet.py").write_text("from networks.ed_dsrn import EDDSRN\nclass Net(EDDSRN): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = cli(*trained.overrides, "model._target_=mynet.Net")
+    assert found.status == 2
+    assert found.err.splitlines()[-1].startswith("model._target_: found mynet.Net, expected a class in networks/")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_no_evaluation_builds_is_named() -> None:
+    node = {"_target_": "my.Data", "source": {"_target_": "datamodules.sources.folder.Folder"}}
+    line = "data._target_: found 'my.Data', expected one that is written in datamodules"
+    assert [*misplaced(node, "data")] == [line]
