@@ -391,7 +391,8 @@ def test_a_training_is_read_back_whatever_text_it_was_given(cli: Cli, trained: T
     assert cli(*given).status == 0
     meta = json.loads((tmp_path / "runs" / "s0 ${foo}" / "meta.json").read_text())
     assert "finished" in meta
-    assert "name=s${seed} ${foo}" in meta["command"]
+    assert "${seed}" in meta["command"]
+    assert "\U0001f600" in meta["command"]
     measured = cli("task=evaluate", "run=runs/s0 ${foo}", "pictures=none")
     assert measured.status == 0, measured.err
     again = cli(*given, "resume=auto")
