@@ -159,12 +159,13 @@ def complete(cfg: DictConfig) -> None:
     """
     from experiments.config.check import take_text
     from experiments.runtime.run_folder import checked_name, run_name
+    from lightning_modules.checkpoints.untrusted import escaped
 
     about: Any = HydraConfig.get()
     with open_dict(cfg):
         take_text(cfg, about.overrides.task)
         name = run_name(about.runtime.choices, list(about.overrides.task)) if cfg.name is None else cfg.name
-        cfg.name = checked_name(str(name))
+        cfg.name = escaped(checked_name(str(name)))
 
 
 def _heed(stop: Path) -> None:

@@ -18,6 +18,7 @@ from experiments.config.signatures import check_targets
 from experiments.config.training import construct
 from experiments.runtime.saved_config import read_mapping
 from lightning_modules.checkpoints.checkpoint import load_network, read_weights
+from lightning_modules.checkpoints.untrusted import escaped
 from networks.base import RestorationNetwork
 from networks.cascade import Cascade
 
@@ -50,7 +51,7 @@ class Model:
     seed: int | None = None
     files: tuple[Path, ...] = ()
     folder: Path | None = None
-    saved: DictConfig | None = None
+    saved: dict[str, Any] | None = None
 
     @property
     def scales(self) -> tuple[int, ...]:
@@ -77,7 +78,7 @@ def find(cfg: DictConfig) -> list[Model]:
         models = [cascade(list(cfg.cascade), asked_use(cfg))]
     elif cfg.ckpt or (cfg.weights and not model_is_named()):
         if not cfg.ckpt:
-            cfg.ckpt, cfg.weights = cfg.weights, None  # the file knows its network: cfg.model is another one
+            cfg.ckpt, cfg.weights = escaped(cfg.weights), None  # the file knows its network: cfg.model is another one
         models = [of_checkpoint(Path(cfg.ckpt))]
     else:
         follows = "scale" in cfg.model and OmegaConf.is_interpolation(cfg.model, "scale")
@@ -285,13 +286,13 @@ def chosen_checkpoint(folder: Path, use: str | None = None) -> Path:
 def judged_by(folder: Path, use: str | None = None) -> str:
     """Which of its checkpoints a run is judged by: the one that is asked for, or as its config says."""
     saved = saved_config(folder)
-    use = use or str(OmegaConf.select(saved, "checkpoint.use") or "best")
+    use = use or str((saved.get("checkpoint") or {}).get("use") or "best")
     if use not in ("best", "last"):
         raise InputError(f"{folder / 'config.yaml'}: checkpoint.use: found {use!r}, expected best or last")
     return use
 
 
-def saved_config(folder: Path) -> DictConfig:
+def saved_config(folder: Path) -> dict[str, Any]:
     """The config of a run, with today's names.
 
     Raises:
@@ -305,7 +306,7 @@ def saved_config(folder: Path) -> DictConfig:
     saved = read_mapping(file)
     if "label" not in saved:
         raise InputError(f"{file}: not the config of a run of this suite")
-    return OmegaConf.create(saved)
+    return saved
 
 
 def checksum(path: Path) -> str:

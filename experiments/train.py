@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamodules.degradations.keyed_random import make_key
 from datamodules.distributed import on_rank_zero, rank, rank_zero_first
-from datamodules.errors import InputError
+from datamodules.errors import ConfigError, InputError
 from experiments.config.processes import check_tasks
 from experiments.config.training import build_procedure, check_training, construct, instantiate, network_step
 from experiments.evaluate.measure import Measurement, on_data, progress_bar
@@ -26,6 +26,7 @@ from experiments.results.wandb import log_training, training_loggers
 from experiments.runtime import distributed
 from experiments.runtime.lock import held
 from experiments.runtime.run_folder import check_run, close_run, open_run
+from experiments.runtime.saved_config import misplaced
 from experiments.runtime.slurm_requeue import restarted_in
 from experiments.runtime.speed import keep_memory, settle
 from lightning_modules.callbacks.checkpointing import LastAndBest
@@ -41,6 +42,7 @@ from lightning_modules.checkpoints.checkpoint import (
     read_weights,
 )
 from lightning_modules.checkpoints.resume import find_resumable, restore_last
+from lightning_modules.checkpoints.untrusted import defined_in, targets
 from lightning_modules.loggers.csv import MetricsCSV
 from lightning_modules.loggers.wandb import finish
 from lightning_modules.metrics.build import build_metrics
@@ -61,6 +63,12 @@ def check(cfg: DictConfig) -> None:
     """
     check_tasks(cfg.trainer)
     check_training(cfg)
+    for _, target in targets(OmegaConf.to_container(cfg.model, resolve=True), "model"):
+        if not defined_in(target, ["networks"]):
+            raise ConfigError(
+                f"model._target_: found {target}, expected a class in networks/, without _ in front of its name: "
+                "checkpoints build no other when they are read; put it there (docs/extending.md)"
+            )
 
 
 @dataclass
@@ -119,6 +127,9 @@ def set_up(cfg: DictConfig, device: torch.device) -> Training:
     if cfg.keep_memory:
         keep_memory()
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # a mapping
+    for line in [line for name in ("data", "degradation", "protocol") for line in misplaced(config[name], name)]:
+        if rank() == 0:
+            log.warning("%s: task=evaluate run= will need %s= of your own", line, line.partition(".")[0])
     csv = MetricsCSV(run_dir)
     # All that is there already is read before anything is made: a mistake in it, or in the data, changes nothing.
     with rank_zero_first():

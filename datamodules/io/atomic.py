@@ -12,14 +12,16 @@ from pathlib import Path
 def replacing(path: Path, *, sync: bool = False, just_before: Callable[[Path], object] | None = None) -> Iterator[Path]:
     """A file to write, beside `path`, whose name it takes when the block is done; if the block fails, it is removed.
 
-    Its name (`part_of`) is the same every time, so that what a killed process leaves behind is written over.
+    Its name (`part_of`) is the same every time, so that what a killed process leaves behind is replaced.
 
     Args:
         sync: have it on the disk first. Otherwise a power cut may leave the name without the content.
         just_before: called with `path` when the file is complete and about to get this name.
     """
     part = part_of(path)
+    part.unlink(missing_ok=True)  # of a killed process, or a link of somebody else
     try:
+        part.touch(exist_ok=False)
         yield part
         if sync:
             with part.open("r+b") as file:

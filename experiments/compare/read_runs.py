@@ -13,7 +13,7 @@ from experiments.compare.types import Run
 from experiments.config.training import construct
 from experiments.results.records import EvaluationRecord, read_curves, read_mapping, read_records
 from experiments.runtime.saved_config import to_build
-from lightning_modules.checkpoints.untrusted import bounded
+from lightning_modules.checkpoints.untrusted import bounded, escaped
 
 MOST_POINTS = 1000  # of a curve: more cannot be seen
 
@@ -103,7 +103,7 @@ def _parameters(folder: Path, label: str) -> int | None:
     try:
         model = to_build(config, "model", str(folder / "config.yaml"))
         with bounded():
-            network = construct(OmegaConf.create({"model": model}), "model", meta=True)
+            network = construct(OmegaConf.create({"model": escaped(model)}), "model", meta=True)
         return sum(parameter.numel() for parameter in network.parameters())
     except Exception:  # an old config against today's code: any error is possible, and the count is only an extra
         return None

@@ -26,6 +26,7 @@ from experiments.config.signatures import (
     origin,
 )
 from experiments.config.tasks import refuse_foreign
+from lightning_modules.checkpoints.untrusted import escaped
 
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # of numpy, the smallest of those that are seeded
 Minutes = Annotated[float, Field(gt=0, le=1e6)]
@@ -126,7 +127,7 @@ def take_text(cfg: DictConfig, overrides: Sequence[str]) -> None:
     for path, value, annotation in annotations(cfg, {**ROOT, **getattr(_room(cfg), "KEYS", {})}):
         key = origin(cfg, path)
         if key in given and not fits(value, annotation):
-            text = f"[{','.join(map(str, value))}]" if isinstance(value, list) else given[key]
+            text = escaped(f"[{','.join(map(str, value))}]") if isinstance(value, list) else given[key]
             if fits(text, annotation) and not (isinstance(value, list) and len(value) > 1):
                 OmegaConf.update(cfg, key, text, merge=False)
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -11,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from datamodules.errors import ConfigError, InputError, OptionError
 from datamodules.sources import splits_of
 from experiments.config.errors import locate
+from lightning_modules.checkpoints.untrusted import escaped
 
 
 def instantiate(node: DictConfig, *arguments: Any, **options: Any) -> Any:
@@ -19,18 +19,8 @@ def instantiate(node: DictConfig, *arguments: Any, **options: Any) -> Any:
 
     plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     if "${" in str(plain):  # in a path, not to be resolved: Hydra resolves twice
-        node = OmegaConf.create(_escaped(plain))
+        node = OmegaConf.create(escaped(escaped(plain)))
     return hydra.utils.instantiate(node, *arguments, _convert_="all", **options)
-
-
-def _escaped(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {key: _escaped(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_escaped(value) for value in node]
-    if isinstance(node, str):
-        return re.sub(r"(\\*)\$\{", lambda match: (4 * len(match[1]) + 3) * "\\" + "${", node)
-    return node
 
 
 @contextlib.contextmanager

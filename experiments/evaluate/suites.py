@@ -19,6 +19,7 @@ from experiments.config.compose import compose, overridden_keys
 from experiments.config.errors import did_you_mean, listing
 from experiments.config.training import construct
 from experiments.runtime.run_folder import flat
+from lightning_modules.checkpoints.untrusted import escaped
 
 
 @dataclass
@@ -55,13 +56,13 @@ def plan(cfg: DictConfig) -> list[Cell]:
         of_set = cfg
         if name is not None:
             of_set, choices = compose(f"data={name}")
-            of_set.name = cfg.name
+            of_set.name = escaped(cfg.name)
             check(of_set, choices)
         grid = grid_of(of_set, keys)
         for values in itertools.product(*grid.values()):
             cell = Cell(copy.deepcopy(of_set), dict(zip(grid, values, strict=True)))
             for key, value in cell.values.items():
-                OmegaConf.update(cell.cfg, key, value)
+                OmegaConf.update(cell.cfg, key, escaped(value))
             cells.append(cell)
     return cells
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,7 +17,7 @@ from datamodules.image_datamodule import ImageDataModule
 from datamodules.sources import Source
 from experiments.config.compose import overridden_keys
 from experiments.config.signatures import check_targets
-from experiments.config.training import check_inputs, construct, input_mistake, scale_mistake
+from experiments.config.training import check_inputs, construct, input_mistake, instantiate, scale_mistake
 from experiments.evaluate import suites
 from experiments.evaluate.measure import Measurement, on_data, progress_bar
 from experiments.evaluate.suites import Cell
@@ -30,6 +29,7 @@ from experiments.runtime import distributed
 from experiments.runtime.lock import held
 from experiments.runtime.run_folder import write_text
 from experiments.runtime.saved_config import read_mapping, to_build
+from lightning_modules.checkpoints.untrusted import escaped
 from lightning_modules.metrics.build import build_metrics
 from lightning_modules.metrics.protocol import Protocol
 from lightning_modules.restoration import RestorationModule
@@ -60,7 +60,7 @@ class Job:
         network = model.network(datamodule.degradation.scales[0])
         if cfg.self_ensemble:
             network = SelfEnsemble(network, decimated=datamodule.degradation.reduction == "decimate")
-        protocols = list(hydra.utils.instantiate(cfg.protocol, _convert_="all").values())
+        protocols = list(instantiate(cfg.protocol).values())
         module = RestorationModule(network, protocols)
         record = EvaluationRecord(
             model.label,
@@ -186,15 +186,16 @@ def single(cfg: DictConfig, model: Model) -> Cell:
     cfg, saved = copy.deepcopy(cfg), model.saved
     if saved is not None:
         overridden, file = overridden_keys(), str((model.folder or Path()) / "config.yaml")
+        of_this_machine = {key: cfg.data[key] for key in ("cache_dir", "num_workers") if key in cfg.data}
         for name in ("data", "degradation", "protocol"):
             if name in overridden:
                 continue
             given = {key: OmegaConf.select(cfg, key) for key in overridden if key.startswith(f"{name}.")}
-            cfg[name] = to_build(OmegaConf.to_container(saved), name, file)  # type: ignore[arg-type]  # a mapping
+            cfg[name] = escaped(to_build(saved, name, file, of_this_machine))
             for key, value in given.items():
-                OmegaConf.update(cfg, key, value, force_add=True)
-            if name in cfg.choices and OmegaConf.select(saved, f"choices.{name}"):
-                cfg.choices[name] = str(saved.choices[name])
+                OmegaConf.update(cfg, key, escaped(value), force_add=True)
+            if name in cfg.choices and (choice := (saved.get("choices") or {}).get(name)):
+                cfg.choices[name] = escaped(str(choice))
         # The data section refers to the degradation, also when only one of the two is taken over.
         OmegaConf.update(cfg, "data.degradation", cfg.degradation, merge=False, force_add=True)
         try:

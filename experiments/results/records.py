@@ -221,7 +221,11 @@ def add_records(path: Path, new: Sequence[EvaluationRecord]) -> None:
     """
     if not path.parent.is_dir():
         _write(path, [])
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    try:
+        lock = FileLock(path.with_name(f".{path.name}.lock")).acquire()
+    except OSError as error:  # as where it is a link
+        raise run_folder.unwritable(path, error) from error
+    with lock:
         old = read_records(path) if path.exists() else []
         before = {record.key: record for record in old}
         keys = {record.key for record in new}

@@ -1,7 +1,6 @@
 """A lock on the folder of a run, or on a measurement in it: one process at a time, on all machines that see it."""
 
 import contextlib
-import errno
 import fcntl
 import os
 import platform
@@ -13,6 +12,8 @@ from pathlib import Path
 
 from datamodules.errors import InputError
 from experiments.runtime.run_folder import unwritable
+
+_ITSELF = os.O_CREAT | os.O_NOFOLLOW  # no link, such as one in a copied folder, to a file that would be overwritten
 
 
 @contextlib.contextmanager
@@ -46,7 +47,9 @@ def held(
         with contextlib.suppress(OSError):  # on a full disk the lock holds without
             command = " ".join(" ".join(sys.argv).split())[:200]
             since = datetime.now(UTC).isoformat(timespec="seconds")
-            file.write_text(f"{platform.node()}, process {os.getpid()}, since {since}: {command}")
+            said = f"{platform.node()}, process {os.getpid()}, since {since}: {command}"
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, said.encode(errors="replace"))
         yield
     finally:
         with contextlib.suppress(OSError):  # as where the folder is gone
@@ -63,18 +66,16 @@ def _lock(file: Path) -> int | None:
         # Not found: another process has just left, and removed the file or the folder.
         with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as closing:
             file.parent.mkdir(parents=True, exist_ok=True)
-            for mode in (os.O_RDONLY, os.O_RDWR):  # NFS locks only what is open for writing
-                descriptor = os.open(file, mode | os.O_CREAT, 0o666)
-                closing.callback(os.close, descriptor)
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    return None
-                except OSError as error:
-                    if error.errno != errno.EBADF or mode == os.O_RDWR:
-                        raise
-            if os.path.samestat(os.fstat(descriptor), file.stat()):
+            try:
+                descriptor = os.open(file, os.O_RDWR | _ITSELF, 0o666)
+            except PermissionError:  # that of another user, who may have it
+                descriptor = os.open(file, os.O_RDONLY | _ITSELF, 0o666)
+            closing.callback(os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return None
+            if os.path.samestat(os.fstat(descriptor), file.lstat()):
                 closing.pop_all()
                 return descriptor
 

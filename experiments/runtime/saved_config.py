@@ -6,7 +6,7 @@ the config is for. What users name on the command line and in conf/ is theirs, a
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """One of the files that every run has, with today's names; YAML reads JSON too.
+    """One of the files that every run has, with today's names: JSON or YAML.
 
     Raises:
         InputError: if it is missing, damaged, or not what a run writes.
@@ -75,7 +75,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST:
             raise ValueError(f"it is larger than {LARGEST:,} bytes")
-        content = yaml.load(path.read_text(), _Loader)
+        content = json.loads(path.read_bytes()) if path.suffix == ".json" else yaml.load(path.read_text(), _Loader)
     except Exception as error:  # PyYAML lets through whatever a malformed tag or endless nesting provokes
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
@@ -95,32 +95,54 @@ def read_mapping(path: Path) -> dict[str, Any]:
 _WORDS = {str: "a text", int: "a whole number", dict: "keys and values", list: "a list"}
 
 
-def to_build(config: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
+def misplaced(node: dict[str, Any], name: str) -> Iterator[str]:
+    """What a node of a config calls, and one that is read back may not; each as the begin of a line."""
+    for path, target in targets(node, name):
+        allowed = next((value for place, value in _WRITTEN_IN.items() if re.fullmatch(place, path)), None)
+        if allowed is None or not defined_in(target, [allowed[0]], allowed[1]):
+            expected = f"one that is written in {allowed[0].replace('.', '/')}" if allowed else "a value"
+            yield f"{path}._target_: found {target!r}, expected {expected}"
+
+
+def to_build(
+    config: Mapping[str, Any], name: str, where: str, of_this_machine: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """A node of a config that `read_mapping` has read, for what is to be built of it.
 
     Args:
         config: the whole.
         name: of the node: model, data, degradation or protocol. Transforms of data are for training: they are left out.
         where: the file, for messages.
+        of_this_machine: takes the place of what the config has under these keys, such as the folder of a cache.
 
     Raises:
         InputError: if the node is missing, or names something that this suite does not have for that place.
     """
-    node = dict(config.get(name) or {})
+    node = _moved_to(of_this_machine or {}, config.get(name) or {})
     node.pop("transforms", None)
     if not node:
         raise InputError(f"{where}: has no {name}: it is not the config of a training")
-    for path, target in targets(node, name):
-        allowed = next((value for place, value in _WRITTEN_IN.items() if re.fullmatch(place, path)), None)
-        if allowed is None or not defined_in(target, [allowed[0]], allowed[1]):
-            expected = f"one that is written in {allowed[0].replace('.', '/')}" if allowed else "a value"
-            raise InputError(
-                f"{where}: {path}._target_: found {target!r}, expected {expected}: nothing else is called for a run "
-                f"that is read; give {name}= of your own on the command line, or put the class there"
-            )
-    if "://" in json.dumps(node):
+    for line in misplaced(node, name):
+        raise InputError(
+            f"{where}: {line}: nothing else is called for a run that is read; give {name}= of your own on the command "
+            "line, or put the class there"
+        )
+    if any(re.match(r"[a-z][a-z0-9+.-]*://", text.strip(), re.IGNORECASE) for text in _texts(node)):
         raise InputError(
             f"{where}: {name}: holds an address (://), which is not asked for a run that is read: give {name}= of your "
             "own on the command line"
         )
     return node
+
+
+def _moved_to(machine: Mapping[str, Any], node: Any) -> Any:
+    if isinstance(node, dict):  # a 0, as of worker processes, works everywhere
+        return {k: machine[k] if k in machine and v != 0 else _moved_to(machine, v) for k, v in node.items()}
+    return [_moved_to(machine, child) for child in node] if isinstance(node, list) else node
+
+
+def _texts(node: Any) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _texts(child)

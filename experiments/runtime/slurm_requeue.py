@@ -1,6 +1,5 @@
 """What a job of SLURM does when its place is taken back: end in order, be requeued, and know itself again."""
 
-import json
 import logging
 import os
 import re
@@ -10,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from datamodules.errors import Interrupted
+from datamodules.errors import InputError, Interrupted
 from experiments.runtime.child_processes import AGAIN, PORT
 from experiments.runtime.launchers import place
+from experiments.runtime.saved_config import read_mapping
 from lightning_modules.callbacks.interrupt import SIGNALS, raise_interrupted
 
 log = logging.getLogger(__name__)
@@ -90,6 +90,6 @@ def restarted_in(run_dir: Path) -> bool:
     if int(os.environ.get("SLURM_RESTART_COUNT") or 0) == 0:
         return False
     try:
-        return json.loads((run_dir / "meta.json").read_text()).get("slurm_job") == os.environ["SLURM_JOB_ID"]
-    except (OSError, ValueError):
+        return bool(read_mapping(run_dir / "meta.json").get("slurm_job") == os.environ["SLURM_JOB_ID"])
+    except InputError:
         return False

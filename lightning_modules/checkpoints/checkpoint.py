@@ -18,7 +18,7 @@ from datamodules.errors import InputError, folder_vanished, worker_death
 from datamodules.io.atomic import replacing
 from lightning_modules.checkpoints.matconvnet import read_parameters
 from lightning_modules.checkpoints.safetensors import SUFFIX, read_tensors
-from lightning_modules.checkpoints.untrusted import bounded, check_archive, check_plain, defined_in, targets
+from lightning_modules.checkpoints.untrusted import bounded, check_archive, check_plain, defined_in, escaped, targets
 from networks.base import RestorationNetwork
 
 PREFIX = "network."
@@ -148,7 +148,7 @@ def build_network(model: dict[str, Any], where: str) -> RestorationNetwork:
             raise InputError(f"{where}: model config names '{target}', expected a class in networks/")
     try:
         with bounded():
-            network = hydra.utils.instantiate(model, _convert_="all")
+            network = hydra.utils.instantiate(escaped(escaped(model)), _convert_="all")  # it resolves twice
     except Exception as error:
         cause = error.__cause__ or error
         reason = (str(cause).splitlines() or [type(cause).__name__])[0]

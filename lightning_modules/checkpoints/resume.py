@@ -11,7 +11,8 @@ from datamodules.io.atomic import replacing
 from lightning_modules.checkpoints.checkpoint import read_checkpoint
 
 log = logging.getLogger(__name__)
-_STATE = ("global_step", "optimizer_states", "lr_schedulers", "loops", "callbacks")  # beside the weights
+# Beside the weights, and of which kind.
+_STATE = {"global_step": int, "optimizer_states": list, "lr_schedulers": list, "loops": dict, "callbacks": dict}
 _ANEW = "put a copy of it back, or start a new run with name=..."
 
 
@@ -49,8 +50,12 @@ def _read(path: Path, other: Path | None = None) -> dict[str, Any]:
     """A checkpoint with all that a training continues from; `other`: what else there may be."""
     try:
         checkpoint = read_checkpoint(path)
-        if lacking := [name for name in _STATE if name not in checkpoint]:
+        if lacking := [name for name, kind in _STATE.items() if not isinstance(checkpoint.get(name), kind)]:
             raise InputError(f"has weights, but no {lacking[0]}")
+        best = checkpoint["callbacks"].get("LastAndBest", {})
+        known = isinstance(best, dict) and isinstance(best.get("best_score", 0.0), int | float)
+        if not known or checkpoint["global_step"] < 0:
+            raise InputError("has another best score or step than a training writes")
     except InputError as error:
         way = _ANEW
         if other and other.exists():

@@ -24,7 +24,7 @@ MOST_PARAMETERS = 20_000  # tensors that a network registers; those of this suit
 
 
 def check_plain(node: Any, where: str, what: str = "config") -> None:
-    """Refuse what is no plain value, an interpolation, or more than a config ever has.
+    """Refuse what is no plain value, or more than a config ever has. `${` is text: see `escaped`.
 
     Args:
         node: as a reader of YAML, JSON or checkpoints made it; values may be in it many times.
@@ -47,13 +47,25 @@ def check_plain(node: Any, where: str, what: str = "config") -> None:
         elif isinstance(value, list | tuple):
             todo += [(child, depth + 1) for child in value]
         elif isinstance(value, str):
-            if "${" in value:  # an interpolation could bring in a target of its own, or a secret of the environment
-                raise InputError(f"{where}: {what} holds the interpolation {value!r}, expected plain values")
             if not _is_text(value):
                 raise InputError(f"{where}: {what} holds {value!a}, which is no text: the file is damaged")
         elif not isinstance(value, bool | int | float | None) or (isinstance(value, int) and abs(value) >= 2**63):
             kind = "a number of more than 64 bits" if isinstance(value, int) else f"a {type(value).__name__}"
             raise InputError(f"{where}: {what} holds {kind}, expected plain values")
+
+
+def escaped(node: Any) -> Any:
+    """Plain values as OmegaConf has to be given them, for which `${` in a text is the begin of an interpolation.
+
+    One that came from a file could bring in a target of its own, or a secret of the environment.
+    """
+    if isinstance(node, dict):
+        return {key: escaped(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [escaped(value) for value in node]
+    if isinstance(node, str):
+        return re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + r"\${", node)
+    return node
 
 
 def _is_text(value: str) -> bool:

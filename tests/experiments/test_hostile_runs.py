@@ -1,7 +1,9 @@
 """A run folder that somebody else has made, or that has been damaged, ends in a result or in one line."""
 
+import contextlib
 import copy
 import json
+import os
 import random
 import resource
 import shutil
@@ -15,12 +17,16 @@ from typing import Any
 import pytest
 import yaml
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 from PIL import Image
 
 from datamodules.errors import UserError
 from experiments.compare.read_runs import read_runs
-from experiments.runtime.saved_config import to_build
+from experiments.evaluate.task import plan
+from experiments.results.records import add_records
+from experiments.runtime.run_folder import flat
+from experiments.runtime.saved_config import misplaced, to_build
+from lightning_modules.checkpoints.checkpoint import build_network
 from tests.conftest import Outcome, photograph
 from tests.experiments.config.test_configs import compose
 from tests.experiments.conftest import Trained
@@ -202,9 +208,8 @@ def test_nothing_foreign_is_called_for_a_comparison(run: Path, place: str) -> No
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        ("data.source.root", "${oc.env:HOME}", "holds the interpolation '${oc.env:HOME}'"),
-        ("more", {"${oc.env:HOME}": 1}, "holds the interpolation '${oc.env:HOME}'"),
         ("data.source.base_url", "http://127.0.0.1:9/", "data: holds an address"),
+        ("data.more", [{"a": " HTTPS://127.0.0.1:9/"}], "data: holds an address"),
         ("label", ["a"], "label: found \"['a']\", expected a text"),
         ("data", "set5", "data: found 'set5', expected keys and values"),
         ("degradation", None, "has no degradation"),
@@ -221,6 +226,90 @@ def test_values_that_no_run_saves(run: Path, evaluation: Any, path: str, value: 
     line = refusal(readers(run, evaluation)["evaluate"])
     assert line.startswith("runs/tiny/config.yaml: ")
     assert words in line
+
+
+@pytest.fixture
+def resolved() -> Iterator[list[str]]:
+    """What the resolver `canary` was called with."""
+    called: list[str] = []
+    OmegaConf.register_new_resolver("canary", lambda name: called.append(name) or "4")
+    yield called
+    OmegaConf.clear_resolver("canary")
+
+
+INTERPOLATIONS = [
+    *("${canary:a}", r"\${canary:a}", r"\\${canary:a}", r"\\\${canary:a}", "x${canary:${canary:b}}$${canary:c}"),
+]
+
+
+def test_interpolations_of_a_saved_config_are_text(run: Path, evaluation: Any, resolved: list[str]) -> None:
+    good = saved(run)
+    leaves = [
+        f"{name}.{key}" for name in ("data", "degradation", "protocol", "choices") for key in flat(good.get(name))
+    ]
+    assert {"data.source.root", "degradation.boundary", "protocol.y_shave4.shave", "choices.data"} <= {*leaves}
+    for number, leaf in enumerate(leaves):
+        config = copy.deepcopy(good)
+        put(config, leaf, INTERPOLATIONS[number % len(INTERPOLATIONS)])
+        save(run, config)
+        with contextlib.suppress(UserError):
+            readers(run, evaluation)["evaluate"]()
+        assert resolved == [], leaf
+    for text in INTERPOLATIONS:
+        config = copy.deepcopy(good)
+        for place in ("data.source.root", "model.pooling"):
+            put(config, place, text)
+        config["model"]["more"] = config["data"]["more"] = [{"a": [text]}]
+        save(run, config)
+        for task in ("evaluate", "compare"):
+            with contextlib.suppress(UserError):
+                readers(run, evaluation)[task]()
+        del config["data"]["more"]
+        save(run, config)
+        assert refusal(readers(run, evaluation)["evaluate"]).startswith(f"data.root={text}: does not exist")
+        assert resolved == []
+
+
+@pytest.mark.parametrize("text", INTERPOLATIONS)
+def test_interpolations_of_a_checkpoint_are_text(text: str, resolved: list[str]) -> None:
+    for more in (
+        {"pooling": text},
+        {"pooling": [{"a": [text]}]},
+        {"widths": [4, 4, 4, text]},
+        {"widths": (4, {"a": (text,)})},
+        {text: text},
+    ):
+        line = refusal(lambda more=more: build_network({"_target_": "networks.ed_dsrn.EDDSRN", **more}, "HERE"))
+        assert line.startswith("HERE: cannot build networks.ed_dsrn.EDDSRN: ")
+        assert "pooling" not in more or repr(more["pooling"]) in line
+        assert resolved == []
+
+
+def test_a_path_may_hold_what_looks_like_an_address(run: Path) -> None:
+    config = saved(run)
+    put(config, "data.source.root", "/x/gs://bucket")
+    assert to_build(config, "data", "")["source"]["root"] == "/x/gs://bucket"
+
+
+def test_caches_are_of_this_machine(run: Path, evaluation: Any) -> None:
+    """Not where somebody else's config says; and as many worker processes as here, unless it needs none."""
+    config = saved(run)
+    config["data"] |= {"cache_dir": "elsewhere", "num_workers": 1000}
+    save(run, config)
+    (job,) = plan(evaluation)
+    assert (job.cell.cfg.data.cache_dir, job.cell.cfg.data.num_workers) == (os.environ["DEBLUR_SR_CACHE"], None)
+    config["degradation"]["kernels"] = {"cache_dir": "elsewhere"}
+    assert to_build(config, "degradation", "", {"cache_dir": "here"})["kernels"] == {"cache_dir": "here"}
+    assert to_build({"data": {"num_workers": 0}}, "data", "", {"num_workers": 8}) == {"num_workers": 0}
+
+
+def test_results_are_not_written_through_links(run: Path) -> None:
+    target = run.parent / "target"
+    lock = run / ".results.json.lock"
+    lock.unlink(missing_ok=True)
+    lock.symlink_to(target.absolute())
+    assert "results.json: cannot be written: " in refusal(lambda: add_records(run / "results.json", []))
+    assert not target.exists()
 
 
 def test_aliases_are_not_unpacked(run: Path, evaluation: Any) -> None:
@@ -287,3 +376,41 @@ def test_the_other_checkpoint_is_offered_and_works(cli: Cli, trained: Trained, r
     assert "checkpoint.use=last takes last.ckpt" in line
     assert cli(*command, "checkpoint.use=last").status == 0
     assert best.read_bytes() == b""
+
+
+def test_a_training_is_read_back_whatever_text_it_was_given(cli: Cli, trained: Trained, tmp_path: Path) -> None:
+    photographs = tmp_path / "a${b} gs://c"
+    shutil.copytree(trained.photographs, photographs)
+    given = [
+        *trained.overrides,
+        f"data.root={photographs}",
+        "trainer.max_epochs=1",
+        "name=s${seed} ${foo}",
+        "group=\U0001f600",
+    ]
+    assert cli(*given).status == 0
+    meta = json.loads((tmp_path / "runs" / "s0 ${foo}" / "meta.json").read_text())
+    assert "finished" in meta
+    assert "${seed}" in meta["command"]
+    assert "\U0001f600" in meta["command"]
+    measured = cli("task=evaluate", "run=runs/s0 ${foo}", "pictures=none")
+    assert measured.status == 0, measured.err
+    again = cli(*given, "resume=auto")
+    assert again.status == 0, again.err
+
+
+def test_a_network_that_no_checkpoint_builds_is_not_trained(
+    cli: Cli, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mynet.py").write_text("from networks.ed_dsrn import EDDSRN\nclass Net(EDDSRN): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = cli(*trained.overrides, "model._target_=mynet.Net")
+    assert found.status == 2
+    assert found.err.splitlines()[-1].startswith("model._target_: found mynet.Net, expected a class in networks/")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_no_evaluation_builds_is_named() -> None:
+    node = {"_target_": "my.Data", "source": {"_target_": "datamodules.sources.folder.Folder"}}
+    line = "data._target_: found 'my.Data', expected one that is written in datamodules"
+    assert [*misplaced(node, "data")] == [line]

@@ -77,6 +77,14 @@ ANEW = "put a copy of it back, or start a new run with name="
         (LAST, None, "best.ckpt: is gone: put it back, or copy last.ckpt there, whose step 6 is then the best so far"),
         (LAST, b"", "best.ckpt: cannot be read .*: put it back, or copy last.ckpt there"),
         (UNVALIDATED, None, None),
+        *(
+            (state(6, **changes), BEST, "last.ckpt: cannot be read .*: delete it, and resume=auto continues from best")
+            for changes in (
+                *({"callbacks": []}, {"callbacks": {"LastAndBest": []}}, {"loops": None}, {"optimizer_states": {}}),
+                *({"callbacks": {"LastAndBest": {"best_score": score}}} for score in ("a", None, [])),
+                *({"global_step": step} for step in ("6", None, -5, 6.0)),
+            )
+        ),
     ],
 )
 def test_what_cannot_be_continued_is_refused_with_a_way_out(

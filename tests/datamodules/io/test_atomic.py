@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.io.atomic import replacing
+from datamodules.io.atomic import part_of, replacing
 
 
 def test_the_name_is_taken_at_the_end(tmp_path: Path) -> None:
@@ -30,3 +30,12 @@ def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), replacing(tmp_path / "gone" / "a.json", sync=True) as part:
         part.write_text("after")
     assert not (tmp_path / "gone").exists()
+
+
+def test_a_link_under_its_name_is_not_followed(tmp_path: Path) -> None:
+    path, target = tmp_path / "a.json", tmp_path / "target"
+    target.write_text("of the user")
+    part_of(path).symlink_to(target)
+    with replacing(path) as part:
+        part.write_text("after")
+    assert (path.read_text(), path.is_symlink(), target.read_text()) == ("after", False, "of the user")

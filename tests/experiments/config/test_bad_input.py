@@ -207,7 +207,7 @@ REFUSED = "expected a class in networks/"
         ("through a module", REFUSED),
         ("imported name", REFUSED),
         ("dunder", REFUSED),
-        ("interpolation", "interpolation"),
+        ("interpolation", "'${oc.create:{_target_: os.mkdir, path: called}}'"),
         ("no name", f"names '3', {REFUSED}"),
     ],
 )

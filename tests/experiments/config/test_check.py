@@ -11,6 +11,7 @@ from experiments.config.errors import ConfigError
 from experiments.config.training import construct
 from networks.usrnet import USRNet
 from tests.conftest import Outcome
+from tests.experiments.config.test_arguments import compose as typed
 from tests.experiments.config.test_bad_input import assert_refused
 
 Cli = Callable[..., Outcome]
@@ -224,3 +225,8 @@ def test_numbers_out_of_range(cli: Cli, tmp_path: Path, words: str, found: str) 
     assert outcome.err.startswith(found)
     assert ", expected " in outcome.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_text_in_brackets_stays_text() -> None:
+    cfg = typed("data=folder", "data.root=[${nope}]")
+    assert (cfg.data.root, cfg.data.source.root) == ("[${nope}]", "[${nope}]")

@@ -65,6 +65,33 @@ def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pyt
         held(tmp_path / "r" / ".lock").__enter__()
 
 
+@pytest.mark.parametrize("there", ["file", "nothing", "no folder"])
+def test_a_link_is_not_followed(tmp_path: Path, there: str) -> None:
+    target = tmp_path / ("gone/target" if there == "no folder" else "target")
+    if there == "file":
+        target.write_text("of the user")
+    (tmp_path / ".lock").symlink_to(target)
+    with pytest.raises(InputError, match=r"\.lock: cannot be written: Too many levels of symbolic links"):
+        held(tmp_path / ".lock").__enter__()
+    assert target.exists() == (there == "file")
+    assert there != "file" or target.read_text() == "of the user"
+
+
+def test_a_lock_of_another_user_says_who_holds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which can be read, and not written."""
+    lock, opened = tmp_path / ".lock", os.open
+
+    def refuse(path: Any, flags: int, *arguments: Any) -> int:
+        if flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(path, flags, *arguments)
+
+    with held(lock):
+        monkeypatch.setattr(os, "open", refuse)
+        with pytest.raises(InputError, match=f"process {os.getpid()}, since"):
+            held(lock).__enter__()
+
+
 def contend(lock: Path, barrier: Barrier, rounds: int) -> None:
     """Ends with the number of rounds in which this process was the only one that had the lock."""
     won = 0

@@ -165,8 +165,9 @@ def test_requeued_job_knows_its_folder(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert restarted_in(tmp_path)
     assert not restarted_in(tmp_path / "absent")
-    (tmp_path / "meta.json").write_text(json.dumps({"slurm_job": "6"}))
-    assert not restarted_in(tmp_path)
+    for other in ({"slurm_job": "6"}, {}, [], "7"):
+        (tmp_path / "meta.json").write_text(json.dumps(other))
+        assert not restarted_in(tmp_path)
 
 
 TWO_TASKS = {"NTASKS": "2", "NTASKS_PER_NODE": "2", "JOB_NUM_NODES": "1", "STEP_ID": "0", "JOB_NAME": "train"}

@@ -77,7 +77,7 @@ def rewrite(path: Path, metadata: dict[str, str] | None) -> None:
     ("about", "message"),
     [
         ({"format": 1, "model": {"_target_": "os.system"}}, "names 'os.system', expected a class in networks/"),
-        ({"format": 1, "model": {**MODEL, "pooling": "${oc.env:HOME}"}}, "holds the interpolation"),
+        ({"format": 1, "model": {**MODEL, "pooling": "${oc.env:HOME}"}}, "'${oc.env:HOME}'"),
         ({"format": 1}, "holds no 'config' and 'state_dict' of this suite"),
         ({"format": 3, "model": MODEL}, "is of format 3, expected 2"),
         ([], "is of format list, expected 2"),
