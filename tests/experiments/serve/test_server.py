@@ -19,8 +19,8 @@ from PIL import Image
 from datamodules.errors import InputError
 from datamodules.io.photo import Photograph
 from datamodules.io.write_photo import write_photograph
+from experiments.serve.files import largest_file
 from experiments.serve.server import GuardedApp, addresses, guards, is_local, trusted_names
-from experiments.serve.service import largest_file
 from experiments.serve.temp_files import Room
 from tests.conftest import Outcome, photograph
 from tests.helpers.proxy import proxy
@@ -154,8 +154,34 @@ def test_room_is_promised_once(tmp_path: Path) -> None:
         with room.reserved(20_000):  # takes the place of what is old, not of what is begun
             assert [path.name for path in tmp_path.iterdir()] == ["tmpabc"]
         begun.rename(tmp_path / "old")
-    with room.reserved(1):
-        assert [path.name for path in tmp_path.iterdir()] == []  # a file that nobody promised was broken off
+    room.sweep()
+    assert [path.name for path in tmp_path.iterdir()] == []  # a file that nobody promised was broken off
+
+
+def test_what_is_begun_may_take_more_blocks_than_its_length(tmp_path: Path) -> None:
+    room, begun = Room(tmp_path, 600, LIMIT), tmp_path / ".begun"
+    with room.reserved(20):
+        begun.mkdir()
+        for number in range(20):
+            (begun / f"{number}.png").write_bytes(b"1")
+        assert used(tmp_path) > 40_000
+        room.sweep()
+        assert len(list(begun.iterdir())) == 20
+    room.sweep()
+    assert not begun.exists()
+
+
+def test_files_are_looked_at_only_when_there_may_be_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked, sweep = [], Room._sweep
+    monkeypatch.setattr(Room, "_sweep", lambda room, coming=0: (looked.append(coming), sweep(room, coming)))
+    room = Room(tmp_path, 600, 100 * LIMIT)
+    for number in range(200):
+        with room.reserved(LIMIT):  # a file is never longer than that, and here much shorter
+            (tmp_path / ".a").mkdir()
+            (tmp_path / ".a" / "a.png").write_bytes(bytes(5000))
+            (tmp_path / ".a").rename(tmp_path / f"{number}")
+    assert len(looked) <= 5
+    assert len(list(tmp_path.iterdir())) == 200
 
 
 def test_room_of_many_at_a_time(tmp_path: Path) -> None:

@@ -26,9 +26,11 @@ from selenium.webdriver.common.keys import Keys
 
 from datamodules.degradations.kernel_spec import given_kernel
 from datamodules.errors import InputError
+from datamodules.io.read_photo import read_photograph
 from experiments.restore import Restorer
 from experiments.serve.blur_controls import Blur
 from experiments.serve.examples import EXAMPLES, write_examples
+from experiments.serve.files import largest_file
 from experiments.serve.models import KEPT, Models, add, models_of
 from experiments.serve.service import Service
 from experiments.serve.temp_files import PREFIX, Room, remove_left, temporary_folder
@@ -484,6 +486,26 @@ def test_comparison_is_lossless_and_starts_from_our_bicubic(tmp_path: Path, pict
     expected = (255 * bicubic_resize(pixels, 3).clamp(0, 1)).round().byte()[0].permute(1, 2, 0).numpy()
     for path in (*comparison, file):
         assert np.array_equal(np.asarray(Image.open(path)), expected), path
+
+
+def test_a_result_makes_no_room_for_its_own_pictures(tmp_path: Path, picture: Path) -> None:
+    service = service_of({"bicubic": Restorer.load(None, model=BICUBIC, device="cpu")}, tmp_path)
+    visitor: Any = SimpleNamespace(session_hash="visitor")
+    one = largest_file((62, 74), 3) + 2**14
+    for most, converted, shown in ((1.5, ".png", False), (2.5, ".tif", False), (4.5, ".tif", True)):
+        service.room = Room(service.room.folder, 600, most * one)
+        file, report, comparison, _, (lossless, _) = service.restore(
+            visitor, str(picture), "bicubic", scale=2, file_format="TIFF"
+        )
+        assert file.endswith(converted)
+        for path in (file, lossless, *(comparison or ())):
+            assert read_photograph(path).pixels.shape == (62, 74, 3)
+        assert bool(comparison) is shown
+        assert ("the result is not shown, but can be downloaded" in report) is not shown
+    service.room = Room(service.room.folder, 600, 0.5 * one)
+    with pytest.raises(gr.Error, match="There is no room for this file"):
+        service.restore(visitor, str(picture), "bicubic", scale=2)
+    assert not list(service.room.folder.glob(".*"))
 
 
 def test_the_last_networks_are_kept_and_namesakes_told_apart() -> None:
