@@ -58,16 +58,17 @@ def run(cfg: DictConfig) -> None:
         from experiments.serve.models import models_of
         from experiments.serve.service import Service
 
+        # What gradio does not know of, as uploads that were broken off, goes a minute after the rest.
+        room = Room(uploads, 60 * cfg.keep_minutes + 60, cfg.max_disk_gb * 2**30)
+        upload = int(cfg.max_upload_mb * 2**20)
+        guards = server.guards(cfg.host, cfg.root_path, upload, room)
         models = models_of(cfg)
         gr.set_static_paths([str(examples)])
         server.refuse_addresses()
-        # What gradio does not know of, as uploads that were broken off, goes a minute after the rest.
-        room = Room(uploads, 60 * cfg.keep_minutes + 60, cfg.max_disk_gb * 2**30)
         threading.Thread(target=room.keep_swept, daemon=True).start()
         service = Service(models, room, cfg.max_pixels, cfg.tile, cfg.overlap, write_examples(examples))
         page = build(service, cfg.keep_minutes)
         page.queue(max_size=cfg.max_queue, api_open=False)  # nothing that waits in the queue can be had past it
-        upload, names = int(cfg.max_upload_mb * 2**20), server.trusted_names(cfg.host, cfg.root_path)
         try:
             page.launch(
                 server_name=f"[{cfg.host}]" if ":" in cfg.host else cfg.host,  # an address of IPv6
@@ -82,7 +83,7 @@ def run(cfg: DictConfig) -> None:
                 css=CSS,
                 theme=THEME,
                 root_path=cfg.root_path,
-                _app=server.GuardedApp(server.guards(names, upload, room)),
+                _app=server.GuardedApp(guards),
             )
             if not server.is_local(cfg.host):
                 log.warning("host=%s: everyone in the network can use this page, without a password", cfg.host)

@@ -94,7 +94,10 @@ class Room:
             self._sweep()
 
     def _sweep(self, coming: int = 0) -> None:
-        entries = [(*_state(entry), entry) for entry in self.folder.iterdir()]
+        entries = []
+        for entry in self.folder.iterdir():
+            with suppress(OSError):  # it has another name by now, and is still promised
+                entries.append((*_state(entry), entry))
         entries.sort(key=lambda state: state[0], reverse=True)  # the newest first
         oldest = time.time() - self.keep_seconds
         # Some more than what is coming, so that the next small files are no reason to look at all the others again.
@@ -120,10 +123,8 @@ def _state(entry: Path) -> tuple[float, int, int]:
     """Of a file, or of a folder with all that is in it: when it was changed, bytes of the files, bytes on the disk."""
     changed, length, on_disk = 0.0, 0, 0
     for path in (entry, *entry.rglob("*")):
-        with suppress(OSError):  # it is gone already
-            state = path.lstat()
-            # Not the time of the content, which may come with an upload.
-            changed = max(changed, state.st_ctime)
-            length += 0 if stat.S_ISDIR(state.st_mode) else state.st_size
-            on_disk += state.st_blocks * 512
+        state = path.lstat()
+        changed = max(changed, state.st_ctime)  # not the time of the content, which may come with an upload
+        length += 0 if stat.S_ISDIR(state.st_mode) else state.st_size
+        on_disk += state.st_blocks * 512
     return changed, length, on_disk

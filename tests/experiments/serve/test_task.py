@@ -492,7 +492,7 @@ def test_a_result_makes_no_room_for_its_own_pictures(tmp_path: Path, picture: Pa
     service = service_of({"bicubic": Restorer.load(None, model=BICUBIC, device="cpu")}, tmp_path)
     visitor: Any = SimpleNamespace(session_hash="visitor")
     one = largest_file((62, 74), 3) + 2**14
-    for most, converted, shown in ((1.5, ".png", False), (2.5, ".tif", False), (4.5, ".tif", True)):
+    for most, converted, shown in ((1.07, ".png", False), (2.5, ".tif", False), (4.5, ".tif", True)):
         service.room = Room(service.room.folder, 600, most * one)
         file, report, comparison, _, (lossless, _) = service.restore(
             visitor, str(picture), "bicubic", scale=2, file_format="TIFF"
