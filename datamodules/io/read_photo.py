@@ -31,6 +31,7 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it says of dama
 
 _ORIENTATION = 274  # tag of EXIF and TIFF
 RAW_SUFFIXES = (".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".orf", ".raf", ".rw2", ".pef", ".srw")  # of cameras
+DEVELOPED = "developed by LibRaw: sRGB, white balance of the camera, not brightened"
 _LARGEST_EXIF = 1 << 16  # bytes outside TIFF, as in JPEG: Pillow reads entries that all refer to the same ones
 Planes = tuple[np.ndarray, np.ndarray | None]
 
@@ -127,7 +128,7 @@ def _raw(stream: BinaryIO, max_pixels: int | None) -> Photograph:
     except rawpy.LibRawError as error:
         reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else error
         raise InputError(f"cannot be developed ({reason}): replace it, or develop it to a 16-bit TIFF") from error
-    notes = ["developed by LibRaw: sRGB, white balance of the camera, not brightened"]
+    notes = [DEVELOPED]
     return Photograph(pixels, exif=metadata.upright_exif(stream, notes), format="RAW", notes=tuple(notes))
 
 

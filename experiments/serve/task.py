@@ -45,7 +45,10 @@ def run(cfg: DictConfig) -> None:
         uploads, examples = folder / "files", folder / "examples"
         uploads.mkdir()
         examples.mkdir()
-        # Before gradio is imported: it says nothing to anybody, and asks nobody for a newer version.
+        # Before gradio is imported: what the server is, is said by keys alone (a number of workers would open a second
+        # port without `guards`); it says nothing to anybody, and asks nobody for a newer version.
+        for name in [name for name in os.environ if name.startswith("GRADIO_")]:
+            del os.environ[name]
         os.environ.update(GRADIO_TEMP_DIR=str(uploads), GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
         # It asks itself whether it is there, and must not ask a proxy.
         os.environ["no_proxy"] = ",".join(filter(None, ["localhost,127.0.0.1", cfg.host, os.environ.get("no_proxy")]))
@@ -70,16 +73,11 @@ def run(cfg: DictConfig) -> None:
         page = build(service, cfg.keep_minutes)
         page.queue(max_size=cfg.max_queue, api_open=False)  # nothing that waits in the queue can be had past it
         try:
-            page.launch(
-                server_name=f"[{cfg.host}]" if ":" in cfg.host else cfg.host,  # an address of IPv6
-                server_port=cfg.port or None,
-                prevent_thread_lock=True,
-                quiet=True,
-                share=False,
+            _listen(
+                page,
+                cfg.host,
+                cfg.port,
                 max_file_size=upload,
-                enable_monitoring=False,
-                run_history=False,
-                footer_links=["api"],
                 css=CSS,
                 theme=THEME,
                 root_path=cfg.root_path,
@@ -91,10 +89,33 @@ def run(cfg: DictConfig) -> None:
             places = [f"http://{address}:{port}/" for address in server.addresses(cfg.host)]
             print(f"serving {', '.join(models.names)} at {' '.join(places)} (Ctrl-C ends it)", flush=True)
             threading.Event().wait()
-        except (OSError, OverflowError) as error:  # the latter: above 65535
-            raise InputError(
-                f"host={cfg.host} port={cfg.port}: cannot listen there: give another port=, or 0 for any that is free"
-            ) from error
         finally:
             service.close()
             page.close(verbose=False)
+
+
+def _listen(page: Any, host: str, port: int, **options: Any) -> None:
+    """Start the server in a thread.
+
+    Args:
+        options: of `gradio.Blocks.launch`.
+    """
+    try:
+        page.launch(
+            server_name=f"[{host}]" if ":" in host else host,  # an address of IPv6
+            server_port=port or None,
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            enable_monitoring=False,
+            run_history=False,
+            footer_links=["api"],
+            num_workers=0,
+            ssr_mode=False,
+            mcp_server=False,
+            **options,
+        )
+    except (OSError, OverflowError) as error:  # the latter: above 65535
+        raise InputError(
+            f"host={host} port={port}: cannot listen there: give another port=, or 0 for any that is free"
+        ) from error

@@ -67,6 +67,22 @@ def test_what_holds_for_the_network_is_said_once(cli: Cli, photographs: Path) ->
     assert "assumed" not in cli(*command, f"input={photographs}", "output=out").err  # nothing is left to be done
 
 
+def test_what_is_no_loss_is_said_once_for_all(cli: Cli, photographs: Path) -> None:
+    for name in "abc":
+        write_raw(photographs / f"{name}.dng", (40000, 20000, 10000))
+        first, second = (Image.fromarray(photograph(48, 48, seed)) for seed in range(2))
+        first.save(photographs / f"{name}_two.webp", save_all=True, append_images=[second])
+    command = ["task=restore", "model=wiener", "scale=1", "kernel=disk:1", "trainer.accelerator=cpu", "tile=32"]
+    outcome = cli(*command, f"input={photographs}", "output=out")
+    assert outcome.status == 0, outcome.err
+    approximated = [note for note in said_of(outcome, photographs / "a.dng") if "tiles" in note]
+    assert len(approximated) == 1
+    for note in (approximated[0], "developed by LibRaw"):
+        assert outcome.err.count(note) == 1
+    for name in "abc":
+        assert said_of(outcome, photographs / f"{name}_two.webp") == ["the first of 2 pictures"]
+
+
 @pytest.mark.parametrize(
     ("suffix", "expected"),
     [

@@ -367,6 +367,34 @@ def test_port_that_is_taken(cli: Cli) -> None:
     )
 
 
+def test_only_keys_say_what_the_server_is(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("GRADIO_NUM_WORKERS", "1"), ("GRADIO_ROOT_PATH", "/x"), ("GRADIO_ALLOWED_PATHS", "/")):
+        monkeypatch.setenv(name, value)
+    launched: dict[str, Any] = {}
+
+    def launch(page: gr.Blocks, **options: Any) -> None:
+        launched.update(options, **{name: os.environ[name] for name in os.environ if name.startswith("GRADIO_")})
+        raise OSError
+
+    monkeypatch.setattr(gr.Blocks, "launch", launch)
+    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # to be put back
+    assert cli("task=serve", "model=bicubic").status == 1
+    assert (launched["num_workers"], launched["ssr_mode"]) == (0, False)
+    assert {name for name in launched if name.isupper()} == {"GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED"}
+
+
+def test_other_faults_are_not_taken_for_the_port(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gr.Blocks, "launch", lambda page, **_: None)
+    monkeypatch.setattr(gr.Blocks, "server_port", 1, raising=False)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("experiments.serve.server.addresses", full)
+    assert "cannot listen" not in cli("task=serve", "model=bicubic").err
+
+
 def test_port_that_does_not_exist(cli: Cli) -> None:
     outcome = cli("task=serve", "model=bicubic", "port=99999")
     assert outcome.status == 2
