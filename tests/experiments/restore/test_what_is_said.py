@@ -171,11 +171,13 @@ def test_all_results_of_one_name_are_told(cli: Cli, tmp_path: Path, photographs:
     assert outcome.status == 1
     assert outcome.err == (
         "out/a.png: is the result of in/a.bmp and of in/a.jpg and of in/a.png; out/b.png: is the result of in/b.jpg "
-        "and of in/b.png: restore them into different folders\n"  # format=same would not do for BMP
+        "and of in/b.png: restore them into different folders, or take those of one suffix by a pattern, such as "
+        "input='in/*.png'\n"  # format=same would not do for BMP
     )
     (photographs / "a.bmp").unlink()
     outcome = cli(*BICUBIC, "input=in", "output=out")
-    assert outcome.err.endswith(": restore them into different folders, or keep their suffixes with format=same\n")
+    ways = "restore them into different folders, or keep their suffixes with format=same, or take those of one suffix"
+    assert f": {ways} by a pattern" in outcome.err
     assert cli(*BICUBIC, "input=in", "output=out", "format=same").out == "restored: 5 in out\n"
     for number in range(25):
         for suffix in ("jpg", "png"):
@@ -189,6 +191,18 @@ def test_all_results_of_one_name_are_told(cli: Cli, tmp_path: Path, photographs:
         "input=: give another output=\n"
     )
     assert not (tmp_path / "more").exists()
+
+
+def test_pairs_of_a_camera_are_restored_by_a_pattern(cli: Cli, photographs: Path) -> None:
+    for number in range(2):
+        Image.fromarray(eight()).save(photographs / f"IMG_{number}.JPG")
+        write_raw(photographs / f"IMG_{number}.CR2", (40000, 20000, 10000))
+    outcome = cli(*BICUBIC, "input=in", "output=out")
+    assert outcome.status == 1
+    assert outcome.err.count("\n") == 1
+    pattern = outcome.err.split(" such as input='")[1].removesuffix("'\n")
+    assert pattern == "in/*.JPG"
+    assert cli(*BICUBIC, f"input={pattern}", "output=out").out == "restored: 2 in out\n"
 
 
 @pytest.mark.many
