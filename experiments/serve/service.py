@@ -221,7 +221,7 @@ class Service:
         name, result = f"{name}_x{restored.scale}", source.with_pixels(pixels, alpha)
         own_format = source.format if source.format in FORMATS else "PNG"
         suffix, comparison, estimated = suffix_of(file_format, own_format), None, None
-        with new_folder(self.room) as save:  # all of it is there until it is complete
+        with new_folder(self.room) as save:  # in which no file makes room for another
             file = lossless = write(save, f"{name}.png", result)[0]
             try:  # from here on the work is done, and not in vain
                 if suffix != ".png":
