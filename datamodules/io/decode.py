@@ -22,7 +22,7 @@ MAX_PIXELS = 1_000_000_000
 # By content, not by suffix, and no others: Pillow would start a PostScript interpreter for an .eps renamed to .png.
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # of ISO 23008-12
-_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
+_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}  # RGBa: premultiplied
 _ORIENTATION = 274  # tag number in EXIF and TIFF
 
 # Registers all formats now rather than in whichever thread decodes first.
@@ -102,7 +102,7 @@ def decode_rgb8(path: str | Path) -> np.ndarray:
 
     - Gray: three equal channels. Palette: the colours it stands for. 1 bit: 0 and 255.
     - Alpha (RGBA, gray with alpha, palette with transparent entries) is dropped; the stored colours stay as they are,
-      nothing is blended with a background.
+      nothing is blended with a background. HEIC that was multiplied by its alpha is divided by it.
     - 16 bits a channel (PNG, TIFF, HEIC; gray or colour): round(v / 257), exact, so that 65535 becomes 255.
     - CMYK is converted by Pillow's formula. Colour profiles are ignored.
     - EXIF orientation is applied. Of animations and files with several pages the first picture is read.
@@ -135,7 +135,8 @@ def decode_rgb8(path: str | Path) -> np.ndarray:
             pixels = to_eight_bit(sixteen_bit_pixels(stream, image.size)[:, :, :3])
             pixels = pixels if pixels.shape[2] == 3 else pixels[:, :, :1].repeat(3, 2)
         else:
-            pixels = np.asarray(image.convert("RGB"))
+            whole = image.convert("RGBA") if image.mode == "RGBa" else image
+            pixels = np.asarray(whole.convert("RGB"))
         return np.ascontiguousarray(upright(pixels, orientation))
 
 
@@ -267,12 +268,20 @@ def sixteen_bit_pixels(stream: BinaryIO, size: tuple[int, int]) -> np.ndarray:
         image = open_heif(data, convert_hdr_to_8bit=False, hdr_to_16bit=False)
         deep, largest = np.asarray(image).astype(np.uint32), 2 ** image.info["bit_depth"] - 1
         scaled = ((deep * 65535 + largest // 2) // largest).astype(np.uint16)
+        if image.premultiplied_alpha:
+            scaled[:, :, :3] = unmultiplied(scaled[:, :, :3], scaled[:, :, 3])
         return scaled[:, :, None] if scaled.ndim == 2 else scaled
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16 or pixels.shape[:2] != size[::-1]:
         other = "TIFF" if max(size) > 1_000_000 else "PNG"
         raise InputError(f"16-bit image cannot be decoded by OpenCV: save it as a 16-bit {other}")
     return pixels[:, :, None] if pixels.ndim == 2 else pixels[:, :, [2, 1, 0, *range(3, pixels.shape[2])]]
+
+
+def unmultiplied(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Colours uint16 [H, W, C] that were stored multiplied by their alpha [H, W]; black where nothing is left."""
+    whole = np.maximum(alpha, 1).astype(np.uint32)[:, :, None]
+    return np.minimum((pixels.astype(np.uint32) * 65535 + whole // 2) // whole, 65535).astype(np.uint16)
 
 
 def to_eight_bit(values: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ from datamodules.io.decode import (
     open_image,
     opened,
     sixteen_bit_pixels,
+    unmultiplied,
     upright,
 )
 from datamodules.io.photo import Photograph
@@ -31,6 +32,7 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it says of dama
 
 _ORIENTATION = 274  # tag of EXIF and TIFF
 RAW_SUFFIXES = (".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".orf", ".raf", ".rw2", ".pef", ".srw")  # of cameras
+DEVELOPED = "developed by LibRaw: sRGB, white balance of the camera, not brightened"
 _LARGEST_EXIF = 1 << 16  # bytes outside TIFF, as in JPEG: Pillow reads entries that all refer to the same ones
 Planes = tuple[np.ndarray, np.ndarray | None]
 
@@ -50,7 +52,7 @@ def read_photograph(path: str | Path, max_pixels: int | None = None) -> Photogra
     - 8 bits a channel stay 8, 16 stay 16 (PNG, TIFF), 10 and 12 become 16 (HEIC). CMYK becomes sRGB by its profile, or
       by Pillow's formula. Raw ones are developed by LibRaw: 16 bits, sRGB, the camera's white balance, not brightened.
     - EXIF orientation is applied. Colour profile, EXIF, XMP and dpi are kept; a profile for other channels is not.
-    - Of animations and files with several pages the first picture is read.
+    - Of animations and files with several pages the first picture is read, of HEIC the one that it says.
 
     Args:
         path: PNG, JPEG, BMP, TIFF, WebP or HEIC, recognised by its content; or raw, by its suffix (`RAW_SUFFIXES`).
@@ -110,6 +112,7 @@ def _by_pillow(stream: BinaryIO, max_pixels: int | None) -> Photograph:
         format="JPEG" if kind == "MPO" else kind,
         notes=notes,
         pages=pages,
+        first=image.tell() == 0,  # HEIC says which one counts
         colour=_colour_chunks(stream) if kind == "PNG" else _colour_codes(info),
     )
 
@@ -127,7 +130,7 @@ def _raw(stream: BinaryIO, max_pixels: int | None) -> Photograph:
     except rawpy.LibRawError as error:
         reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else error
         raise InputError(f"cannot be developed ({reason}): replace it, or develop it to a 16-bit TIFF") from error
-    notes = ["developed by LibRaw: sRGB, white balance of the camera, not brightened"]
+    notes = [DEVELOPED]
     return Photograph(pixels, exif=metadata.upright_exif(stream, notes), format="RAW", notes=tuple(notes))
 
 
@@ -142,7 +145,14 @@ def _sixteen_bit_tiff(stream: BinaryIO, page: Any, pages: int) -> Photograph:
 
 
 def _upright(
-    planes: Planes, orientation: int, info: dict[Any, Any], *, notes: list[str], pages: int, **others: Any
+    planes: Planes,
+    orientation: int,
+    info: dict[Any, Any],
+    *,
+    notes: list[str],
+    pages: int,
+    first: bool = True,
+    **others: Any,
 ) -> Photograph:
     """A photograph of what is stored: turned, without a colour profile that is for other channels."""
     pixels, alpha = planes
@@ -151,7 +161,7 @@ def _upright(
         notes.append(f"its colour profile is for {icc[16:20].decode('latin-1').strip() or 'nothing'}, left out")
         icc = None
     if pages > 1:
-        notes.append(f"the first of {pages} pictures")
+        notes.append(f"{'the first' if first else 'one'} of {pages} pictures")
     return Photograph(
         np.ascontiguousarray(upright(pixels, orientation)),
         None if alpha is None else np.ascontiguousarray(upright(alpha, orientation)),
@@ -184,7 +194,7 @@ def _exif(info: dict[Any, Any]) -> BinaryIO | None:
 
 def _eight_bit(image: Image.Image) -> Planes:
     """Pixels [H, W, C] and alpha [H, W] of an image that is decoded."""
-    transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+    transparent = image.mode in ("RGBA", "RGBa", "LA", "PA") or "transparency" in image.info
     gray = image.mode in ("1", "L", "LA")
     mode = ("LA" if transparent else "L") if gray else ("RGBA" if transparent else "RGB")
     stored = np.asarray(image if image.mode == mode else image.convert(mode))
@@ -260,9 +270,8 @@ def _planes(stream: BinaryIO, page: Any, turned: Any, notes: list[str]) -> Plane
         pixels = 65535 - pixels
     if extra and extra[0] in (1, 2) and stored.shape[2] > colours:
         alpha = stored[:, :, colours]
-        if extra[0] == 1:  # premultiplied; black where nothing is left
-            whole = np.maximum(alpha, 1).astype(np.uint32)[:, :, None]
-            pixels = np.minimum((pixels.astype(np.uint32) * 65535 + whole // 2) // whole, 65535).astype(np.uint16)
+        if extra[0] == 1:  # premultiplied
+            pixels = unmultiplied(pixels, alpha)
     _note_channels(stored.shape[2] - colours - (alpha is not None), notes)
     return pixels, alpha
 

@@ -98,7 +98,9 @@ def write_photograph(
     exif = metadata.exif_with(photograph.exif, width, height, photograph.dpi) if photograph.exif else None
     kind, notes = _SUFFIXES[path.suffix.lower()], []
     chunks = [chunk.decode() for chunk, _ in photograph.colour]
-    if chunks and "sRGB" not in chunks and kind != "PNG":
+    # What counts: cICP, else the profile, else sRGB (which is taken for granted where nothing is said), else the rest.
+    lost = "cICP" in chunks or (chunks and not photograph.icc and "sRGB" not in chunks)
+    if lost and kind != "PNG":
         notes.append(f"its {', '.join(chunks)} left out, which only PNG holds: colours may look different")
     if kind == "WEBP" and photograph.pixels.shape[2] == 1:
         profile = " and its colour profile left out" if photograph.icc else ""

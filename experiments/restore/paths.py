@@ -176,4 +176,7 @@ def _refuse_collisions(items: Sequence[Item], sources: set[Path]) -> None:
         kept = [{_suffix(path.suffix, "same") for path in of} for of in equal]
         if not items[0].endings and [len(suffixes) for suffixes in kept] == [len(of) for of in equal]:
             ways += ["keep their suffixes with format=same"]
+        if all(len({path.suffix for path in of}) == len(of) for of in equal):  # as cameras write two files of each
+            one = next(reversed(equal))[-1]
+            ways += [f"take those of one suffix by a pattern, such as input='{one.with_name('*' + one.suffix)}'"]
     raise InputError(f"{'; '.join(problems)}: {', or '.join(ways)}")

@@ -11,7 +11,7 @@ from torch import Tensor
 from datamodules.errors import ConfigError, InputError
 from datamodules.io.decode import to_eight_bit
 from datamodules.io.photo import Photograph
-from datamodules.io.read_photo import read_photograph
+from datamodules.io.read_photo import DEVELOPED, read_photograph
 from datamodules.io.write_photo import NotWritten, refuse_unwritable, write_photograph, writing
 from experiments.restore import BICUBIC, Restorer
 from experiments.restore.image_buffer import scratch_array
@@ -30,13 +30,16 @@ def restore_file(
     manifest: Manifest,
     max_pixels: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> list[str]:
-    """Restore a photograph; its result is complete or absent. Returns what has to be said of it.
+) -> tuple[list[str], list[str]]:
+    """Restore a photograph; its result is complete or absent.
 
     Args:
         arguments: of `Restorer.restore`: scale, kernel, noise_level, tile, overlap, batch.
         manifest: open; gets to know which results are complete.
         max_pixels: larger files are refused.
+
+    Returns:
+        What the photograph loses, and what has to be said besides, each a few words.
 
     Raises:
         InputError: the photograph cannot be read, restored or held by the format of its result.
@@ -81,7 +84,9 @@ def restore_file(
                 write_photograph(item.beside("_deblurred"), photograph.with_pixels(pixels, same), record)
             result = photograph.with_pixels(sr, None if photograph.alpha is None else alpha)
             left_out = write_photograph(item.target, result, record)
-    return [*photograph.notes, *reduced, *restored.notes, *left_out]
+    developed = [DEVELOPED] if DEVELOPED in photograph.notes else []
+    lost = [note for note in photograph.notes if note != DEVELOPED]
+    return [*lost, *reduced, *left_out], [*developed, *restored.notes]
 
 
 def _write_kernel(item: Item, kernel: Tensor, record: Callable[[Path], None]) -> None:

@@ -5,7 +5,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -91,14 +91,14 @@ def run(cfg: DictConfig) -> None:
     # As Ctrl-C does: what is half done is removed. The handler before is put back when the job ends.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with Manifest(folder, settings, kept) as manifest:
-        done = manifest.finished(items, cfg.replace)
+        done = set(manifest.finished(items, cfg.replace))
         if done:
             log.info("%d of %d photographs are restored already and stay as they are", len(done), len(items))
         todo = [item for item in items if item not in done]
         for note in notes if todo else ():
             log.warning("%s: %s", restorer.name, note)
 
-        def restore(item: Item, progress: Callable[[int, int], None]) -> list[str]:
+        def restore(item: Item, progress: Callable[[int, int], None]) -> tuple[list[str], list[str]]:
             return restore_file(item, restorer, {**arguments, "batch": cfg.batch}, manifest, cfg.max_pixels, progress)
 
         failed = _restore_all(restore, todo, set(notes), bool(cfg.trainer.enable_progress_bar))
@@ -108,11 +108,13 @@ def run(cfg: DictConfig) -> None:
     print(f"restored: {len(items)} in {folder}" + (f", {len(done)} of them before" if done else ""), flush=True)
 
 
-def _restore_all(restore: Callable[..., list[str]], items: Sequence[Item], said: Collection[str], show: bool) -> int:
+def _restore_all(
+    restore: Callable[..., tuple[list[str], list[str]]], items: Sequence[Item], said: set[str], show: bool
+) -> int:
     """Restore photographs behind a bar, or else with a line for each; returns how many could not be restored.
 
     Args:
-        said: notes that are not repeated for each.
+        said: notes that are not repeated; what a photograph loses is.
     """
     failed = 0
     form = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]"
@@ -121,7 +123,9 @@ def _restore_all(restore: Callable[..., list[str]], items: Sequence[Item], said:
             bar.set_description(f"{before + 1}/{len(items)} {item.source.name}")
             began = time.perf_counter()
             try:
-                notes = restore(item, lambda done, tiles, before=before: bar.update(before + done / tiles - bar.n))
+                lost, further = restore(
+                    item, lambda done, tiles, before=before: bar.update(before + done / tiles - bar.n)
+                )
             except NotWritten:  # nor could the next one be
                 raise
             except InputError as error:
@@ -133,9 +137,9 @@ def _restore_all(restore: Callable[..., list[str]], items: Sequence[Item], said:
             if bar.disable:
                 seconds = time.perf_counter() - began
                 log.info("%d/%d %s -> %s (%.1f s)", before + 1, len(items), item.source, item.target, seconds)
-            for note in dict.fromkeys(notes):
-                if note not in said:
-                    tqdm.write(f"{item.source}: {note}", file=sys.stderr)
+            for note in dict.fromkeys([*lost, *(note for note in further if note not in said)]):
+                tqdm.write(f"{item.source}: {note}", file=sys.stderr)
+            said.update(further)
     return failed
 
 

@@ -6,7 +6,8 @@ import gradio as gr
 
 from datamodules.io.read_photo import readable_suffixes
 from experiments.serve.blur_controls import FILE_SUFFIXES, KINDS, Blur
-from experiments.serve.service import FORMATS, OWN_FORMAT, START, Service, user_errors
+from experiments.serve.files import FORMATS, OWN_FORMAT
+from experiments.serve.service import START, Service, user_errors
 
 THEME = gr.themes.Default(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace"))  # none to fetch
 # The result stays in view while settings are changed; not on narrow screens, where it comes after them.

@@ -5,8 +5,9 @@ import fcntl
 import ipaddress
 import socket
 import struct
+import traceback
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from typing import NoReturn
 from urllib.parse import urlsplit
 
@@ -18,14 +19,16 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from datamodules.errors import InputError
+from datamodules.errors import ConfigError, InputError
 from experiments.serve.temp_files import Room
 
 OVERHEAD = 1 << 20  # bytes of a request besides the file in it, and of a request without one
+UPLOAD = "/gradio_api/upload"
+SILENCE = 60  # seconds after which an upload is given up
 _SIOCGIFADDR = 0x8915  # of Linux: the address of a network interface
 
 
@@ -33,8 +36,8 @@ class GuardedApp(App):
     """Gradio's application behind middleware of ours, which comes before its own: that answers to other origins."""
 
     def __init__(self, guards: Sequence[Middleware]) -> None:
-        unknown = dict.fromkeys((KeyError, FnIndexInferError), _unknown)
-        super().__init__(default_response_class=ORJSONResponse, exception_handlers=unknown)
+        handlers = dict.fromkeys((KeyError, TypeError, AttributeError, FnIndexInferError, ClientDisconnect), _refused)
+        super().__init__(default_response_class=ORJSONResponse, exception_handlers=handlers)
         self.guards = guards
 
     def build_middleware_stack(self) -> ASGIApp:
@@ -44,15 +47,31 @@ class GuardedApp(App):
         return app
 
 
-def _unknown(request: Request, error: Exception) -> Response:
-    """What Gradio's routes look up by what a request says, and do not find: a function, a component."""
-    return PlainTextResponse("There is no such thing here", status_code=404)
+# Where Gradio or Starlette do not check what a request says: the function that raises, and what is answered.
+_REFUSED = {
+    "get_fn": (404, "There is no such function here"),
+    "push": (404, "There is no such function here"),
+    "component_server": (404, "There is no such component here"),
+    "upload_fn": (400, "files is a text, expected a file"),
+    "on_part_data": (400, "files is a text, expected a file"),
+    "stream": (400, "The rest of the request did not come"),
+}
 
 
-def guards(names: Sequence[str], upload: int, room: Room) -> list[Middleware]:
-    """Middleware for a server that visitors know by `names` (none: by any), with uploads of at most so many bytes."""
+async def _refused(request: Request, error: Exception) -> Response:
+    where = traceback.extract_tb(error.__traceback__)[-1].name
+    if where not in _REFUSED:
+        raise error
+    status, text = _REFUSED[where]
+    return PlainTextResponse(text, status_code=status)
+
+
+def guards(host: str, root_path: str | None, upload: int, room: Room) -> list[Middleware]:
+    """Middleware for a server that listens at `host`, with uploads of at most so many bytes."""
+    names = trusted_names(host, root_path)
+    allowed = names if is_local(host) else ["*"]
     return [
-        Middleware(TrustedHostMiddleware, allowed_hosts=names or ["*"], www_redirect=False),
+        Middleware(TrustedHostMiddleware, allowed_hosts=allowed, www_redirect=False),
         Middleware(OriginCheck, names=names),
         Middleware(BodyLimit, limit=upload + OVERHEAD, room=room),
     ]
@@ -67,14 +86,23 @@ def is_local(host: str) -> bool:
 
 
 def trusted_names(host: str, root_path: str | None) -> list[str]:
-    """Names of the server: where it is for this machine only, those of this machine and of the proxy; else any.
+    """Names that a server is known by: of the proxy, and, where it is for this machine only, of this machine.
 
     A page of somebody else whose name leads here (DNS rebinding) could otherwise use it through the visitor's browser.
+
+    Raises:
+        ConfigError: `root_path` is an address without a host.
     """
-    if not is_local(host):
-        return []
-    proxy = urlsplit(root_path or "").hostname
-    return ["localhost", "127.0.0.1", "::1", "[::1]", host, *([proxy] if proxy else [])]
+    try:
+        proxy = urlsplit(root_path or "").hostname
+    except ValueError:
+        proxy = None
+    if root_path and not proxy and not root_path.startswith("/"):
+        raise ConfigError(
+            key="root_path", found=repr(root_path), expected="a path or an address, such as https://example.org/photos"
+        )
+    names = ["localhost", "127.0.0.1", "::1", "[::1]", host] if is_local(host) else []
+    return [*names, *([proxy] if proxy else [])]
 
 
 def addresses(host: str) -> list[str]:
@@ -97,23 +125,30 @@ class OriginCheck:
         self.app, self.names = app, names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope) if scope["type"] == "http" else {}
-        if origin := headers.get("origin"):
-            asked = urlsplit(origin)
-            # A page cannot set the latter header, only a proxy.
-            own = (headers.get("host"), headers.get("x-forwarded-host"))
-            if not asked.netloc or (asked.hostname not in self.names and asked.netloc not in own):
-                answer = PlainTextResponse("Requests of other pages are not answered", status_code=403)
-                await answer(scope, receive, send)
-                return
+        headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
+        if (origin := headers.get("origin")) and not self._own(origin.lower(), headers):
+            answer = PlainTextResponse("Requests of other pages are not answered", status_code=403)
+            await answer(scope, receive, send)
+            return
         await self.app(scope, receive, send)
+
+    def _own(self, origin: str, headers: Headers) -> bool:
+        try:
+            asked = urlsplit(origin)
+        except ValueError:
+            return False
+        port = {"http": ":80", "https": ":443"}.get(asked.scheme, "")  # goes without saying
+        # A page cannot set the latter header, only proxies, of which each adds a name.
+        own = [headers.get("host", ""), *headers.get("x-forwarded-host", "").split(",")]
+        places = {name.strip().lower().removesuffix(port) for name in own}
+        return bool(asked.netloc) and (asked.hostname in self.names or asked.netloc.removesuffix(port) in places)
 
 
 class BodyLimit:
     """ASGI middleware: answers 413 to uploads longer than `limit` bytes and to others longer than `OVERHEAD`.
 
     Gradio has a limit for each uploaded file, not for how many there are, and none for the rest: JSON takes many times
-    its length once it is parsed. Uploads for which there is no room are answered 507.
+    its length once it is parsed. Uploads for which there is no room are answered 507, and 408 if nothing comes of them.
     """
 
     def __init__(self, app: ASGIApp, limit: int, room: Room) -> None:
@@ -123,28 +158,47 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        uploads = scope["path"].rstrip("/").endswith("/upload")
+        uploads = scope["path"] == UPLOAD
         limit = self.limit if uploads else OVERHEAD
-        received = 0
+        length = Headers(scope=scope).get("content-length", "")
+        size = int(length) if length.isdecimal() else limit
+        if size > limit:
+            await PlainTextResponse(f"larger than {limit:,} bytes", status_code=413)(scope, receive, send)
+            return
+        received, more, answered = 0, True, False
 
         async def counted() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, more
+            try:
+                message = await asyncio.wait_for(receive(), SILENCE if uploads and more else None)
+            except TimeoutError as error:
+                raise HTTPException(408, f"nothing came for {SILENCE} seconds") from error
             received += len(message.get("body", b""))
+            more = message.get("more_body", False)
+            if received > limit and answered:  # a stream of events: it is not waited for
+                return {"type": "http.disconnect"}
             if received > limit:
                 raise HTTPException(413, f"larger than {limit:,} bytes")
             return message
 
-        with ExitStack() as stack:
-            if uploads:
-                length = Headers(scope=scope).get("content-length", "")
-                size = int(length) if length.isdecimal() else limit
-                try:
-                    await asyncio.to_thread(stack.enter_context, self.room.reserved(min(size, limit)))
-                except InputError as error:
-                    await PlainTextResponse(str(error), status_code=507)(scope, receive, send)
-                    return
-            await self.app(scope, counted, send)
+        async def noted(message: Message) -> None:
+            nonlocal answered
+            answered = True
+            await send(message)
+
+        if not uploads:
+            await self.app(scope, counted, noted)
+            return
+        room = self.room.reserved(size, share=0.5)  # results always have the other half
+        try:
+            await asyncio.to_thread(room.__enter__)
+        except InputError as error:
+            await PlainTextResponse(str(error), status_code=507)(scope, receive, send)
+            return
+        try:
+            await self.app(scope, counted, noted)
+        finally:
+            await asyncio.to_thread(room.__exit__, None, None, None)
 
 
 def refuse_addresses() -> None:

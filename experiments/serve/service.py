@@ -4,38 +4,34 @@ import html
 import logging
 import math
 import re
-import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import gradio as gr
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from datamodules.errors import ConfigError, InputError
 from datamodules.io.decode import to_eight_bit
 from datamodules.io.photo import Photograph
-from datamodules.io.read_photo import read_photograph
-from datamodules.io.write_photo import write_photograph
 from experiments.restore import BICUBIC, Restoration, Restorer
 from experiments.runtime.out_of_memory import shortage
 from experiments.serve.blur_controls import Blur
 from experiments.serve.examples import Example
+from experiments.serve.files import FORMATS, OWN_FORMAT, new_folder, read, suffix_of, write, write_picture
 from experiments.serve.models import Models
 from experiments.serve.temp_files import Room
 from lightning_modules.plots.kernels import SMALL_KERNEL, kernel_picture
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
-FORMATS = {"PNG": ".png", "TIFF": ".tif", "JPEG": ".jpg", "WEBP": ".webp"}
-OWN_FORMAT = "Of the photograph"
 START = "Choose a photograph and press Restore."
 PREVIEW = 1024  # longest side of the picture of an upload
 SHOWN_PIXELS = 40_000_000  # of the comparison: larger results are shown reduced, for browsers that give up
@@ -93,7 +89,9 @@ class Service:
         label = f"{size(pixels)}, {'gray' if pixels.shape[2] == 1 else 'colour'}, {8 * pixels.itemsize} bit"
         if photograph.alpha is not None:
             label += ", with transparency"
-        shown = self._picture(eight_bit(pixels).reduce(-(-max(pixels.shape) // PREVIEW)).convert("RGB"), "preview.png")
+        picture = eight_bit(pixels).reduce(-(-max(pixels.shape) // PREVIEW)).convert("RGB")
+        with new_folder(self.room) as save:
+            shown = write_picture(save, "preview.png", picture)
         report = self.examples[file].about if file in self.examples else "Press Restore."
         return gr.update(value=shown, label=label, visible=True), None, report, None, None, None
 
@@ -132,7 +130,10 @@ class Service:
     def draw(self, *values: Any) -> str | None:
         """The controls of the kernel moved."""
         kernel = Blur(*values).kernel()
-        return None if kernel is None else self._picture(kernel_picture(kernel[None], SMALL_KERNEL), "kernel.png")
+        if kernel is None:
+            return None
+        with new_folder(self.room) as save:
+            return write_picture(save, "kernel.png", kernel_picture(kernel[None], SMALL_KERNEL))
 
     def cancel(self, request: gr.Request) -> None:
         """Cancel was pressed, or the page was closed: what this visitor waits for ends after its tile."""
@@ -200,18 +201,16 @@ class Service:
             except Cancelled:
                 return None, "Cancelled.", None, None, None
             by = f"{time.perf_counter() - began:.1f} s on {restorer.device.type}, by {model}, {checkpoint}."
-            estimated = None
-            if restorer.estimates_kernel and restored.kernel is not None:
-                estimated = self._picture(kernel_picture(restored.kernel[None], SMALL_KERNEL), "kernel.png")
-            return self._results(Path(photograph).stem, source, restored, by, estimated, file_format)
+            kernel = restored.kernel if restorer.estimates_kernel else None
+            return self._results(Path(photograph).stem, source, restored, kernel, by, file_format)
 
     def _results(
         self,
         name: str,
         source: Photograph,
         restored: Restoration,
+        kernel: Tensor | None,
         by: str,
-        estimated: str | None,
         file_format: str,
     ) -> tuple[Any, ...]:
         """Files of a result, and what is said of it."""
@@ -219,22 +218,30 @@ class Service:
         if alpha is not None:
             alpha = self._enlarge(alpha, restored.scale)
             notes.append("Transparency was enlarged bicubically.")
-        result, _ = self._write(f"{name}_x{restored.scale}.png", source.with_pixels(pixels, alpha))
-        convertible = (result, source.format if source.format in FORMATS else "PNG")
-        try:
-            file, left_out = self._converted(convertible, file_format)
-            notes += left_out
-        except InputError as error:  # the work is done, and not in vain
-            file = result
-            notes.append(f"{error}: the download is a PNG")
-        reduction = math.ceil(math.sqrt(pixels.shape[0] * pixels.shape[1] / SHOWN_PIXELS))
-        if reduction > 1:
-            notes.append(f"The comparison is shown at 1/{reduction} of the size; the download is not.")
-        enlarged = self._enlarge(source.pixels, restored.scale)
-        before = self._picture(eight_bit(enlarged).reduce(reduction), "before.png")
-        after = self._picture(eight_bit(pixels).reduce(reduction), "after.png")
+        name, result = f"{name}_x{restored.scale}", source.with_pixels(pixels, alpha)
+        own_format = source.format if source.format in FORMATS else "PNG"
+        suffix, comparison, estimated = suffix_of(file_format, own_format), None, None
+        with new_folder(self.room) as save:  # in which no file makes room for another
+            file = lossless = write(save, f"{name}.png", result)[0]
+            try:  # from here on the work is done, and not in vain
+                if suffix != ".png":
+                    file, left_out = write(save, name + suffix, result)
+                    notes += left_out
+            except InputError as error:
+                notes.append(f"{error}: the download is a PNG")
+            reduction = math.ceil(math.sqrt(pixels.shape[0] * pixels.shape[1] / SHOWN_PIXELS))
+            if reduction > 1:
+                notes.append(f"The comparison is shown at 1/{reduction} of the size; the download is not.")
+            try:
+                if kernel is not None:
+                    estimated = write_picture(save, "kernel.png", kernel_picture(kernel[None], SMALL_KERNEL))
+                before = eight_bit(self._enlarge(source.pixels, restored.scale)).reduce(reduction)
+                after = eight_bit(pixels).reduce(reduction)
+                comparison = write_picture(save, "before.png", before), write_picture(save, "after.png", after)
+            except InputError as error:
+                notes.append(f"{error}: the result is not shown, but can be downloaded")
         report = f"**{size(pixels)}** from {size(source.pixels)}, {by}\n" + "".join(f"\n- {note}" for note in notes)
-        return file, plain(report), (before, after), estimated, convertible
+        return file, plain(report), comparison, estimated, (lossless, own_format)
 
     def convert(self, result: tuple[str, str] | None, file_format: str) -> str | None:
         """A result, given with the format of its photograph, in the file format that is wanted.
@@ -244,64 +251,18 @@ class Service:
         """
         if result is None:
             return None
-        file, left_out = self._converted(result, file_format)
+        photograph, suffix = read(result[0]), suffix_of(file_format, result[1])
+        if result[0].endswith(suffix):
+            return result[0]
+        with new_folder(self.room) as save:
+            file, left_out = write(save, Path(result[0]).stem + suffix, photograph)
         for note in left_out:
             gr.Info(plain(note))
         return file
 
-    def _converted(self, result: tuple[str, str], file_format: str) -> tuple[str, list[str]]:
-        """As `convert`; the file, and what of the result it cannot hold."""
-        file, own_format = result
-        photograph = read(file)
-        suffix = FORMATS[own_format if file_format in (None, OWN_FORMAT) else file_format]
-        return (file, []) if file.endswith(suffix) else self._write(Path(file).stem + suffix, photograph)
-
-    def _write(self, name: str, photograph: Photograph) -> tuple[str, list[str]]:
-        """A file of a photograph, and what of it the format cannot hold."""
-        further = sum(len(part) for part in (photograph.icc, photograph.exif, photograph.xmp) if part)
-        channels = photograph.pixels.shape[2] + (photograph.alpha is not None)
-        size = largest_file(photograph.pixels.shape[:2], channels * photograph.pixels.itemsize) + further
-        return self._save(name, size, lambda path: write_photograph(path, photograph))
-
-    def _picture(self, picture: Image.Image, name: str) -> str:
-        size = largest_file((picture.height, picture.width), len(picture.getbands()))
-        return self._save(name, size, lambda path: picture.save(path, compress_level=1))[0]
-
-    def _save(self, name: str, size: int, write: Callable[[Path], T]) -> tuple[str, T]:
-        """A file of at most `size` bytes in a folder of its own; where gradio would copy it to, which it then does not.
-
-        Returns:
-            The path, and what `write` returns.
-
-        Raises:
-            InputError: if there is no room for it, or `write` does.
-        """
-        with self.room.reserved(size):
-            begun = Path(tempfile.mkdtemp(prefix=".", dir=self.room.folder))
-            try:
-                written = write(begun / name)
-                done = begun.rename(begun.with_name(begun.name[1:]))
-            except BaseException:
-                shutil.rmtree(begun, ignore_errors=True)
-                raise
-        return str(done / name), written
-
     def _enlarge(self, pixels: np.ndarray, scale: int) -> np.ndarray:
         """Bicubically, [H, W] or [H, W, C]."""
         return np.asarray(self._bicubic.restore(pixels, scale).sr)
-
-
-def read(file: str, max_pixels: int | None = None) -> Photograph:
-    """A photograph or a result, whose size is looked at before anything is decoded."""
-    if not Path(file).exists():
-        raise InputError(f"{file}: was deleted, as all files are in time: give the photograph again")
-    return read_photograph(file, max_pixels)
-
-
-def largest_file(size: tuple[int, ...], bytes_a_pixel: int) -> int:
-    """Bytes of a picture [H, W] in the worst case: noise, as JPEG of high quality, or as TIFF in whole tiles."""
-    height, width = (-(-side // 256) * 256 for side in size)
-    return int(1.3 * height * width * bytes_a_pixel)
 
 
 def eight_bit(pixels: np.ndarray) -> Image.Image:

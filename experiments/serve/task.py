@@ -45,7 +45,10 @@ def run(cfg: DictConfig) -> None:
         uploads, examples = folder / "files", folder / "examples"
         uploads.mkdir()
         examples.mkdir()
-        # Before gradio is imported: it says nothing to anybody, and asks nobody for a newer version.
+        # Before gradio is imported: what the server is, is said by keys alone (a number of workers would open a second
+        # port without `guards`); it says nothing to anybody, and asks nobody for a newer version.
+        for name in [name for name in os.environ if name.startswith("GRADIO_")]:
+            del os.environ[name]
         os.environ.update(GRADIO_TEMP_DIR=str(uploads), GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
         # It asks itself whether it is there, and must not ask a proxy.
         os.environ["no_proxy"] = ",".join(filter(None, ["localhost,127.0.0.1", cfg.host, os.environ.get("no_proxy")]))
@@ -58,31 +61,27 @@ def run(cfg: DictConfig) -> None:
         from experiments.serve.models import models_of
         from experiments.serve.service import Service
 
+        # What gradio does not know of, as uploads that were broken off, goes a minute after the rest.
+        room = Room(uploads, 60 * cfg.keep_minutes + 60, cfg.max_disk_gb * 2**30)
+        upload = int(cfg.max_upload_mb * 2**20)
+        guards = server.guards(cfg.host, cfg.root_path, upload, room)
         models = models_of(cfg)
         gr.set_static_paths([str(examples)])
         server.refuse_addresses()
-        # What gradio does not know of, as uploads that were broken off, goes a minute after the rest.
-        room = Room(uploads, 60 * cfg.keep_minutes + 60, cfg.max_disk_gb * 2**30)
         threading.Thread(target=room.keep_swept, daemon=True).start()
         service = Service(models, room, cfg.max_pixels, cfg.tile, cfg.overlap, write_examples(examples))
         page = build(service, cfg.keep_minutes)
         page.queue(max_size=cfg.max_queue, api_open=False)  # nothing that waits in the queue can be had past it
-        upload, names = int(cfg.max_upload_mb * 2**20), server.trusted_names(cfg.host, cfg.root_path)
         try:
-            page.launch(
-                server_name=f"[{cfg.host}]" if ":" in cfg.host else cfg.host,  # an address of IPv6
-                server_port=cfg.port or None,
-                prevent_thread_lock=True,
-                quiet=True,
-                share=False,
+            _listen(
+                page,
+                cfg.host,
+                cfg.port,
                 max_file_size=upload,
-                enable_monitoring=False,
-                run_history=False,
-                footer_links=["api"],
                 css=CSS,
                 theme=THEME,
                 root_path=cfg.root_path,
-                _app=server.GuardedApp(server.guards(names, upload, room)),
+                _app=server.GuardedApp(guards),
             )
             if not server.is_local(cfg.host):
                 log.warning("host=%s: everyone in the network can use this page, without a password", cfg.host)
@@ -90,10 +89,33 @@ def run(cfg: DictConfig) -> None:
             places = [f"http://{address}:{port}/" for address in server.addresses(cfg.host)]
             print(f"serving {', '.join(models.names)} at {' '.join(places)} (Ctrl-C ends it)", flush=True)
             threading.Event().wait()
-        except (OSError, OverflowError) as error:  # the latter: above 65535
-            raise InputError(
-                f"host={cfg.host} port={cfg.port}: cannot listen there: give another port=, or 0 for any that is free"
-            ) from error
         finally:
             service.close()
             page.close(verbose=False)
+
+
+def _listen(page: Any, host: str, port: int, **options: Any) -> None:
+    """Start the server in a thread.
+
+    Args:
+        options: of `gradio.Blocks.launch`.
+    """
+    try:
+        page.launch(
+            server_name=f"[{host}]" if ":" in host else host,  # an address of IPv6
+            server_port=port or None,
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            enable_monitoring=False,
+            run_history=False,
+            footer_links=["api"],
+            num_workers=0,
+            ssr_mode=False,
+            mcp_server=False,
+            **options,
+        )
+    except (OSError, OverflowError) as error:  # the latter: above 65535
+        raise InputError(
+            f"host={host} port={port}: cannot listen there: give another port=, or 0 for any that is free"
+        ) from error

@@ -1,8 +1,10 @@
 """The one folder that the server writes to: uploads, results, what they are made of; gone when it ends."""
 
 import fcntl
+import math
 import os
 import shutil
+import stat
 import tempfile
 import threading
 import time
@@ -14,6 +16,7 @@ from datamodules.errors import InputError
 
 PREFIX = "deblur-sr-serve-"
 _ENTRY = 1 << 14  # bytes that a file may take on the disk beyond its length: its folder, and the rest of its last block
+_SPARE = 1 / 16  # of the room
 
 
 @contextmanager
@@ -51,58 +54,77 @@ class Room:
     def __init__(self, folder: Path, keep_seconds: float, max_bytes: float) -> None:
         self.folder, self.keep_seconds, self.max_bytes = folder, keep_seconds, max_bytes
         self._promised = 0
+        self._used: float = math.inf  # bytes of files, at most: they are looked at only when that is too many
         self._lock = threading.Lock()
 
     @contextmanager
-    def reserved(self, size: int) -> Iterator[None]:
-        """Files of at most so many bytes may be written within the context.
+    def reserved(self, size: int, share: float = 1.0) -> Iterator[None]:
+        """Files of at most so many bytes may be written within the context, which may take as long as a sweep.
+
+        Args:
+            share: of the room, that all which is promised may take.
 
         Raises:
             InputError: there is no room for them, whatever is deleted.
         """
         size += _ENTRY
         with self._lock:
-            if self._promised + size > self.max_bytes:
-                raise InputError("There is no room for this file on the server at present: try again later, or less.")
-            self._sweep(size)
+            if self._promised + size > share * self.max_bytes:
+                raise InputError("There is no room for this file on the server at present: try again later, or less")
+            if self._used + self._promised + size > self.max_bytes:
+                self._sweep(size)
             self._promised += size
         try:
             yield
         finally:
             with self._lock:
                 self._promised -= size
+                self._used += size
 
     def keep_swept(self) -> None:
-        """Delete what is old every ten seconds until the folder is gone."""
+        """Sweep every ten seconds until the folder is gone."""
         while self.folder.exists():
-            with suppress(OSError), self._lock:
-                self._sweep()
+            with suppress(OSError):
+                self.sweep()
             time.sleep(10)
 
+    def sweep(self) -> None:
+        """Delete what is old, broken off, or more than there is room for."""
+        with self._lock:
+            self._sweep()
+
     def _sweep(self, coming: int = 0) -> None:
-        states = {}
+        entries = []
         for entry in self.folder.iterdir():
-            with suppress(OSError):  # it is gone already
-                # The time of the last change of the entry: the time of the content may come with an upload.
-                states[entry] = (entry.lstat().st_ctime, _disk_use(entry))
+            with suppress(OSError):  # it has another name by now, and is still promised
+                entries.append((*_state(entry), entry))
+        entries.sort(key=lambda state: state[0], reverse=True)  # the newest first
         oldest = time.time() - self.keep_seconds
-        # What is begun is a file (of gradio) or a hidden folder (of the service), and within what was promised; the
-        # rest of it was broken off.
-        begun = [entry for entry in states if entry.is_file() or entry.name.startswith(".")]
-        done = [entry for entry in states if entry not in begun]
-        for entries, most in ((begun, self._promised), (done, self.max_bytes - self._promised - coming)):
-            total = 0
-            for entry in sorted(entries, key=lambda entry: states[entry], reverse=True):
-                changed, size = states[entry]
-                total += size
-                if changed < oldest or total > most:
-                    shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+        # Some more than what is coming, so that the next small files are no reason to look at all the others again.
+        most = self.max_bytes * (1 - _SPARE) - self._promised - coming
+        begun = done = 0
+        self._used = 0
+        for changed, length, on_disk, entry in entries:
+            # What is begun is a file (of gradio) or a hidden folder (of the service), and its length within what was
+            # promised; the rest of it was broken off. A file system may take more for it until it is complete.
+            if entry.is_file() or entry.name.startswith("."):
+                begun += length
+                gone = begun > self._promised
+            else:
+                done += on_disk
+                gone = done > most
+            if gone or changed < oldest:
+                shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+            else:
+                self._used += on_disk
 
 
-def _disk_use(entry: Path) -> int:
-    """Bytes of a file, or of a folder with all that is in it; a result is a folder of its own."""
-    size = 0
+def _state(entry: Path) -> tuple[float, int, int]:
+    """Of a file, or of a folder with all that is in it: when it was changed, bytes of the files, bytes on the disk."""
+    changed, length, on_disk = 0.0, 0, 0
     for path in (entry, *entry.rglob("*")):
-        with suppress(OSError):
-            size += path.lstat().st_blocks * 512
-    return size
+        state = path.lstat()
+        changed = max(changed, state.st_ctime)  # not the time of the content, which may come with an upload
+        length += 0 if stat.S_ISDIR(state.st_mode) else state.st_size
+        on_disk += state.st_blocks * 512
+    return changed, length, on_disk

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -48,6 +49,33 @@ def test_heic_of_ten_bits_fills_sixteen(tmp_path: Path, channels: int) -> None:
     assert np.array_equal(stored, np.round((pixels >> 6) * (65535 / 1023)).astype(np.uint16))
     if channels == 3:
         assert np.array_equal(decode_rgb8(tmp_path / "a.heic"), np.round(found.pixels / 257).astype(np.uint8))
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_heic_that_is_multiplied_by_its_alpha(tmp_path: Path, deep: bool) -> None:
+    """100 of 255 at an alpha of 128 is a colour of 100 * 255 / 128."""
+    pixels = np.full((64, 64, 4), 100, np.uint16 if deep else np.uint8) * (257 if deep else 1)
+    pixels[..., 3] = 128 * (257 if deep else 1)
+    pixels[:32] = 0
+    image = pillow_heif.from_bytes("RGBa;16" if deep else "RGBa", (64, 64), pixels.tobytes())
+    image.save(tmp_path / "a.heic", quality=-1, chroma=444, matrix_coefficients=0)
+    found = read_photograph(tmp_path / "a.heic")
+    assert found.alpha is not None
+    least = 65535 / 1023 if deep else 1  # one step of 10 bits
+    assert np.abs(found.pixels[40, 40] - (199.2 * 257 if deep else 199.2)).max() < 2 * least
+    assert np.abs(found.alpha[40, 40] - (128.0 * 257 if deep else 128)) <= least
+    assert not found.pixels[:30].any()
+    assert np.abs(decode_rgb8(tmp_path / "a.heic")[40, 40] - 199.2).max() < 1
+
+
+def test_heic_whose_picture_is_not_the_first(tmp_path: Path) -> None:
+    image = pillow_heif.from_pillow(Image.fromarray(eight(1)))
+    image.add_from_pillow(Image.fromarray(eight(2)))
+    for index, expected in ((0, "the first of 2 pictures"), (1, "one of 2 pictures")):
+        image.save(tmp_path / "a.heic", primary_index=index, quality=-1, chroma=444, matrix_coefficients=0)
+        found = read_photograph(tmp_path / "a.heic")
+        assert found.notes == (expected,)
+        assert np.array_equal(found.pixels, eight(1 + index))
 
 
 def test_colours_of_heic_without_a_profile_are_kept(tmp_path: Path) -> None:

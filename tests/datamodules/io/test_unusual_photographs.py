@@ -200,6 +200,27 @@ def test_png_keeps_how_its_colours_are_meant(tmp_path: Path) -> None:
     assert all(chunk(*one) in data[: data.index(b"IDAT")] for one in chunks)
 
 
+@pytest.mark.parametrize(
+    ("kinds", "icc", "lost"),
+    [
+        (["gAMA", "cHRM"], None, True),
+        (["gAMA", "cHRM"], RGB, False),  # which counts
+        (["gAMA", "sRGB"], None, False),  # is taken for granted where nothing is said
+        (["cICP", "sRGB"], None, True),  # the former counts
+        (["cICP"], RGB, True),
+        ([], None, False),
+    ],
+)
+def test_what_colours_mean_is_lost_where_it_counts(
+    tmp_path: Path, kinds: list[str], icc: bytes | None, lost: bool
+) -> None:
+    found = Photograph(eight(), icc=icc, colour=tuple((kind.encode(), b"") for kind in kinds))
+    for suffix in ("jpg", "tif", "webp"):
+        notes = write_photograph(tmp_path / f"a.{suffix}", found)
+        assert notes == ([f"its {', '.join(kinds)} left out, which only PNG holds: colours may look different"] * lost)
+    assert write_photograph(tmp_path / "a.png", found) == []
+
+
 def test_profile_for_gray_is_not_put_into_colours(tmp_path: Path) -> None:
     write_photograph(tmp_path / "a.webp", Photograph(eight()[:, :, :1], icc=RGB[:16] + b"GRAY" + RGB[20:]))
     with Image.open(tmp_path / "a.webp") as image:

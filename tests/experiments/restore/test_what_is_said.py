@@ -67,6 +67,22 @@ def test_what_holds_for_the_network_is_said_once(cli: Cli, photographs: Path) ->
     assert "assumed" not in cli(*command, f"input={photographs}", "output=out").err  # nothing is left to be done
 
 
+def test_what_is_no_loss_is_said_once_for_all(cli: Cli, photographs: Path) -> None:
+    for name in "abc":
+        write_raw(photographs / f"{name}.dng", (40000, 20000, 10000))
+        first, second = (Image.fromarray(photograph(48, 48, seed)) for seed in range(2))
+        first.save(photographs / f"{name}_two.webp", save_all=True, append_images=[second])
+    command = ["task=restore", "model=wiener", "scale=1", "kernel=disk:1", "trainer.accelerator=cpu", "tile=32"]
+    outcome = cli(*command, f"input={photographs}", "output=out")
+    assert outcome.status == 0, outcome.err
+    approximated = [note for note in said_of(outcome, photographs / "a.dng") if "tiles" in note]
+    assert len(approximated) == 1
+    for note in (approximated[0], "developed by LibRaw"):
+        assert outcome.err.count(note) == 1
+    for name in "abc":
+        assert said_of(outcome, photographs / f"{name}_two.webp") == ["the first of 2 pictures"]
+
+
 @pytest.mark.parametrize(
     ("suffix", "expected"),
     [
@@ -155,11 +171,13 @@ def test_all_results_of_one_name_are_told(cli: Cli, tmp_path: Path, photographs:
     assert outcome.status == 1
     assert outcome.err == (
         "out/a.png: is the result of in/a.bmp and of in/a.jpg and of in/a.png; out/b.png: is the result of in/b.jpg "
-        "and of in/b.png: restore them into different folders\n"  # format=same would not do for BMP
+        "and of in/b.png: restore them into different folders, or take those of one suffix by a pattern, such as "
+        "input='in/*.png'\n"  # format=same would not do for BMP
     )
     (photographs / "a.bmp").unlink()
     outcome = cli(*BICUBIC, "input=in", "output=out")
-    assert outcome.err.endswith(": restore them into different folders, or keep their suffixes with format=same\n")
+    ways = "restore them into different folders, or keep their suffixes with format=same, or take those of one suffix"
+    assert f": {ways} by a pattern" in outcome.err
     assert cli(*BICUBIC, "input=in", "output=out", "format=same").out == "restored: 5 in out\n"
     for number in range(25):
         for suffix in ("jpg", "png"):
@@ -173,6 +191,18 @@ def test_all_results_of_one_name_are_told(cli: Cli, tmp_path: Path, photographs:
         "input=: give another output=\n"
     )
     assert not (tmp_path / "more").exists()
+
+
+def test_pairs_of_a_camera_are_restored_by_a_pattern(cli: Cli, photographs: Path) -> None:
+    for number in range(2):
+        Image.fromarray(eight()).save(photographs / f"IMG_{number}.JPG")
+        write_raw(photographs / f"IMG_{number}.CR2", (40000, 20000, 10000))
+    outcome = cli(*BICUBIC, "input=in", "output=out")
+    assert outcome.status == 1
+    assert outcome.err.count("\n") == 1
+    pattern = outcome.err.split(" such as input='")[1].removesuffix("'\n")
+    assert pattern == "in/*.JPG"
+    assert cli(*BICUBIC, f"input={pattern}", "output=out").out == "restored: 2 in out\n"
 
 
 @pytest.mark.many

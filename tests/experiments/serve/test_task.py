@@ -26,9 +26,11 @@ from selenium.webdriver.common.keys import Keys
 
 from datamodules.degradations.kernel_spec import given_kernel
 from datamodules.errors import InputError
+from datamodules.io.read_photo import read_photograph
 from experiments.restore import Restorer
 from experiments.serve.blur_controls import Blur
 from experiments.serve.examples import EXAMPLES, write_examples
+from experiments.serve.files import largest_file
 from experiments.serve.models import KEPT, Models, add, models_of
 from experiments.serve.service import Service
 from experiments.serve.temp_files import PREFIX, Room, remove_left, temporary_folder
@@ -365,6 +367,34 @@ def test_port_that_is_taken(cli: Cli) -> None:
     )
 
 
+def test_only_keys_say_what_the_server_is(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("GRADIO_NUM_WORKERS", "1"), ("GRADIO_ROOT_PATH", "/x"), ("GRADIO_ALLOWED_PATHS", "/")):
+        monkeypatch.setenv(name, value)
+    launched: dict[str, Any] = {}
+
+    def launch(page: gr.Blocks, **options: Any) -> None:
+        launched.update(options, **{name: os.environ[name] for name in os.environ if name.startswith("GRADIO_")})
+        raise OSError
+
+    monkeypatch.setattr(gr.Blocks, "launch", launch)
+    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # to be put back
+    assert cli("task=serve", "model=bicubic").status == 1
+    assert (launched["num_workers"], launched["ssr_mode"]) == (0, False)
+    assert {name for name in launched if name.isupper()} == {"GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED"}
+
+
+def test_other_faults_are_not_taken_for_the_port(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gr.Blocks, "launch", lambda page, **_: None)
+    monkeypatch.setattr(gr.Blocks, "server_port", 1, raising=False)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("experiments.serve.server.addresses", full)
+    assert "cannot listen" not in cli("task=serve", "model=bicubic").err
+
+
 def test_port_that_does_not_exist(cli: Cli) -> None:
     outcome = cli("task=serve", "model=bicubic", "port=99999")
     assert outcome.status == 2
@@ -484,6 +514,26 @@ def test_comparison_is_lossless_and_starts_from_our_bicubic(tmp_path: Path, pict
     expected = (255 * bicubic_resize(pixels, 3).clamp(0, 1)).round().byte()[0].permute(1, 2, 0).numpy()
     for path in (*comparison, file):
         assert np.array_equal(np.asarray(Image.open(path)), expected), path
+
+
+def test_a_result_makes_no_room_for_its_own_pictures(tmp_path: Path, picture: Path) -> None:
+    service = service_of({"bicubic": Restorer.load(None, model=BICUBIC, device="cpu")}, tmp_path)
+    visitor: Any = SimpleNamespace(session_hash="visitor")
+    one = largest_file((62, 74), 3) + 2**14
+    for most, converted, shown in ((1.07, ".png", False), (2.5, ".tif", False), (4.5, ".tif", True)):
+        service.room = Room(service.room.folder, 600, most * one)
+        file, report, comparison, _, (lossless, _) = service.restore(
+            visitor, str(picture), "bicubic", scale=2, file_format="TIFF"
+        )
+        assert file.endswith(converted)
+        for path in (file, lossless, *(comparison or ())):
+            assert read_photograph(path).pixels.shape == (62, 74, 3)
+        assert bool(comparison) is shown
+        assert ("the result is not shown, but can be downloaded" in report) is not shown
+    service.room = Room(service.room.folder, 600, 0.5 * one)
+    with pytest.raises(gr.Error, match="There is no room for this file"):
+        service.restore(visitor, str(picture), "bicubic", scale=2)
+    assert not list(service.room.folder.glob(".*"))
 
 
 def test_the_last_networks_are_kept_and_namesakes_told_apart() -> None:
