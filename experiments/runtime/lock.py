@@ -1,6 +1,7 @@
 """A lock on the folder of a run, or on a measurement in it: one process at a time, on all machines that see it."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import platform
@@ -62,7 +63,7 @@ def held(
 
 def _lock(file: Path) -> int | None:
     """The descriptor of the locked file; None if another process has it."""
-    while True:
+    for _ in range(100):
         # Not found: another process has just left, and removed the file or the folder.
         with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as closing:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -78,6 +79,7 @@ def _lock(file: Path) -> int | None:
             if os.path.samestat(os.fstat(descriptor), file.lstat()):
                 closing.pop_all()
                 return descriptor
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))  # no folder can be made there
 
 
 def _holder(file: Path) -> str:

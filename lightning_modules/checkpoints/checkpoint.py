@@ -18,7 +18,15 @@ from datamodules.errors import InputError, folder_vanished, worker_death
 from datamodules.io.atomic import replacing
 from lightning_modules.checkpoints.matconvnet import read_parameters
 from lightning_modules.checkpoints.safetensors import SUFFIX, read_tensors
-from lightning_modules.checkpoints.untrusted import bounded, check_archive, check_plain, defined_in, escaped, targets
+from lightning_modules.checkpoints.untrusted import (
+    LARGEST_OPTION,
+    bounded,
+    check_archive,
+    check_plain,
+    defined_in,
+    escaped,
+    targets,
+)
 from networks.base import RestorationNetwork
 
 PREFIX = "network."
@@ -142,7 +150,7 @@ def build_network(model: dict[str, Any], where: str) -> RestorationNetwork:
     Raises:
         InputError: if the config names another target or does not fit its network.
     """
-    check_plain(model, where, "model config")
+    check_plain(model, where, "model config", LARGEST_OPTION)
     for _, target in targets(model):
         if not defined_in(target, ["networks"]):
             raise InputError(f"{where}: model config names '{target}', expected a class in networks/")

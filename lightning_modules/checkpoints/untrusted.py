@@ -20,15 +20,17 @@ from datamodules.errors import InputError
 
 MOST_VALUES = 20_000  # of a config; those of this suite have hundreds
 DEEPEST = 32  # of mappings and lists in one another; those of this suite have six
-MOST_PARAMETERS = 20_000  # tensors that a network registers; those of this suite have hundreds
+MOST_PARAMETERS = 5_000  # tensors that a network registers; those of this suite have hundreds
+LARGEST_OPTION = 2**16  # number in the config of a network: as a count of blocks it takes memory before there are any
 
 
-def check_plain(node: Any, where: str, what: str = "config") -> None:
+def check_plain(node: Any, where: str, what: str = "config", largest: int = 2**63 - 1) -> None:
     """Refuse what is no plain value, or more than a config ever has. `${` is text: see `escaped`.
 
     Args:
         node: as a reader of YAML, JSON or checkpoints made it; values may be in it many times.
         where: the file, for the message; `what` of it, too.
+        largest: whole number that is taken.
 
     Raises:
         InputError: see above.
@@ -52,6 +54,8 @@ def check_plain(node: Any, where: str, what: str = "config") -> None:
         elif not isinstance(value, bool | int | float | None) or (isinstance(value, int) and abs(value) >= 2**63):
             kind = "a number of more than 64 bits" if isinstance(value, int) else f"a {type(value).__name__}"
             raise InputError(f"{where}: {what} holds {kind}, expected plain values")
+        elif isinstance(value, int) and abs(value) > largest:
+            raise InputError(f"{where}: {what} holds the number {value}, expected none beyond {largest}")
 
 
 def escaped(node: Any) -> Any:

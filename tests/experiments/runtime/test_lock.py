@@ -120,3 +120,9 @@ def test_of_twelve_that_begin_at_once_one_has_the_lock(tmp_path: Path) -> None:
         process.join(300)
     assert sum(process.exitcode or 0 for process in processes) == rounds
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
+def test_where_no_folder_can_be_made_it_ends_in_a_line() -> None:
+    with pytest.raises(InputError, match=r"/proc/x"), held(Path("/proc/x/.lock")):
+        pass
