@@ -270,6 +270,9 @@ def test_formats(cli: Cli, tmp_path: Path, form: str, names: set[str]) -> None:
     assert np.abs(found.pixels / (1 if form == "jpg" else 257) - photograph(12, 14, 5)).mean() < 8
 
 
+NOT_NAMED = [["input=null", "output=out"], ["input=[]", "output=out"], ["input=in", "output=null"]]
+
+
 @pytest.mark.many
 @pytest.mark.parametrize(
     ("overrides", "status", "message"),
@@ -305,6 +308,11 @@ def test_formats(cli: Cli, tmp_path: Path, form: str, names: set[str]) -> None:
             ["model=wiener", "input=in", "output=out", "scale=2"],
             2,
             "kernel: wiener needs the blur kernel",
+        ),
+        *(([*given, "scale=2"], 2, "task=restore: needs input= (a photograph") for given in NOT_NAMED),
+        *(
+            (["input=in", "output=out", f"{key}="], 2, f"{key}: found '', expected a value")
+            for key in ("input", "output", "run", "ckpt", "kernel")
         ),
         (["model=wiener", "input=in", "output=out", "scale=2", "kernel=x"], 1, "kernel=x: no such file, nor a formula"),
         (
