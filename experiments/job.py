@@ -16,8 +16,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
-from datamodules.errors import ConfigError, InputError, Interrupted, StoppedElsewhere, worker_death
+from datamodules.errors import ConfigError, InputError, Interrupted, StoppedElsewhere, UserError, worker_death
 from experiments.runtime.child_processes import PORT
 from experiments.runtime.environment import STOP_FILE, escape_output, prepare_environment
 from experiments.runtime.exit_status import status_of
@@ -125,10 +126,15 @@ def _perform(cfg: DictConfig) -> float | None:
         raise (JobStopped if interrupted else JobFailed)(str(known), status) from error
 
 
-def _of_the_system(error: Exception, cfg: DictConfig) -> InputError | None:
-    """What to say where a disk is full, memory has run out or a worker of a loader was killed."""
+def _of_the_system(error: Exception, cfg: DictConfig) -> UserError | None:
+    """What to say where a disk is full, memory has run out, a worker of a loader was killed or a key was deleted."""
     from experiments.runtime.out_of_memory import explain_shortage
 
+    if isinstance(error, OmegaConfBaseException):
+        lost = str(error.full_key).removeprefix("hydra.runtime.choices.")  # of a group that has a choice no more
+        deleted = [item[1:] for item in HydraConfig.get().overrides.task if item.startswith("~")]
+        if key := next((key for key in deleted if f"{lost}.".startswith(f"{key}.")), None):
+            return ConfigError(f"{lost}: is missing, deleted on the command line: omit ~{key}")
     if isinstance(error, OSError) and error.errno in _OF_DISKS:
         place = error.filename or cfg.run_dir
         return InputError(

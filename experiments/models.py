@@ -251,9 +251,9 @@ def named_folders(key: str, names: Sequence[str], runs_dir: Path) -> list[Path]:
         raise InputError(
             f"{key}={','.join(names)}: no such run folder: did you mean: {command(f'{key}={value}')}", key=key
         )
-    if len(near) > 1:
+    if len(near) > 1 or (near and there):
         has = f"which has {listing(there)}" if there else "where there is none"
-        raise InputError(f"{key}: no such run folders: {', '.join(near)}: they are below runs_dir={runs_dir}, {has}")
+        raise InputError(f"{key}: no such run folder: {', '.join(near)}: they are below runs_dir={runs_dir}, {has}")
     return [Path(name) for name in names]
 
 
@@ -300,8 +300,10 @@ def saved_config(folder: Path) -> dict[str, Any]:
     """
     file = folder / "config.yaml"
     if not file.is_file():
+        inside = next((parent for parent in folder.parents if folder.exists() and (parent / file.name).is_file()), None)
+        meant = f"; did you mean run={inside}?" if inside else ""
         raise InputError(
-            f"run={folder}: no run folder (config.yaml is missing there); runs are folders below runs_dir="
+            f"run={folder}: no run folder (config.yaml is missing there); runs are folders below runs_dir={meant}"
         )
     saved = read_mapping(file)
     if "label" not in saved:

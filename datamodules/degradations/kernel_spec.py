@@ -15,6 +15,7 @@ from datamodules.io.decode import IMAGE_SUFFIXES
 from datamodules.io.read_photo import read_photograph
 
 LARGEST = 255  # side in pixels; the longest camera shakes of the literature are about half of it
+COLOURED = 0.1  # of the range, between the channels of a pixel; JPEG makes a few levels of a gray picture
 FORMULAS = "gaussian:WIDTH, gaussian:WIDTH,WIDTH,DEGREES, motion:LENGTH,DEGREES, disk:RADIUS or none"
 
 
@@ -26,10 +27,10 @@ def given_kernel(spec: str) -> Tensor:
       across a direction, and its angle in degrees.
     - `motion:15,30`: straight motion, length in pixels and angle in degrees; without an angle to the right.
     - `disk:2.5`: defocus, radius in pixels.
-    - A file: an image (PNG, JPEG, BMP, TIFF, WebP: bright where light arrives, on black; colours are averaged), or a
+    - A file: an image (PNG, JPEG, BMP, TIFF, WebP: gray, square, bright where light arrives, on black), or a
       .npy or .mat array: [k, k], several of them [n, k, k] or a MATLAB stack or cell array, of which `FILE#3` is the
-      third. Values are divided by their sum. Sides may be even or differ; a rectangle is filled up with zeros to a
-      square, index floor(k/2) of both sides kept at the centre.
+      third. Values are divided by their sum. Sides may be even, those of an array may differ: it is filled up with
+      zeros to a square, index floor(k/2) of both sides kept at the centre.
 
     Angles turn from right towards down, as in `kernels`: clockwise on the screen. MATLAB's turn the other way. Pixels
     are those of the sharp image: of the enlarged one where the network enlarges.
@@ -127,10 +128,19 @@ def _read(path: Path) -> list[tuple[str, np.ndarray]]:
         return kernels
     if suffix not in IMAGE_SUFFIXES:
         raise InputError(f"kernel={path}: is no .npy, .mat or image ({', '.join(IMAGE_SUFFIXES)}): save it as one")
-    picture = read_photograph(path).pixels.mean(2, dtype=np.float64)
+    pixels = read_photograph(path).pixels
+    picture = pixels.mean(2, dtype=np.float64)
+    height, width = picture.shape
     border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
-    if min(picture.shape) > 4 and border.mean() > picture.mean():
-        raise InputError(
-            f"{path}: its border is brighter than its inside, expected a bright kernel on black: invert it"
+    problem = ""
+    if height != width:
+        problem = (
+            f"is {width}x{height}, expected a square picture of a blur kernel: cut it out, or fill it up with black"
         )
+    elif np.ptp(pixels, axis=2).max() > COLOURED * np.iinfo(pixels.dtype).max:
+        problem = "is coloured, expected a gray picture of a blur kernel: save it in gray"
+    elif min(picture.shape) > 4 and border.mean() >= picture.mean():
+        problem = "its border is as bright as its inside, expected a bright kernel on black: invert it"
+    if problem:
+        raise InputError(f"{path}: {problem}")
     return [(str(path), picture)]

@@ -18,12 +18,12 @@ from experiments.config.errors import group_files, locate
 from experiments.config.processes import check_launcher, check_processes
 from experiments.config.signatures import (
     annotations,
-    check_numbers,
     check_root,
     check_targets,
     check_value,
     fits,
     origin,
+    refuse_meaningless,
 )
 from experiments.config.tasks import refuse_foreign
 from lightning_modules.checkpoints.untrusted import escaped
@@ -95,7 +95,7 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     if not cfg.get("protocol"):
         raise ConfigError("protocol: empty, expected at least one option of conf/protocol/: protocol=[y_shave4]")
     check_root(cfg, {**ROOT, **keys}, sources)
-    check_numbers(cfg, sources)
+    refuse_meaningless(cfg, sources)
     checked = cfg
     if cfg.trainer.get("precision") == "auto":  # settled before Lightning hears of it
         checked = copy.deepcopy(cfg)

@@ -75,9 +75,11 @@ def origin(cfg: DictConfig, path: str) -> str:
     return path
 
 
-def check_numbers(cfg: DictConfig, sources: Mapping[str, str]) -> None:
-    """Refuse numbers that no option means: not finite, or of more than 64 bits."""
-    for path, value in _walk(OmegaConf.to_container(cfg)):
+def refuse_meaningless(cfg: DictConfig, sources: Mapping[str, str]) -> None:
+    """Refuse what no option means: numbers not finite or of more than 64 bits, empty text as of an unset variable."""
+    for path, value in _walk(_resolved(cfg, sources)):
+        if isinstance(value, str) and not value.strip():
+            raise ConfigError(f"{origin(cfg, path)}: found {value!r}, expected a value: give one, or omit the key")
         if isinstance(value, int | float) and not -(2.0**63) <= value < 2.0**63:  # NaN too
             raise ConfigError(f"{path}: found {value}{_where(path, sources)}, expected a finite number of 64 bits")
 

@@ -80,7 +80,7 @@ def plan(
             names = [name for name in found if name.suffix.lower() in suffixes]
             if not names:
                 what = "holds no image" if path.is_dir() else "finds no image"
-                raise InputError(f"input={part}: {what} but {_others(found, suffixes)}")
+                raise InputError(f"input={part}: {what}{' but' if found else ','} {_others(found, suffixes)}")
             if base.resolve() in folder.resolve().parents:
                 found = [name for name in found if not (base / name).resolve().is_relative_to(folder.resolve())]
             names = [name for name in found if name.suffix.lower() in suffixes]
@@ -114,7 +114,7 @@ def _others(files: Collection[Path], suffixes: Sequence[str]) -> str:
     """What files are there beside those that count, and how to restore them all the same."""
     kinds = Counter(file.suffix.lower() or "no suffix" for file in files)
     if not kinds:
-        return f"no files at all, expected {', '.join(suffixes)}"
+        return f"and no other file either, expected {', '.join(suffixes)}"
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     photos = [kind for kind in kinds if kind in (*HEIC_SUFFIXES, *RAW_SUFFIXES)]
     extra = f"{' and '.join(sorted(photos))} are read after {PHOTOS_EXTRA}; " if photos else ""

@@ -49,8 +49,9 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ConfigError: if they are not; it names all that is missing.
     """
-    given = [key for key in cfg if key != "model" and cfg[key]]
-    if missing := lacking("restore", [*map(str, given), *overridden_keys()]):
+    given = [str(key) for key in cfg if key != "model" and cfg[key]]
+    given += [key for key in overridden_keys() if key.partition(".")[0] in ("model", "experiment")]
+    if missing := lacking("restore", given):
         raise ConfigError(
             "task=restore: needs input= (a photograph, a folder or a pattern), output= (a folder) and a network (run=, "
             f"ckpt=, weights=, cascade= or model=): {' '.join(missing)} is missing: {command(*missing)}"

@@ -143,6 +143,13 @@ class EvaluationRecord:
                 place = ".".join(map(str, (name, *first["loc"])))
                 expected = first["msg"].replace("Input should be ", "")
                 raise InputError(f"{where}: {place} of a record: expected {expected}: {_DAMAGED}") from error
+        for image, scores in [("", values["means"]), *values["images"].items()]:
+            for metric, value in scores.items():  # nan is what a network that has diverged gets
+                if math.isinf(value) and not (metric == "psnr" and value > 0):
+                    place = f"images.{image}.{metric}" if image else metric
+                    raise InputError(
+                        f"{where}: {place} of a record: found {value}, expected a finite number: {_DAMAGED}"
+                    )
         if not _is_name(values["dataset"]):
             raise InputError(f"{where}: dataset of a record: found {values['dataset']!r}, expected a name: {_DAMAGED}")
         try:
@@ -175,7 +182,10 @@ def read_records(path: Path) -> list[EvaluationRecord]:
         raise InputError(f"{path}: larger than {LARGEST / 2**20:.0f} MB: move it away and evaluate again")
     content = parse_json(path.read_bytes(), str(path), "move it away and evaluate again")
     version = content.get("format") if isinstance(content, dict) else 1
-    if version != FORMAT or not isinstance(content.get("records"), list):
+    if version == FORMAT and not isinstance(content.get("records"), list):
+        found = json.dumps(content.get("records"))[:100]
+        raise InputError(f"{path}: records: found {found}, expected a list: move the file away and evaluate again")
+    if version != FORMAT:
         raise InputError(
             f"{path}: results of format {version}, expected format {FORMAT}: move the file away and evaluate again, by "
             f"task=evaluate run={path.parent}"

@@ -110,11 +110,16 @@ class MetricsCSV(Logger):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if not self.path.exists():
             return
-        text, _, torn = self.path.read_bytes().decode(errors="replace").rpartition("\n")
+        content = self.path.read_bytes()
+        text, _, torn = content.decode(errors="replace").rpartition("\n")
         header, *lines = list(csv.reader(io.StringIO(text))) or [self._columns]
         if header[:2] != self._columns:
             raise InputError(f"{self.path}: is no metrics file of this suite (first line: {header}): move it away")
         self._columns = header
+        if (torn and not text) or {"\0", "\ufffd"} & {*text, *torn}:  # more than a line that a kill cut off
+            kept = self.path.with_name("metrics.damaged.csv")
+            kept.write_bytes(content)
+            log.warning("%s: is damaged: kept as %s, its readable lines go on here.", self.path, kept.name)
         unreadable = bool(torn) + sum(not self._take(cells) for cells in lines)
         if unreadable:
             log.warning("%s: skipped %d unreadable line(s), left by a killed run.", self.path, unreadable)

@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 from datamodules.errors import InputError
-from experiments.models import Model, load, of_config
+from experiments.models import Model, load, named_folders, of_config, saved_config
 from lightning_modules.checkpoints.safetensors import save_weights
 from networks.baselines.edsr import EDSR
 from networks.bicubic import Bicubic
@@ -99,3 +99,15 @@ def test_all_tasks_refuse_in_the_same_words(
     outcome = cli(f"task={task[0]}", *task[1:], *named)
     assert outcome.err.startswith(line)
     assert (outcome.status, outcome.err.count("\n")) == (status, 1)
+
+
+@pytest.mark.parametrize("key", ["tyni", "runs/absent", "runs/tiny/results.json"])
+def test_a_run_that_is_not_there_is_answered_with_those_that_are(tmp_path: Path, key: str) -> None:
+    run = tmp_path / "runs" / "tiny"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("label: tiny\n")
+    (run / "results.json").write_text("{}")
+    name = str(tmp_path / key)
+    with pytest.raises(InputError) as caught:
+        saved_config(named_folders("run", [name], tmp_path / "runs")[0])
+    assert (f"did you mean run={run}?" if "json" in key else "which has tiny") in str(caught.value)

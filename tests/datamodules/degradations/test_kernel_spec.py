@@ -103,7 +103,10 @@ def test_files_are_normalised_and_centred(tmp_path: Path) -> None:
         ("text.png", "text.png: is no PNG, JPEG, BMP, TIFF, WebP or HEIC image"),
         ("text.txt", "kernel=text.txt: is no .npy, .mat or image"),
         ("text.mat", "text.mat: cannot be read"),
-        ("white.png", "white.png: its border is brighter than its inside"),
+        ("white.png", "white.png: its border is as bright as its inside"),
+        ("flat.png", "flat.png: its border is as bright as its inside"),
+        ("photo.jpg", "photo.jpg: is 96x80, expected a square picture of a blur kernel"),
+        ("coloured.jpg", "coloured.jpg: is coloured, expected a gray picture of a blur kernel"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, says: str) -> None:
@@ -118,6 +121,10 @@ def test_mistakes_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     white = np.full((9, 9), 255, np.uint8)
     white[4, 2:7] = 0
     Image.fromarray(white).save("white.png")
+    Image.new("L", (9, 9), 100).save("flat.png")
+    photo = Image.new("RGB", (96, 80), (200, 120, 40))
+    photo.save("photo.jpg")
+    photo.crop((0, 0, 80, 80)).save("coloured.jpg")
     with pytest.raises(InputError) as caught:
         given_kernel(spec)
     assert says in str(caught.value)

@@ -139,7 +139,7 @@ def test_the_options_of_a_group_are_all_named(cli: Cli) -> None:
         ("task=compare runs=A,B", "did you mean: python run.py task=compare 'runs=[A,B]'"),
         (
             "task=evaluate run=[A,B]",
-            "run: no such run folders: A, B: they are below runs_dir=runs, which has other, tiny",
+            "run: no such run folder: A, B: they are below runs_dir=runs, which has other, tiny",
         ),
     ],
 )

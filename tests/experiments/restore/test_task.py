@@ -270,6 +270,9 @@ def test_formats(cli: Cli, tmp_path: Path, form: str, names: set[str]) -> None:
     assert np.abs(found.pixels / (1 if form == "jpg" else 257) - photograph(12, 14, 5)).mean() < 8
 
 
+NOT_NAMED = [["input=null", "output=out"], ["input=[]", "output=out"], ["input=in", "output=null"]]
+
+
 @pytest.mark.many
 @pytest.mark.parametrize(
     ("overrides", "status", "message"),
@@ -277,7 +280,7 @@ def test_formats(cli: Cli, tmp_path: Path, form: str, names: set[str]) -> None:
         ([], 2, "task=restore: needs input= "),
         (["input=in"], 2, "task=restore: needs input= "),
         (["input=absent", "output=out", "scale=2"], 1, "input=absent: does not exist"),
-        (["input=empty", "output=out", "scale=2"], 1, "input=empty: holds no image but no files at all"),
+        (["input=empty", "output=out", "scale=2"], 1, "input=empty: holds no image, and no other file either"),
         (["input=in/*.gif", "output=out", "scale=2"], 1, "input=in/*.gif: finds no image but no files"),
         (["input=in", "output=in", "scale=2"], 1, "output=in: is the folder of the photographs"),
         (["input=in/a.png", "output=in", "scale=2"], 1, "in/a.png: the result would replace a photograph"),
@@ -305,6 +308,11 @@ def test_formats(cli: Cli, tmp_path: Path, form: str, names: set[str]) -> None:
             ["model=wiener", "input=in", "output=out", "scale=2"],
             2,
             "kernel: wiener needs the blur kernel",
+        ),
+        *(([*given, "scale=2"], 2, "task=restore: needs input= (a photograph") for given in NOT_NAMED),
+        *(
+            (["input=in", "output=out", f"{key}="], 2, f"{key}: found '', expected a value")
+            for key in ("input", "output", "run", "ckpt", "kernel")
         ),
         (["model=wiener", "input=in", "output=out", "scale=2", "kernel=x"], 1, "kernel=x: no such file, nor a formula"),
         (

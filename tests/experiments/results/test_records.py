@@ -133,6 +133,33 @@ def test_other_formats_are_refused_in_one_line(tmp_path: Path, content: Any, ver
     assert "\n" not in text
 
 
+@pytest.mark.parametrize("records", [None, {}, 3])
+def test_records_that_are_no_list(tmp_path: Path, records: Any) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({"format": 2, "records": records}))
+    with pytest.raises(InputError, match=f"json: records: found {json.dumps(records)}, expected a list"):
+        read_records(path)
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "refused"),
+    [("ssim", "1e999", True), ("psnr", "-1e999", True), ("psnr", "Infinity", False), ("psnr", "NaN", False)],
+)
+def test_infinite_values_are_of_psnr(tmp_path: Path, metric: str, value: str, refused: bool) -> None:
+    path = tmp_path / "results.json"
+    add_records(path, make(protocols=[Y]))
+    content = json.loads(path.read_text())
+    content["records"][0]["images"]["a"][metric] = "VALUE"
+    path.write_text(json.dumps(content).replace('"VALUE"', value))
+    if refused:
+        with pytest.raises(
+            InputError, match=rf"images\.a\.{metric} of a record: found -?inf, expected a finite number"
+        ):
+            read_records(path)
+    else:  # of equal images, and of a network that has diverged
+        assert repr(read_records(path)[0].images["a"][metric]) == {"Infinity": "inf", "NaN": "nan"}[value]
+
+
 def test_absent_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such file: measure the run first, by task=evaluate run="):
         read_records(tmp_path / "results.json")

@@ -162,6 +162,17 @@ def test_damaged_last_line_is_dropped_and_said(tmp_path: Path, tail: str, caplog
     assert "skipped 1 unreadable line" in caplog.text
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe\0", b"step,epoch,loss\n0,0,0.1\n\0\0\0\0\n"])
+def test_a_damaged_file_is_kept_and_said(tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "metrics.csv").write_bytes(content)
+    logger = MetricsCSV(tmp_path)
+    logger.log_metrics({"loss": 0.7}, 2)
+    logger.save()
+    assert column(logger.path, "loss") == (["0.1", "0.7"] if b"step" in content else ["0.7"])
+    assert (tmp_path / "metrics.damaged.csv").read_bytes() == content
+    assert "metrics.csv: is damaged: kept as metrics.damaged.csv" in caplog.text
+
+
 def test_a_foreign_file_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("name,value\na,1\n")
     with pytest.raises(InputError, match=r"metrics\.csv: is no metrics file of this suite .*: move it away"):
