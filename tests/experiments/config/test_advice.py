@@ -82,6 +82,10 @@ def test_what_is_right_is_left_alone(words: str) -> None:
         ("callbacks=null", "for none write callbacks=none: "),
         ("logger=null", "for none write logger=none: "),
         ("metric=null", "for none write metric=[]: available: "),
+        (
+            "-m seed=1,2 name=${hydra:job.num} runs_dir=x",
+            "two different jobs of this sweep would train in this folder",
+        ),
         ("model=3", "model=3: expected an option (conf/model/): available: "),
         ("seed", "seed: not written KEY=VALUE, nor an option of python run.py --help: write seed=VALUE"),
         ("--model ed_dsrn", "--model ed_dsrn: not written KEY=VALUE: did you mean: python run.py model=ed_dsrn"),
