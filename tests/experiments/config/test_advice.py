@@ -83,7 +83,7 @@ def test_what_is_right_is_left_alone(words: str) -> None:
         ("logger=null", "for none write logger=none: "),
         ("metric=null", "for none write metric=[]: available: "),
         (
-            "-m seed=1,2 name=${hydra:job.num} runs_dir=x",
+            "-m seed=1,2 name=s${hydra:job.num} runs_dir=x",
             "two different jobs of this sweep would train in this folder",
         ),
         ("model=3", "model=3: expected an option (conf/model/): available: "),
