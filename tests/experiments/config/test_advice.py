@@ -82,10 +82,6 @@ def test_what_is_right_is_left_alone(words: str) -> None:
         ("callbacks=null", "for none write callbacks=none: "),
         ("logger=null", "for none write logger=none: "),
         ("metric=null", "for none write metric=[]: available: "),
-        (
-            "-m seed=1,2 name=s${hydra:job.num} runs_dir=x",
-            "two different jobs of this sweep would train in this folder",
-        ),
         ("model=3", "model=3: expected an option (conf/model/): available: "),
         ("seed", "seed: not written KEY=VALUE, nor an option of python run.py --help: write seed=VALUE"),
         ("--model ed_dsrn", "--model ed_dsrn: not written KEY=VALUE: did you mean: python run.py model=ed_dsrn"),
@@ -127,6 +123,11 @@ def test_the_line_names_the_key_that_was_set_and_what_to_type(
 ) -> None:
     assert_refused(cli(*shlex.split(words)), 2, message)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_with_the_number_of_the_job_is_refused_in_a_sweep(cli: Cli) -> None:
+    message = "two different jobs of this sweep would train in this folder"
+    assert_refused(cli("-m", "seed=1,2", "name=s${hydra:job.num}"), 2, message)
 
 
 def test_the_options_of_a_group_are_all_named(cli: Cli) -> None:
