@@ -30,7 +30,7 @@ def main() -> int:
     prepare_environment()
     escape_output()
     if line := misread(sys.argv[1:]):
-        print(line, file=sys.stderr)
+        print(line.replace("\n", "\\n"), file=sys.stderr)
         return 2
     sys.argv = [sys.argv[0], *quoted(sys.argv[1:])]
     try:

@@ -17,11 +17,14 @@ _SUBJECTS |= {"profile": "models", "train": "model", "prepare": "data", "preview
 
 def misread(arguments: Sequence[str]) -> str | None:
     """The line about arguments that are neither KEY=VALUE nor an option of Hydra, with the command that was meant."""
+    for given in arguments:
+        if (shown := given.encode(errors="backslashreplace").decode()) != given:
+            return f"{shown}: not text in UTF-8, in which configs are written: rename the file or folder"
     pairs = list(_understood(list(arguments)))
-    odd = [given for given, meant in pairs if given != meant]
+    odd = [given for given, meant in pairs if given != meant or not given]
     if not odd:
         return None
-    if unclear := next((given for given, meant in pairs if not meant), None):
+    if unclear := next((given or "''" for given, meant in pairs if not meant), None):
         known = {*root_keys(), *task_keys()}
         near = f": write {unclear}=VALUE" if unclear in known else did_you_mean(unclear.lstrip("-"), known)
         return f"{unclear}: not written KEY=VALUE, nor an option of python run.py --help{near}"
@@ -43,6 +46,7 @@ def _understood(rest: list[str]) -> Iterator[tuple[str, str]]:
     tasks = task_keys()
     task = next((item for item in rest if item in tasks or item.startswith("task=")), "")
     options = {name: action for action in get_args_parser()._actions for name in action.option_strings}
+    joined = {name + choice for name, action in options.items() for choice in action.choices or () if len(name) == 2}
     while rest:
         given = rest.pop(0)
         name, _, value = given.partition("=")
@@ -51,9 +55,9 @@ def _understood(rest: list[str]) -> Iterator[tuple[str, str]]:
             yield given, given
             if options[name if name in flags else flags[0]].nargs != 0 and not value and _bare(rest):
                 yield rest[0], rest.pop(0)
-        elif given.startswith("~") or (ASSIGNMENT.fullmatch(given) and (value or not _bare(rest))):
+        elif given in joined or given.startswith("~") or (ASSIGNMENT.fullmatch(given) and (value or not _bare(rest))):
             yield given, given
-        elif given == task:
+        elif given and given == task:
             yield given, f"task={given}"
         elif key.split(".")[0] in root_keys():  # --key value, key = value, key= value, key =value, --key
             parts = [given]
@@ -64,7 +68,7 @@ def _understood(rest: list[str]) -> Iterator[tuple[str, str]]:
                 parts.append(value := rest.pop(0))
             value = value or ("true" if given.startswith("-") else "")
             yield " ".join(parts), f"{key}={value}" if value else ""
-        elif _bare([given]):
+        elif given and _bare([given]):
             group = next(
                 (group for group in ("experiment", "model", "data", "suite") if _is_option(group, given)), None
             )

@@ -8,24 +8,32 @@ from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
+from hydra.core.utils import setup_globals
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from experiments.config import CONF
 from experiments.config.tasks import root_keys
 
+BRACKETS = {"(": ")", "[": "]", "{": "}"}
+# A character that is escaped, a text in quotes, any other character.
+PARTS = re.compile(r"""\\.|(?<!\w)(?:'(?:\\.|[^\\'])*'|"(?:\\.|[^\\"])*")|.""", re.DOTALL)
 ASSIGNMENT = re.compile(r"(\+{0,2})([A-Za-z_][\w./@:-]*)=(.*)", re.DOTALL)
 
 
 def quoted(arguments: Sequence[str]) -> list[str]:
-    """The arguments as Hydra reads them, with quotes around every value that it would refuse or take apart.
+    r"""The arguments as Hydra reads them, with quotes around every value that it would refuse.
 
-    So any key takes any text, such as `data.root=/photos/été (1), b`. What has a meaning keeps it: quotes around the
-    whole value, null, lists, numbers (see `check.take_text`), `${KEY}` of a key or resolver that there is, options of
-    groups, and with -m sweeps, where a comma is between two jobs. `~/` is the home folder, as shells know it only after
-    some keys.
+    So any key takes any text, such as `data.root=/photos/été (1), b`. What Hydra can parse keeps its meaning, with -m
+    and without: quotes, null, lists, numbers (see `check.take_text`), `\,` and other escapes, no spaces around a value;
+    and `${KEY}` of a key or resolver that there is. With -m a comma is between two jobs. `~/` is the home folder, as
+    shells know it only after some keys.
     """
-    sweeps = bool({"-m", "--multirun"} & {*arguments})
+    setup_globals()  # the resolvers of Hydra, which would come later
+    sweeps = any(
+        given in ("-m", "hydra.mode=MULTIRUN") or (len(given) > 2 and "--multirun".startswith(given))
+        for given in arguments
+    )
     return [_quoted(argument, sweeps) for argument in arguments]
 
 
@@ -34,30 +42,44 @@ def _quoted(argument: str, sweeps: bool) -> str:
     if not match:
         return argument
     plus, key, text = match.groups()
-    value = _literal(text)
     chooses = key.startswith("hydra") or bool({*"/@"} & {*key}) or (CONF / key).is_dir()
-    if (override := _parsed(value)) and (chooses or _is_meant(override, value, sweeps)):
-        return f"{plus}{key}={value}"
-    if re.fullmatch(r"\[.*\]", text, re.DOTALL):
-        in_list = f"[{','.join(map(_item, text[1:-1].split(',')))}]"
-        if _parsed(in_list):
-            return f"{plus}{key}={in_list}"
-    return f"{plus}{key}={','.join(map(_item, text.split(','))) if sweeps else in_quotes(value)}"
+    try:
+        return f"{plus}{key}={_value(text, sweeps or chooses)}"
+    except ValueError:  # nobody can tell what was meant: Hydra says so
+        return argument
 
 
-def _is_meant(override: Override, value: str, sweeps: bool) -> bool:
-    """Whether Hydra makes of a value what was meant, and not only another text."""
-    if override.is_sweep_override():
-        return sweeps
-    if value.startswith(("'", '"')):
-        return True
-    return r"\${" not in value and ("(" in value or not isinstance(override.value(), str) or override.value() == value)
+def _value(text: str, sweeps: bool = False) -> str:
+    """A value, or an item of one, as Hydra reads it. Raises ValueError for brackets or quotes that do not match."""
+    value = _literal(text)
+    if (override := _parsed(value)) and (sweeps or not override.is_sweep_override()):
+        return value
+    value = value.strip(" \t")
+    if sweeps and len(items := _items(value) if "," in value else []) > 1:
+        return ",".join(map(_value, items))
+    if value[:1] + value[-1:] == "[]":
+        return f"[{','.join(map(_value, _items(value[1:-1])))}]"
+    if value[:1] + value[-1:] == "{}" and ":" in value:
+        raise ValueError(value)
+    return in_quotes(value)
 
 
-def _item(value: str) -> str:
-    """One item of a list or of a sweep."""
-    value = _literal(value)
-    return value if _parsed(value) and r"\${" not in value else in_quotes(value)
+def _items(text: str) -> list[str]:
+    """A text split at its commas, but for those in quotes and brackets."""
+    items, ends = [""], [""]
+    for part in PARTS.findall(text):
+        if part in BRACKETS:
+            ends.append(BRACKETS[part])
+        closes, opens = part in BRACKETS.values(), part in ("'", '"') and not re.search(r"\w$", items[-1])  # not it's
+        if opens or (closes and ends.pop() != part):
+            raise ValueError(text)
+        if part == "," and len(ends) == 1:
+            items.append("")
+        else:
+            items[-1] += part
+    if len(ends) != 1:
+        raise ValueError(text)
+    return items
 
 
 def _parsed(value: str) -> Override | None:
@@ -73,11 +95,13 @@ def _literal(value: str) -> str:
         value = os.path.expanduser(value)
 
     def escaped(match: re.Match[str]) -> str:
-        name, end = match[2], match[3]
-        there = OmegaConf.has_resolver(name) if end == ":" else end and name.partition(".")[0] in root_keys()
-        return match[0] if there else rf"{2 * match[1]}\${{{name}{end}"
+        name, end = match[1], match[2]
+        relative = name.startswith(".") and name.strip(".")
+        there = OmegaConf.has_resolver(name) if end == ":" else relative or name.partition(".")[0] in known
+        return match[0] if end and there else rf"\{match[0]}"
 
-    return re.sub(r"(\\*)\$\{([\w.]*)([:}]?)", escaped, value)
+    known = {"hydra", *root_keys()}
+    return re.sub(r"(?<!\\)\$\{([\w.]*)(\}|[:[$](?=.*\}))?", escaped, value, flags=re.DOTALL)
 
 
 def in_quotes(value: str) -> str:

@@ -119,7 +119,7 @@ def take_text(cfg: DictConfig, overrides: Sequence[str]) -> None:
 
     A list of several stays one, and is refused.
     """
-    given = {key.lstrip("+"): text for key, _, text in (item.partition("=") for item in overrides)}
+    given = {key.lstrip("+"): text.strip(" \t") for key, _, text in (item.partition("=") for item in overrides)}
     with contextlib.suppress(OmegaConfBaseException):  # what cannot be resolved, the check names
         given = {key: text for key, text in given.items() if not isinstance(OmegaConf.select(cfg, key), str | None)}
     if not given:

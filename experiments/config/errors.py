@@ -134,7 +134,8 @@ def _explained(error: BaseException, conf_dir: Path) -> str:
     if isinstance(error, UnicodeDecodeError):
         files = [_shown(file, conf_dir) for file in conf_dir.rglob("*.yaml") if error.object in file.read_bytes()]
         return ": ".join([*files[:1], str(error)])
-    return str(error)
+    no_name = "Config group override must be a string or a list" in str(error)
+    return (_explain_no_option(conf_dir) if no_name else None) or str(error)
 
 
 def _explain_option(error: MissingConfigException, conf_dir: Path) -> str:
@@ -212,6 +213,17 @@ def _read_hydra_text(text: str, conf_dir: Path) -> str:
             f"a list, where the group takes one, is written {shlex.quote(f'{key}=[{value}]')}"
         )
     return place + re.split(r"\n(?:Config search path|Search path|See https://)", body)[0]
+
+
+def _explain_no_option(conf_dir: Path) -> str | None:
+    """The line about `GROUP=null` or a number, in which Hydra does not name the group."""
+    for key, _, value in (item.lstrip("+").partition("=") for item in sys.argv[1:]):
+        if (conf_dir / key).is_dir() and re.fullmatch(r"(?i)null|true|false|[-+.\d]+", value):
+            options = _option_names(conf_dir / key)
+            empty = "[]" if key == "metric" else "none"
+            way = f": for none write {key}={empty}" if empty in ["[]", *options] else ""
+            return f"{key}={value}: expected an option ({_folder(key, conf_dir)}){way}: available: {listing(options)}"
+    return None
 
 
 def _split_file(text: str, conf_dir: Path) -> tuple[str, str]:

@@ -51,16 +51,16 @@ def left_over() -> str | None:
     """What to say of a variable that would make this process, which was started by itself, one of several."""
     if launched() or "TORCHELASTIC_RUN_ID" in os.environ or PORT in os.environ:
         return None
-    names = [name for name in _RANKS if os.environ.get(name, "0") != "0"]
+    names = [name for name in _RANKS if os.environ.get(name, "0") not in ("", "0")]
     shown = ", ".join(f"{name}={os.environ[name]}" for name in names)
     return f"{shown}: set by no launcher (torchrun, srun) of this process, which works by itself" if names else None
 
 
 def number(name: str, default: int | None = None, least: int = 1) -> int:
     """A variable that a launcher sets. Raises ConfigError if it is no number."""
-    text = os.environ.get(name, "" if default is None else str(default))
+    text = os.environ.get(name) or ("" if default is None else str(default))
     if not text.isdecimal() or int(text) < least:
-        found = f"found {text!r}" if name in os.environ else "is not set"
+        found = f"found {text!r}" if text else "is not set"
         raise ConfigError(
             f"{name}: {found}, expected the number that a launcher sets: start the processes by torchrun or srun, or "
             "unset TORCHELASTIC_RUN_ID, or SLURM_STEP_NUM_TASKS and SLURM_NTASKS, which are left over of them"

@@ -214,7 +214,8 @@ def missing_plugin(choice: str, package: str) -> ConfigError:
 
 def sweep_name(config: DictConfig) -> str:
     """The name of a sweep's folder: the same for the same command."""
-    choices, given = dict(config.hydra.runtime.choices), list(config.hydra.overrides.task)
+    choices = dict(config.hydra.runtime.choices)
+    given: Any = OmegaConf.to_container(config.hydra.overrides.task)  # ${hydra:job.num} is not known yet
     swept = named_overrides(given)
     for group in ("model", "data"):  # of several the choice is only the last one
         choices[group] = swept.get(group, choices[group])

@@ -63,6 +63,7 @@ def test_words_that_are_no_overrides(words: str, meant: str) -> None:
             "--config-dir a",
         ),
         *("name= seed=1", "~loss.terms.deblurred", "input='a b.jpg'", "model=ed_dsrn +model.x=1", "--hydra-help"),
+        *("-cjob", "-iall seed=1"),
     ],
 )
 def test_what_is_right_is_left_alone(words: str) -> None:
@@ -74,6 +75,14 @@ def test_what_is_right_is_left_alone(words: str) -> None:
     [
         ("--modle x", "--modle: not written KEY=VALUE, nor an option of python run.py --help; did you mean model?"),
         ("one.jpg", "one.jpg: not written KEY=VALUE, nor an option of python run.py --help"),
+        ("''", "'': not written KEY=VALUE, nor an option of python run.py --help"),
+        ("'a\nb'", "a\\nb: not written KEY=VALUE"),
+        ("data.root=/x/\udce9", "data.root=/x/\\udce9: not text in UTF-8"),
+        ("scheduler=null", "scheduler=null: expected an option (conf/scheduler/): for none write scheduler=none: "),
+        ("callbacks=null", "for none write callbacks=none: "),
+        ("logger=null", "for none write logger=none: "),
+        ("metric=null", "for none write metric=[]: available: "),
+        ("model=3", "model=3: expected an option (conf/model/): available: "),
         ("seed", "seed: not written KEY=VALUE, nor an option of python run.py --help: write seed=VALUE"),
         ("--model ed_dsrn", "--model ed_dsrn: not written KEY=VALUE: did you mean: python run.py model=ed_dsrn"),
         ("task=restore input=one.jpg", f"output=FOLDER {NETWORK}"),
@@ -114,6 +123,11 @@ def test_the_line_names_the_key_that_was_set_and_what_to_type(
 ) -> None:
     assert_refused(cli(*shlex.split(words)), 2, message)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_with_the_number_of_the_job_is_refused_in_a_sweep(cli: Cli) -> None:
+    message = "two different jobs of this sweep would train in this folder"
+    assert_refused(cli("-m", "seed=1,2", "name=s${hydra:job.num}"), 2, message)
 
 
 def test_the_options_of_a_group_are_all_named(cli: Cli) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import hydra
 import numpy as np
 import pytest
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
@@ -41,7 +42,7 @@ TEXTS = [
         "{a}",
         "${x}",
     ),
-    *("x${", "${data_dirs}/x", " x ", "2024", "1e3", "007", "true", "[1]", "{a: 1}", "a\\,b", "C:\\é\\", "choice(a,b)"),
+    *("x${", "${data_dirs}/x", "2024", "1e3", "007", "true", "[1]", "{a: 1}", "C:\\é\\", "choice(a,b)"),
     *("range(1,3)", "a\nb", "!x", "@x", "%x", "写真"),
 ]
 
@@ -137,9 +138,17 @@ def test_home_and_the_config_are_known_everywhere(monkeypatch: pytest.MonkeyPatc
             "data.cache_dir=${oc.env:HOME}/x",
             "data.root=photos/*",
         ),
+        *("group=${now:%Y}", "name=s${hydra:job.num}", "name=${python_version:major}"),
+        *("data_dir=${.name}", "data_dir=${..a}", "data_dir=${data[root]}/x", "data_dir=${data.source[0]}"),
+        *("hydra.sweep.dir=${hydra.run.dir}", r"name=\${x}"),
+        *(r"name=a\,b", r"name=a\=b", r"data.root=\\srv\share", "name=  a", "name=a  "),
+        # Where nobody can tell what was meant.
+        *("name=[a,b (c]", "name=[é,'a]", "loss.terms={a:1,b:/p (}", "loss.terms={a:é}", "name=[é]]"),
     ],
 )
 def test_what_hydra_understands_is_left_alone(argument: str) -> None:
+    for name in ("now", "hydra", "python_version"):  # as before Hydra begins
+        OmegaConf.clear_resolver(name)
     assert quoted([argument]) == [argument]
 
 
@@ -159,6 +168,49 @@ def test_sweeps_stay_sweeps(argument: str, values: list[object]) -> None:
     assert flag == "-m"
     assert parsed.is_sweep_override()
     assert [getattr(value, "text", value) for value in parsed.value().list] == values
+
+
+@pytest.mark.parametrize("flag", ["-m", "--multirun", "--multi", "--m", "hydra.mode=MULTIRUN"])
+def test_every_way_to_ask_for_a_sweep(flag: str) -> None:
+    assert quoted([flag, "seed=1,2"]) == [flag, "seed=1,2"]
+    assert quoted(["seed=1,2"]) == ["seed='1,2'"]
+
+
+@pytest.mark.parametrize("argument", ["x=[a (1],b", "x={a:1,b:/p (},c", "x='a,é", "x={a:1,b:/p (}"])
+def test_a_sweep_is_left_to_hydra_where_nobody_can_tell_what_was_meant(argument: str) -> None:
+    assert quoted(["-m", argument]) == ["-m", argument]
+
+
+@pytest.mark.parametrize(
+    ("argument", "values"),
+    [
+        ("['a, b',/r (2)]", [["a, b", "/r (2)"]]),
+        ("'/a,b',/c (1)", ["/a,b", "/c (1)"]),
+        ("[a (1),b],[c]", [["a (1)", "b"], ["c"]]),
+        ("[a (1, 2), it's,[é, ~x]]", [["a (1, 2)", "it's", ["é", "~x"]]]),
+        (r"é\,b,c", [r"é\,b", "c"]),
+        ("{a:${nope},b:1}", [{"a": r"\${nope}", "b": 1}]),
+        (r"a\,b", ["a,b"]),
+        (r"\\srv\share", [r"\srv\share"]),
+        ("  a", ["a"]),
+        (" é ", ["é"]),
+        ("s${hydra:job.num}", ["s${hydra:job.num}"]),
+        ("${data.${name}}", ["${data.${name}}"]),
+        ("a${nope}", [r"a\${nope}"]),
+    ],
+)
+def test_a_value_means_the_same_with_a_sweep_and_without(argument: str, values: list[object]) -> None:
+    parser = OverridesParser.create()
+    (override,) = parser.parse_overrides(quoted(["-m", f"x={argument}"])[1:])
+    ((*jobs,),) = BasicSweeper.split_arguments([override], max_batch_size=None)
+    assert [parser.parse_override(job).value() for (job,) in jobs] == values
+    if len(values) == 1:
+        assert parser.parse_override(quoted([f"x={argument}"])[0]).value() == values[0]
+
+
+def test_quoting_twice_changes_nothing() -> None:
+    given = quoted([f"name={text}" for text in TEXTS])
+    assert quoted(given) == given
 
 
 def test_names_of_runs_in_a_list() -> None:

@@ -72,3 +72,9 @@ def test_launchers_say_how_many_processes_there_are(nothing_launched: pytest.Mon
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "6", "LOCAL_WORLD_SIZE": "2"}.items():
         nothing_launched.setenv(name, value)
     assert launchers.launched() == (2, 3)
+
+
+def test_an_empty_variable_of_a_launcher_is_not_set(nothing_launched: pytest.MonkeyPatch) -> None:
+    nothing_launched.setenv("SLURM_STEP_NUM_TASKS", "")
+    nothing_launched.setenv("RANK", "")
+    assert (launchers.launched(), launchers.place(), launchers.left_over()) == (None, (0, 0), None)
