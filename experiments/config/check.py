@@ -108,8 +108,10 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
         if value is not None:
             check_value(key, OmegaConf.to_container(value) if OmegaConf.is_list(value) else value, annotation)
     check_processes(cfg)
-    if cfg.metric:
-        _check_metrics(cfg)
+    if cfg.metric:  # their files are read, and kept for the measurement
+        from lightning_modules.metrics.build import build_metrics
+
+        build_metrics(cfg.metric)
     if check_task := getattr(room, "check", None):
         check_task(cfg)
 
@@ -127,7 +129,10 @@ def take_text(cfg: DictConfig, overrides: Sequence[str]) -> None:
     for path, value, annotation in annotations(cfg, {**ROOT, **getattr(_room(cfg), "KEYS", {})}):
         key = origin(cfg, path)
         if key in given and not fits(value, annotation):
-            text = escaped(f"[{','.join(map(str, value))}]") if isinstance(value, list) else given[key]
+            if isinstance(value, list):
+                text = escaped(f"[{','.join(map(str, value))}]")
+            else:  # of an interpolation what it gave
+                text = str(value) if re.search(r"\$\\*{", given[key]) else given[key]
             if fits(text, annotation) and not (isinstance(value, list) and len(value) > 1):
                 OmegaConf.update(cfg, key, text, merge=False)
 
@@ -140,20 +145,6 @@ def _room(cfg: DictConfig) -> ModuleType | None:
     except ConfigError as error:
         raise ConfigError(f"task._target_: {error}") from None
     return sys.modules.get(target.rpartition(".")[0])
-
-
-def _check_metrics(cfg: DictConfig) -> None:
-    """Their names stand beside others in records; their files are read, and kept for the measurement."""
-    from torchmetrics import MetricCollection
-
-    from experiments.results.records import EvaluationRecord
-    from lightning_modules.metrics.build import build_metrics
-
-    taken = {"psnr", "ssim", "kernel_error", "seconds", *EvaluationRecord.__dataclass_fields__, *dir(MetricCollection)}
-    for name in cfg.metric:
-        if name in taken or not re.fullmatch(r"[A-Za-z]\w*", str(name)):
-            raise ConfigError(f"metric.{name}: is the name of something else, or no plain word: choose another one")
-    build_metrics(cfg.metric)
 
 
 def _check_variant(cfg: DictConfig) -> None:

@@ -1,6 +1,7 @@
 """Metrics of whole restored images that know no protocol: the options of `conf/metric/`."""
 
 import inspect
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Protocol
@@ -9,11 +10,17 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection
 
 from datamodules.errors import ConfigError, InputError
 from lightning_modules.metrics.psnr_ssim import to_eight_bit
 
+# What else records hold beside the metrics, see `experiments.results.records`.
+TAKEN = {
+    *("psnr", "ssim", "kernel_error", "seconds", "model", "run", "seed", "checkpoint", "checkpoint_sha256", "suite"),
+    *("cell", "dataset", "split", "scale", "degradation", "suite_seed", "branch", "self_ensemble", "files", "device"),
+    *("threads", "protocol", "higher_is_better", "means", "images"),
+}
 SIDE = 192  # of the images on which a metric is tried: none of torchmetrics needs more
 
 
@@ -75,9 +82,12 @@ def build_metrics(nodes: Mapping[str, Any]) -> dict[str, ImageMetric]:
     """The metrics of the config's node `metric`, by name; built once for each setting.
 
     Raises:
-        ConfigError: for one that cannot measure single images.
+        ConfigError: for one that cannot measure single images, or whose name is taken.
         InputError: if a file is missing, unreadable or something else.
     """
+    for name in nodes:
+        if name in {*TAKEN, *dir(MetricCollection)} or not re.fullmatch(r"[A-Za-z]\w*", str(name)):
+            raise ConfigError(f"metric.{name}: is the name of something else, or no plain word: choose another one")
     return {name: _build(name, OmegaConf.to_yaml(node)) for name, node in nodes.items()}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from datamodules.errors import InputError
 from experiments.results.records import EvaluationRecord, add_records, read_records
 from experiments.results.tables import grid_table, report, score_table, short_keys
 from experiments.results.writers import text
+from lightning_modules.metrics.build import TAKEN
 from lightning_modules.metrics.protocol import Protocol
 
 Y, RGB = Protocol("y_shave4", "y", 4), Protocol("rgb_shave4", "rgb", 4)
@@ -44,6 +46,10 @@ def make(scores: Any = SCORES, protocols: Any = (Y, RGB), **facts: Any) -> list[
         for protocol in protocols
         if protocol.name in scores
     ]
+
+
+def test_no_metric_is_called_like_a_field() -> None:
+    assert {field.name for field in fields(EvaluationRecord)} <= TAKEN
 
 
 def test_means_are_over_images() -> None:
