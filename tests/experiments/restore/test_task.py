@@ -281,7 +281,7 @@ NOT_NAMED = [["input=null", "output=out"], ["input=[]", "output=out"], ["input=i
         (["input=in"], 2, "task=restore: needs input= "),
         (["input=absent", "output=out", "scale=2"], 1, "input=absent: does not exist"),
         (["input=empty", "output=out", "scale=2"], 1, "input=empty: holds no image, and no other file either"),
-        (["input=in/*.gif", "output=out", "scale=2"], 1, "input=in/*.gif: finds no image but no files"),
+        (["input=in/*.gif", "output=out", "scale=2"], 1, "input=in/*.gif: finds no image, and no other file either"),
         (["input=in", "output=in", "scale=2"], 1, "output=in: is the folder of the photographs"),
         (["input=in/a.png", "output=in", "scale=2"], 1, "in/a.png: the result would replace a photograph"),
         (["input=twice", "output=out", "scale=2"], 1, "out/a.png: is the result of twice/a.jpg and of twice/a.png"),
