@@ -25,6 +25,7 @@ from experiments.restore.adapt import Continued, place_kernel
 from experiments.restore.arguments import restorer_options
 from experiments.serve.models import Models
 from experiments.serve.service import Service
+from experiments.serve.temp_files import Room
 from lightning_modules.checkpoints.checkpoint import load_network
 from tests.conftest import Outcome, photograph
 
@@ -126,7 +127,10 @@ def test_networks_of_other_kinds_restore_photographs(other: Path, name: str, giv
         np.save("kernel.npy", known)
         arguments |= {"kind": "From a file", "kernel_file": "kernel.npy"}
     visitor: Any = SimpleNamespace(session_hash="visitor")
-    served, *_ = Service(models, Path.cwd(), 10_000).restore(visitor, "photo.png", name, **arguments)
+    Path("files").mkdir()
+    served, *_ = Service(models, Room(Path("files").absolute(), 600, 10**9), 10_000).restore(
+        visitor, "photo.png", name, **arguments
+    )
     assert (np.asarray(Image.open(served)) == found.sr).all()
 
 
