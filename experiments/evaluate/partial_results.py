@@ -1,5 +1,6 @@
 """What was measured of an unfinished cell, image by image, so that a killed evaluation loses at most one image."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -83,3 +84,8 @@ class PartialResults:
         for file in self.folder.glob(f"{self.name}.*.jsonl"):
             file.unlink(missing_ok=True)
         self.lock.close()
+        left = self.folder / f"{self.name}.lock"  # by a process that was killed: who takes it removes it
+        with contextlib.suppress(InputError):
+            if self.rank == 0 and left.exists():
+                with held(left):
+                    pass

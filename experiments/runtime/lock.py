@@ -49,8 +49,10 @@ def held(
             command = " ".join(" ".join(sys.argv).split())[:200]
             since = datetime.now(UTC).isoformat(timespec="seconds")
             said = f"{platform.node()}, process {os.getpid()}, since {since}: {command}"
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, said.encode(errors="replace"))
+            # Closed at once: a file that is open for writing would keep its file system from becoming read-only.
+            writer = os.open(file, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW)
+            os.write(writer, said.encode(errors="replace"))
+            os.close(writer)
         yield
     finally:
         with contextlib.suppress(OSError):  # as where the folder is gone
@@ -67,15 +69,17 @@ def _lock(file: Path) -> int | None:
         # Not found: another process has just left, and removed the file or the folder.
         with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as closing:
             file.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                descriptor = os.open(file, os.O_RDWR | _ITSELF, 0o666)
-            except PermissionError:  # that of another user, who may have it
-                descriptor = os.open(file, os.O_RDONLY | _ITSELF, 0o666)
-            closing.callback(os.close, descriptor)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return None
+            for mode in (os.O_RDONLY, os.O_RDWR):  # NFS locks only what is open for writing
+                descriptor = os.open(file, mode | _ITSELF, 0o666)
+                closing.callback(os.close, descriptor)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    return None
+                except OSError as error:
+                    if error.errno != errno.EBADF or mode == os.O_RDWR:
+                        raise
             if os.path.samestat(os.fstat(descriptor), file.lstat()):
                 closing.pop_all()
                 return descriptor

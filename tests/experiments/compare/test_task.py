@@ -72,7 +72,7 @@ def test_parameters_of_another_network_are_not_shown(runs: Path, change: dict[st
     ("overrides", "status", "message"),
     [
         ([], 2, "runs: empty, expected run folders: task=compare runs=[runs/A,runs/B]"),
-        (["runs=[runs/srn,runs/gone]"], 1, "runs/gone: no such run folder"),
+        (["runs=[runs/srn,runs/gone]"], 1, "no such run folder: runs/gone"),
         (["runs=runs/x*"], 1, "runs=runs/x*: fits no folder with results.json"),
         (["runs=[runs/srn]", "name=srn"], 1, "runs/srn: a run of this name exists"),
         (["runs=[runs/srn]", "suites=x"], 1, "suites=x: no such record in these runs, there is none"),

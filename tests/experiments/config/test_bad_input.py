@@ -62,7 +62,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
         (["degradation.scale=2"], ["model: EDDSRN enlarges x4, degradation.scale is 2"]),
         (["data.root=???"], ["data.root: a value is required", "data.root=..."]),
         *(([f"{key}="], [f"{key}: found '', expected a value"]) for key in ("data.root", "weights", "data.cache_dir")),
-        (["runs_dir= "], ["runs_dir: found ' ', expected a value"]),
+        (["runs_dir= "], ["runs_dir: found '', expected a value"]),
         (["~scheduler"], ["scheduler: is missing, deleted on the command line: omit ~scheduler"]),
         (["~data.patch"], ["data.patch: is missing, deleted on the command line: omit ~data.patch"]),
         (["protocol=[y_shave5]"], ["protocol=y_shave5: no such option (conf/protocol/)", "did you mean y_shave4?"]),

@@ -38,7 +38,7 @@ def test_training_says_what_to_lower(
 def test_a_real_shortage_in_validation_is_about_whole_images(
     cli: Callable[..., Outcome], tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(RestorationModule, "measure", lambda *_: torch.empty(2**60))
+    monkeypatch.setattr(RestorationModule, "restore", lambda *_: torch.empty(2**60))
     outcome = cli(*tiny)
     assert outcome.status == 1
     line = outcome.err.splitlines()[-1]

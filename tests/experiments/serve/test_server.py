@@ -1,6 +1,7 @@
 """What stands before the page: who may ask, room on the disk, and a proxy."""
 
 import asyncio
+import logging
 import os
 import re
 import socket
@@ -39,6 +40,7 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., httpx.
     """
     (tmp_path / "files").mkdir()
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "files"))
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # of handlers that earlier tests have left
     with gr.Blocks() as page:
         gr.Button("Go").click(lambda: None)
     page.config, page.max_file_size = page.get_config_file(), None  # as launch() does
