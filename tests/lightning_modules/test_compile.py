@@ -89,6 +89,21 @@ class Watch(pl.Callback):
         self.losses.append(outputs["loss"].item())
 
 
+class Batches(pl.LightningDataModule):
+    def __init__(self, train: list[Batch], val: list[Batch]) -> None:
+        super().__init__()
+        self.train, self.val = train, val
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(self.train, batch_size=None)  # type: ignore[arg-type]  # a list is indexed too
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(self.val, batch_size=None)  # type: ignore[arg-type]
+
+    def image_names(self, split: str) -> list[str]:
+        return [name for batch in self.val for name in batch.name]
+
+
 def train(network: nn.Module, recipe: dict[str, Any], compile: bool) -> tuple[Watch, RestorationModule]:
     """Two steps, of every stage if there are stages, each followed by a validation."""
     torch.manual_seed(2)  # of a discriminator
@@ -103,8 +118,7 @@ def train(network: nn.Module, recipe: dict[str, Any], compile: bool) -> tuple[Wa
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     epochs = getattr(module, "epochs", 1)
     trainer = pl.Trainer(accelerator="cpu", max_epochs=epochs, callbacks=[watch], logger=False, **quiet)  # type: ignore[arg-type]
-    loaders = [DataLoader(recipe[name], batch_size=None) for name in ("train", "val")]
-    trainer.fit(module, *loaders)
+    trainer.fit(module, datamodule=Batches(recipe["train"], recipe["val"]))
     assert trainer.global_step == 2 * epochs
     return watch, module
 
