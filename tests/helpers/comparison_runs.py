@@ -25,7 +25,7 @@ def record(model: str, values: Sequence[float], **changes: Any) -> dict[str, Any
     """A record with these PSNRs, SSIMs of a hundredth of them, and a second per image; `changes` replace its keys."""
     images = changes.pop("names", IMAGES[: len(values)])
     scores: dict[str, dict[str, float]] = {
-        name: {"psnr": value, "ssim": value / 100} for name, value in zip(images, values, strict=True)
+        name: {"psnr": value, "ssim": min(value / 100, 1.0)} for name, value in zip(images, values, strict=True)
     }
     if model != "bicubic":
         for i, found in enumerate(scores.values()):
@@ -48,7 +48,7 @@ def record(model: str, values: Sequence[float], **changes: Any) -> dict[str, Any
         "threads": 2,
         "protocol": dict(PROTOCOL),
         "psnr": sum(values) / len(values),
-        "ssim": sum(values) / len(values) / 100,
+        "ssim": min(sum(values) / len(values) / 100, 1.0),
         "images": scores,
         **changes,
     }

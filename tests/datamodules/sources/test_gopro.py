@@ -145,4 +145,4 @@ def test_all_sequences_train_and_the_test_set_is_watched(
     refused = cli(*command, "logger=none", "checkpoint.use=best")
     assert refused.status == 2
     assert "data.source.train_on_all: validation of data=gopro is then on test images" in refused.err
-    assert "set checkpoint.use=last (found best)" in refused.err
+    assert "set checkpoint.use=last (found checkpoint.use=best)" in refused.err
