@@ -26,7 +26,7 @@ prepare_environment()  # for tests that compose a config without the command lin
 
 
 SLOW = {"slow", "browser", "slurm"}
-VERY_SLOW = {"compile_slow", "docs_slow"}
+VERY_SLOW = {"compile_slow", "docs_slow", "fuzz_slow"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

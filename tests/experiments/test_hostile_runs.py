@@ -109,14 +109,14 @@ def fuzz(run: Path, cfg: Any, count: int, seed: int = 0) -> Counter[str]:
 
 
 @pytest.mark.parametrize(
-    ("count", "seed"), [(30, 0), pytest.param(2000, 1, marks=pytest.mark.slow)], ids=["some", "all"]
+    ("count", "seed"), [(30, 0), pytest.param(2000, 1, marks=pytest.mark.fuzz_slow)], ids=["some", "all"]
 )
 def test_mutations_end_in_a_result_or_in_one_line(run: Path, evaluation: Any, count: int, seed: int) -> None:
     outcomes = fuzz(run, evaluation, count, seed)
     assert all(outcomes[f"{task} {how}"] for task in ("evaluate", "restore") for how in ("read", "refused"))
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz_slow
 def test_mutations_on_the_command_line(cli: Cli, run: Path) -> None:
     rng, good = random.Random(2), run.with_name("good")
     run.rename(good)
