@@ -162,10 +162,10 @@ class Measurement:
         with partial_results, torch.inference_mode():
             if distributed.rank() == 0:
                 remove_parts(where)  # of a measurement that was killed
-            found = partial_results.read()
             # A measurement that goes on may want pictures where the interrupted one did not.
-            wanted = {name: found[name] for name in found if pictures == "none" or self._has_picture(name)}
-            done = distributed.broadcast(wanted)
+            earlier = partial_results.read().items()
+            complete = {name: entry for name, entry in earlier if pictures == "none" or self._has_picture(name)}
+            done = distributed.broadcast(complete)
             scores = {subject: self._scores(subject, done).to(device) for subject in ("network", BASELINE)}
             seconds = {name: entry["seconds"] for name, entry in done.items()}
             todo = [number for number, name in zip(numbers, names, strict=True) if name not in done]
@@ -265,9 +265,9 @@ def _files(datamodule: ImageDataModule, cfg: DictConfig) -> dict[str, str]:
         inputs = datamodule.inputs["test"]
         states["degraded"] = _state(inputs.cache.files)
         if inputs.kernels is not None:
-            states["kernels"] = hashlib.sha256(inputs.kernels.numpy().tobytes()).hexdigest()[:16]
+            states["kernels"] = _digest(inputs.kernels.numpy().tobytes())
         if inputs.noise_levels is not None:
-            states["noise_levels"] = hashlib.sha256(repr(inputs.noise_levels).encode()).hexdigest()[:16]
+            states["noise_levels"] = _digest(repr(inputs.noise_levels).encode())
     return {**states, **{name: _state_of_metric(node) for name, node in cfg.metric.items()}}
 
 
@@ -276,7 +276,7 @@ def _state_of_metric(node: DictConfig) -> str:
     file = node.get("weights") or node.get("model")
     if isinstance(file, str) and Path(file).is_file():
         return checksum(Path(file))
-    return hashlib.sha256(OmegaConf.to_yaml(node).encode()).hexdigest()[:16]
+    return _digest(OmegaConf.to_yaml(node).encode())
 
 
 def _state(paths: Sequence[Path]) -> str:
@@ -288,4 +288,8 @@ def _state(paths: Sequence[Path]) -> str:
             "(after a training with resume=auto, which goes straight to the test)"
         ) from error
     states = [(str(file), status.st_size, status.st_mtime_ns) for file, status in zip(paths, statuses, strict=True)]
-    return hashlib.sha256(json.dumps(states).encode()).hexdigest()[:16]
+    return _digest(json.dumps(states).encode())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
