@@ -1,30 +1,30 @@
 """Weights and inputs by formulas that any implementation can repeat; the numbers that fixtures state of a result."""
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
+
+Network = TypeVar("Network", bound=nn.Module)
 
 PERIOD = 1000003
 RESIDUES = (torch.arange(PERIOD) * 2654435761 % PERIOD).double()
 
 
-def values(shape: torch.Size, j: int, scale: float) -> Tensor:
-    """The j-th tensor: element i is (2654435761 i + 40503 j + 12345) mod PERIOD, centred, times `scale`."""
+def filling(name: str, shape: torch.Size, j: int, gain: float) -> Tensor:
+    """The j-th tensor: element i is (2654435761 i + 40503 j + 12345) mod PERIOD, centred, scaled to the inputs."""
     n = shape.numel()
     u = RESIDUES.repeat(-(-n // PERIOD))[:n] + (j * 40503 + 12345) % PERIOD
     u = torch.where(u < PERIOD, u, u - PERIOD) / PERIOD - 0.5
+    scale = 0.02 if name.endswith("bias") else gain * (12 * shape[0] / n) ** 0.5
     return (scale * u).view(shape)
 
 
-def filling(name: str, shape: torch.Size, j: int, gain: float) -> Tensor:
-    """Of weights by their number of inputs; biases are small."""
-    scale = 0.02 if name.endswith("bias") else gain * (12 * shape[0] / shape.numel()) ** 0.5
-    return values(shape, j, scale)
-
-
-def fill(network: nn.Module, gain: float) -> None:
+def fill(network: Network, gain: float) -> Network:
     """All weights and biases, in order of definition."""
     for j, (name, tensor) in enumerate(network.state_dict().items()):
         tensor.copy_(filling(name, tensor.shape, j, gain))
+    return network
 
 
 def waves(h: int, w: int, n: int = 1, channels: int = 3) -> Tensor:

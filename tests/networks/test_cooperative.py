@@ -6,26 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.cooperative import BatchNorm, CooperativeNet
+from tests.helpers.filled import filling, waves
 
 SMALL: dict[str, Any] = {"widths": (4, 5, 6, 7), "n_units": 2}
-
-
-PERIOD = 1000003
-RESIDUES = (torch.arange(PERIOD) * 2654435761 % PERIOD).double()
-
-
-def fill(tensor: Tensor, j: int, gain: float) -> None:
-    """The j-th tensor's values: element i is (2654435761 i + 40503 j + 12345) mod PERIOD, centred and scaled."""
-    n = tensor.numel()
-    u = RESIDUES.repeat(-(-n // PERIOD))[:n] + (j * 40503 + 12345) % PERIOD
-    u = torch.where(u < PERIOD, u, u - PERIOD) / PERIOD - 0.5
-    scale = 0.02 if tensor.dim() == 1 else gain * (12 * len(tensor) / n) ** 0.5
-    tensor.data.copy_((scale * u).view_as(tensor))
-
-
-def waves(h: int, w: int) -> Tensor:
-    c, y, x = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in (3, h, w)), indexing="ij")
-    return (0.5 + 0.4 * torch.sin(0.3 * y + 0.2 * x + c))[None]
 
 
 def convolutions(module: nn.Module) -> list[nn.Module]:
@@ -53,8 +36,8 @@ def filled() -> CooperativeNet:
     deblur, superres = convolutions(net.deblur), convolutions(net.superres)
     assert (len(deblur), len(superres)) == (35, 20)
     for m, layer in enumerate(deblur[:33] + superres + deblur[33:]):
-        fill(layer.get_parameter("weight"), 2 * m, 0.5)
-        fill(layer.get_parameter("bias"), 2 * m + 1, 0.5)
+        layer.weight.data = filling("weight", layer.weight.shape, 2 * m, 0.5)
+        layer.bias.data = filling("bias", layer.bias.shape, 2 * m + 1, 0.5)
     for module in net.modules():
         if isinstance(module, nn.PReLU):
             module.weight.data.fill_(0.25)

@@ -8,20 +8,7 @@ from torch import Tensor, nn
 from datamodules.degradations.kernels import anisotropic_gaussian, isotropic_gaussian, sample_isotropic
 from datamodules.degradations.keyed_random import make_key
 from networks.dan import DANEstimator, KernelBasis, to_support
-
-
-def fill(network: nn.Module, gain: float) -> None:
-    """Set weights and biases by a formula that any implementation can repeat, in order of definition."""
-    for number, (name, tensor) in enumerate(network.state_dict().items()):
-        n = tensor.numel()
-        factor = 0.02 if name.endswith("bias") else gain * math.sqrt(12 * tensor.shape[0] / n)
-        u = (torch.arange(n) * 2654435761 + number * 40503 + 12345).remainder(1000003).double() / 1000003 - 0.5
-        tensor.copy_((factor * u).view_as(tensor))
-
-
-def image(h: int, w: int) -> Tensor:
-    y, x = torch.arange(h, dtype=torch.float64)[:, None], torch.arange(w, dtype=torch.float64)
-    return torch.stack([0.5 + 0.4 * torch.sin(0.3 * y + 0.2 * x + c) for c in range(3)])[None]
+from tests.helpers.filled import fill, waves
 
 
 def keys(n: int, seed: int = 0) -> Tensor:
@@ -46,7 +33,7 @@ def test_code_of_the_published_network(scale: int) -> None:
     net = DANEstimator(scale).double()
     fill(net, 0.5)
     with torch.no_grad():
-        code = net(image(13 * scale, 17 * scale).flip(1), image(13, 17))
+        code = net(waves(13 * scale, 17 * scale).flip(1), waves(13, 17))
     assert torch.allclose(code[0], torch.tensor(CODES[scale], dtype=torch.float64), rtol=0, atol=6e-11)
 
 

@@ -1,4 +1,3 @@
-import math
 from typing import Any
 
 import pytest
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from networks.gfn import GFN, import_official
 from networks.ops.convolution import ResidualBlock
 from networks.ops.resize import bicubic_resize
+from tests.helpers.filled import filling, statistics, waves
 
 
 def official_shapes() -> dict[str, tuple[int, ...]]:
@@ -48,25 +48,9 @@ def official_shapes() -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-PERIOD = 1000003
-RESIDUES = (torch.arange(PERIOD) * 2654435761 % PERIOD).double()
-
-
 def official_state(gain: float) -> dict[str, Tensor]:
-    """Pseudo-random weights: element i of tensor j is (2654435761 i + 40503 j + 12345) mod PERIOD, scaled."""
-    state = {}
-    for j, (name, shape) in enumerate(official_shapes().items()):
-        n = math.prod(shape)
-        u = RESIDUES.repeat(-(-n // PERIOD))[:n] + (j * 40503 + 12345) % PERIOD
-        u = torch.where(u < PERIOD, u, u - PERIOD) / PERIOD - 0.5
-        scale = 0.02 if name.endswith("bias") else gain * (12 * shape[0] / n) ** 0.5
-        state[name] = (scale * u).view(shape)
-    return state
-
-
-def waves(h: int, w: int) -> Tensor:
-    c, y, x = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in (3, h, w)), indexing="ij")
-    return (0.5 + 0.4 * torch.sin(0.3 * y + 0.2 * x + c))[None]
+    shapes = official_shapes().items()
+    return {name: filling(name, torch.Size(shape), j, gain) for j, (name, shape) in enumerate(shapes)}
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +63,6 @@ def filled(weights: dict[str, Tensor], **options: Any) -> GFN:
         net = GFN(**options)
     net.load_state_dict(weights, assign=True)
     return net.requires_grad_(False)
-
-
-def numbers(out: Tensor) -> list[float]:
-    return [x.item() for x in (out.mean(), out.std(correction=0), out[0, 0, 0, 0], out[0, 1, 5, 7], out[0, 2, -1, -1])]
 
 
 def close(values: list[float]) -> Any:
@@ -101,12 +81,12 @@ def test_reference_values_gate_on(weights: dict[str, Tensor]) -> None:
     net.reconstruction.register_forward_pre_hook(lambda _m, args: inside.update(fused=args[0]))
     restored = net(lr=waves(16, 20))
     assert restored.deblurred is not None
-    assert numbers(restored.deblurred) == close(DEBLURRED)
-    assert numbers(restored.sr) == close([0.0553487745, 1.2602671250, 0.3114998007, 0.4348105277, -0.4546120976])
-    assert numbers(inside["deblur"])[:2] == close([-0.0002914193, 0.1180874014])
-    assert numbers(inside["superres"])[:2] == close([0.2206931676, 0.6300206007])
-    assert numbers(inside["gate"])[:2] == close([0.0034633982, 0.2473013291])
-    assert numbers(inside["fused"])[:2] == close([0.2208147794, 0.6311022508])
+    assert statistics(restored.deblurred) == close(DEBLURRED)
+    assert statistics(restored.sr) == close([0.0553487745, 1.2602671250, 0.3114998007, 0.4348105277, -0.4546120976])
+    assert statistics(inside["deblur"])[:2] == close([-0.0002914193, 0.1180874014])
+    assert statistics(inside["superres"])[:2] == close([0.2206931676, 0.6300206007])
+    assert statistics(inside["gate"])[:2] == close([0.0034633982, 0.2473013291])
+    assert statistics(inside["fused"])[:2] == close([0.2208147794, 0.6311022508])
 
 
 def test_reference_values_gate_off(weights: dict[str, Tensor]) -> None:
@@ -114,8 +94,8 @@ def test_reference_values_gate_off(weights: dict[str, Tensor]) -> None:
     net.gate = False
     restored = net(lr=waves(16, 20))
     assert restored.deblurred is not None
-    assert numbers(restored.deblurred) == close(DEBLURRED)
-    assert numbers(restored.sr) == close([0.0552216472, 1.2200944576, 0.3130546945, 0.4300051171, -0.4468902667])
+    assert statistics(restored.deblurred) == close(DEBLURRED)
+    assert statistics(restored.sr) == close([0.0552216472, 1.2200944576, 0.3130546945, 0.4300051171, -0.4468902667])
 
 
 @pytest.mark.parametrize(
@@ -130,7 +110,7 @@ def test_reference_values_of_the_options(
     weights: dict[str, Tensor], options: dict[str, Any], size: tuple[int, int], expected: list[float]
 ) -> None:
     restored = filled(weights, **options)(lr=waves(*size))
-    assert numbers(restored.sr) == close(expected)
+    assert statistics(restored.sr) == close(expected)
     assert restored.sr.shape == (1, 3, 4 * size[0], 4 * size[1])
     assert restored.deblurred is not None
     assert restored.deblurred.shape == (1, 3, *size)

@@ -10,30 +10,10 @@ from torch import Tensor
 from datamodules.degradations.blur import blur_decimate
 from networks.ops.fourier import otf
 from networks.usrnet import DataStep, USRNet, import_official, interleave, phases
+from tests.helpers.filled import fill, off_centre_kernel, statistics, waves
 from tests.helpers.plain_usrnet import TINY, PlainDataStep, plain_forward
 
 SMALL: dict[str, Any] = {"n_iter": 2, "widths": (4, 5, 6, 7), "n_blocks": 1, "hyper_width": 4}
-
-
-def fill(network: USRNet) -> USRNet:
-    """Set weights and biases by a formula that any implementation can repeat, in order of definition."""
-    for number, (name, tensor) in enumerate(network.state_dict().items()):
-        n = tensor.numel()
-        factor = 0.02 if name.endswith("bias") else 0.5 * math.sqrt(12 * tensor.shape[0] / n)
-        u = (torch.arange(n) * 2654435761 + number * 40503 + 12345).remainder(1000003).double() / 1000003 - 0.5
-        tensor.copy_((factor * u).view_as(tensor))
-    return network
-
-
-def image(h: int, w: int) -> Tensor:
-    y, x = torch.arange(h, dtype=torch.float64)[:, None], torch.arange(w, dtype=torch.float64)
-    return torch.stack([0.5 + 0.4 * torch.sin(0.3 * y + 0.2 * x + c) for c in range(3)])[None]
-
-
-def off_centre_kernel() -> Tensor:
-    i = torch.arange(25, dtype=torch.float64)
-    kernel = torch.exp(-((i[:, None] - 11) ** 2) / 4.5 - (i - 12.5) ** 2 / 12.5)
-    return (kernel / kernel.sum())[None, None]
 
 
 def random_kernels(batch: int, height: int, width: int) -> Tensor:
@@ -43,11 +23,6 @@ def random_kernels(batch: int, height: int, width: int) -> Tensor:
 
 def level(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64).view(-1, 1, 1, 1)
-
-
-def statistics(t: Tensor) -> list[float]:
-    numbers = (t.mean(), t.std(correction=0), t[0, 0, 0, 0], t[0, 1, 5, 7], t[0, 2, -1, -1])
-    return [number.item() for number in numbers]
 
 
 # Values of the authors' code with the same weights and inputs: alpha_1, beta_1, then of the output mean, standard
@@ -79,9 +54,9 @@ DATA_STEP = {
 def test_values_of_the_published_networks(model: str, options: dict[str, Any]) -> None:
     with torch.device("meta"):
         net = USRNet(**options).double()
-    net = fill(net.to_empty(device="cpu"))
+    net = fill(net.to_empty(device="cpu"), 0.5)
     for scale, expected in PUBLISHED[model].items():
-        lr = image(29, 31) if scale == 1 else image(13, 17)
+        lr = waves(29, 31) if scale == 1 else waves(13, 17)
         with torch.no_grad():
             parameters = net.hyper(level(0.02), scale).flatten()
             sr = net(lr=lr, kernel=off_centre_kernel(), scale=scale, noise_level=level(0.02)).sr
@@ -94,8 +69,8 @@ def test_values_of_the_published_networks(model: str, options: dict[str, Any]) -
 def test_values_of_the_published_data_step(step: Callable[..., Any]) -> None:
     for scale, expected in DATA_STEP.items():
         h, w = (48, 40) if scale == 4 else (36, 30)
-        y = image(h // scale, w // scale).flip(1)
-        z = step(y, off_centre_kernel(), scale)(image(h, w), level(0.3))
+        y = waves(h // scale, w // scale).flip(1)
+        z = step(y, off_centre_kernel(), scale)(waves(h, w), level(0.3))
         assert statistics(z) == pytest.approx(expected, rel=0, abs=6e-11)
 
 
@@ -203,7 +178,7 @@ def test_initial_weights() -> None:
 @pytest.mark.parametrize(("size", "scale"), [((5, 11), 1), ((7, 9), 2), ((1, 1), 3), ((6, 3), 4)])
 def test_any_size(size: tuple[int, int], scale: int) -> None:
     """By the published formulas; the kernel is larger than most of these images."""
-    net = fill(USRNet(**SMALL | {"n_blocks": 2}).double())
+    net = fill(USRNet(**SMALL | {"n_blocks": 2}).double(), 0.5)
     lr, kernels = torch.rand(2, 3, *size, dtype=torch.float64), random_kernels(2, 25, 25)
     with torch.no_grad():
         sr = net(lr=lr, kernel=kernels, scale=scale, noise_level=level(0.0, 0.05)).sr
@@ -214,7 +189,7 @@ def test_any_size(size: tuple[int, int], scale: int) -> None:
 
 @pytest.mark.parametrize("scale", [1, 3])
 def test_images_of_a_batch_do_not_mix(scale: int) -> None:
-    net = fill(USRNet(**SMALL).double())
+    net = fill(USRNet(**SMALL).double(), 0.5)
     lr, kernels, levels = torch.rand(3, 3, 7, 5, dtype=torch.float64), random_kernels(3, 9, 8), level(0, 0.01, 0.1)
     with torch.no_grad():
         together = net(lr=lr, kernel=kernels, scale=scale, noise_level=levels).sr
