@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import Outcome
+from tests.helpers.pipes import make_pipe
 
 Cli = Callable[..., Outcome]
 
@@ -59,6 +60,18 @@ def test_pairs_are_prepared_whatever_the_degradation(
     make_photographs(count=3, name="pairs/degraded")
     outcome = cli("task=prepare", "data=paired_folder", f"data.root={root}", *f"degradation={given}".split())
     assert outcome.status == 0, outcome.err
+
+
+def test_pipes_are_named_and_may_be_passed_over(cli: Cli, make_photographs: Callable[..., Path]) -> None:
+    folder = make_photographs(count=10)
+    pipe = make_pipe(folder / "pipe.png")
+    command = ["task=prepare", "data=folder", f"data.root={folder}"]
+    outcome = cli(*command)
+    assert outcome.status == 1
+    assert f"images are unreadable: {pipe}: is a named pipe, expected a regular file" in outcome.err
+    outcome = cli(*command, "data.on_corrupt=skip")
+    assert outcome.status == 0, outcome.err
+    assert sum(int(row[2]) for row in rows(outcome.out)[3:]) == 10
 
 
 def test_test_set_has_one_split(cli: Cli, make_photographs: Callable[..., Path]) -> None:

@@ -1,7 +1,6 @@
 """HEIC and raw photographs, what needs the extra `photos`; and files that are none."""
 
 import builtins
-import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from datamodules.io.read_photo import RAW_SUFFIXES, read_photograph, readable_su
 from datamodules.io.write_photo import write_photograph
 from tests.datamodules.io.test_photographs import RGB, XMP, camera_exif, eight, sixteen
 from tests.helpers.phone_and_camera import heic, write_raw
+from tests.helpers.pipes import make_pipe
 
 
 def test_heic_comes_with_all_that_belongs_to_it(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_what_is_no_file_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    os.mkfifo(tmp_path / "pipe.png")
+    make_pipe(tmp_path / "pipe.png")
     (tmp_path / "link.png").symlink_to(tmp_path / "pipe.png")
     (tmp_path / "zero.png").symlink_to("/dev/zero")
     with socket.socket(socket.AF_UNIX) as listening:

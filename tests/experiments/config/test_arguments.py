@@ -45,6 +45,10 @@ TEXTS = [
     *("x${", "${data_dirs}/x", "2024", "1e3", "007", "true", "[1]", "{a: 1}", "C:\\é\\", "choice(a,b)"),
     *("range(1,3)", "a\nb", "!x", "@x", "%x", "写真"),
 ]
+PATHS = [
+    *(EVERY_CHARACTER, f"-{EVERY_CHARACTER}", f"~{EVERY_CHARACTER}"),
+    *("写真", "it's", "x(1)", "[1].png", "{a}", "#1", "=x", "a,b", "${x}", "-x", "~x"),
+]
 
 
 def compose(*arguments: str) -> DictConfig:
@@ -71,12 +75,12 @@ def text_keys(cfg: DictConfig) -> dict[str, bool]:
     }
 
 
-def assert_any_text_arrives(options: list[str], rounds: int) -> None:
+def assert_any_text_arrives(options: list[str], rounds: int, choice: list[str] = TEXTS) -> None:
     """Every key has another text in every round."""
     keys = text_keys(compose(*options))
     assert keys
     for turn in range(rounds):
-        texts = {key: TEXTS[(place + turn * len(TEXTS) // rounds) % len(TEXTS)] for place, key in enumerate(keys)}
+        texts = {key: choice[(place + turn * len(choice) // rounds) % len(choice)] for place, key in enumerate(keys)}
         texts = {key: f"./{text}" if keys[key] and text.startswith("[") else text for key, text in texts.items()}
         cfg = compose(*options, *(f"{key}={text}" for key, text in texts.items()))
         assert {key: OmegaConf.select(cfg, key) for key in keys} == texts
@@ -88,13 +92,19 @@ def test_any_text_arrives_at_every_key_of_a_task(task: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("task", task_keys())
+def test_every_key_of_a_task_takes_every_path(task: str) -> None:
+    assert_any_text_arrives([f"task={task}"], len(PATHS), PATHS)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("group", ["data", "degradation", "logger", "callbacks", "procedure", "model"])
 def test_any_text_arrives_at_every_key_of_a_group(group: str) -> None:
     for file in sorted((CONF / group).glob("*.yaml")):
         variant = ["data.variant=x"] if group == "data" and file.stem in ("gopro", "lai") else []
         options = [f"{group}={file.stem}", *variant]
         if any(key.startswith(f"{group}.") for key in text_keys(compose(*options))):
-            assert_any_text_arrives(options, rounds=2)
+            assert_any_text_arrives(options, 2, PATHS[1:3])
 
 
 @pytest.mark.parametrize("text", TEXTS)

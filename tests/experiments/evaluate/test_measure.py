@@ -231,8 +231,8 @@ def test_killed_while_a_picture_is_written_leaves_nothing_and_lacks_nothing(
         with pytest.raises(RuntimeError, match="killed"):
             call(RestorationModule(network, PROTOCOLS), data, run, pictures="results")
     assert {"image1_hr.png", "image2_sr.png"} <= set(written)
-    (left,) = pictures.glob(".*.part")
-    assert left == part_of(pictures / "image2_hr.png")
+    assert len([*pictures.glob(".*.part")]) == 1
+    part_of(pictures / "image0.png").touch()  # of a sheet, which is not written again
     foreign = [".1_hr.png.0123abcd.tmp", ".notes.part", "notes.deblur_sr.part", ".x.deblur_sr.part"]
     for name in foreign:
         (pictures / name).write_text("mine")

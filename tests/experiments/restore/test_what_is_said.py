@@ -1,6 +1,5 @@
 """task=restore: what is said of photographs that lose something, of files that are passed over, and of results."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from datamodules.io.read_photo import RAW_SUFFIXES, read_photograph
 from experiments.restore import Restorer
 from tests.conftest import Outcome, photograph
 from tests.helpers.phone_and_camera import heic, write_raw
+from tests.helpers.pipes import make_pipe
 
 Cli = Callable[..., Outcome]
 BICUBIC = ["task=restore", "model=bicubic", "scale=2", "trainer.accelerator=cpu"]
@@ -151,7 +151,7 @@ def test_other_files_are_counted(cli: Cli, tmp_path: Path, photographs: Path, mo
 def test_pipes_are_named_and_the_rest_is_restored(cli: Cli, tmp_path: Path, photographs: Path) -> None:
     Image.fromarray(eight()).save(tmp_path / "real.png")
     (photographs / "a.png").symlink_to(tmp_path / "real.png")
-    os.mkfifo(photographs / "b.png")
+    make_pipe(photographs / "b.png")
     for given in (photographs, photographs / "*.png"):
         outcome = cli(*BICUBIC, f"input={given}", "output=out")
         assert outcome.status == 1
@@ -162,6 +162,26 @@ def test_pipes_are_named_and_the_rest_is_restored(cli: Cli, tmp_path: Path, phot
     outcome = cli(*BICUBIC, f"input={photographs / 'b.png'}", "output=other")
     assert outcome.status == 1
     assert "is a named pipe" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("model=wiener scale=1 kernel=pipe.npy", "kernel=pipe.npy: no such file, nor a formula"),
+        ("ckpt=pipe.ckpt", "pipe.ckpt: no such checkpoint"),
+        ("model=ed_dsrn weights=pipe.pth", "pipe.pth: no such file of weights"),
+        ("run=run", "run=run: no run folder (config.yaml is missing there)"),
+    ],
+)
+def test_pipes_are_no_files_of_other_keys(cli: Cli, tmp_path: Path, arguments: str, expected: str) -> None:
+    Image.fromarray(eight()).save(tmp_path / "a.png")
+    (tmp_path / "run").mkdir()
+    for name in ("pipe.npy", "pipe.ckpt", "pipe.pth", "run/config.yaml"):
+        make_pipe(tmp_path / name)
+    outcome = cli("task=restore", "input=a.png", "output=out", "trainer.accelerator=cpu", *arguments.split())
+    assert outcome.status == 1
+    assert outcome.err.startswith(expected)
+    assert outcome.err.count("\n") == 1
 
 
 def test_all_results_of_one_name_are_told(cli: Cli, tmp_path: Path, photographs: Path) -> None:

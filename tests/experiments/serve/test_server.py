@@ -366,9 +366,10 @@ def test_root_path_has_a_host(cli: Cli, monkeypatch: pytest.MonkeyPatch, address
 
 
 @pytest.mark.slow
-def test_behind_a_proxy_and_for_everyone(tmp_path: Path) -> None:
+def test_behind_a_proxy_and_for_everyone(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """The page, what it loads and a restoration under the path of a proxy, by a server for the whole network."""
     served = serve(tmp_path, ["model=bicubic", "host=0.0.0.0", "root_path=/photos"])
+    request.addfinalizer(served.process.kill)  # where it fails before the end
     port = served.address.rpartition(":")[2]
     assert "localhost" not in served.address
     Image.fromarray(photograph(20, 30, 1)).save(tmp_path / "a.png")
