@@ -1,6 +1,7 @@
 """The degradation of photographs against its steps in float64 NumPy, and its laws; the codec is tested elsewhere."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -250,9 +251,12 @@ def test_a_point_goes_from_mild_to_severe(monkeypatch: pytest.MonkeyPatch) -> No
         assert torch.allclose(disks.amax((1, 2)), torch.tensor(1 / (math.pi * (1 + 4 * point) ** 2)), rtol=0.1)
         spread = (kernels * place**2).sum((1, 2))[kinds == KINDS.index("gaussian")]
         assert torch.allclose(spread, torch.tensor((1 + 2 * point) ** 2), rtol=0.01)
-    images = torch.full((5, 1, 64, 64), 0.5)
-    low, high = (pipeline.noisy(images, make_keys(5), point).std() for point in (0.1, 0.9))
+    flat = Batch(torch.full((5, 1, 64, 64), 0.5), [""] * 5, torch.arange(5), make_keys(5))
+    low, high = (lr_of(pipeline, replace(flat, point=point)).std() for point in (0.1, 0.9))
     assert abs(high / low - 9) < 0.01
+    clean = PhotographDegradation(shot=(0, 0), read=(0, 0))
+    mild, severe = (lr_of(clean, make_batch(9, point=point)).flatten(1).std(1) for point in (0.0, 1.0))
+    assert (severe < mild).all()
 
 
 @pytest.mark.parametrize(
