@@ -67,6 +67,44 @@ def camera_shake(keys: Tensor, size: int = 25) -> Tensor:
     return kernels[:, None]
 
 
+def shake_of_reach(keys: Tensor, reach: Tensor, size: int = 25) -> Tensor:
+    """Camera shakes of a given extent whose mass is centred, so that the blurred image stays where the sharp one is.
+
+    The path of `camera_shake`, keeping its proportions, is moved by its mean and enlarged until its farthest point lies
+    `reach` from there; a straight, even motion is thus 2 reach long. Its points go to their four neighbours in
+    proportion, which keeps the centre of mass to a fraction of a pixel.
+
+    Args:
+        keys: one key a kernel [B] (int64).
+        reach: in pixels [B], 0 (no blur) to floor((k - 1) / 2).
+        size: side k of the square support in pixels.
+
+    Returns:
+        [B, 1, size, size], float32, on the device of `keys`.
+    """
+    _check(size)
+    path = _path(normal(keys, "shake_of_reach/path", (6, STEPS)))
+    path = path - path.mean(-1, keepdim=True)
+    farthest = path.norm(dim=1).amax(-1).clamp(min=torch.finfo(path.dtype).tiny)
+    return _splat((path * (reach.double() / farthest)[:, None, None] + size // 2).clamp(0, size - 1), size)
+
+
+def _splat(path: Tensor, size: int, weight: Tensor | float = 1.0) -> Tensor:
+    """Kernels [B, 1, size, size] (float32, sum 1) of points [B, 2, T] (float64) within [0, size - 1], bilinearly.
+
+    `weight` [B, T] counts the points; their first coordinate is the row.
+    """
+    before = path.floor().clamp(max=max(size - 2, 0))
+    share = path - before
+    (row, column), (down, right) = before.long().unbind(1), share.unbind(1)
+    kernels = torch.zeros(len(path), size * size, dtype=torch.float64, device=path.device)
+    for dy, y in ((0, 1 - down), (1, down)):
+        for dx, x in ((0, 1 - right), (1, right)):
+            index = (row + dy).clamp(max=size - 1) * size + (column + dx).clamp(max=size - 1)
+            kernels.scatter_add_(1, index, y * x * weight)
+    return (kernels / kernels.sum(1, keepdim=True)).float().view(-1, 1, size, size)
+
+
 def _path(draws: Tensor) -> Tensor:
     """The x and y coordinates [B, 2, T] (float64) of the camera, from standard normals [B, 6, T].
 
@@ -201,15 +239,7 @@ def complex_walk(keys: Tensor, size: int = 64, exposure: float | None = None) ->
         fraction = torch.full_like(keys, exposure, dtype=torch.float64)
     exposed = torch.arange(WALK_STEPS, device=keys.device) < fraction[:, None] * WALK_STEPS
 
-    before = path.floor().clamp(max=max(size - 2, 0))
-    share = path - before
-    (row, column), (down, right) = before.long().unbind(1), share.unbind(1)
-    kernels = torch.zeros(len(keys), size * size, dtype=torch.float64, device=keys.device)
-    for dy, y in ((0, 1 - down), (1, down)):
-        for dx, x in ((0, 1 - right), (1, right)):
-            index = (row + dy).clamp(max=size - 1) * size + (column + dx).clamp(max=size - 1)
-            kernels.scatter_add_(1, index, y * x * exposed)
-    return (kernels / kernels.sum(1, keepdim=True)).float().view(-1, 1, size, size)
+    return _splat(path, size, exposed)
 
 
 def _walk(keys: Tensor, step: float) -> Tensor:

@@ -17,7 +17,7 @@ SMOKE_COMPILED = "srresnet"  # the quickest to compile
 # All of them make their inputs of sharp images.
 DEGRADATIONS = (
     *("ed_dsrn", "usrnet_train", "camera_shake", "gaussian8", "gaussian_21", "bicubic", "second_order"),
-    "cooperative_old",
+    *("photographs", "cooperative_old"),
 )
 NOT_LEARNED = ("bicubic", "dark_channel", "richardson_lucy", "wiener")  # last, and without a row in bfloat16
 BOTH_PRECISIONS = ("ed_dsrn", "ed_dsrn_base", "usrnet_tiny", "srn", "gfn", "srresnet")

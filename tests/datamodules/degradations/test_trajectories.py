@@ -12,7 +12,7 @@ from torch import Tensor
 
 from datamodules.degradations import trajectories
 from datamodules.degradations.keyed_random import integers, make_key, normal, uniform
-from datamodules.degradations.trajectories import camera_shake, complex_walk, trajectory_motion
+from datamodules.degradations.trajectories import camera_shake, complex_walk, shake_of_reach, trajectory_motion
 
 
 def keys(count: int) -> Tensor:
@@ -237,6 +237,35 @@ def test_complex_walk_jerks_and_exposures() -> None:
     assert (chosen.sum(1) > 3).all()  # 13 expected of each, standard deviation 3
     jumps = (walk[:, :, 1:] * walk[:, :, :-1]).sum(1) / (60 / 1999) ** 2 < -0.5
     assert jumps.any()  # a jerk turns back
+
+
+@pytest.mark.parametrize("size", [25, 18])
+def test_shake_of_reach_is_the_plain_version(size: int) -> None:
+    some = keys(6)
+    reaches = torch.tensor([0.0, 0.3, 2.0, 4.5, 7.25, 8.0])
+    kernels = shake_of_reach(some, reaches, size)
+    assert kernels.dtype == torch.float32
+    index = np.arange(size) - size // 2
+    for i, reach in enumerate(reaches.tolist()):
+        path = plain_path(normal(some[i : i + 1], "shake_of_reach/path", (6, 250))[0].double().numpy())
+        path -= path.mean(1, keepdims=True)
+        expected = np.zeros((size, size))
+        for y, x in (path * reach / np.hypot(*path).max()).T + size // 2:
+            # The share of a point that a pixel gets falls linearly with the distance on either axis.
+            near = [np.clip(1 - np.abs(np.arange(size) - at), 0, None) for at in (y, x)]
+            expected += np.outer(*near) / 250
+        kernel = kernels[i, 0].double().numpy()
+        assert np.abs(kernel - expected).max() < 1e-6
+        assert max(abs(kernel.sum(1) @ index), abs(kernel.sum(0) @ index)) < 1e-5
+    assert kernels[0, 0, size // 2, size // 2] == 1
+
+
+def test_a_shake_of_reach_does_not_depend_on_its_batch() -> None:
+    some, reaches = keys(9), torch.linspace(0, 12, 9)
+    together = shake_of_reach(some, reaches)
+    for i in range(9):
+        assert torch.equal(shake_of_reach(some[i : i + 1], reaches[i : i + 1])[0], together[i])
+    assert shake_of_reach(some.to("meta"), reaches.to("meta")).shape == (9, 1, 25, 25)
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
