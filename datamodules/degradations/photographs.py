@@ -1,10 +1,11 @@
 """Photographs as cameras and telephones store them: blurred light, pixels that gather it, noise, JPEG."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
+from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 from torch import Tensor
 
 from datamodules.batch import Batch, as_float
@@ -175,12 +176,17 @@ class PhotographDegradation(Degradation):
 
 def to_light(stored: Tensor) -> Tensor:
     """sRGB's stored values in [0, 1] as linear light in [0, 1] (IEC 61966-2-1)."""
-    return torch.where(stored <= 0.04045, stored / 12.92, ((stored + 0.055) / 1.055) ** 2.4)
+    return _curve(rgb_to_linear_rgb, stored)
 
 
 def from_light(light: Tensor) -> Tensor:
     """The inverse of `to_light`."""
-    return torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return _curve(linear_rgb_to_rgb, light)
+
+
+def _curve(curve: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Kornia takes colour images alone; the curve is the same for all channels."""
+    return curve(images.expand(-1, 3, -1, -1))[:, : images.shape[1]]
 
 
 def _range(name: str, value: Range, least: float, most: float) -> tuple[float, float]:

@@ -98,10 +98,10 @@ def test_equals_its_steps(monkeypatch: pytest.MonkeyPatch, scale: int, size: tup
 
 
 def test_srgb_by_hand() -> None:
-    stored = torch.tensor([0.0, 0.04045, 0.5, 1.0], dtype=torch.float64)
+    stored = torch.tensor([[[[0.0, 0.04045, 0.5, 1.0]]]], dtype=torch.float64)
     light = torch.tensor([0.0, 0.04045 / 12.92, 0.21404114, 1.0], dtype=torch.float64)
     assert (to_light(stored) - light).abs().max() < 1e-8
-    levels = torch.arange(256) / 255
+    levels = torch.arange(256).view(1, 1, 1, 256) / 255
     assert (from_light(to_light(levels)) - levels).abs().max() < 1e-6
 
 
