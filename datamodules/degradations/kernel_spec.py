@@ -113,7 +113,8 @@ def _from_file(spec: str) -> Tensor:
         height, width = array.shape
         if max(height, width) > LARGEST_KERNEL:
             raise InputError(
-                f"{label}: is {width}x{height} pixels, expected a blur kernel of at most {LARGEST_KERNEL} a side"
+                f"{label}: is {width}x{height}, expected a blur kernel of at most "
+                f"{LARGEST_KERNEL}x{LARGEST_KERNEL} pixels"
             )
         array = centred(array, max(height, width))
     return torch.from_numpy(checked(label, array, normalise=True)).float()
