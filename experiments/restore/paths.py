@@ -62,7 +62,8 @@ def plan(
 
     Args:
         given: a file, a folder, a pattern, or several of these.
-        output: a folder; with the suffix of an image and a single photograph, the file of the result.
+        output: a folder; with the suffix of an image and a single photograph, the file of the result. One before
+            another suffix, as in photo.png.bak, can be neither: only a / at the end makes that a folder.
         further: endings of other files that are written beside a result.
 
     Raises:
@@ -92,7 +93,8 @@ def plan(
             sources.setdefault((base / name).resolve(), (base / name, name))
     if not sources:
         raise InputError(f"input={given}: all of it lies in output={output}: nothing is left to restore")
-    if folder.suffix.lower() not in _OF_IMAGES or folder.is_dir() or output.endswith(os.sep):
+    of_image = any(suffix.lower() in _OF_IMAGES for suffix in folder.suffixes)
+    if not of_image or folder.is_dir() or output.endswith(os.sep):
         items = [
             Item(path, folder / name.with_suffix(_suffix(name.suffix, form)), tuple(further))
             for path, name in sources.values()

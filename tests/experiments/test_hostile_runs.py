@@ -272,7 +272,8 @@ def test_interpolations_of_a_saved_config_are_text(run: Path, evaluation: Any, r
                 readers(run, evaluation)[task]()
         del config["data"]["more"]
         save(run, config)
-        assert refusal(readers(run, evaluation)["evaluate"]).startswith(f"data.root={text}: does not exist")
+        line = refusal(readers(run, evaluation)["evaluate"])
+        assert line.startswith(f"runs/tiny/config.yaml: data.root={text}: does not exist")
         assert resolved == []
 
 

@@ -40,7 +40,7 @@ def test_keys_of_the_file_are_those_of_the_room(task: str) -> None:
         ),
         ("run=runs/a", "run: unknown key in task=train: known to task=evaluate, task=export, task=restore, task=serve"),
         ("+kernel=disk:2", "kernel: unknown key in task=train: known to task=restore"),
-        ("scale=2", "scale: unknown key in task=train: known to task=export, task=profile, task=restore"),
+        ("tile=2", "tile: unknown key in task=train: known to task=restore, task=serve"),
         ("self_ensemble=true", "self_ensemble: unknown key in task=train: known to task=evaluate"),
         ("task=restore keep_memory=false", "keep_memory: unknown key in task=restore: known to task=train"),
         ("task=evaluate nonfinite.max_skips=1", "nonfinite: unknown key in task=evaluate: known to task=train"),
