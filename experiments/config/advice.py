@@ -35,7 +35,11 @@ def misread(arguments: Sequence[str]) -> str | None:
         return None
     if unclear := next((given or "''" for given, meant in pairs if not meant), None):
         known = {*root_keys(), *task_keys()}
-        near = f": write {unclear}=VALUE" if unclear in known else did_you_mean(unclear.lstrip("-"), known)
+        near = (
+            f": write {unclear}=VALUE"
+            if unclear.partition(".")[0] in known
+            else did_you_mean(unclear.lstrip("-"), known)
+        )
         return f"{unclear}: not written KEY=VALUE, nor an option of python run.py --help{near}"
     words = [meant[1:] for _, meant in pairs if meant.startswith("=")]
     meant = [meant for _, meant in pairs if not meant.startswith("=")]

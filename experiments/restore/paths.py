@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from PIL import Image
 from datamodules.errors import InputError
 from datamodules.io.decode import HEIC_SUFFIXES, IMAGE_SUFFIXES, PHOTOS_EXTRA, visible_files
 from datamodules.io.read_photo import RAW_SUFFIXES, readable_suffixes
+from experiments.config.arguments import command
+from experiments.config.errors import did_you_mean
 
 Format = Literal["lossless", "same", "png", "tif", "jpg", "webp"]
 LOSSLESS = (".png", ".tif", ".tiff")
@@ -142,10 +145,21 @@ def _search(given: str) -> tuple[Path, list[Path]]:
     if path.exists():
         return path.parent, [Path(path.name)]
     if not glob.has_magic(given):
-        raise InputError(f"input={given}: does not exist: give a photograph, a folder, or a pattern in quotes")
+        raise InputError(f"input={given}: does not exist: {_meant_by(given)}")
     base = _fixed(path)
     files = [Path(name) for name in sorted(glob.glob(str(path.relative_to(base)), root_dir=base, recursive=True))]
     return base, [file for file in files if not (base / file).is_dir()]
+
+
+def _meant_by(given: str) -> str:
+    """What to do about an input that is not there."""
+    parts = [part for part in re.split(r"[\s,;]+", given) if part]
+    if all(Path(part).expanduser().exists() for part in parts):
+        value = parts[0] if len(parts) == 1 else f"[{','.join(parts)}]"
+        return f"did you mean: {command(f'input={value}')}"
+    path = Path(given).expanduser()
+    names = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+    return f"give a photograph, a folder, or a pattern in quotes{did_you_mean(path.name, names)}"
 
 
 def _fixed(pattern: Path) -> Path:

@@ -124,6 +124,8 @@ def test_what_is_right_is_left_alone(words: str) -> None:
         ),
         ("data=./photos", "did you mean: python run.py data=folder data.root=./photos"),
         ("model=.", "model=.: expected an option, not a file or folder: did you mean: python run.py run=."),
+        ("data.root", "data.root: not written KEY=VALUE, nor an option of python run.py --help: write data.root=VALUE"),
+        ("degradation.sigma=[1,2", "expected a list: a bracket is not closed"),
         ("data=DIV2k", "; did you mean div2k?"),
         ("--modle x", "--modle: not written KEY=VALUE, nor an option of python run.py --help; did you mean model?"),
         ("one.jpg", "one.jpg: not written KEY=VALUE, nor an option of python run.py --help"),

@@ -51,7 +51,7 @@ def test_keys_of_the_file_are_those_of_the_room(task: str) -> None:
         ("task=restore scale=x", "scale: found 'x' (conf/task/restore.yaml), expected a valid integer"),
         ("task=restore tile=1.5", "tile: found 1.5 (conf/task/restore.yaml), expected a valid integer"),
         ("task=restore batch=0", "batch: found 0 (conf/task/restore.yaml), expected greater than"),
-        ("task=evaluate cascade=3", "cascade: found 3 (conf/task/evaluate.yaml), expected a valid array"),
+        ("task=evaluate cascade=3", "cascade: found 3 (conf/task/evaluate.yaml), expected a list"),
         ("task=restore run=[a,b]", "run: found ['a', 'b'] (conf/task/restore.yaml), expected a valid string"),
         ("task=compare shown=-1", "shown: found -1 (conf/task/compare.yaml), expected greater than"),
         ("compile=yes", "compile: found 'yes' (conf/task/train.yaml), expected a valid boolean"),
