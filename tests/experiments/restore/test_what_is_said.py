@@ -205,6 +205,19 @@ def test_pairs_of_a_camera_are_restored_by_a_pattern(cli: Cli, photographs: Path
     assert cli(*BICUBIC, f"input={pattern}", "output=out").out == "restored: 2 in out\n"
 
 
+def test_an_input_that_is_not_there(cli: Cli, photographs: Path) -> None:
+    for name in ("a.png", "b.png"):
+        Image.fromarray(eight()).save(photographs / name)
+    command = f"did you mean: python run.py {' '.join(BICUBIC)}"
+    for given, said in (
+        ("in/A.PNG", "give a photograph, a folder, or a pattern in quotes; did you mean a.png?"),
+        ("in/a.png in/b.png", f"{command} 'input=[in/a.png,in/b.png]' output=out"),
+        ("in/a.png,", f"{command} input=in/a.png output=out"),
+        ("in/a.png;in/c.png", "give a photograph, a folder, or a pattern in quotes"),
+    ):
+        assert cli(*BICUBIC, f"input={given}", "output=out").err.startswith(f"input={given}: does not exist: {said}")
+
+
 @pytest.mark.many
 @pytest.mark.parametrize("suffix", [".gif", ".heic", ".BMP", ".avif", ".jp2", ".png.bak", *RAW_SUFFIXES[:1]])
 def test_output_that_cannot_be_written(cli: Cli, tmp_path: Path, photographs: Path, suffix: str) -> None:
