@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -130,11 +131,12 @@ def _of_the_system(error: Exception, cfg: DictConfig) -> UserError | None:
     """What to say where a disk is full, memory has run out, a worker of a loader was killed or a key was deleted."""
     from experiments.runtime.out_of_memory import explain_shortage
 
-    if isinstance(error, OmegaConfBaseException):
-        lost = str(error.full_key).removeprefix("hydra.runtime.choices.")  # of a group that has a choice no more
-        deleted = [item[1:] for item in HydraConfig.get().overrides.task if item.startswith("~")]
-        if key := next((key for key in deleted if f"{lost}.".startswith(f"{key}.")), None):
-            return ConfigError(f"{lost}: is missing, deleted on the command line: omit ~{key}")
+    deleted = [item[1:].partition("=")[0] for item in HydraConfig.get().overrides.task if item.startswith("~")]
+    said = str(error.full_key) if isinstance(error, OmegaConfBaseException) else str(error)
+    if isinstance(error, OmegaConfBaseException | ConfigError):
+        for key in deleted:
+            if re.search(rf"(?<![\w.]){re.escape(key)}(?!\w)", said):
+                return ConfigError(f"{key}: is missing, deleted on the command line: omit ~{key}")
     if isinstance(error, OSError) and error.errno in _OF_DISKS:
         place = error.filename or cfg.run_dir
         return InputError(

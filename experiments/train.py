@@ -136,6 +136,8 @@ def set_up(cfg: DictConfig, device: torch.device) -> Training:
         resume_from, checkpoint = _look(csv, config, cfg.resume, raw)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     module = _build_module(cfg, config)
+    if cfg.weights and resume_from is None:  # before the data, which may take hours
+        read_weights(module.network, Path(cfg.weights))
     if device.type == "cpu" and rank() == 0:
         _say_how_long(cfg, module)
     datamodule = construct(cfg, "data")
@@ -206,10 +208,8 @@ def _open_folder(
     resume_from: Path | None,
     checkpoint: dict[str, Any],
 ) -> dict[str, Any]:
-    """Give the network its weights and make the run folder, or continue in it; returns its meta."""
+    """Make the run folder, or continue in it with the weights of its network; returns its meta."""
     run_dir = Path(cfg.run_dir)
-    if cfg.weights and resume_from is None:
-        read_weights(module.network, Path(cfg.weights))
     meta = on_rank_zero(lambda: open_run(run_dir, config, cfg.resume))
     distributed.log_into(run_dir)
     if resume_from is not None:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.ops.fourier import work_dtype
-from networks.ops.options import check_choice, check_positive
+from networks.ops.options import check_choice, check_kernel_size, check_positive
 
 SLOPE = 0.2
 
@@ -80,7 +80,8 @@ class DANEstimator(nn.Module):
         super().__init__()
         check_choice("scale", scale, (1, 2, 3, 4))
         check_choice("head", head, ("code", "softmax"))
-        check_positive(code_dim=code_dim, n_blocks=n_blocks, reduction=reduction, kernel_size=kernel_size)
+        check_positive(code_dim=code_dim, n_blocks=n_blocks, reduction=reduction)
+        check_kernel_size(kernel_size=kernel_size)
         if width < reduction:
             raise ValueError(f"width is {width}, expected at least reduction, {reduction}")
         self.head, self.kernel_size = head, kernel_size
@@ -117,7 +118,8 @@ class KernelBasis(nn.Module):
 
     def __init__(self, kernel_size: int = 21, code_dim: int = 10) -> None:
         super().__init__()
-        check_positive(kernel_size=kernel_size, code_dim=code_dim)
+        check_positive(code_dim=code_dim)
+        check_kernel_size(kernel_size=kernel_size)
         if code_dim >= kernel_size**2:
             raise ValueError(f"code_dim is {code_dim}, expected less than the {kernel_size**2} elements of a kernel")
         self.kernel_size, self.code_dim = kernel_size, code_dim

@@ -24,7 +24,7 @@ from datamodules.degradations.keyed_random import integers, make_key, uniform
 from datamodules.degradations.trajectories import LARGEST, camera_shake
 from datamodules.errors import InputError
 from datamodules.io.atomic import replacing
-from networks.ops.options import check_choice
+from networks.ops.options import LARGEST_KERNEL, check_choice, check_kernel_size
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class LinearMotion:
     Args:
         family: "kornia" (`kernels.kornia_motion`), or "matlab" (`kernels.linear_motion`, MATLAB's fspecial("motion")),
             whose speed is constant, so that it takes neither direction nor mode.
-        length: shortest and longest in pixels, odd, from 3; odd ones in between are drawn. The longest is the side k.
+        length: shortest and longest in pixels, odd, 3 to 255; odd ones in between are drawn. The longest is the side k.
         angle: range in degrees, from right towards down.
         direction: range within [-1, 1], see `kernels.kornia_motion`.
         mode: "bilinear" or "nearest", see there.
@@ -91,8 +91,11 @@ class LinearMotion:
     ) -> None:
         check_choice("family", family, ("kornia", "matlab"))
         check_choice("mode", mode, ("bilinear", "nearest"))
-        if len(length) != 2 or not 3 <= length[0] <= length[1] or length[0] % 2 != 1 or length[1] % 2 != 1:
-            raise ValueError(f"length is {list(length)}, expected [low, high], odd numbers with 3 <= low <= high")
+        odd = [side for side in length if side % 2 == 1]
+        if len(length) != 2 or len(odd) != 2 or not 3 <= length[0] <= length[1] <= LARGEST_KERNEL:
+            raise ValueError(
+                f"length is {list(length)}, expected [low, high], odd numbers with 3 <= low <= high <= {LARGEST_KERNEL}"
+            )
         if len(angle) != 2 or not -360 <= angle[0] <= angle[1] <= 360:
             raise ValueError(f"angle is {list(angle)}, expected [low, high] with -360 <= low <= high <= 360")
         if len(direction) != 2 or not -1 <= direction[0] <= direction[1] <= 1:
@@ -157,6 +160,7 @@ class KernelBank:
     ) -> None:
         if gaussian < 0 or motion < 0 or gaussian + motion == 0:
             raise ValueError(f"gaussian is {gaussian} and motion {motion}, expected at least one kernel")
+        check_kernel_size(size=size)
         self.gaussian, self.motion, self.size, self.seed = gaussian, motion, size, seed
         name = hashlib.sha256(repr((1, gaussian, motion, size, seed)).encode()).hexdigest()[:12]
         self.path = Path(cache_dir).expanduser() / f"kernels-{name}.npy"

@@ -13,8 +13,8 @@ from datamodules.degradations.kernels import anisotropic_gaussian, axis_aligned_
 from datamodules.errors import InputError
 from datamodules.io.decode import IMAGE_SUFFIXES
 from datamodules.io.read_photo import read_photograph
+from networks.ops.options import LARGEST_KERNEL
 
-LARGEST = 255  # side in pixels; the longest camera shakes of the literature are about half of it
 COLOURED = 0.1  # of the range, between the channels of a pixel; JPEG makes a few levels of a gray picture
 FORMULAS = "gaussian:WIDTH, gaussian:WIDTH,WIDTH,DEGREES, motion:LENGTH,DEGREES, disk:RADIUS or none"
 
@@ -36,7 +36,7 @@ def given_kernel(spec: str) -> Tensor:
     are those of the sharp image: of the enlarged one where the network enlarges.
 
     Returns:
-        [k, k], float32, non-negative, sum 1, k at most `LARGEST`.
+        [k, k], float32, non-negative, sum 1, k at most `LARGEST_KERNEL`.
 
     Raises:
         InputError: for a formula or a file that says no kernel; one line that names what was found and expected.
@@ -111,9 +111,10 @@ def _from_file(spec: str) -> Tensor:
     label, array = kernels[(number or 1) - 1]
     if array.ndim == 2:  # else `checked` refuses it
         height, width = array.shape
-        if max(height, width) > LARGEST:
+        if max(height, width) > LARGEST_KERNEL:
             raise InputError(
-                f"{label}: is {width}x{height}, expected a blur kernel of at most {LARGEST}x{LARGEST} pixels"
+                f"{label}: is {width}x{height}, expected a blur kernel of at most "
+                f"{LARGEST_KERNEL}x{LARGEST_KERNEL} pixels"
             )
         array = centred(array, max(height, width))
     return torch.from_numpy(checked(label, array, normalise=True)).float()

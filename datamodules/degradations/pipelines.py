@@ -26,11 +26,19 @@ from datamodules.degradations.noise import (
 )
 from datamodules.degradations.resample import bicubic_kernel, bicubic_resize
 from datamodules.errors import InputError
-from networks.ops.options import check_choice
+from networks.ops.options import check_choice, check_kernel_size
 
 
 def heeds_points(kernels: Kernels) -> bool:
     return "point" in inspect.signature(kernels).parameters
+
+
+def checked(kernels: Kernels) -> Kernels:
+    """Kernels that are drawn by a function. Raises ValueError for its option `size`, which it would find out late."""
+    size = inspect.signature(kernels).parameters.get("size")
+    if size is not None and size.default is not size.empty:
+        check_kernel_size(**{"kernels.size": size.default})
+    return kernels
 
 
 def draw(kernels: Kernels, batch: Batch) -> Tensor:
@@ -66,8 +74,7 @@ class EDDSRNDegradation(Degradation):
     ) -> None:
         if len(sigma) != 2 or not 0 < sigma[0] <= sigma[1]:
             raise ValueError(f"sigma is {list(sigma)}, expected [low, high] with 0 < low <= high")
-        if scale < 1 or kernel_size < 1:
-            raise ValueError(f"scale is {scale} and kernel_size {kernel_size}, expected both at least 1")
+        check_kernel_size(kernel_size=kernel_size)
         super().__init__(scale)
         self.sigma = (float(sigma[0]), float(sigma[1]))
         self.kernel_size = kernel_size
@@ -122,7 +129,7 @@ class ClassicalDegradation(Degradation):
             raise ValueError(f"noise is {noise!r}, expected a standard deviation >= 0 on the [0, 1] scale, or usrnet")
         check_choice("reduction", reduction, ("decimate", "bicubic"))
         check_choice("storage", storage, ("float", "eight_bit", "trunc8"))
-        self.kernels, self.reduction, self.boundary = kernels, reduction, boundary
+        self.kernels, self.reduction, self.boundary = checked(kernels), reduction, boundary
         self.has_points = heeds_points(kernels)
         self.noise, self.storage = noise, storage
 
@@ -170,6 +177,7 @@ class BicubicDegradation(Degradation):
     provides = ("hr", "lr", "kernel", "noise_level", "scale")
 
     def __init__(self, scale: int | Sequence[int] = 4, eight_bit: bool = False, kernel_size: int = 25) -> None:
+        check_kernel_size(kernel_size=kernel_size)
         super().__init__(scale)
         self.eight_bit = eight_bit
         self.equivalents = {scale: bicubic_kernel(scale, kernel_size) for scale in self.scales}
@@ -213,7 +221,7 @@ class CooperativeDegradation(Degradation):
     ) -> None:
         check_choice("order", order, ("old", "new", "released"))
         super().__init__(1, factor)
-        self.kernels, self.order, self.factor, self.boundary = kernels, order, factor, boundary
+        self.kernels, self.order, self.factor, self.boundary = checked(kernels), order, factor, boundary
         self.has_points = heeds_points(kernels)
 
     @torch.no_grad()

@@ -13,6 +13,7 @@ from datamodules.degradations.blur import convolve
 from datamodules.degradations.kernels import anisotropic_gaussian
 from datamodules.degradations.keyed_random import bits, integers, uniform
 from datamodules.degradations.noise import add_gaussian_noise, jpeg, sample_jpeg_quality, to_eight_bit_levels
+from networks.ops.options import check_kernel_size
 
 MODES = ("area", "bilinear", "bicubic")
 Range = Sequence[float]
@@ -78,6 +79,7 @@ class SecondOrderDegradation(Degradation):
                 f"smallest_kernel is {smallest_kernel} and kernel_size {kernel_size}, expected odd numbers, "
                 "1 <= smallest_kernel <= kernel_size"
             )
+        check_kernel_size(kernel_size=kernel_size)
         self.kernel_size, self.smallest_kernel = kernel_size, smallest_kernel
         self.sigmas = [_range(name, value) for name, value in (("sigma", sigma), ("sigma2", sigma2))]
         self.noises = [_range(name, value, zero=True) for name, value in (("noise", noise), ("noise2", noise2))]

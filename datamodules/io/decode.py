@@ -52,8 +52,8 @@ def list_images(root: str | Path) -> list[Path]:
     files = list(visible_files(root))
     images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
-        found = f"{len(files)} other file(s) such as {min(files).name}" if files else "no files at all"
-        raise InputError(f"{root}: holds no image but {found}, expected {accepted}: give a folder with such files")
+        found = f" but {len(files)} other file(s) such as {min(files).name}" if files else ", and no other file either"
+        raise InputError(f"{root}: holds no image{found}, expected {accepted}: give a folder with such files")
     return sorted(images, key=lambda path: path.relative_to(root).as_posix())
 
 
@@ -104,7 +104,7 @@ def decode_rgb8(path: str | Path) -> np.ndarray:
     - Alpha (RGBA, gray with alpha, palette with transparent entries) is dropped; the stored colours stay as they are,
       nothing is blended with a background. HEIC that was multiplied by its alpha is divided by it.
     - 16 bits a channel (PNG, TIFF, HEIC; gray or colour): round(v / 257), exact, so that 65535 becomes 255.
-    - CMYK is converted by Pillow's formula. Colour profiles are ignored.
+    - CMYK and YCbCr are converted by Pillow's formulas. Colour profiles are ignored.
     - EXIF orientation is applied. Of animations and files with several pages the first picture is read.
 
     Args:
@@ -118,7 +118,7 @@ def decode_rgb8(path: str | Path) -> np.ndarray:
             returned); needs a package that is not installed; has more than `MAX_PIXELS` (1e9) pixels, which leaves room
             for every camera and stops decompression bombs; or stores what has no exact 8-bit value here: float, signed,
             32-bit or CIELAB samples, and the rare 16-bit TIFF that is planar, turned by its orientation tag, inverted
-            or premultiplied by its alpha.
+            or premultiplied by its alpha; or is a TIFF in YCbCr that is not compressed.
     """
     with opened(path) as stream:
         image = open_image(stream)
@@ -191,6 +191,8 @@ def open_image(stream: BinaryIO, max_pixels: int | None = None) -> ImageFile.Ima
     stream.seek(0)
     image = Image.open(stream, formats=_heic_formats() if _is_heic(start) else _FORMATS)
     check_pixels(image.width, image.height, max_pixels)
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and (image.tag_v2.get(262), image.tag_v2.get(259, 1)) == (6, 1):
+        raise InputError("TIFF is YCbCr without compression, which Pillow does not read: save it as RGB")
     if not is_sixteen_bit(image) and image.mode not in _MODES:
         raise InputError(f"has pixels of mode {image.mode}: save it as RGB with 8 or 16 bits a channel")
     return image

@@ -6,13 +6,17 @@ from pathlib import Path
 from hydra._internal.utils import get_args_parser
 
 from experiments.config import CONF
-from experiments.config.arguments import ASSIGNMENT, in_shell
+from experiments.config.arguments import ASSIGNMENT, in_quotes, in_shell
 from experiments.config.errors import did_you_mean
-from experiments.config.tasks import lacking, root_keys, task_keys
+from experiments.config.tasks import full_keys, lacking, root_keys, task_keys
 
-# The key that a plain word behind the name of a task stands for.
+# The key that a plain word behind the name of a task stands for, and the groups of which it may name an option.
 _SUBJECTS = {"restore": "input", "compare": "runs", "evaluate": "run", "export": "run", "serve": "run"}
-_SUBJECTS |= {"profile": "models", "train": "model", "prepare": "data", "preview": "data"}
+_SUBJECTS |= {"profile": "models", "train": "data", "prepare": "data", "preview": "data"}
+_GROUPS = {"train": ("experiment", "model", "data"), "prepare": ("data",), "preview": ("data", "degradation")}
+_GROUPS |= {"evaluate": ("data", "suite", "model"), "profile": (), "compare": ()}
+_GROUPS |= {"": ("experiment", "model", "data", "suite")}
+_FORMATS = ("safetensors", "onnx", "program")
 
 
 def misread(arguments: Sequence[str]) -> str | None:
@@ -20,25 +24,62 @@ def misread(arguments: Sequence[str]) -> str | None:
     for given in arguments:
         if (shown := given.encode(errors="backslashreplace").decode()) != given:
             return f"{shown}: not text in UTF-8, in which configs are written: rename the file or folder"
+        key = given[1:].partition("=")[0]
+        needed = key in root_keys() and (CONF / key).is_dir()
+        if given.startswith("~") and (needed or key.rpartition(".")[2].startswith("_")):
+            instead = f", or choose {key}=none" if _is_option(key, "none") else ""
+            return f"{key}: is missing, deleted on the command line: omit {given}{instead}"
     pairs = list(_understood(list(arguments)))
     odd = [given for given, meant in pairs if given != meant or not given]
     if not odd:
         return None
     if unclear := next((given or "''" for given, meant in pairs if not meant), None):
         known = {*root_keys(), *task_keys()}
-        near = f": write {unclear}=VALUE" if unclear in known else did_you_mean(unclear.lstrip("-"), known)
+        near = (
+            f": write {unclear}=VALUE"
+            if unclear.partition(".")[0] in known
+            else did_you_mean(unclear.lstrip("-"), known)
+        )
         return f"{unclear}: not written KEY=VALUE, nor an option of python run.py --help{near}"
     words = [meant[1:] for _, meant in pairs if meant.startswith("=")]
     meant = [meant for _, meant in pairs if not meant.startswith("=")]
     task = next((item.removeprefix("task=") for item in meant if item.startswith("task=")), "")
-    if words and not task:
+    if not task and any(Path(word).exists() for word in words):
         meant = [f"task={(task := 'restore')}", *meant]
-    if words:
-        key, value = _SUBJECTS[task], words[0] if len(words) == 1 else f"[{','.join(words)}]"
-        own = key == "data" and not _is_option(key, value)
-        meant += ["data=folder", f"data.root={value}"] if own else [f"{key}={value}"]
-    meant += lacking(task, [item.partition("=")[0] for item in meant])
-    return f"{' '.join(odd)}: not written KEY=VALUE: did you mean: {in_shell(meant)}"
+    meant += _assigned(words, task, [item.partition("=")[0] for item in meant])
+    examples = lacking(task, [item.partition("=")[0] for item in meant])
+    yours = f", with {' and '.join(examples)} of your own" if examples else ""
+    return f"{' '.join(odd)}: not written KEY=VALUE: did you mean{yours}: {in_shell([*meant, *examples])}"
+
+
+def _assigned(words: Sequence[str], task: str, given: Sequence[str]) -> list[str]:
+    """Overrides for plain words behind the name of a task."""
+    values: dict[str, list[str]] = {}
+    for word in words:
+        key, value = _assigned_to(word, task)
+        values.setdefault(key, []).append(in_quotes(value) if "," in value else value)
+    # As of other programs: what comes last is to be made, unless it is a photograph like those before it.
+    *inputs, last = values.get("input", [""])
+    made = not Path(last).exists() and (not Path(last).suffix or (len(inputs) == 1 and Path(inputs[0]).is_file()))
+    if inputs and made and "output" not in given:
+        values |= {"input": inputs, "output": [last]}
+    if roots := [value for value in values.get("data", []) if not _is_option("data", value)]:
+        values |= {"data": ["folder"], "data.root": roots}
+    return [f"{key}={found[0] if len(found) == 1 else '[' + ','.join(found) + ']'}" for key, found in values.items()]
+
+
+def _assigned_to(word: str, task: str) -> tuple[str, str]:
+    """The key and the value that a plain word is for."""
+    subject = _SUBJECTS.get(task, "data")
+    runs = [folder for folder in (Path(word), Path("runs") / word) if (folder / "config.yaml").is_file()]
+    if runs and subject in ("input", "run", "runs"):
+        return "runs" if subject == "runs" else "run", str(runs[0])
+    if subject in ("input", "run") and Path(word).suffix == ".ckpt":
+        return "ckpt", word
+    if task == "export" and word in _FORMATS:
+        return "formats", word
+    groups = [group for group in _GROUPS.get(task, ("model",)) if _is_option(group, word)]
+    return (groups[0] if groups and not Path(word).exists() else subject), word
 
 
 def _understood(rest: list[str]) -> Iterator[tuple[str, str]]:
@@ -59,7 +100,8 @@ def _understood(rest: list[str]) -> Iterator[tuple[str, str]]:
             yield given, given
         elif given and given == task:
             yield given, f"task={given}"
-        elif key.split(".")[0] in root_keys():  # --key value, key = value, key= value, key =value, --key
+        elif key := (key if key.split(".")[0] in root_keys() else full_keys().get(key, "")):
+            # --key value, key = value, key= value, key =value, --key
             parts = [given]
             if rest and "=" not in given and rest[0].startswith("="):
                 parts.append(rest.pop(0))
@@ -69,14 +111,8 @@ def _understood(rest: list[str]) -> Iterator[tuple[str, str]]:
             value = value or ("true" if given.startswith("-") else "")
             yield " ".join(parts), f"{key}={value}" if value else ""
         elif given and _bare([given]):
-            group = next(
-                (group for group in ("experiment", "model", "data", "suite") if _is_option(group, given)), None
-            )
-            subject = _SUBJECTS.get(task.removeprefix("task="), "data")
-            if group and subject in ("data", "model"):
-                yield given, f"{group}={given}"
-            else:
-                yield given, f"={given}" if task or Path(given).exists() else ""
+            known = task or Path(given).exists() or any(_is_option(group, given) for group in _GROUPS[""])
+            yield given, f"={given}" if known else ""
         else:
             yield given, ""
 

@@ -25,8 +25,8 @@ from omegaconf.errors import (
 )
 
 from datamodules.errors import ConfigError
-from experiments.config.arguments import command
-from experiments.config.tasks import refuse_foreign, task_keys, task_name
+from experiments.config.arguments import command, typed
+from experiments.config.tasks import full_keys, refuse_foreign, task_keys, task_name
 
 LISTED_NAMES = 40  # more than there are options in a group, or keys at the top
 
@@ -141,7 +141,16 @@ def _explained(error: BaseException, conf_dir: Path) -> str:
 def _explain_option(error: MissingConfigException, conf_dir: Path) -> str:
     if error.missing_cfg_file is None:
         return str(error)
-    group, _, option = error.missing_cfg_file.rpartition("/")
+    asked = error.missing_cfg_file
+    groups = [folder for folder in _group_names(conf_dir) if asked.startswith(f"{folder}/")]
+    group = max(groups, key=len, default=asked.rpartition("/")[0])  # of an option that looks like a path, too
+    option = asked.removeprefix(group).removeprefix("/")
+    if group == "data" and ("/" in option or Path(option).is_dir()):
+        meant = command("data=folder", f"data.root={option}")
+        return f"data={option}: expected an option, not a folder: did you mean: {meant}"
+    if group == "model" and option and Path(option).exists():
+        meant = command(f"{'run' if Path(option).is_dir() else 'ckpt'}={option}", without="model")
+        return f"model={option}: expected an option, not a file or folder: did you mean: {meant}"
     options = error.options or _option_names(conf_dir / group)
     available = f"available: {listing(options, option)}{did_you_mean(option, options)}"
     if not group:
@@ -176,14 +185,22 @@ def _explain_task_key(key: str, target: object, conf_dir: Path) -> str:
     having = [name for name, keys in task_keys(conf_dir).items() if key in keys]
     if not having:
         return f"task.{key}: unknown key: a task has its keys at the top, which task=NAME --help shows"
-    value = next((item.partition("=")[2] for item in sys.argv[1:] if item.startswith(f"task.{key}=")), "...")
+    value = _given(f"task.{key}")
     task = [] if task_name(target) in having else [f"task={having[0]}"]
     meant = command(*task, f"{key}={value}", without=f"task.{key}")
     return f"task.{key}: unknown key: a task has its keys at the top: did you mean: {meant}"
 
 
+def _given(key: str) -> str:
+    """The value of a key on the command line, as it was typed."""
+    return next((typed(item).partition("=")[2] for item in sys.argv[1:] if item.startswith(f"{key}=")), "...")
+
+
 def _explain_root_key(key: str, root: DictConfig, conf_dir: Path) -> str:
-    if foreign := refuse_foreign(key, OmegaConf.select(root, "task._target_"), conf_dir):
+    task = OmegaConf.select(root, "task._target_")
+    if (full := full_keys().get(key)) and task_name(task) not in ("export", "restore", "serve", "compare"):
+        return f"{key}: no such key ({conf_dir.name}/): did you mean: {command(f'{full}={_given(key)}', without=key)}"
+    if foreign := refuse_foreign(key, task, conf_dir):
         return foreign
     values: Any = OmegaConf.to_container(root)
     deeper = " or ".join(f"{name}.{key}" for name, child in values.items() if isinstance(child, dict) and key in child)
@@ -201,6 +218,8 @@ def _read_hydra_text(text: str, conf_dir: Path) -> str:
         group, groups = unknown[1] or unknown[2], _group_names(conf_dir)
         known = f"known: {listing(groups, group)}{did_you_mean(group, groups)}"
         return f"{place}{group}: no such group ({conf_dir.name}/): {known}"
+    if absent := re.match(r"Could not delete from config\. '([^']+)' does not exist", body):
+        return f"~{absent[1]}: there is no such key, or it is null: omit ~{absent[1]}"
     if (twice := re.match(r"Multiple values for ([^.]+)\.", body)) and f"+{twice[1]}=" in " ".join(sys.argv):
         group = twice[1]
         value = next(item.partition("=")[2] for item in sys.argv if item.startswith(f"+{group}="))

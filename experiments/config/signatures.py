@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from datamodules.errors import ConfigError
-from experiments.config.arguments import command, in_quotes
+from experiments.config.arguments import BRACKETS, command, in_quotes
 from experiments.config.errors import did_you_mean, listing, locate
 
 HYDRA_KEYS = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
@@ -156,6 +156,8 @@ def _several(path: str, value: str, annotation: Any) -> str:
     """The end of a message about values in a row on the command line, which were meant as a list or as a sweep."""
     if "," not in value or f"{path}={in_quotes(value)}" not in sys.argv:
         return ""
+    if value[:1] in BRACKETS:
+        return ": a bracket is not closed"
     if fits(value.split(","), annotation):
         return f": a list takes brackets: {command(f'{path}=[{value}]')}"
     return f": a sweep over several values takes -m: {command('-m', f'{path}={value}')}"
@@ -169,7 +171,7 @@ def _expected(value: Any, annotation: Any) -> list[str]:
         return []
     return [
         "".join(f"item {part}: " for part in mistake["loc"] if isinstance(part, int))
-        + re.sub("^(Input should be|Input is not|Field) ", "", mistake["msg"])
+        + re.sub("^(Input should be|Input is not|Field) ", "", mistake["msg"].replace("valid array", "list"))
         for mistake in mistakes
     ]
 

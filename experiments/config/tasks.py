@@ -32,6 +32,29 @@ def root_keys() -> frozenset[str]:
     return frozenset([*_keys_in(CONF / "config.yaml"), *groups, *of_tasks])
 
 
+# Files whose keys people write without the group in front of them, and what other programs call some of the keys.
+_HOLDING = {"trainer": "trainer/default.yaml", "data": "sharp_images.yaml", "optimizer": "optimizer/adam.yaml"}
+_ELSEWHERE = {
+    **dict.fromkeys(("epochs", "num_epochs", "n_epochs"), "trainer.max_epochs"),
+    **dict.fromkeys(("gpus", "gpu", "num_gpus"), "trainer.devices"),
+    **dict.fromkeys(("workers", "n_workers"), "data.num_workers"),
+    **dict.fromkeys(("patch_size", "crop", "crop_size"), "data.patch"),
+    **dict.fromkeys(("batch", "batchsize", "bs"), "data.batch_size"),
+    **dict.fromkeys(("network", "net", "arch"), "model"),
+    "device": "trainer.accelerator",
+    "learning_rate": "optimizer.lr",
+    "dataset": "data",
+    "scale": "degradation.scale",
+}
+
+
+@cache
+def full_keys() -> dict[str, str]:
+    """Keys by what people write for them."""
+    found = {key: f"{group}.{key}" for group, file in _HOLDING.items() for key in _keys_in(CONF / file)}
+    return {key: path for key, path in found.items() if not key.startswith("_")} | _ELSEWHERE
+
+
 # What a task cannot do without: an example, and the keys of which one has to be given.
 _NETWORK = ("run", "ckpt", "weights", "cascade", "model", "experiment")
 _NEEDS: dict[str, dict[str, tuple[str, ...]]] = {

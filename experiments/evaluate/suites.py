@@ -4,15 +4,17 @@ A suite (conf/suite/NAME.yaml) names its data sets, its degradation, its protoco
 out like the config keys of data and degradation that they are for.
 """
 
+import contextlib
 import copy
 import itertools
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from datamodules.errors import ConfigError, InputError
+from datamodules.errors import ConfigError, InputError, UserError
 from datamodules.image_datamodule import ImageDataModule
 from experiments.config.check import check
 from experiments.config.compose import compose, overridden_keys
@@ -29,11 +31,13 @@ class Cell:
     Attributes:
         cfg: the whole config, with the values of the cell in it.
         values: of the grid, by dotted config key.
+        saved: the config of a run, for messages, by the nodes that are from it.
         datamodule: filled by `open_data`.
     """
 
     cfg: DictConfig
     values: dict[str, Any] = field(default_factory=dict)
+    saved: dict[str, str] = field(default_factory=dict)
     datamodule: ImageDataModule = field(init=False)
 
     @property
@@ -42,6 +46,21 @@ class Cell:
 
     def __str__(self) -> str:
         return " ".join([f"data={self.cfg.choices.data}", *(f"{key}={value}" for key, value in self.values.items())])
+
+    @contextlib.contextmanager
+    def named(self, node: str = "") -> Iterator[None]:
+        """What is wrong with a node of the config is said of the run that it is from, if it is from one.
+
+        Args:
+            node: "": that with which the line begins.
+        """
+        try:
+            yield
+        except UserError as error:
+            node = node or re.split(r"\W", str(error))[0]
+            if node not in self.saved:
+                raise
+            raise InputError(f"{self.saved[node]}: {error}", key=error.key, file=error.file) from error
 
 
 def plan(cfg: DictConfig) -> list[Cell]:
@@ -142,7 +161,8 @@ def open_data(cells: Sequence[Cell]) -> None:
             cell.datamodule.setup("test")
         except InputError as error:
             if cell.suite is None:
-                raise
+                with cell.named("data"):
+                    raise
             sets = list(dict.fromkeys(str(other.cfg.choices.data) for other in cells))
             raise InputError(
                 f"{error}; suite={cell.suite} measures on {', '.join(sets)}, {data} is not usable: measure one set "

@@ -184,6 +184,7 @@ def _refuse_other_model(cfg: DictConfig, own: Path) -> None:
 def single(cfg: DictConfig, model: Model) -> Cell:
     """Without a suite: the config as it is, or with what the run was trained on where the command line is silent."""
     cfg, saved = copy.deepcopy(cfg), model.saved
+    cell = Cell(cfg)
     if saved is not None:
         overridden, file = overridden_keys(), str((model.folder or Path()) / "config.yaml")
         of_this_machine = {key: cfg.data[key] for key in ("cache_dir", "num_workers") if key in cfg.data}
@@ -191,7 +192,11 @@ def single(cfg: DictConfig, model: Model) -> Cell:
             if name in overridden:
                 continue
             given = {key: OmegaConf.select(cfg, key) for key in overridden if key.startswith(f"{name}.")}
-            cfg[name] = escaped(to_build(saved, name, file, of_this_machine))
+            node = to_build(saved, name, file, of_this_machine)
+            if "data.root" in given:
+                node["source"] = _moved(node, str(given["data.root"]), file)
+            cfg[name] = escaped(node)
+            cell.saved[name] = f"{file} with {'=, '.join(given)}= of the command line" if given else file
             for key, value in given.items():
                 OmegaConf.update(cfg, key, escaped(value), force_add=True)
             if name in cfg.choices and (choice := (saved.get("choices") or {}).get(name)):
@@ -199,9 +204,14 @@ def single(cfg: DictConfig, model: Model) -> Cell:
         # The data section refers to the degradation, also when only one of the two is taken over.
         OmegaConf.update(cfg, "data.degradation", cfg.degradation, merge=False, force_add=True)
         try:
-            check_targets(cfg)  # the run may be older than the code
-            parts = {name: construct(cfg, name) for name in ("degradation", "data", "protocol")}
-            check_inputs(cfg, parts["degradation"])
+            parts = {}
+            with cell.named():
+                check_targets(cfg)  # the run may be older than the code
+            for name in ("degradation", "data", "protocol"):
+                with cell.named(name):
+                    parts[name] = construct(cfg, name)
+            with cell.named():
+                check_inputs(cfg, parts["degradation"])
             for name, kind, made in (
                 ("degradation", Degradation, [parts["degradation"]]),
                 ("data", ImageDataModule, [parts["data"]]),
@@ -215,7 +225,16 @@ def single(cfg: DictConfig, model: Model) -> Cell:
         except Exception as error:  # of whatever the config of somebody else makes of our classes
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"{file}: cannot be built: {reason}: give data= and degradation= instead") from error
-    return Cell(cfg)
+    return cell
+
+
+def _moved(data: dict[str, Any], root: str, file: str) -> dict[str, Any]:
+    """The source of the saved data of a run, whose paths are whole, with those below `data.root` below another one."""
+    source, old = dict(data["source"]), str(data.get("root"))
+    below = {key: path for key, path in source.items() if isinstance(path, str) and Path(path).is_relative_to(old)}
+    if not below:
+        raise InputError(f"{file}: data: has no data.root to replace: give data= besides data.root=")
+    return source | {key: str(Path(root) / Path(path).relative_to(old)) for key, path in below.items()}
 
 
 def refuse_misfit(job: Job) -> None:
@@ -235,7 +254,8 @@ def refuse_misfit(job: Job) -> None:
     if not mistake:
         return
     if cell.suite is None:
-        raise InputError(f"model: {mistake}")
+        with cell.named("degradation"):
+            raise InputError(f"model: {mistake}")
     key = "degradation.scale"
     way = f"; {key}=4 or suite.grid.{key}=[3,4] measure some of the cells" if key in cell.values else ""
     raise InputError(f"suite={cell.suite}, {cell}: {model} cannot be measured: {mistake}{way}")

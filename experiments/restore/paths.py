@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from PIL import Image
 from datamodules.errors import InputError
 from datamodules.io.decode import HEIC_SUFFIXES, IMAGE_SUFFIXES, PHOTOS_EXTRA, visible_files
 from datamodules.io.read_photo import RAW_SUFFIXES, readable_suffixes
+from experiments.config.arguments import command
+from experiments.config.errors import did_you_mean
 
 Format = Literal["lossless", "same", "png", "tif", "jpg", "webp"]
 LOSSLESS = (".png", ".tif", ".tiff")
@@ -62,7 +65,8 @@ def plan(
 
     Args:
         given: a file, a folder, a pattern, or several of these.
-        output: a folder; with the suffix of an image and a single photograph, the file of the result.
+        output: a folder; with the suffix of an image and a single photograph, the file of the result. One before
+            another suffix, as in photo.png.bak, can be neither: only a / at the end makes that a folder.
         further: endings of other files that are written beside a result.
 
     Raises:
@@ -92,7 +96,8 @@ def plan(
             sources.setdefault((base / name).resolve(), (base / name, name))
     if not sources:
         raise InputError(f"input={given}: all of it lies in output={output}: nothing is left to restore")
-    if folder.suffix.lower() not in _OF_IMAGES or folder.is_dir() or output.endswith(os.sep):
+    of_image = any(suffix.lower() in _OF_IMAGES for suffix in folder.suffixes)
+    if not of_image or folder.is_dir() or output.endswith(os.sep):
         items = [
             Item(path, folder / name.with_suffix(_suffix(name.suffix, form)), tuple(further))
             for path, name in sources.values()
@@ -140,10 +145,21 @@ def _search(given: str) -> tuple[Path, list[Path]]:
     if path.exists():
         return path.parent, [Path(path.name)]
     if not glob.has_magic(given):
-        raise InputError(f"input={given}: does not exist: give a photograph, a folder, or a pattern in quotes")
+        raise InputError(f"input={given}: does not exist: {_meant_by(given)}")
     base = _fixed(path)
     files = [Path(name) for name in sorted(glob.glob(str(path.relative_to(base)), root_dir=base, recursive=True))]
     return base, [file for file in files if not (base / file).is_dir()]
+
+
+def _meant_by(given: str) -> str:
+    """What to do about an input that is not there."""
+    parts = [part for part in re.split(r"[\s,;]+", given) if part]
+    if all(Path(part).expanduser().exists() for part in parts):
+        value = parts[0] if len(parts) == 1 else f"[{','.join(parts)}]"
+        return f"did you mean: {command(f'input={value}')}"
+    path = Path(given).expanduser()
+    names = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+    return f"give a photograph, a folder, or a pattern in quotes{did_you_mean(path.name, names)}"
 
 
 def _fixed(pattern: Path) -> Path:

@@ -1,5 +1,5 @@
 """task=serve: restoring in a browser."""
 
-from experiments.serve.task import KEYS, run
+from experiments.serve.task import KEYS, check, run
 
-__all__ = ["KEYS", "run"]
+__all__ = ["KEYS", "check", "run"]

@@ -7,9 +7,10 @@ import numpy as np
 from torch import Tensor
 
 from datamodules.degradations.kernel_files import unreadable
-from datamodules.degradations.kernel_spec import LARGEST, given_kernel
+from datamodules.degradations.kernel_spec import given_kernel
 from datamodules.errors import InputError
 from datamodules.io.decode import IMAGE_SUFFIXES, open_image, opened
+from networks.ops.options import LARGEST_KERNEL
 
 KINDS = ("Gaussian", "Motion", "Defocus", "From a file", "No blur")
 FILE_SUFFIXES = (*IMAGE_SUFFIXES, ".npy")
@@ -53,7 +54,7 @@ def _check_file(path: Path) -> None:
     """Refuse what would unpack to a huge array, before it does; a .mat can do so in many ways."""
     if path.suffix.lower() in IMAGE_SUFFIXES:
         with opened(path) as stream:
-            open_image(stream, LARGEST * LARGEST)
+            open_image(stream, LARGEST_KERNEL * LARGEST_KERNEL)
         return
     if path.suffix.lower() != ".npy":
         raise InputError(f"{path}: expected a kernel as an image or .npy here: numpy.save makes one of an array")
@@ -62,8 +63,8 @@ def _check_file(path: Path) -> None:
     except (OSError, ValueError, EOFError) as error:
         raise unreadable(path, "a plain .npy array", error) from error
     shape = getattr(array, "shape", ())  # none: an .npz by another name, of which the reader says so
-    if max(shape[-2:], default=0) > LARGEST or max(shape[:-2], default=0) > LARGEST_STACK:
+    if max(shape[-2:], default=0) > LARGEST_KERNEL or max(shape[:-2], default=0) > LARGEST_STACK:
         raise InputError(
-            f"{path}: has shape {shape}, expected blur kernels of at most {LARGEST}x{LARGEST} pixels, "
-            f"at most {LARGEST_STACK} of them"
+            f"{path}: has shape {shape}, expected at most {LARGEST_STACK} blur kernels of at most "
+            f"{LARGEST_KERNEL}x{LARGEST_KERNEL} pixels"
         )

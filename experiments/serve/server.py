@@ -24,9 +24,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from datamodules.errors import ConfigError, InputError
-from experiments.serve.temp_files import Room
+from experiments.serve.temp_files import OF_UPLOADS, OVERHEAD, Room
 
-OVERHEAD = 1 << 20  # bytes of a request besides the file in it, and of a request without one
 UPLOAD = "/gradio_api/upload"
 SILENCE = 60  # seconds after which an upload is given up
 _SIOCGIFADDR = 0x8915  # of Linux: the address of a network interface
@@ -189,7 +188,7 @@ class BodyLimit:
         if not uploads:
             await self.app(scope, counted, noted)
             return
-        room = self.room.reserved(size, share=0.5)  # results always have the other half
+        room = self.room.reserved(size, share=OF_UPLOADS)  # results always have the rest
         try:
             await asyncio.to_thread(room.__enter__)
         except InputError as error:

@@ -1,6 +1,7 @@
 """task=serve: restore photographs in a browser."""
 
 import logging
+import math
 import os
 import threading
 from importlib.util import find_spec
@@ -9,8 +10,8 @@ from typing import Annotated, Any
 from omegaconf import DictConfig
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from datamodules.errors import InputError
-from experiments.serve.temp_files import Room, temporary_folder
+from datamodules.errors import ConfigError, InputError
+from experiments.serve.temp_files import OF_UPLOADS, Room, smallest_room, temporary_folder
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,21 @@ KEYS: dict[str, Any] = {
     "keep_minutes": PositiveFloat,
     "max_disk_gb": PositiveFloat,
 }
+
+
+def check(cfg: DictConfig) -> None:
+    """Verify that the largest upload that is permitted is accepted when nothing else is there.
+
+    Raises:
+        ConfigError: names both limits, and what they have to be.
+    """
+    needed = smallest_room(int(cfg.max_upload_mb * 2**20)) / 2**30
+    if cfg.max_disk_gb < needed:
+        raise ConfigError(
+            f"max_disk_gb: found {cfg.max_disk_gb:g}, of which uploads have {OF_UPLOADS:g}, too little for one of "
+            f"max_upload_mb={cfg.max_upload_mb:g}: set max_disk_gb={math.ceil(needed * 100) / 100:g} or more, or a "
+            "lower max_upload_mb"
+        )
 
 
 def run(cfg: DictConfig) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 from datamodules.errors import InputError
 
 PREFIX = "deblur-sr-serve-"
+OVERHEAD = 1 << 20  # bytes of a request besides the file in it, and of a request without one
+OF_UPLOADS = 0.5  # of the room, that uploads may take while they are coming
 _ENTRY = 1 << 14  # bytes that a file may take on the disk beyond its length: its folder, and the rest of its last block
 _SPARE = 1 / 16  # of the room
 
@@ -43,6 +45,11 @@ def remove_left(place: Path) -> None:
         with suppress(OSError), path.open("rb") as lock:  # in use, or a link
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(path.parent)
+
+
+def smallest_room(upload: int) -> float:
+    """Bytes of a `Room` in which an upload of so many bytes is accepted."""
+    return (upload + OVERHEAD + _ENTRY) / OF_UPLOADS
 
 
 class Room:

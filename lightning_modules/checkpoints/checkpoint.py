@@ -76,7 +76,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         InputError: if the file is missing, damaged, or no checkpoint of this suite.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint; a run keeps checkpoints/last.ckpt and checkpoints/best.ckpt")
+        found = "a folder, not a checkpoint" if path.is_dir() else "no such checkpoint"
+        raise InputError(f"{path}: {found}; a run keeps checkpoints/last.ckpt and checkpoints/best.ckpt")
     checkpoint = _read_file(path)
     if not _of_this_suite(checkpoint):
         raise InputError(

@@ -217,6 +217,12 @@ def test_nothing_foreign_is_called_for_a_comparison(run: Path, place: str) -> No
         ("protocol", {"more": 1}, "protocol describes no Protocol"),
         ("seed", 2**70, "holds a number of more than 64 bits"),
         ("checkpoint.use", "../../x", "checkpoint.use: found '../../x', expected best or last"),
+        ("degradation.kernel_size", 65_535, "degradation: kernel_size is 65535, expected pixels from 1 to 255"),
+        ("degradation.boundary", "wrap", "degradation.boundary: found 'wrap', expected 'replicate'"),
+        ("degradation.scale", 3, "model: EDDSRN enlarges x4, degradation.scale is 3"),
+        ("data.batch_size", "x", "data.batch_size: found 'x', expected a valid integer"),
+        ("data.source.root", "/nowhere", "data.root=/nowhere: does not exist"),
+        ("protocol.y_shave4.shave", -1, "protocol: shave of protocol y_shave4 must be"),
     ],
 )
 def test_values_that_no_run_saves(run: Path, evaluation: Any, path: str, value: Any, words: str) -> None:
@@ -266,7 +272,8 @@ def test_interpolations_of_a_saved_config_are_text(run: Path, evaluation: Any, r
                 readers(run, evaluation)[task]()
         del config["data"]["more"]
         save(run, config)
-        assert refusal(readers(run, evaluation)["evaluate"]).startswith(f"data.root={text}: does not exist")
+        line = refusal(readers(run, evaluation)["evaluate"])
+        assert line.startswith(f"runs/tiny/config.yaml: data.root={text}: does not exist")
         assert resolved == []
 
 

@@ -79,6 +79,7 @@ def test_estimator_gradient(head: str) -> None:
         ({"n_blocks": 0}, "n_blocks is 0"),
         ({"width": 8}, "width is 8, expected at least reduction, 16"),
         ({"kernel_size": 0}, "kernel_size is 0"),
+        ({"kernel_size": 257}, "kernel_size is 257, expected pixels from 1 to 255"),
     ],
 )
 def test_wrong_options(options: dict[str, object], words: str) -> None:

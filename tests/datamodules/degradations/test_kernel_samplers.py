@@ -101,6 +101,7 @@ def test_a_linear_motion_follows_from_its_key(family: Any) -> None:
         ({"mode": "bicubic"}, "mode is 'bicubic', expected bilinear or nearest"),
         ({"length": [1, 9]}, r"length is \[1, 9\], expected \[low, high\], odd numbers with 3 <= low <= high"),
         ({"length": [4, 9]}, "length is"),
+        ({"length": [5, 257]}, "high <= 255"),
         ({"length": [5, 8]}, "length is"),
         ({"length": [9, 5]}, "length is"),
         ({"length": [9]}, "length is"),

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datamodules.degradations.kernel_spec import LARGEST, given_kernel
+from datamodules.degradations.kernel_spec import given_kernel
 from datamodules.degradations.kernels import linear_motion
 from datamodules.errors import InputError
+from networks.ops.options import LARGEST_KERNEL
 
 
 def moments(kernel: Tensor) -> tuple[list[float], Tensor]:
@@ -32,7 +33,7 @@ def moments(kernel: Tensor) -> tuple[list[float], Tensor]:
 def test_formulas_make_centred_kernels(spec: str) -> None:
     kernel = given_kernel(spec)
     assert kernel.dtype == torch.float32
-    assert kernel.shape[0] == kernel.shape[1] <= LARGEST
+    assert kernel.shape[0] == kernel.shape[1] <= LARGEST_KERNEL
     assert kernel.min() >= 0
     assert kernel.sum().item() == pytest.approx(1, abs=1e-6)
     assert moments(kernel)[0] == pytest.approx([0, 0], abs=1e-4)

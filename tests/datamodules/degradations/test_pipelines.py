@@ -1,6 +1,7 @@
 """Every pipeline against the formula of its text, in float64 NumPy, one channel at a time."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import hydra
@@ -13,14 +14,23 @@ from torch import Tensor
 
 from datamodules.batch import Batch
 from datamodules.degradations import kernel_files
-from datamodules.degradations.kernel_samplers import FromSuite, sample_dan_gaussian, sample_isotropic, usrnet_mixture
+from datamodules.degradations.kernel_samplers import (
+    FromSuite,
+    KernelBank,
+    centred_shake,
+    sample_dan_gaussian,
+    sample_isotropic,
+    usrnet_mixture,
+)
 from datamodules.degradations.keyed_random import make_key, normal_field
 from datamodules.degradations.pipelines import (
     BicubicDegradation,
     ClassicalDegradation,
     CooperativeDegradation,
+    EDDSRNDegradation,
     ReducedPairs,
 )
+from datamodules.degradations.second_order import SecondOrderDegradation
 from datamodules.degradations.trajectories import camera_shake
 from run import CONF
 from tests.helpers import references
@@ -325,6 +335,16 @@ def test_a_sample_does_not_depend_on_its_batch(name: str, size: tuple[int, int])
         (lambda: cooperative("newest"), "order is 'newest', expected old, new or released"),
         (lambda: BicubicDegradation([2, 0]), r"scale is \[2, 0\], expected integers of at least 1"),
         (lambda: BicubicDegradation(4, kernel_size=5), "kernel size is 5, expected at least 18"),
+        (lambda: BicubicDegradation(4, kernel_size=256), "kernel_size is 256, expected pixels from 1 to 255"),
+        (lambda: EDDSRNDegradation(kernel_size=256), "kernel_size is 256, expected pixels from 1 to 255"),
+        (lambda: EDDSRNDegradation(kernel_size=0), "kernel_size is 0, expected pixels from 1 to 255"),
+        (lambda: SecondOrderDegradation(kernel_size=257), "kernel_size is 257, expected pixels from 1 to 255"),
+        (
+            lambda: ClassicalDegradation(partial(centred_shake, size=99_999)),
+            "kernels.size is 99999, expected pixels",
+        ),
+        (lambda: CooperativeDegradation(partial(centred_shake, size=256)), "kernels.size is 256, expected pixels"),
+        (lambda: ClassicalDegradation(KernelBank(2, 2, size=256)), "size is 256, expected pixels from 1 to 255"),
     ],
 )
 def test_impossible_options(make: Callable[[], object], message: str) -> None:

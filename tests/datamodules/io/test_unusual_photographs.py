@@ -240,3 +240,17 @@ def test_tifffile_says_nothing_itself(tmp_path: Path, caplog: pytest.LogCaptureF
     data[row + 2 : row + 4] = struct.pack("<H", 99)  # no type
     read(tmp_path, bytes(data))
     assert not caplog.records
+
+
+def test_a_tiff_in_ycbcr_is_read_or_called_what_it_is(tmp_path: Path) -> None:
+    y, x = np.mgrid[:48, :64]
+    pixels = np.stack([y * 5, x * 4, 255 - x * 3], -1).astype(np.uint8)
+    for compression, options in (("tiff_lzw", {}), ("jpeg", {"quality": 95})):
+        file = tmp_path / f"{compression}.tif"
+        Image.fromarray(pixels).convert("YCbCr").save(file, compression=compression, **options)
+        for found in (decode_rgb8(file), read_photograph(file).pixels):
+            assert np.abs(found.astype(int) - pixels).max() <= 4
+    Image.fromarray(pixels).convert("YCbCr").save(tmp_path / "plain.tif")  # Pillow would call it truncated
+    for reader in (decode_rgb8, read_photograph):
+        with pytest.raises(InputError, match=r"plain\.tif: TIFF is YCbCr without compression, .*: save it as RGB"):
+            reader(tmp_path / "plain.tif")

@@ -60,7 +60,7 @@ def test_listing_refuses_what_is_no_folder_of_images(tmp_path: Path) -> None:
         list_images(tmp_path / "full/notes.txt")
     with pytest.raises(InputError, match=r"full: holds no image but 1 other file\(s\) such as notes\.txt"):
         list_images(tmp_path / "full")
-    with pytest.raises(InputError, match="empty: holds no image but no files at all, expected png"):
+    with pytest.raises(InputError, match="empty: holds no image, and no other file either, expected png"):
         list_images(tmp_path / "empty")
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,19 @@ def test_latex(tmp_path: Path) -> None:
         assert len(lines) > 2
         assert {line.count(" & ") for line in lines} == {len(columns) - 1}
     assert text.count("{") == text.count("}")
+
+
+def test_an_infinite_mean_is_written_as_such(tmp_path: Path) -> None:
+    """Of results equal to the truth: the best, and without a difference that had a mean."""
+    found = compared(
+        write_run(tmp_path, "p", pair("m", [math.inf, *GAINS[1:]])), write_run(tmp_path, "q", pair("n", GAINS))
+    )
+    assert ["m", "**∞**"] in [row[:2] for row in markdown_rows(markdown(found))]
+    assert r"{}m & \textbf{$\infty$} &" in latex(found)
+    lines = [line for line in csv.DictReader(io.StringIO(csv_text(found))) if line["metric"] == "psnr"]
+    of = {line["method"]: (line["value"], line["rank"], line["gain"]) for line in lines}
+    assert of["m"] == ("inf", "best", "")
+    assert of["n"][1] == "second"
 
 
 def test_csv_has_all_digits(tmp_path: Path) -> None:

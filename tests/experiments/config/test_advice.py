@@ -23,7 +23,7 @@ NETWORK = "run=runs/NAME"
         ("model= ed_dsrn seed =3", "model=ed_dsrn seed=3"),
         ("train", "task=train"),
         ("train quickstart", "task=train experiment=quickstart"),
-        ("quickstart seed=1", "experiment=quickstart seed=1"),
+        ("quickstart seed=1", "seed=1 experiment=quickstart"),
         ("restore one.jpg", f"task=restore input=one.jpg output=FOLDER {NETWORK}"),
         (
             "restore one.jpg 'two (2).jpg' run=runs/A",
@@ -40,12 +40,31 @@ NETWORK = "run=runs/NAME"
         ("profile ed_dsrn srn", "task=profile 'models=[ed_dsrn,srn]'"),
         ("prepare div2k", "task=prepare data=div2k"),
         ("prepare photos", "task=prepare data=folder data.root=photos"),
+        ("restore one.jpg out", f"task=restore input=one.jpg output=out {NETWORK}"),
+        ("restore one.jpg out bicubic", "task=restore input=one.jpg model=bicubic output=out"),
+        (
+            "restore 'a,b.jpg' c.jpg output=o",
+            "task=restore output=o 'input=['\"'\"'a,b.jpg'\"'\"',c.jpg]' " + NETWORK,
+        ),
+        (
+            "restore one.jpg runs/A/checkpoints/last.ckpt",
+            "task=restore input=one.jpg ckpt=runs/A/checkpoints/last.ckpt output=FOLDER",
+        ),
+        ("export runs/A onnx program", "task=export run=runs/A 'formats=[onnx,program]'"),
+        ("evaluate runs/A set5", "task=evaluate run=runs/A data=set5"),
+        ("evaluate bicubic usrnet_table1", "task=evaluate model=bicubic suite=usrnet_table1"),
+        ("train edsr div2k --epochs 3", "task=train trainer.max_epochs=3 model=edsr data=div2k"),
+        ("preview dan_setting2 photos", "task=preview degradation=dan_setting2 data=folder data.root=photos"),
+        ("--batch-size=8 --gpus 2 lr = 1e-4", "data.batch_size=8 trainer.devices=2 optimizer.lr=1e-4"),
     ],
 )
 def test_words_that_are_no_overrides(words: str, meant: str) -> None:
     line = misread(shlex.split(words))
     assert line is not None
-    assert line.endswith(f": did you mean: python run.py {meant}")
+    asked, _, command = line.partition(": python run.py ")
+    assert command == meant
+    examples = [example for example in ("output=FOLDER", NETWORK, "runs=[runs/A,runs/B]") if example in command]
+    assert asked.endswith(f", with {' and '.join(examples)} of your own" if examples else ": did you mean")
 
 
 @pytest.mark.parametrize(
@@ -73,6 +92,41 @@ def test_what_is_right_is_left_alone(words: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        *(
+            (f"~{name}", f"{name}: is missing, deleted on the command line: omit ~{name}")
+            for name in (
+                "optimizer",
+                "data",
+                "model",
+                "loss",
+                "degradation",
+                "protocol",
+                "metric",
+                "optimizer._target_",
+            )
+        ),
+        *(
+            (f"data=sample ~{name}", f"{name}: is missing, deleted on the command line: omit ~{name}")
+            for name in ("trainer.max_epochs", "seed", "run_dir", "data.degradation", "loss.terms", "choices")
+        ),
+        ("~callbacks", "callbacks: is missing, deleted on the command line: omit ~callbacks, or choose callbacks=none"),
+        ("~weights", "~weights: there is no such key, or it is null: omit ~weights"),
+        ("epochs=3 seed=1", "epochs: no such key (conf/): did you mean: python run.py seed=1 trainer.max_epochs=3"),
+        ("gpus=2", "did you mean: python run.py trainer.devices=2"),
+        ("lr=1e-4", "did you mean: python run.py optimizer.lr=1e-4"),
+        ("batch=8", "did you mean: python run.py data.batch_size=8"),
+        ("scale=2", "did you mean: python run.py degradation.scale=2"),
+        ("task=compare scale=2", "scale: unknown key in task=compare"),
+        (
+            "data=/a/path (1)".replace(" ", "\\ "),
+            "data=/a/path (1): expected an option, not a folder: did you mean: python run.py data=folder "
+            "'data.root=/a/path (1)'",
+        ),
+        ("data=./photos", "did you mean: python run.py data=folder data.root=./photos"),
+        ("model=.", "model=.: expected an option, not a file or folder: did you mean: python run.py run=."),
+        ("data.root", "data.root: not written KEY=VALUE, nor an option of python run.py --help: write data.root=VALUE"),
+        ("degradation.sigma=[1,2", "expected a list: a bracket is not closed"),
+        ("data=DIV2k", "; did you mean div2k?"),
         ("--modle x", "--modle: not written KEY=VALUE, nor an option of python run.py --help; did you mean model?"),
         ("one.jpg", "one.jpg: not written KEY=VALUE, nor an option of python run.py --help"),
         ("''", "'': not written KEY=VALUE, nor an option of python run.py --help"),

@@ -92,6 +92,13 @@ def test_nothing_to_train(cli: Cli, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_weights_are_read_before_the_data(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_text("no weights\n")
+    refused = cli(*tiny, "data.root=nowhere", "weights=w.pth")
+    assert_refused(refused, 1, "w.pth: cannot be read as a checkpoint or as weights")
+    assert_refused(cli(*tiny, "data.root=nowhere"), 1, "data.root=nowhere: does not exist")
+
+
 def spoil(folder: Path, how: str) -> str:
     """Does what `how` says to a folder of photographs; returns what the message has to name."""
     victim = folder / "image3.png"

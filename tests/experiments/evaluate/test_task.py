@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from experiments.results.records import METRICS, read_records
@@ -123,6 +124,33 @@ def test_single_values_change_what_the_run_was_measured_on(cli: Cli, trained: Tr
     assert new["degradation"] == old["degradation"]
     assert list(new["images"]) == list(old["images"])
     assert trained.photographs.name == "photographs"
+
+
+def test_the_photographs_of_a_run_may_be_elsewhere(cli: Cli, trained: Trained, run: Path, tmp_path: Path) -> None:
+    """The paths that a run has saved are whole: `data.root` alone moves them."""
+    before = read(run)
+    trained.photographs.rename(tmp_path / "moved")
+    try:
+        refused = cli("task=evaluate", "run=runs/tiny")
+        outcome = cli("task=evaluate", "run=runs/tiny", "data.root=moved")
+    finally:
+        (tmp_path / "moved").rename(trained.photographs)
+    assert f"runs/tiny/config.yaml: data.root={trained.photographs}: does not exist" in refused.err
+    assert outcome.status == 0, outcome.err
+    found = [record for record in read(run) if record["dataset"] == "moved"]
+    assert [record["images"] for record in found] == [record["images"] for record in before]
+
+
+def test_values_of_the_command_line_are_told_from_those_of_a_run(cli: Cli, run: Path) -> None:
+    line = cli("task=evaluate", "run=runs/tiny", "degradation.scale=2").err
+    assert "runs/tiny/config.yaml with degradation.scale= of the command line: model: EDDSRN enlarges x4" in line
+    line = cli("task=evaluate", "run=runs/tiny", "data=folder", "data.root=nowhere").err
+    assert line.startswith("data.root=nowhere: does not exist")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["source"]["root"] = "elsewhere"
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    line = cli("task=evaluate", "run=runs/tiny", "data.root=nowhere").err
+    assert "runs/tiny/config.yaml: data: has no data.root to replace: give data= besides data.root=" in line
 
 
 @pytest.mark.slow

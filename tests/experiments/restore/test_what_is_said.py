@@ -225,15 +225,28 @@ def test_pairs_of_a_camera_are_restored_by_a_pattern(cli: Cli, photographs: Path
     assert cli(*BICUBIC, f"input={pattern}", "output=out").out == "restored: 2 in out\n"
 
 
+def test_an_input_that_is_not_there(cli: Cli, photographs: Path) -> None:
+    for name in ("a.png", "b.png"):
+        Image.fromarray(eight()).save(photographs / name)
+    command = f"did you mean: python run.py {' '.join(BICUBIC)}"
+    for given, said in (
+        ("in/A.PNG", "give a photograph, a folder, or a pattern in quotes; did you mean a.png?"),
+        ("in/a.png in/b.png", f"{command} 'input=[in/a.png,in/b.png]' output=out"),
+        ("in/a.png,", f"{command} input=in/a.png output=out"),
+        ("in/a.png;in/c.png", "give a photograph, a folder, or a pattern in quotes"),
+    ):
+        assert cli(*BICUBIC, f"input={given}", "output=out").err.startswith(f"input={given}: does not exist: {said}")
+
+
 @pytest.mark.many
-@pytest.mark.parametrize("suffix", [".gif", ".heic", ".BMP", ".avif", ".jp2", *RAW_SUFFIXES[:1]])
+@pytest.mark.parametrize("suffix", [".gif", ".heic", ".BMP", ".avif", ".jp2", ".png.bak", *RAW_SUFFIXES[:1]])
 def test_output_that_cannot_be_written(cli: Cli, tmp_path: Path, photographs: Path, suffix: str) -> None:
     Image.fromarray(eight()).save(photographs / "a.png")
     for given in ("in/a.png", "in"):
         outcome = cli(*BICUBIC, f"input={given}", f"output=x{suffix}")
         assert outcome.status == 1
         expected = f".png, .tif, .tiff, .jpg, .jpeg, .webp, or x{suffix}/ for a folder\n"
-        assert outcome.err == f"output=x{suffix}: found {suffix}, expected {expected}"
+        assert outcome.err == f"output=x{suffix}: found {Path(f'x{suffix}').suffix}, expected {expected}"
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
     assert cli(*BICUBIC, "input=in", f"output=x{suffix}/").out == f"restored: 1 in x{suffix}\n"
     assert cli(*BICUBIC, "input=in", "output=v1.5").out == "restored: 1 in v1.5\n"

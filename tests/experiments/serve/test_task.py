@@ -1,5 +1,6 @@
 """task=serve, mostly through its endpoint and as bytes over HTTP; and once by a visitor with a browser."""
 
+import contextlib
 import os
 import socket
 import struct
@@ -33,7 +34,15 @@ from experiments.serve.examples import EXAMPLES, write_examples
 from experiments.serve.files import largest_file
 from experiments.serve.models import KEPT, Models, add, models_of
 from experiments.serve.service import Service
-from experiments.serve.temp_files import PREFIX, Room, remove_left, temporary_folder
+from experiments.serve.temp_files import (
+    OF_UPLOADS,
+    OVERHEAD,
+    PREFIX,
+    Room,
+    remove_left,
+    smallest_room,
+    temporary_folder,
+)
 from networks.ops.resize import bicubic_resize
 from tests.conftest import Outcome, photograph
 from tests.experiments.conftest import Trained
@@ -417,6 +426,11 @@ def test_missing_extra(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
         ([], "runs: no run with a checkpoint there"),
         (["run=nowhere"], "run=nowhere: no run folder"),
         (["ckpt=nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
+        (
+            ["model=bicubic", "max_upload_mb=600", "max_disk_gb=1"],
+            "max_disk_gb: found 1, of which uploads have 0.5, too little for one of max_upload_mb=600: set "
+            "max_disk_gb=1.18 or more, or a lower max_upload_mb",
+        ),
         (["model=bicubic", "max_queue=0"], "max_queue: found 0 (conf/task/serve.yaml), expected greater than"),
     ],
 )
@@ -426,6 +440,14 @@ def test_what_cannot_be_served_is_said_at_once(cli: Cli, tmp_path: Path, overrid
     assert outcome.err.startswith(expected)
     assert outcome.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_smallest_room_takes_the_largest_upload(tmp_path: Path) -> None:
+    upload = 3 << 20
+    for size, accepted in ((smallest_room(upload), True), (smallest_room(upload) - 4, False)):
+        room = Room(tmp_path, 60, size).reserved(upload + OVERHEAD, share=OF_UPLOADS)
+        with contextlib.nullcontext() if accepted else pytest.raises(InputError, match="no room for this file"), room:
+            pass
 
 
 def test_old_files_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

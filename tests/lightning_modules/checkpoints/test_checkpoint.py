@@ -142,7 +142,9 @@ def test_removed_twice(path: Path) -> None:
 
 def test_no_such_file(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.ckpt"):
-        with pytest.raises(InputError, match=r"no such checkpoint; .*last\.ckpt and checkpoints/best\.ckpt"):
+        with pytest.raises(
+            InputError, match=r"(no such|a folder, not a) checkpoint; .*last\.ckpt and checkpoints/best\.ckpt"
+        ):
             read_checkpoint(path)
 
 
