@@ -52,6 +52,7 @@ NEEDS: dict[tuple[str, str], list[str]] = {
     ("data", "paired_folder"): ["data.root=quarters", "data.source.scale=4", "degradation=none", "loss=sr_mse"],
     **{("degradation", name): ["loss=sr_mse"] for name in ("bicubic", "dan_setting1", "dan_setting2", "second_order")},
     ("degradation", "linear_motion"): ["loss=sr_mse"],
+    ("degradation", "denoising"): ["model=drunet_small"],
     ("metric", "lpips"): ["task=prepare", "metric.lpips.weights=alexnet.safetensors"],  # the photographs are too small
     ("metric", "niqe"): ["task=prepare", "metric.niqe.model=niqe.npz"],
     ("metric", "vif"): ["task=prepare"],
