@@ -87,6 +87,7 @@ def test_every_task_takes_the_network_that_is_named(cli: Cli, weights: Path, mak
         ),
         (["weights=none.pth", "model=edsr"], 1, "none.pth: no such file of weights"),
         (["model=edsr"], 1, "model=edsr has weights to load: give run=FOLDER, ckpt=FILE or weights=FILE"),
+        (["model=dpir_small"], 1, "model=dpir_small has weights to load: give weights=FILE of a DRUNet"),
         (["run=nowhere"], 1, "run=nowhere: no run folder"),
         (["model=dark_channel", "model.kernel_size=8"], 2, "model: kernel_size is 8, expected an odd number"),
     ],

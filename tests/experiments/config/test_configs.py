@@ -114,6 +114,10 @@ NEEDS: dict[tuple[str, str], list[str]] = {
     **{("suite", name): MEASURE for name in ("ed_dsrn_table1", "usrnet_bicubic")},
     ("suite", "usrnet_table1"): [*MEASURE, "suite.grid.degradation.kernels.number=[0,11]", "degradation.scale=2"],
     ("suite", "dan_setting1"): [*MEASURE, "suite.grid.degradation.kernels.number=[0,7]"],
+    ("suite", "dpir_deblur"): [
+        *(*MEASURE, "degradation.kernels.suite.path=kernels.npy", "suite.grid.degradation.kernels.number=[0,1]"),
+    ],
+    ("suite", "drunet_noise"): MEASURE,
     **{("suite", name): [*MEASURE, *PAIRS] for name in ("cooperative", "gopro", "lr_gopro")},
     ("degradation", "camera_shake"): ["task=evaluate", "model=bicubic"],
     ("degradation", "gaussian_21"): ["loss=sr_l1"],
