@@ -31,6 +31,8 @@ class DRUNet(RestorationNetwork):
         n_blocks: residual blocks at each resolution and direction.
         pad_multiple: images are continued by repetition at the bottom and right until it divides their sides; a
             multiple of 8. The published results are those of 16.
+        residual: what is computed is added to the input, which lets short trainings start from there; the paper does
+            not. The parameters are called `correction.*` then, else `unet.*`, so that neither is taken for the other.
 
     Raises:
         ValueError: if the images have another number of channels.
@@ -45,6 +47,7 @@ class DRUNet(RestorationNetwork):
         widths: Sequence[int] = (64, 128, 256, 512),
         n_blocks: int = 4,
         pad_multiple: int = 16,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         check_choice("channels", channels, (1, 3))
@@ -52,8 +55,12 @@ class DRUNet(RestorationNetwork):
         check_positive(n_blocks=n_blocks, pad_multiple=pad_multiple)
         if pad_multiple % Prior.size_multiple:
             raise ValueError(f"pad_multiple is {pad_multiple}, expected a multiple of {Prior.size_multiple}")
-        self.channels, self.size_multiple = channels, pad_multiple
-        self.unet = Prior(widths, n_blocks, channels, pad_multiple)
+        self.channels, self.size_multiple, self.residual = channels, pad_multiple, residual
+        unet = Prior(widths, n_blocks, channels, pad_multiple)
+        if residual:
+            self.correction = unet
+        else:
+            self.unet = unet
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.orthogonal_(layer.weight, 0.2)
@@ -67,7 +74,8 @@ class DRUNet(RestorationNetwork):
         # With one channel, every channel of every image is an image of its own, with the noise level of the image.
         images = lr.reshape(-1, self.channels, *lr.shape[-2:])
         level = noise_level.to(lr.dtype).repeat_interleave(channels // self.channels, 0)
-        return Restored(sr=self.unet(images, level).reshape(lr.shape))
+        restored = images + self.correction(images, level) if self.residual else self.unet(images, level)
+        return Restored(sr=restored.reshape(lr.shape))
 
 
 def _official_name(own: str) -> str:

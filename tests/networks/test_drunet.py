@@ -202,6 +202,15 @@ def test_a_batch_is_its_images_alone() -> None:
 
 
 @torch.no_grad()
+def test_what_is_added_to_the_input_is_not_taken_for_the_result() -> None:
+    lr, noise = waves(13, 17, 2), level(0.1, 0.2)
+    plain, adding = filled(1.0, **SMALL), filled(1.0, **SMALL, residual=True)
+    assert (adding(lr=lr, noise_level=noise).sr - lr - plain(lr=lr, noise_level=noise).sr).abs().max() < 1e-14
+    with pytest.raises(RuntimeError, match=r"Missing key.*correction\.head\.weight"):
+        adding.load_state_dict(plain.state_dict())
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_gray_network_restores_every_channel_by_itself(channels: int) -> None:
     net, lr, noise = filled(1.0, **GRAY), waves(9, 14, 2, channels), level(0.05, 0.2)
