@@ -282,8 +282,10 @@ def test_only_the_denoiser_computes_in_half_precision() -> None:
         found = restore(net, 1, noise, lr, kernel)
     exact = restore(net, 1, noise, lr, kernel)
     assert 1e-6 < (found - exact).abs().max() < 3e-3
+    plain = DPIR(Aside(), boundary="wrap")
+    exact = restore(plain, 2, noise, lr, kernel)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(restore(DPIR(Aside()), 2, noise, lr, kernel), restore(DPIR(Aside()), 2, noise, lr, kernel))
+        assert torch.equal(restore(plain, 2, noise, lr, kernel), exact)
 
 
 def test_wrap_is_for_images_whose_borders_do_not_meet() -> None:
