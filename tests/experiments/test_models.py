@@ -13,6 +13,7 @@ from experiments.models import Model, load, named_folders, of_config, saved_conf
 from lightning_modules.checkpoints.safetensors import save_weights
 from networks.baselines.edsr import EDSR
 from networks.bicubic import Bicubic
+from networks.drunet import DRUNet
 from tests.conftest import Outcome, figures
 
 Cli = Callable[..., Outcome]
@@ -72,6 +73,25 @@ def test_every_task_takes_the_network_that_is_named(cli: Cli, weights: Path, mak
     assert [(record.pop("model"), record.pop("seed")) for record in records] == [("mine", 3)] * 2 + [("edsr", None)]
     assert records[0] == records[1] == records[2]
     assert pictures[0] == pictures[1] == pictures[2]
+
+
+def test_dpir_is_measured_with_weights_of_its_denoiser(cli: Cli, tmp_path: Path, make_photographs: Any) -> None:
+    torch.manual_seed(0)
+    options = {"widths": [4, 4, 4, 4], "n_blocks": 1, "residual": True}
+    about = {"model": {"_target_": "networks.drunet.DRUNet", **options}, "label": "mine", "seed": 3}
+    save_weights(DRUNet(**options), tmp_path / "mine.safetensors", about)
+    data = ["data=folder", f"data.root={make_photographs(count=1, height=24, width=32)}", "data.source.holdout=false"]
+    outcome = cli(
+        *("task=evaluate", "model=dpir_small", "model.denoiser.widths=[4,4,4,4]", "model.denoiser.n_blocks=1"),
+        *("weights=mine.safetensors", "degradation=usrnet_test", "degradation.scale=3", "name=dpir", *data),
+        *("data.num_workers=0", "trainer.accelerator=cpu", "logger=none", "pictures=none"),
+    )
+    assert outcome.status == 0, outcome.err
+    record = figures(Path("runs/dpir"), "checkpoint")[-1]
+    assert (record["model"], record["scale"]) == ("dpir_small", 3)
+    exported = load(tmp_path / "mine.safetensors", model="dpir_small", overrides=["model.denoiser.widths=[4,4,4,4]"])
+    with pytest.raises(InputError, match=r"it holds networks\.drunet\.DRUNet, which does not fit DRUNet as configured"):
+        exported.network(None)
 
 
 @pytest.mark.parametrize("task", [["evaluate"], ["export"], ["restore", "input=in", "output=out"]])

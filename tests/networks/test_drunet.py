@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from networks.dpir import in_quarters
 from networks.drunet import DRUNet, import_official
@@ -191,6 +192,22 @@ def test_counts_of_parameters() -> None:
     tiny = (16, 32, 64, 64)
     assert [count(widths=tiny, n_blocks=n) for n in (1, 2, 4)] == [(321_520, 22), (588_784, 36), (1_123_312, 64)]
     assert count(**SMALL) == (37_752, 22)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, 2_117_568),
+        ({"widths": (32, 64, 128, 256), "n_blocks": 2}, 272_352),
+        ({"widths": (16, 32, 64, 64), "n_blocks": 2}, 61_168),
+    ],
+)
+def test_counts_of_multiplications(options: dict[str, Any], expected: int) -> None:
+    with torch.device("meta"):
+        net, lr, noise = DRUNet(**options), torch.zeros(1, 3, 16, 32), torch.zeros(1, 1, 1, 1)
+    with FlopCounterMode(display=False) as counter:
+        net(lr=lr, noise_level=noise)
+    assert counter.get_total_flops() == 2 * expected * 16 * 32
 
 
 @torch.no_grad()
