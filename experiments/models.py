@@ -162,7 +162,10 @@ def of_config(
         if file:
             read_weights(network, file)
         elif any(True for _ in network.parameters()):
-            raise InputError(f"model={label} has weights to load: give run=FOLDER, ckpt=FILE or weights=FILE")
+            part = network.learned_part
+            of_part = f"weights=FILE of a {type(part).__name__}"
+            ways = "run=FOLDER, ckpt=FILE or weights=FILE" if part is network else of_part
+            raise InputError(f"model={label} has weights to load: give {ways}")
         return network
 
     def network(scale: int | None) -> RestorationNetwork:

@@ -55,6 +55,16 @@ class RestorationNetwork(nn.Module):
         """Whether it restores images of any number of channels, channel by channel."""
         return self.channels == 1 or not any(True for _ in self.parameters())
 
+    @property
+    def trainable(self) -> bool:
+        """Whether there is anything to train."""
+        return any(weights.requires_grad for weights in self.parameters())
+
+    @property
+    def learned_part(self) -> "RestorationNetwork":
+        """The part inside that has all the weights and is trained by itself: files of its weights serve the whole."""
+        return self
+
     def parts(self) -> Iterator["RestorationNetwork"]:
         """The network and those inside it."""
         return (part for part in self.modules() if isinstance(part, RestorationNetwork))

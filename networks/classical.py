@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from networks.base import RestorationNetwork
-from networks.ops.fourier import good_size, otf, work_dtype
+from networks.ops.fourier import otf, work_dtype
 from networks.ops.l0_deconvolution import difference_power
 from networks.ops.options import check_choice, check_positive
-from networks.ops.wraparound import wrap_extend
+from networks.ops.wraparound import room_for_kernel
 from networks.restored import Restored
 
 Boundary = Literal["circular", "wrap"]
@@ -98,9 +98,8 @@ class _Classical(RestorationNetwork):
         dtype = work_dtype(lr, kernel)
         y = lr.to(dtype)
         with torch.autocast(lr.device.type, enabled=False):
-            if self.boundary == "wrap":  # opposite borders come to lie a kernel apart, in low-resolution pixels
-                reach = [-(-k // scale) for k in kernel.shape[-2:]]
-                y = wrap_extend(y, (good_size(h + reach[0]), good_size(w + reach[1])))
+            if self.boundary == "wrap":
+                y = room_for_kernel(y, kernel, scale)
             x = self.restore(y, kernel.to(dtype), scale, noise_level.to(dtype))
         return Restored(sr=x[..., : scale * h, : scale * w].to(lr.dtype))
 

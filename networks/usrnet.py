@@ -90,14 +90,22 @@ def up(inputs: int, outputs: int, n_blocks: int) -> nn.Sequential:
 
 
 class Prior(nn.Module):
-    """The denoiser: a U-Net without biases on three colours and a map of the noise level beta [B, 1, 1, 1]."""
+    """The denoiser: a U-Net without biases on images [B, channels, h, w] and a map of their noise beta [B, 1, 1, 1].
+
+    Args:
+        widths: channels at resolutions 1, 1/2, 1/4, 1/8.
+        n_blocks: residual blocks at each resolution and direction.
+        channels: of the images.
+        multiple: what images are padded to a multiple of inside, itself one of `size_multiple`.
+    """
 
     size_multiple = 8
 
-    def __init__(self, widths: Sequence[int], n_blocks: int) -> None:
+    def __init__(self, widths: Sequence[int], n_blocks: int, channels: int = 3, multiple: int = size_multiple) -> None:
         super().__init__()
+        self.multiple = multiple
         c0, c1, c2, c3 = widths
-        self.head = conv(4, c0)
+        self.head = conv(channels + 1, c0)
         self.down1 = down(c0, c1, n_blocks)
         self.down2 = down(c1, c2, n_blocks)
         self.down3 = down(c2, c3, n_blocks)
@@ -105,11 +113,11 @@ class Prior(nn.Module):
         self.up3 = up(c3, c2, n_blocks)
         self.up2 = up(c2, c1, n_blocks)
         self.up1 = up(c1, c0, n_blocks)
-        self.tail = conv(c0, 3)
+        self.tail = conv(c0, channels)
 
     def forward(self, z: Tensor, beta: Tensor) -> Tensor:
         h, w = z.shape[-2:]
-        z = pad_to_multiple(z, self.size_multiple)
+        z = pad_to_multiple(z, self.multiple)
         x = torch.cat([z, beta.expand(-1, 1, *z.shape[-2:])], 1)
         if x.device.type == "cpu" and x.dtype != torch.float64:
             x = x.contiguous(memory_format=torch.channels_last)  # oneDNN, which leaves float64 out, is faster in it

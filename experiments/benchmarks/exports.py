@@ -24,7 +24,10 @@ WRITERS = {"onnx": write_onnx, "program": write_program}
 
 def initial(model: str) -> RestorationNetwork:
     """A network as training would begin with it, in evaluation mode."""
-    network = prepare(compose(model, "trainer.accelerator=cpu", f"++degradation.scale={SCALE}")).network.eval()
+    cfg = compose(model, "trainer.accelerator=cpu")
+    if "scale" in cfg.degradation:
+        cfg.degradation.scale = SCALE
+    network = prepare(cfg).network.eval()
     for name, buffer in network.named_buffers():
         if name.endswith(("running_mean", "running_var")):
             buffer.copy_(torch.rand_like(buffer) + 0.5)

@@ -94,8 +94,13 @@ def check_training(cfg: DictConfig) -> None:
         )
     _check_validation(cfg)
     network = construct(cfg, "model", meta=True)
-    if not any(True for _ in network.parameters()):
-        raise ConfigError(f"model={cfg.label} has nothing to train: measure it with task=evaluate model={cfg.label}")
+    if not network.trainable:
+        part = network.learned_part
+        but = "" if part is network else f" but {type(part).__name__}, which is trained by itself"
+        weights = " weights=FILE" * any(True for _ in network.parameters())
+        raise ConfigError(
+            f"model={cfg.label} has nothing to train{but}: measure it with task=evaluate model={cfg.label}{weights}"
+        )
     _check_optimizer(cfg)
     if cfg.callbacks:
         construct(cfg, "callbacks")

@@ -113,7 +113,7 @@ def subject(cfg: DictConfig) -> dict[str, Any]:
     if OmegaConf.is_list(made):  # a training that draws the scale of every batch is measured at one of them
         OmegaConf.update(cfg, "degradation.scale", scale if scale in made else max(made))
     parameters = sum(p.numel() for p in network.parameters())
-    trains = cfg.train and parameters > 0
+    trains = cfg.train and network.trainable
     stages = list(cfg.procedure.get("stages") or [])
     height, width = cfg.target
     return {

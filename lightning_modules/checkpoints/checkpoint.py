@@ -204,8 +204,10 @@ def _refuse_misfit(network: nn.Module, state: dict[str, Any], mistake: str) -> N
         )
 
 
-def read_weights(network: nn.Module, path: Path) -> None:
+def read_weights(network: RestorationNetwork, path: Path) -> None:
     """Load a file of weights into a network: a checkpoint of this suite, exported weights, or published weights.
+
+    They may be those of its `learned_part`, too.
 
     Published weights are state dicts under their authors' names (pickled or `.safetensors`), or networks of MatConvNet
     (`.mat`); the network's module translates them by its function `import_official`, completely, or raises ValueError.
@@ -213,13 +215,15 @@ def read_weights(network: nn.Module, path: Path) -> None:
     Raises:
         InputError: if the file is missing or damaged, is of another network, or the network knows no published weights.
     """
-    name = type(network).__name__
     if not path.is_file():
         raise InputError(f"{path}: no such file of weights: set weights= to a checkpoint or to published weights")
     weights = _read_file(path)
     if _of_this_suite(weights):
-        load_weights(network, weights, str(path))
+        whole = weights["config"]["model"].get("_target_") == _target(network)
+        load_weights(network if whole else network.learned_part, weights, str(path))
         return
+    network = network.learned_part
+    name = type(network).__name__
     translate = getattr(importlib.import_module(type(network).__module__), "import_official", None)
     if translate is None:
         raise InputError(f"{path}: not a checkpoint of this suite, and {name} has no importer for others")
@@ -231,6 +235,10 @@ def read_weights(network: nn.Module, path: Path) -> None:
         reason = textwrap.shorten(str(error), 300, placeholder=" ...")  # it may list hundreds of names
         raise InputError(f"{path}: not published weights of {name}: {reason}") from error
     _load_exactly(network, state, f"{path}: published weights of another size")
+
+
+def _target(network: nn.Module) -> str:
+    return f"{type(network).__module__}.{type(network).__qualname__}"
 
 
 def load_network(path: Path) -> tuple[RestorationNetwork, dict[str, Any]]:

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from networks.ops.fourier import work_dtype
+from networks.ops.fourier import good_size, work_dtype
 
 
 def _sines(n: int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,3 +79,15 @@ def wrap_extend(images: Tensor, size: tuple[int, int]) -> Tensor:
     else:
         x = torch.cat([x, strip_right], -1)
     return x.to(images.dtype)
+
+
+def room_for_kernel(images: Tensor, kernel: Tensor, scale: int) -> Tensor:
+    """`wrap_extend` of low-resolution images until opposite borders lie a kernel apart, to a size for fast transforms.
+
+    Args:
+        images: [B, C, h, w].
+        kernel: [..., kh, kw], of pixels that are `scale` times smaller.
+    """
+    reach = [-(-k // scale) for k in kernel.shape[-2:]]
+    h, w = images.shape[-2:]
+    return wrap_extend(images, (good_size(h + reach[0]), good_size(w + reach[1])))

@@ -13,6 +13,7 @@ from experiments.models import Model, load, named_folders, of_config, saved_conf
 from lightning_modules.checkpoints.safetensors import save_weights
 from networks.baselines.edsr import EDSR
 from networks.bicubic import Bicubic
+from networks.drunet import DRUNet
 from tests.conftest import Outcome, figures
 
 Cli = Callable[..., Outcome]
@@ -74,6 +75,25 @@ def test_every_task_takes_the_network_that_is_named(cli: Cli, weights: Path, mak
     assert pictures[0] == pictures[1] == pictures[2]
 
 
+def test_dpir_is_measured_with_weights_of_its_denoiser(cli: Cli, tmp_path: Path, make_photographs: Any) -> None:
+    torch.manual_seed(0)
+    options = {"widths": [4, 4, 4, 4], "n_blocks": 1, "residual": True}
+    about = {"model": {"_target_": "networks.drunet.DRUNet", **options}, "label": "mine", "seed": 3}
+    save_weights(DRUNet(**options), tmp_path / "mine.safetensors", about)
+    data = ["data=folder", f"data.root={make_photographs(count=1, height=24, width=32)}", "data.source.holdout=false"]
+    outcome = cli(
+        *("task=evaluate", "model=dpir_small", "model.denoiser.widths=[4,4,4,4]", "model.denoiser.n_blocks=1"),
+        *("weights=mine.safetensors", "degradation=usrnet_test", "degradation.scale=3", "name=dpir", *data),
+        *("data.num_workers=0", "trainer.accelerator=cpu", "logger=none", "pictures=none"),
+    )
+    assert outcome.status == 0, outcome.err
+    record = figures(Path("runs/dpir"), "checkpoint")[-1]
+    assert (record["model"], record["scale"]) == ("dpir_small", 3)
+    exported = load(tmp_path / "mine.safetensors", model="dpir_small", overrides=["model.denoiser.widths=[4,4,4,4]"])
+    with pytest.raises(InputError, match=r"it holds networks\.drunet\.DRUNet, which does not fit DRUNet as configured"):
+        exported.network(None)
+
+
 @pytest.mark.parametrize("task", [["evaluate"], ["export"], ["restore", "input=in", "output=out"]])
 @pytest.mark.parametrize(
     ("named", "status", "line"),
@@ -87,6 +107,7 @@ def test_every_task_takes_the_network_that_is_named(cli: Cli, weights: Path, mak
         ),
         (["weights=none.pth", "model=edsr"], 1, "none.pth: no such file of weights"),
         (["model=edsr"], 1, "model=edsr has weights to load: give run=FOLDER, ckpt=FILE or weights=FILE"),
+        (["model=dpir_small"], 1, "model=dpir_small has weights to load: give weights=FILE of a DRUNet"),
         (["run=nowhere"], 1, "run=nowhere: no run folder"),
         (["model=dark_channel", "model.kernel_size=8"], 2, "model: kernel_size is 8, expected an odd number"),
     ],

@@ -33,6 +33,11 @@ TINY: dict[str, dict[str, Any]] = {
         "estimator": {"width": 4, "n_blocks": 1, "reduction": 2},
     },
     "DarkChannel": {"scale": 2, "kernel_size": 5},
+    "DRUNet": {"widths": [2, 2, 2, 2], "n_blocks": 1},
+    "DPIR": {
+        "n_iter": 2,
+        "denoiser": {"_target_": "networks.drunet.DRUNet", "widths": [2, 2, 2, 2], "n_blocks": 1},
+    },
 }
 
 

@@ -21,6 +21,7 @@ from experiments.benchmarks.timing import machine
 from experiments.config.compose import compose_model
 from experiments.models import Model
 from experiments.restore import Restorer
+from experiments.restore.arguments import NOISE_LEVEL
 from experiments.restore.receptive_field import alignment, up_to
 from experiments.restore.tiling import FEATHER, choose_tiling, spans
 from lightning_modules.checkpoints.checkpoint import build_network
@@ -32,6 +33,7 @@ from networks.restored import Restored
 NETWORKS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("ed_dsrn_base", "lapsrn", "vdsr", "cooperative", "ed_dsrn", "ed_srn", "gfn", "srresnet"), ()),
     **dict.fromkeys(("edsr_baseline", "deblurcnn", "srn", "srn_gray", "srn_lstm", "scgan"), ()),
+    **dict.fromkeys(("drunet", "drunet_small"), ()),
     "edsr": ("model.scale=2",),
 }
 # Few channels: seconds instead of many minutes, with the receptive fields and hence the tiles of the full size.
@@ -39,6 +41,7 @@ NARROW: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("ed_dsrn_base", "ed_dsrn", "ed_srn", "cooperative"), ("model.widths=[8,8,8,8]",)),
     **dict.fromkeys(("srn", "srn_gray", "srn_lstm"), ("model.widths=[8,8,8]",)),
     **dict.fromkeys(("gfn", "scgan"), ("model.width=8",)),
+    "drunet": ("model.widths=[8,8,8,8]",),
     "edsr": ("model.width=16",),
 }
 
@@ -59,7 +62,8 @@ class Scaled(Wrapped):
 @torch.no_grad()
 def scaled(network: RestorationNetwork, scale: int, image: Tensor) -> RestorationNetwork:
     """The network with its result scaled by what it makes of the upper left of an image [3, H, W]."""
-    fields = {"lr": image[None, :, :128, :128], "scale": scale}
+    noise_level = torch.full((1, 1, 1, 1), NOISE_LEVEL)  # which a restorer takes that is told none
+    fields: dict[str, Any] = {"lr": image[None, :, :128, :128], "scale": scale, "noise_level": noise_level}
     if not network.coarse_to_fine:
         sr = network(**taken(network, fields)).sr
         return Scaled(network, sr.mean(), 0.1 / sr.std())

@@ -32,6 +32,8 @@ SMALL = {
     **dict.fromkeys(("ed_dsrn", "ed_dsrn_base", "ed_srn", "cooperative"), ("model.widths=[8,8,8,8]",)),
     **dict.fromkeys(("srn", "srn_gray", "srn_lstm"), ("model.widths=[4,8,8]", "model.n_blocks=1")),
     **dict.fromkeys(("usrnet", "usrnet_tiny", "usrgan"), ("model.widths=[4,4,4,4]", "model.n_iter=1")),
+    **dict.fromkeys(("dpir", "dpir_small"), ("model.denoiser.widths=[4,4,4,4]", "model.n_iter=1")),
+    **dict.fromkeys(("drunet", "drunet_small"), ("model.widths=[4,4,4,4]", "model.n_blocks=1")),
     "dan_usrnet": ("model.restorer.widths=[4,4,4,4]", "model.restorer.n_iter=1"),
     "edsr": ("model.width=8",),
     "gfn": ("model.width=8", "model.n_blocks=[1,1]"),

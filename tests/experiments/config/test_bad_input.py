@@ -89,6 +89,8 @@ def test_configuration_that_cannot_be(
 
 def test_nothing_to_train(cli: Cli, tmp_path: Path) -> None:
     assert_refused(cli("model=bicubic"), 2, "model=bicubic has nothing to train", "task=evaluate model=bicubic")
+    line = "model=dpir_small has nothing to train but DRUNet, which is trained by itself"
+    assert_refused(cli("model=dpir_small"), 2, line, "task=evaluate model=dpir_small weights=FILE")
     assert list(tmp_path.iterdir()) == []
 
 

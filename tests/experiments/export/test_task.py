@@ -53,10 +53,16 @@ TINY: dict[str, dict[str, Any]] = {
     "VDSR": {"width": 2, "n_layers": 3},
     "DeblurCNN": {"width": 0.125},
     "SCGANStandIn": {"width": 2, "n_layers": 1},
+    "DRUNet": {"widths": [2, 2, 2, 2], "n_blocks": 1},
+    "DPIR": {
+        "n_iter": 2,
+        "denoiser": {"_target_": "networks.drunet.DRUNet", "widths": [2, 2, 2, 2], "n_blocks": 1},
+    },
 }
 FOURIER = "computes Fourier transforms"
 BY_VALUE = "takes steps that depend on the values of the image"
 REFUSED = {
+    "DPIR": {"onnx": FOURIER},
     "USRNet": {"onnx": FOURIER},
     "DANUSRNet": {"onnx": FOURIER},
     "Wiener": {"onnx": FOURIER},

@@ -75,6 +75,10 @@ def test_gains_that_the_ed_dsrn_paper_states() -> None:
         ("lr_gopro", "GFN, repository", "gopro_blur_gamma", {}, "psnr", 27.810232, True),
         ("lr_gopro", "ED-DSRN", "gopro_blur_gamma", {}, "parameters", 25e6, False),
         ("cooperative", "Cooperative", "gopro", {}, "psnr", 28.477, True),
+        ("drunet_noise", "DRUNet", "bsd68", {"degradation.noise": 25 / 255}, "psnr", 31.69, True),
+        ("drunet_noise", "IRCNN", "mcmaster", {"degradation.noise": 50 / 255}, "psnr", 28.91, True),
+        ("drunet_noise", "FFDNet", "urban100", {"degradation.noise": 30 / 255}, "psnr", 30.53, True),
+        ("dpir_deblur", "DPIR", "set3c", {KERNEL: 3, "degradation.noise": 0.03}, "psnr", 30.27, True),
     ],
 )
 def test_single_figures(
@@ -109,7 +113,7 @@ def test_every_figure_is_in_range_and_given_once() -> None:
             )
             assert place not in seen, place
             seen.add(place)
-    assert len(seen) == 479
+    assert len(seen) == 526
     assert {"psnr", "ssim"} <= METRICS.keys()
 
 

@@ -18,8 +18,11 @@ from lightning_modules.checkpoints.checkpoint import (
     read_checkpoint,
     read_weights,
 )
+from lightning_modules.checkpoints.safetensors import save_weights
 from lightning_modules.checkpoints.untrusted import defined_in
 from networks import bicubic
+from networks.dpir import DPIR
+from networks.drunet import DRUNet
 from networks.ed_dsrn import EDDSRN
 from networks.usrnet import USRNet
 from tests.helpers.hostile import flipped, pack
@@ -372,6 +375,38 @@ def test_a_checkpoint_without_checksums_is_not_one_of_this_suite(path: Path, tmp
     torch.save(official(source), tmp_path / "a.pth", _use_new_zipfile_serialization=False)
     read_weights(network, tmp_path / "a.pth")
     assert all(torch.equal(network.state_dict()[key], value) for key, value in source.state_dict().items())
+
+
+def make_dpir(width: int = 2) -> DPIR:
+    return DPIR(DRUNet(widths=(width, 2, 2, 2)))
+
+
+def test_weights_of_the_part_that_has_all_of_them(tmp_path: Path) -> None:
+    """Of a denoiser: exported, published under its authors' names, or inside the whole."""
+    denoiser, whole = make_dpir().denoiser, make_dpir()
+    config = {"_target_": "networks.drunet.DRUNet", "widths": [2, 2, 2, 2]}
+    save_weights(denoiser, tmp_path / "denoiser.safetensors", {"model": config, "label": "mine", "seed": 0})
+    save_weights(whole, tmp_path / "whole.safetensors", {"model": {"_target_": "networks.dpir.DPIR"}, "label": "all"})
+    published = {}
+    for name, value in denoiser.state_dict().items():
+        head, _, tail = name.replace("unet.", "m_").rpartition(".body.")
+        published[f"{head}.res.{tail}" if head[-1:].isdigit() else name.replace("unet.", "m_")] = value
+    assert {"m_head.weight", "m_body.3.res.2.weight", "m_up3.4.res.0.weight"} <= published.keys()
+    torch.save(published, tmp_path / "drunet_color.pth")
+    for file, source in (
+        ("denoiser.safetensors", denoiser),
+        ("drunet_color.pth", denoiser),
+        ("whole.safetensors", whole),
+    ):
+        network = make_dpir()
+        read_weights(network, tmp_path / file)
+        found = network if source is whole else network.denoiser
+        assert all(torch.equal(found.state_dict()[key], value) for key, value in source.state_dict().items())
+    file = tmp_path / "denoiser.safetensors"
+    assert_untouched(make_dpir(3), file, "it holds networks.drunet.DRUNet, which does not fit DRUNet as configured")
+    assert_untouched(make_usrnet(), file, "it holds networks.drunet.DRUNet, which does not fit USRNet as configured")
+    torch.save({"m_head.weight": torch.zeros(1)}, tmp_path / "a.pth")
+    assert_untouched(make_dpir(), tmp_path / "a.pth", "not published weights of DRUNet: ")
 
 
 def test_a_network_of_ones_own_lies_in_networks_and_nowhere_else(
