@@ -128,9 +128,7 @@ class NAFBody(RestorationNetwork):
                 "as many in enc as in dec"
             )
         if local_pooling is not None and (len(local_pooling) != 2 or min(local_pooling) < 1):
-            raise ValueError(
-                f"local_pooling is {list(local_pooling)}, expected height and width of the training patches"
-            )
+            raise ValueError(f"local_pooling is {list(local_pooling)}, expected height and width of a patch")
         levels = len(enc)
         self.size_multiple = 2**levels
         widths = [width * 2**level for level in range(levels + 1)]
