@@ -8,7 +8,10 @@ product with pooled channels, and layer normalisation.
 Aggregation", ECCV 2022: whole photographs are pooled over windows of the extent that training patches had.
 """
 
-from collections.abc import Sequence
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,9 +42,9 @@ class LayerNorm2d(nn.Module):
         x = x.to(torch.promote_types(x.dtype, self.weight.dtype))
         with torch.autocast(x.device.type, enabled=False):
             # Channels last in memory is how layer_norm takes them, and leaves them to the convolutions.
-            return F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, EPS).permute(
-                0, 3, 1, 2
-            )
+            y = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, EPS).permute(0, 3, 1, 2)
+        # In graphs for images of any size, convolutions of those ask for more than one row and column.
+        return y.contiguous() if torch.compiler.is_exporting() else y
 
 
 class Pool(nn.Module):
@@ -125,9 +128,7 @@ class NAFBody(RestorationNetwork):
                 "as many in enc as in dec"
             )
         if local_pooling is not None and (len(local_pooling) != 2 or min(local_pooling) < 1):
-            raise ValueError(
-                f"local_pooling is {list(local_pooling)}, expected height and width of the training patches"
-            )
+            raise ValueError(f"local_pooling is {list(local_pooling)}, expected height and width of a patch")
         levels = len(enc)
         self.size_multiple = 2**levels
         widths = [width * 2**level for level in range(levels + 1)]
@@ -143,6 +144,22 @@ class NAFBody(RestorationNetwork):
             nn.Sequential(nn.Conv2d(2 * widths[i], 4 * widths[i], 1, bias=False), nn.PixelShuffle(2)) for i in coarser
         )
         self.downs = nn.ModuleList(nn.Conv2d(widths[i], widths[i + 1], 2, stride=2) for i in range(levels))
+
+    @classmethod
+    def options_of(cls, state: Mapping[str, Tensor]) -> dict[str, Any]:
+        if "intro.weight" not in state or not state["intro.weight"].dim():
+            return {}
+        found: defaultdict[str, set[str]] = defaultdict(set)
+        for name in state:
+            if part := re.match(r"((?:encoders|decoders)\.\d+|middle_blks|downs)\.(\d+)\.", name):
+                found[part[1]].add(part[2])
+        levels = range(len(found["downs"]))
+        return {
+            "width": len(state["intro.weight"]),
+            "enc": [len(found[f"encoders.{level}"]) for level in levels],
+            "mid": len(found["middle_blks"]),
+            "dec": [len(found[f"decoders.{level}"]) for level in levels],
+        }
 
     def features(self, x: Tensor) -> Tensor:
         """Features [B, width, h, w] of an input whose height and width are multiples of `size_multiple`."""
@@ -210,3 +227,17 @@ def windows(patch: Sequence[int] | None, levels: int) -> list[Window | None]:
         return inside * (3 * side // 2) // side
 
     return [(length(patch[0], level), length(patch[1], level)) for level in range(levels + 1)]
+
+
+def import_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state_dict of the authors' code, whose names are those used here but for `module.`, of any size.
+
+    Raises:
+        ValueError: if the first or the last layer is missing; the rest is left to `load_state_dict`.
+    """
+    if all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+    for name in ("intro.weight", "ending.weight"):
+        if name not in state:
+            raise ValueError(f"not the official NAFNet weights: missing {name}")
+    return dict(state)

@@ -11,6 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from networks.nafnet import NAFBody, blocks
+from networks.nafnet import import_official as import_official  # of NAFNet: they begin the body and the branch
 from networks.ops.options import check_choice
 from networks.ops.resize import bicubic_resize
 from networks.restored import Restored
@@ -32,6 +33,8 @@ class NAFNetSR(NAFBody):
         head_gain: factor on the initial weights of the two output layers; below 1 the network starts close to what is
             added to its outputs, which helps short trainings.
     """
+
+    unpublished = ("sr_",)
 
     def __init__(
         self,

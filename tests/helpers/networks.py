@@ -38,6 +38,8 @@ TINY: dict[str, dict[str, Any]] = {
         "n_iter": 2,
         "denoiser": {"_target_": "networks.drunet.DRUNet", "widths": [2, 2, 2, 2], "n_blocks": 1},
     },
+    "NAFNet": {"width": 4, "enc": [1, 1], "mid": 1, "dec": [1, 1], "local_pooling": [16, 16]},
+    "NAFNetSR": {"width": 4, "enc": [1, 1], "mid": 1, "dec": [1, 1], "scale": 3, "head_gain": 1.0},
 }
 
 
