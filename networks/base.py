@@ -1,7 +1,7 @@
 """The written contract: what the suite asks of a network. Defaults are those of a plain convolutional one."""
 
-from collections.abc import Callable, Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -27,6 +27,7 @@ class RestorationNetwork(nn.Module):
         coarse_to_fine: whether each scale can be finished before the next one begins, by the methods of
             `networks.srn.SRN`, which tiles make use of.
         has_basis: whether it codes kernels by a `basis` that `fit_basis` makes before a training begins.
+        unpublished: how the names of parameters begin that published weights do not have and leave as they are.
 
     Raises:
         ValueError: made with an option, or called with a scale or images, outside those that the docstring of its
@@ -45,6 +46,7 @@ class RestorationNetwork(nn.Module):
     kernel_side: int = 0
     coarse_to_fine: bool = False
     has_basis: bool = False
+    unpublished: tuple[str, ...] = ()
 
     @property
     def scales(self) -> tuple[int, ...]:
@@ -66,6 +68,11 @@ class RestorationNetwork(nn.Module):
     def with_known_kernel(self) -> "RestorationNetwork | None":
         """What restores as a network that estimates kernels does, once the kernel is known; None for others."""
         return None
+
+    @classmethod
+    def options_of(cls, state: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The options that names and shapes of a state dict tell, for messages about one that does not fit."""
+        return {}
 
     def fit_basis(self, kernels: Tensor, seed: int) -> None:
         """Make the basis of the codes from training kernels [N, 1, k, k], which were drawn with `seed`."""

@@ -4,6 +4,7 @@ Exported weights (`.safetensors`, see `safetensors`) are read wherever a checkpo
 """
 
 import importlib
+import logging
 import textwrap
 import zipfile
 from pathlib import Path
@@ -30,6 +31,7 @@ from lightning_modules.checkpoints.untrusted import (
 from networks.base import RestorationNetwork
 
 PREFIX = "network."
+log = logging.getLogger(__name__)
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -111,11 +113,20 @@ def _read_file(path: Path) -> Any:
             f"{type(error).__name__}{why}): it is damaged, truncated or another kind of file; pickled modules are not "
             f"opened: copy it again{_other(path)}"
         ) from error
+    content = _unwrapped(content)
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if state and _is_state_dict(state) and sum(value.nbytes for value in state.values()) > 2 * path.stat().st_size:
         raise InputError(f"{path}: its tensors share their values, and take more memory than the file: not opened")
     if _of_this_suite(content) and not zipfile.is_zipfile(path):
         raise InputError(f"{path}: is not written as this suite writes checkpoints, with checksums: copy it again")
+    return content
+
+
+def _unwrapped(content: Any) -> Any:
+    """The state dict that BasicSR keeps under a single name; whatever else a file holds as it is."""
+    if isinstance(content, dict) and len(content) == 1:
+        state = content.get("params", content.get("params_ema"))
+        return state if state and _is_state_dict(state) else content
     return content
 
 
@@ -197,17 +208,21 @@ def _refuse_misfit(network: nn.Module, state: dict[str, Any], mistake: str) -> N
         if k in state and value.shape != state[k].shape
     ]
     if missing or surplus or wrong:
+        options = network.options_of(state) if isinstance(network, RestorationNetwork) else {}
+        told = " ".join(f"model.{name}={value}" for name, value in options.items()).replace(", ", ",")
         raise InputError(
             f"{mistake}, which does not fit {type(network).__name__} as configured ({len(missing)} tensors missing, "
             f"{len(surplus)} unexpected, {len(wrong)} of another shape; first: {[*missing, *surplus, *wrong][0]})"
+            + (f": its tensors are those of {told}" if told else "")
         )
 
 
-def read_weights(network: nn.Module, path: Path) -> None:
+def read_weights(network: RestorationNetwork, path: Path) -> None:
     """Load a file of weights into a network: a checkpoint of this suite, exported weights, or published weights.
 
     Published weights are state dicts under their authors' names (pickled or `.safetensors`), or networks of MatConvNet
     (`.mat`); the network's module translates them by its function `import_official`, completely, or raises ValueError.
+    Parts that the network says published weights do not have (`unpublished`) keep the values that they have.
 
     Raises:
         InputError: if the file is missing or damaged, is of another network, or the network knows no published weights.
@@ -229,6 +244,11 @@ def read_weights(network: nn.Module, path: Path) -> None:
     except ValueError as error:
         reason = textwrap.shorten(str(error), 300, placeholder=" ...")  # it may list hundreds of names
         raise InputError(f"{path}: not published weights of {name}: {reason}") from error
+    own = {key: value for key, value in network.state_dict().items() if key.startswith(network.unpublished)}
+    if own and not any(key in state for key in own):
+        state = {**state, **own}
+        parts = " and ".join(f"{prefix}*" for prefix in network.unpublished)
+        log.info("%s: published weights, which have no %s: %d tensors keep their initial values", path, parts, len(own))
     _load_exactly(network, state, f"{path}: published weights of another size")
 
 

@@ -43,6 +43,12 @@ def charbonnier(restored: Tensor, target: Tensor, reduction: Reduction = "mean",
     return distance.sum(1).mean() if reduction == "literal" else _reduced(distance, reduction)
 
 
+def psnr(restored: Tensor, target: Tensor, reduction: Reduction = "mean") -> Tensor:
+    """Minus the PSNR in dB of images with values in [0, 1], at most 80 dB; mean over the batch (NAFNet)."""
+    squared = (restored - target).square().flatten(1).mean(1)
+    return 10 * (squared + 1e-8).log10().mean()
+
+
 def _reduced(values: Tensor, reduction: Reduction) -> Tensor:
     return values.mean() if reduction == "mean" else values.sum() / len(values)
 
@@ -51,6 +57,7 @@ FUNCTIONS: dict[str, Callable[[Tensor, Tensor, Reduction], Tensor]] = {
     "mse": mse,
     "l1": l1,
     "charbonnier": charbonnier,
+    "psnr": psnr,
 }
 
 
@@ -58,7 +65,7 @@ FUNCTIONS: dict[str, Callable[[Tensor, Tensor, Reduction], Tensor]] = {
 class Term:
     """One term of a `MultiBranchLoss`; see there."""
 
-    fn: Annotated[Literal["mse", "l1", "charbonnier"], Field(description=f"one of {', '.join(FUNCTIONS)}")]
+    fn: Annotated[Literal["mse", "l1", "charbonnier", "psnr"], Field(description=f"one of {', '.join(FUNCTIONS)}")]
     weight: Annotated[float, Field(ge=0, description="a number >= 0")] = 1.0
     reduction: Annotated[Reduction, Field(description="mean, literal or sum")] = "mean"
     colour: Annotated[Literal["rgb", "y"], Field(description="rgb or y")] = "rgb"
@@ -79,10 +86,15 @@ def read_terms(terms: Mapping[str, Mapping[str, Any]], where: str = "loss.terms"
         if branch not in TARGETS:
             key = f"{where}.{branch}"
             raise OptionError(f"{key}: unknown branch, expected one of {', '.join(TARGETS)}", key=key)
-    return {
+    read = {
         branch: read_options(Term, f"{where}.{branch}", term, KEYS + MORE_KEYS.get(branch, ()))
         for branch, term in terms.items()
     }
+    for branch, term in read.items():
+        if term.fn == "psnr" and term.reduction != "mean":
+            key = f"{where}.{branch}.reduction"
+            raise OptionError(key=key, found=repr(term.reduction), expected="mean beside fn: psnr")
+    return read
 
 
 class MultiBranchLoss(nn.Module):

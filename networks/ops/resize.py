@@ -117,16 +117,20 @@ def bicubic_resize(images: Tensor, scale: int, *, down: bool = False) -> Tensor:
         return step(step(images, scale, 2), scale, 3)
 
 
-def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
-    """Images [B, C, H, W] continued by repetition at the bottom and right until `multiple` divides both sides."""
+def pad_to_multiple(images: Tensor, multiple: int, mode: Literal["replicate", "constant"] = "replicate") -> Tensor:
+    """Images [B, C, H, W] continued at the bottom and right until `multiple` divides both sides.
+
+    Args:
+        mode: by repetition of the last row and column, or by zeros.
+    """
     h, w = images.shape[-2:]
     # Unlike -h % multiple, this form shows torch.export, to which h and w are symbols, that the sides get divisible.
     height, width = ((n + multiple - 1) // multiple * multiple for n in (h, w))
-    if torch.compiler.is_dynamo_compiling():
+    if mode == "replicate" and torch.compiler.is_dynamo_compiling():
         # Inductor is wrong about the memory format of the gradient of F.pad(mode="replicate"), and stops.
         images = torch.cat([images, images[..., -1:, :].expand(-1, -1, height - h, -1)], 2)
         return torch.cat([images, images[..., -1:].expand(-1, -1, -1, width - w)], 3)
-    return F.pad(images, (0, width - w, 0, height - h), mode="replicate")
+    return F.pad(images, (0, width - w, 0, height - h), mode=mode)
 
 
 def check_factor(name: str, value: int) -> None:

@@ -33,6 +33,8 @@ TINY: dict[str, dict[str, Any]] = {
         "estimator": {"width": 4, "n_blocks": 1, "reduction": 2},
     },
     "DarkChannel": {"scale": 2, "kernel_size": 5},
+    "NAFNet": {"width": 4, "enc": [1, 1], "mid": 1, "dec": [1, 1], "local_pooling": [16, 16]},
+    "NAFNetSR": {"width": 4, "enc": [1, 1], "mid": 1, "dec": [1, 1], "scale": 3, "head_gain": 1.0},
 }
 
 

@@ -42,6 +42,7 @@ SMALL_DAN = [
     *("model.n_loops=2", "model.restorer.n_iter=1", "model.restorer.widths=[2,2,2,2]"),
     *("model.estimator.n_blocks=1", "degradation.scale=2"),
 ]
+SMALL_NAFNET = ["model.width=2", "model.enc=[1]", "model.mid=1", "model.dec=[1]"]
 SMALL_SRRESNET = ["model.width=4", "model.n_blocks=1"]  # EDSR too
 SMALL_LAPSRN = ["model.width=4", "model.n_convs=1"]
 MEASURE = ["task=evaluate", "model=bicubic"]
@@ -79,6 +80,10 @@ NEEDS: dict[tuple[str, str], list[str]] = {
     **{("model", name): SMALL_DAN for name in ("dan_usrnet", "dan_usrnet_tiny")},
     ("model", "deblurcnn"): ["model.width=0.125"],
     ("model", "scgan"): ["model.width=4", "model.n_layers=1", *SMALL_GAN],
+    **{("model", name): [*PAIRS, *SMALL_NAFNET] for name in ("nafnet", "nafnet_64")},
+    **{("model", name): SMALL_NAFNET for name in ("nafnet_sr", "nafnet_sr_small")},
+    **{("experiment", name): [*PAIRS, *SMALL_NAFNET] for name in ("nafnet_gopro", "nafnet_sr_lr_gopro")},
+    ("experiment", "nafnet_sr_div2k"): SMALL_NAFNET,
     ("experiment", "deblurcnn_div2k"): ["model.width=0.125"],
     ("loss", "deblurcnn"): ["model=deblurcnn", "model.width=0.125"],
     ("task", "restore"): ["model=bicubic", "input=photographs", "output=restored", "scale=2"],
@@ -103,7 +108,7 @@ NEEDS: dict[tuple[str, str], list[str]] = {
     ("trainer", "ddp_cpu"): ["data.samples_per_epoch=2"],
     ("procedure", "gan"): SMALL_GAN,
     ("procedure", "staged"): ["scheduler=none", "+procedure.stages.only.epochs=1"],
-    **{("loss", name): ["model.deblur_branch=false"] for name in ("sr_l1", "half_sse")},
+    **{("loss", name): ["model.deblur_branch=false"] for name in ("sr_l1", "half_sse", "nafnet")},
     ("loss", "y_sse"): ["model.deblur_branch=false"],
     ("loss", "lapsrn"): ["model=lapsrn", *SMALL_LAPSRN],
     ("loss", "dan"): ["model=dan_usrnet", *SMALL_DAN],

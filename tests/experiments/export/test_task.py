@@ -38,6 +38,8 @@ TINY: dict[str, dict[str, Any]] = {
     "EDDSRN": {"widths": [2, 2, 2, 2], "n_units": 1},
     "CooperativeNet": {"widths": [2, 2, 2, 2], "n_units": 1},
     "GFN": {"width": 2, "n_blocks": [1, 1]},
+    "NAFNet": {"width": 2, "enc": [1], "mid": 1, "dec": [1], "local_pooling": [16, 24]},
+    "NAFNetSR": {"width": 2, "enc": [1], "mid": 1, "dec": [1], "head_gain": 1.0},
     "SRN": {"widths": [2, 2, 2], "n_blocks": 1, "n_scales": 1},
     "srn_lstm": {"n_scales": 2},
     "USRNet": {"n_iter": 1, "widths": [2, 2, 2, 2], "n_blocks": 1, "hyper_width": 2},

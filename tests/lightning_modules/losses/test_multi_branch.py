@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from datamodules.batch import Batch
-from lightning_modules.losses.multi_branch import MultiBranchLoss, charbonnier, l1, mse
+from datamodules.errors import OptionError
+from lightning_modules.losses.multi_branch import MultiBranchLoss, charbonnier, l1, mse, psnr
 from networks.restored import Restored
+from tests.helpers.filled import waves
 from tests.helpers.references import imresize
 
 
@@ -34,6 +36,36 @@ def test_literal_reductions_of_the_paper() -> None:
     assert mse(a, b, "literal").item() == pytest.approx(0.25 * 60)
     assert l1(a, b, "literal").item() == pytest.approx(0.5 * 60)
     assert charbonnier(a, b, "literal").item() == pytest.approx(3 * 0.250001**0.5)
+
+
+def test_psnr_loss() -> None:
+    """Image by image: the mean of their PSNRs, not the PSNR of their mean error."""
+    images = waves(13, 17, 2)
+    assert psnr(images, images.flip(1)).item() == pytest.approx(-8.2053294867, abs=1e-9)
+    errors = (images - images.flip(1)).square().flatten(1).mean(1)
+    assert errors.tolist() == pytest.approx([0.1493960797, 0.1529659767], abs=1e-9)
+    assert psnr(images, images).item() == pytest.approx(-80)
+    assert psnr(images[:1], images[:1] + 0.1).item() == pytest.approx(-20, abs=1e-5)
+
+
+def test_gradient_of_the_psnr_loss() -> None:
+    restored, target = waves(3, 4, 2).requires_grad_(), waves(3, 4, 2).flip(1)
+    assert torch.autograd.gradcheck(lambda x: psnr(x, target), restored)
+
+
+def test_nafnet_sr_loss() -> None:
+    loss = MultiBranchLoss({"sr": {"fn": "psnr"}, "deblurred": {"fn": "psnr", "weight": 0.2}})
+    hr, lr_sharp = waves(8, 8, 2), waves(2, 2, 2)
+    parts = loss(Restored(sr=hr + 0.1, deblurred=lr_sharp + 0.01), batch(hr, lr_sharp))
+    found = [parts[name].item() for name in ("sr", "deblurred", "total")]
+    assert found == pytest.approx([-20, -40, -28], abs=1e-3)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "literal"])
+def test_psnr_is_a_mean(reduction: str) -> None:
+    words = f"loss.terms.sr.reduction: found '{reduction}', expected mean beside fn: psnr"
+    with pytest.raises(OptionError, match=words):
+        MultiBranchLoss({"sr": {"fn": "psnr", "reduction": reduction}})
 
 
 def test_ed_dsrn_loss() -> None:

@@ -79,6 +79,7 @@ NAMED = {
     "y_shave_s": ("y", 4, "round", "channels"),
     "y_shave_s_gray_as_rgb": ("y_of_rgb", 4, "round", "channels"),
     "gfn": ("rgb", 6, "truncate", "volume"),
+    "nafnet": ("rgb", 0, "round", "volume"),
 }
 
 
