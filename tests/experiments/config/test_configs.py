@@ -140,6 +140,8 @@ ABSENT: dict[str, list[str]] = {
     "gopro": ["data.variant=blur"],
     "lai": [],
     "reds": ["data.variant=blur_bicubic", "data.source.download=false"],
+    "realblur": ["data.variant=J"],
+    "rsblur": [],
     "reds_val": ["data.variant=blur_bicubic", "data.source.download=false"],
     "set5": [],
     "set14": [],
