@@ -271,7 +271,7 @@ class AsStored(Degradation):
     """
 
     inputs = ("hr", "lr")
-    provides = ("hr", "lr", "scale")
+    provides: tuple[str, ...] = ("hr", "lr", "scale")
 
     def __init__(self, scale: int = 1) -> None:
         super().__init__(scale)

@@ -18,6 +18,7 @@ class ListedPairs(Pairs):
     The paths are relative to `root`, or to the folder above it or the one of the same name below.
 
     Attributes:
+        name: of the data set and its variant.
         lists: of each split, where its list may be, relative to `root`: the first that is there counts.
         counts: of each split, how many pairs are listed.
         where: where to get the photographs.
@@ -25,6 +26,7 @@ class ListedPairs(Pairs):
     """
 
     scale = 1
+    name: str
     lists: dict[Split, list[str]]
     counts: dict[Split, int]
     where: str
@@ -71,12 +73,10 @@ class ListedPairs(Pairs):
             (base for base in bases if any((base / path).is_file() for line in lines for path in line)), self.root
         )
         pairs = [(self._file(base, sharp), self._file(base, self._degraded(degraded))) for sharp, degraded in lines]
-        there = [(sharp.is_file(), degraded.is_file()) for sharp, degraded in pairs]
+        absent = {path for pair in pairs for path in pair if not path.is_file()}
         if self.partial:  # a pair is there or not; half of one is a mistake
-            pairs, there = (
-                [item for item, found in zip(items, there, strict=True) if any(found)] for items in (pairs, there)
-            )
-        if missing := [path for pair, found in zip(pairs, there, strict=True) for path in pair if not path.is_file()]:
+            pairs = [pair for pair in pairs if not absent.issuperset(pair)]
+        if missing := [path for pair in pairs for path in pair if path in absent]:
             raise InputError(
                 f"{missing[0]}: not found, like {len(missing)} of {2 * len(pairs)} files that {file} lists: complete"
                 f" the copy from {self.where}" + ("" if self.partial else ", or set data.source.partial=true")

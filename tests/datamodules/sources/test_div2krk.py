@@ -67,6 +67,7 @@ def test_pairs_by_number_and_kernels_for_true_convolution(tree: Path, tmp_path: 
         side = {2: 3, 4: 7}[scale]
         turned = torch.from_numpy(kernel(number, side)[::-1, ::-1].copy()).float()
         assert torch.allclose(batch.kernel[0, 0], turned)
+        assert batch.noise_level is not None
         assert batch.noise_level.item() == 0
         # By the definition of true convolution: a pixel of the reduced image is around s times its place.
         y, x, half = 8 * scale, 12 * scale, side // 2

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import shutil
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -210,6 +211,24 @@ def test_downloads_what_the_variant_needs(hub: Hub, tmp_path: Path, caplog: pyte
     asked = len(hub.asked)
     source.prepare()
     assert len(hub.asked) == asked
+
+
+def test_two_at_once(hub: Hub, tmp_path: Path) -> None:
+    errors: list[Exception] = []
+
+    def prepare() -> None:
+        try:
+            Reds(str(tmp_path / "data"), "lowres", parts=["val"], base_url=hub.url).prepare()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=prepare) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert len(hub.contents) == 2
 
 
 def test_interrupted_download_goes_on(hub: Hub, tmp_path: Path) -> None:
