@@ -6,7 +6,7 @@ import re
 import requests
 
 from datamodules.errors import InputError
-from datamodules.io.download import TIMEOUT_SECONDS, one_line
+from datamodules.io.download import TIMEOUT_SECONDS, root_cause
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +31,16 @@ def facts(url: str, size: int | None = None, sha256: str | None = None) -> tuple
         response = requests.head(url, headers=headers, timeout=TIMEOUT_SECONDS, allow_redirects=False)
     except requests.RequestException as error:
         raise InputError(
-            f"{url}: its size and checksum cannot be asked for ({one_line(error)}): check the network, or get the file"
-            " elsewhere, unpack it and set data.root to the copy"
+            f"{url}: its size and checksum cannot be asked for ({root_cause(error)}): check the network and run again, or"
+            " get the file elsewhere, unpack it and set data.root to the copy"
         ) from error
     told_size = response.headers.get("X-Linked-Size", "")
     told_sha256 = response.headers.get("X-Linked-Etag", "").strip('"').lower()
     if response.status_code >= 400 or not told_size.isdecimal() or not re.fullmatch("[0-9a-f]{64}", told_sha256):
         raise InputError(
             f"{url}: the server answered HTTP {response.status_code} with size {told_size or 'none'} and sha256"
-            f" {told_sha256 or 'none'}, expected both: get the file elsewhere, unpack it and set data.root to the copy"
+            f" {told_sha256 or 'none'}, expected both: run again later, or get the file elsewhere, unpack it and set"
+            " data.root to the copy"
         )
     for what, known, told in (("bytes", size, int(told_size)), ("sha256", sha256, told_sha256)):
         if known not in (None, told):

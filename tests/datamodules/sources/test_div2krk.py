@@ -97,7 +97,7 @@ def test_absent_and_incomplete_copies(tree: Path, tmp_path: Path) -> None:
         Div2krk(str(tree)).prepare()
 
 
-def test_suite(cli: Callable[..., Outcome], tree: Path, tmp_path: Path) -> None:
+def test_suite(cli: Callable[..., Outcome], tree: Path, tiny: list[str], tmp_path: Path) -> None:
     common = ["task=evaluate", "pictures=none", "data.num_workers=0", "trainer.accelerator=cpu", "suite=div2krk"]
     outcome = cli(*common, "model=bicubic", f"data_dir={tree.parent}", "name=b")
     assert outcome.status == 0, outcome.err
@@ -108,6 +108,17 @@ def test_suite(cli: Callable[..., Outcome], tree: Path, tmp_path: Path) -> None:
         for scale in (2, 4)
         for protocol in ("y_shave_s", "rgb_shave_s")
     ]
+    # A network of one scale is measured on the images of that scale.
+    assert cli(*tiny).status == 0
+    network = [*common, "run=runs/tiny", f"data_dir={tree.parent}"]
+    outcome = cli(*network)
+    assert "ed_dsrn cannot be measured: EDDSRN enlarges x4" in outcome.err
+    assert "; data.source.scale=4 to measure some of the cells" in outcome.err
+    outcome = cli(*network, "data.source.scale=4")
+    assert outcome.status == 0, outcome.err
+    records = read_records(tmp_path / "runs" / "tiny" / "results.json")
+    assert [r["cell"]["data.source.scale"] for r in records if r["suite"] == "div2krk"] == [4] * 4
+    # One that is told the kernel needs those of the files.
     told = [*common, "model=wiener", f"data_dir={tree.parent}", "name=w", "data.source.scale=2"]
     refused = cli(*told)
     assert refused.status != 0
