@@ -31,8 +31,8 @@ def facts(url: str, size: int | None = None, sha256: str | None = None) -> tuple
         response = requests.head(url, headers=headers, timeout=TIMEOUT_SECONDS, allow_redirects=False)
     except requests.RequestException as error:
         raise InputError(
-            f"{url}: its size and checksum cannot be asked for ({root_cause(error)}): check the network and run again, or"
-            " get the file elsewhere, unpack it and set data.root to the copy"
+            f"{url}: its size and checksum cannot be asked for ({root_cause(error)}): check the network and run again,"
+            " or get the file elsewhere, unpack it and set data.root to the copy"
         ) from error
     told_size = response.headers.get("X-Linked-Size", "")
     told_sha256 = response.headers.get("X-Linked-Etag", "").strip('"').lower()

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
 from PIL import Image
 
 from datamodules.degradations.pipelines import AsStored, ReducedPairs, StoredWithSharp
@@ -21,10 +22,12 @@ from datamodules.paired_datamodule import PairedDataModule
 from datamodules.sources import reds
 from datamodules.sources.reds import Reds
 from tests.conftest import Outcome
+from tests.experiments.config.test_configs import compose
 from tests.helpers.hub import Hub, serving
 from tests.helpers.results import read_records
 
 NOWHERE = "http://127.0.0.1:1"  # nothing listens there: whoever asks fails
+NETWORKS = ("ed_dsrn", "gfn", "nafnet_sr")
 KINDS = ("sharp", "sharp_bicubic", "blur_bicubic", "blur", "blur_jpeg")
 FRAMES = [f"{number:08d}" for number in range(20)]
 
@@ -344,6 +347,26 @@ def test_suite_of_the_challenge(cli: Callable[..., Outcome], tree: Path, tmp_pat
     records = read_records(tmp_path / "runs" / "b" / "results.json")
     about = [(r["suite"], r["dataset"], r["scale"], r["protocol"]["name"], len(r["images"])) for r in records]
     assert about == [("ntire2021_lr", "reds_blur_bicubic_val300", 4, f"rgb_shave{n}", 4) for n in (0, 4)]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "degradation", "parts", "variant"),
+    [
+        (["model=bicubic", "data=reds", "data.variant=blur_bicubic"], "reds", ["train", "val"], "blur_bicubic"),
+        (["data=reds", "data.variant=lowres", "degradation=none"], "none", ["train", "val"], "lowres"),
+        (["model=bicubic", "data=reds_val", "data.variant=blur_bicubic"], "reds", ["val"], "blur_bicubic"),
+        *(([f"experiment={name}_reds"], "reds", ["train", "val"], "blur_bicubic") for name in NETWORKS),
+        (["suite=reds", "task=evaluate", "model=bicubic"], "none", ["val"], "blur_jpeg"),
+    ],
+)
+def test_configs_choose_what_fits(overrides: list[str], degradation: str, parts: list[str], variant: str) -> None:
+    cfg = compose(*overrides, return_hydra_config=True)
+    choices = {"data": "reds" if "train" in parts else "reds_val", "degradation": degradation}
+    found = {key.partition("@")[0]: value for key, value in cfg.hydra.runtime.choices.items()}
+    assert choices.items() <= found.items()
+    assert (cfg.data.source.parts, cfg.data.source.variant) == (parts, variant)
+    built = instantiate(cfg.degradation)
+    assert (built.file_scale, instantiate(cfg.data.source).scale) == ((4, 4) if degradation == "reds" else (1, 1))
 
 
 def test_variant_is_required(cli: Callable[..., Outcome]) -> None:
