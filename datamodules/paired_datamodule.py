@@ -47,7 +47,14 @@ class PairedDataModule(ImageDataModule):
         if self.source.scale not in (1, self.scale):
             raise InputError(
                 f"data.source.scale={self.source.scale}: a degradation to 1/{self.scale} needs degraded images of the"
-                " size of the sharp ones: choose degradation=none, or files of equal size"
+                " size of the sharp ones: choose degradation=none (with data=reds degradation=reds), or files of equal"
+                " size"
+            )
+        if self.source.scale == 1 < self.degradation.file_scale:
+            raise InputError(
+                f"degradation: it is for files that are {self.degradation.file_scale} times smaller than the sharp"
+                f" ones, those of {self.source.name} are of equal size: choose degradation=none, or degradation=gopro,"
+                " which reduces them"
             )
         if stage == "fit" and getattr(self.source, "known", None) and (self.flip or self.rotate or self.transforms):
             raise InputError(

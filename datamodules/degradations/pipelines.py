@@ -279,7 +279,7 @@ class AsStored(Degradation):
     """
 
     inputs = ("hr", "lr")
-    provides = ("hr", "lr", "scale")
+    provides: tuple[str, ...] = ("hr", "lr", "scale")
 
     def __init__(self, scale: int = 1) -> None:
         super().__init__(scale)
@@ -293,3 +293,18 @@ class AsStored(Degradation):
                 " with degraded images such as data=paired_folder"
             )
         return batch
+
+
+class StoredWithSharp(AsStored):
+    """As `AsStored`, and fills `lr_sharp`, the target of a deblurring branch: D(hr), rounded to 8 bit like a file.
+
+    For pairs whose degraded files were reduced bicubically, such as those of REDS.
+    """
+
+    provides = ("hr", "lr", "lr_sharp", "scale")
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> Batch:
+        hr = as_float(batch.hr)
+        lr_sharp = to_eight_bit_levels(bicubic_resize(hr, self.scale, down=True))
+        return replace(super().__call__(batch), hr=hr, lr_sharp=lr_sharp)

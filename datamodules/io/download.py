@@ -141,7 +141,7 @@ def _fetch_rest(url: str, path: Path, part: Path, size: int) -> None:
                     if file.tell() > size:
                         break
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-        raise _TryAgain(f"{problem} {urlsplit(url).netloc} ({_root_cause(error)})") from error
+        raise _TryAgain(f"{problem} {urlsplit(url).netloc} ({root_cause(error)})") from error
     except requests.RequestException as error:
         raise InputError(f"{url}: cannot be downloaded ({one_line(error)}): correct the URL") from error
     if _size(part) > size:
@@ -187,7 +187,7 @@ def disk_error(path: Path, error: Exception) -> InputError:
     """Says what the system refused, about the file that it names, else about `path` (ENOSPC names none)."""
     free = f", {_human(shutil.disk_usage(path.parent).free)} free" if path.parent.is_dir() else ""
     return InputError(
-        f"{getattr(error, 'filename', None) or path}: cannot be read or written ({_root_cause(error)}{free}): free some"
+        f"{getattr(error, 'filename', None) or path}: cannot be read or written ({root_cause(error)}{free}): free some"
         " space, check the permissions or set data.root to a folder on another disk, then run again"
     )
 
@@ -217,7 +217,7 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _root_cause(error: BaseException) -> str:
+def root_cause(error: BaseException) -> str:
     """The system's own words: requests and urllib3 wrap them three times over."""
     while inner := error.__cause__ or error.__context__:
         error = inner

@@ -11,12 +11,13 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from datamodules.errors import InputError
 from datamodules.io.decode import IMAGE_SUFFIXES, decode_rgb8
 from datamodules.io.write_photo import writing
-from datamodules.sources.average_frames import average_frames
+from datamodules.sources.average_frames import average_frames, check_response
 
 RECORD = "pairs.json"
 
@@ -28,14 +29,16 @@ def prepare_pairs(
     window: int = 7,
     stride: int | None = None,
     gamma: float | None = None,
+    response: Tensor | None = None,
     test_fraction: float = 1 / 3,
     progress: bool = True,
 ) -> int:
     """Average windows of consecutive frames into blurred images and store them with their middle frame.
 
     Reads `root/CLIP/FRAME.*`, one folder per clip, frames in the natural order of their names (2 before 10). Writes
-    8-bit PNGs `out/train|test/CLIP/blur/NAME.png` (`blur_gamma` if `gamma` is given) and `.../sharp/NAME.png`, NAME
-    that of the middle frame. Whole clips go to one split, chosen by a hash of their names, so no scene is in both.
+    8-bit PNGs `out/train|test/CLIP/blur/NAME.png` (`blur_gamma` if `gamma` or `response` is given) and
+    `.../sharp/NAME.png`, NAME that of the middle frame. Whole clips go to one split, chosen by a hash of their names,
+    so no scene is in both.
 
     Files appear complete or not at all, and existing ones are kept, so an interrupted run goes on where it stopped;
     linear and gamma pairs may be written into one tree, one call each. `out/pairs.json` records the choices, and a
@@ -45,15 +48,16 @@ def prepare_pairs(
         root: folder of clips; folders and files whose name starts with a dot are skipped.
         window: frames averaged, odd (GOPRO: 7 to 13).
         stride: frames from one window to the next; by default `window`, so that windows do not overlap.
-        gamma: see `average_frames`.
+        gamma, response: see `average_frames`; `reds_response()` is that of REDS.
         test_fraction: share of the clips for test (GOPRO: 11 of 33); 0 and 1 give all to one split, other values at
             least one clip to each.
 
     Returns:
-        The number of pairs in `out` for this `gamma`.
+        The number of pairs in `out` for this kind of average.
 
     Raises:
-        ValueError: if `window` is even, `stride` < 1, `gamma` <= 0 or `test_fraction` outside [0, 1].
+        ValueError: if `window` is even, `stride` < 1, `gamma` <= 0, `test_fraction` outside [0, 1], or `response` is no
+            increasing table or given beside `gamma`.
         InputError: `root` is missing or holds no clips; a clip is shorter than `window`, has frames of different sizes,
             two frames of one name or a damaged frame; there are too few clips to split; `out` was made with other
             choices or cannot be written.
@@ -66,13 +70,18 @@ def prepare_pairs(
         raise ValueError(
             f"stride is {stride}, test_fraction {test_fraction} and gamma {gamma}, expected at least 1, 0 ... 1 and > 0"
         )
-    blur = "blur" if gamma is None else "blur_gamma"
+    if response is not None:
+        check_response(response)
+        if gamma is not None:
+            raise ValueError("gamma and response are both given, expected one of them")
+    blur = "blur" if gamma is None and response is None else "blur_gamma"
+    curve = gamma if response is None else hashlib.sha256(response.double().numpy().tobytes()).hexdigest()[:16]
     try:
         clips = {clip.name: _frames(clip, window) for clip in _clips(root)}
         test = _test_clips(list(clips), test_fraction, root)
         splits = {name: "test" if name in test else "train" for name in clips}
         record = {name: {"split": splits[name], "frames": len(frames)} for name, frames in clips.items()}
-        _remember(out / RECORD, {"window": window, "stride": stride, "clips": record}, gamma)
+        _remember(out / RECORD, {"window": window, "stride": stride, "clips": record}, curve)
         windows = [
             (out / splits[name] / name, frames[start : start + window])
             for name, frames in clips.items()
@@ -86,7 +95,7 @@ def prepare_pairs(
             if not ((folder / blur / name).exists() and (folder / "sharp" / name).exists()):
                 images = [load(path) for path in frames]
                 _check_sizes(frames, images, sizes.setdefault(folder, images[0].shape))
-                _write_png(folder / blur / name, _average(images, gamma))
+                _write_png(folder / blur / name, _average(images, gamma, response))
                 _write_png(folder / "sharp" / name, images[window // 2])
     except OSError as error:
         raise InputError(
@@ -141,15 +150,18 @@ def _test_clips(names: list[str], fraction: float, root: Path) -> set[str]:
     return set(sorted(names, key=lambda name: hashlib.sha256(os.fsencode(name)).digest())[:count])
 
 
-def _remember(path: Path, record: dict[str, Any], gamma: float | None) -> None:
-    """Write the choices to `path`, or compare with those an earlier call wrote; pairs without gamma fit to any."""
+def _remember(path: Path, record: dict[str, Any], curve: float | str | None) -> None:
+    """Write the choices to `path`, or compare with those an earlier call wrote; linear pairs fit to any curve.
+
+    The curve is an exponent or the digest of a measured response, both under the key `gamma`.
+    """
     known: dict[str, Any] = {}
     if path.exists():
         try:
             known = json.loads(path.read_text())
         except ValueError as error:
             raise InputError(f"{path}: is no JSON file: delete {path.parent} and start again") from error
-    record = record | {"gamma": known.get("gamma") if gamma is None else gamma}
+    record = record | {"gamma": known.get("gamma") if curve is None else curve}
     for key, value in record.items():
         if known.get(key) not in (None, value):
             what = "other clips, frames or splits" if key == "clips" else f"{key} {known[key]}, not {value}"
@@ -166,9 +178,9 @@ def _check_sizes(frames: list[Path], images: list[np.ndarray], expected: tuple[i
             )
 
 
-def _average(images: list[np.ndarray], gamma: float | None) -> np.ndarray:
+def _average(images: list[np.ndarray], gamma: float | None, response: Tensor | None) -> np.ndarray:
     stack = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)[None].to(torch.float32) / 255
-    average = average_frames(stack, gamma)[0].mul(255).round().clamp(0, 255).to(torch.uint8)
+    average = average_frames(stack, gamma, response)[0].mul(255).round().clamp(0, 255).to(torch.uint8)
     return average.permute(1, 2, 0).numpy()
 
 

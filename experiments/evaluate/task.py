@@ -256,8 +256,10 @@ def refuse_misfit(job: Job) -> None:
     if cell.suite is None:
         with cell.named("degradation"):
             raise InputError(f"model: {mistake}")
-    key = "degradation.scale"
-    way = f"; {key}=4 or suite.grid.{key}=[3,4] measure some of the cells" if key in cell.values else ""
+    way = ""
+    if key := next((key for key in ("degradation.scale", "data.source.scale") if key in cell.values), None):
+        several = " or suite.grid.degradation.scale=[3,4]" if key == "degradation.scale" else ""
+        way = f"; {key}={network.scales[0]}{several} to measure some of the cells"
     raise InputError(f"suite={cell.suite}, {cell}: {model} cannot be measured: {mistake}{way}")
 
 

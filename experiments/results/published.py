@@ -37,6 +37,7 @@ class Published:
     certain: bool = True  # False for figures that were not read in a primary source
     caveat: str = ""  # why a difference to a measurement has to be read with care
     requires: dict[str, Any] = field(default_factory=dict)  # key of the degradation -> value, else not comparable
+    not_runnable: str = ""  # why there is no such suite here, where there is none
     mean_of: int | None = None  # of a mean over a key of the grid: how many cells it is over
 
 

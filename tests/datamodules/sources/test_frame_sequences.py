@@ -16,7 +16,7 @@ from datamodules.degradations.resample import bicubic_resize
 from datamodules.errors import InputError
 from datamodules.io.decode import decode_rgb8
 from datamodules.sources import frame_sequences
-from datamodules.sources.average_frames import average_frames
+from datamodules.sources.average_frames import average_frames, reds_response
 from datamodules.sources.frame_sequences import prepare_pairs
 
 
@@ -43,6 +43,63 @@ def test_wrong_frames() -> None:
         average_frames(torch.zeros(1, 3, 3, 2, 2, dtype=torch.uint8))
     with pytest.raises(ValueError, match="gamma is 0"):
         average_frames(torch.zeros(1, 3, 3, 2, 2), 0)
+
+
+def test_averages_by_a_measured_response() -> None:
+    # By hand: light 0 at level 0, 1 at level 1 ... and twice as steep from level 100 on, for all channels alike.
+    levels = torch.arange(256, dtype=torch.float64)
+    table = torch.where(levels > 100, 100 + 2 * (levels - 100), levels)[None]
+    frames = torch.tensor([50.0, 90.0, 200.0], dtype=torch.float64).view(1, 3, 1, 1, 1).expand(2, 3, 3, 4, 5) / 255
+    # Lights 50, 90 and 300 have the mean 146 2/3, which is that of level 123 1/3.
+    assert torch.allclose(average_frames(frames, response=table) * 255, torch.tensor(370 / 3).double())
+    # A power law as a table is the power law, at levels, and the unit of light does not matter.
+    power = 5 * (levels / 255).pow(2.2)[None].expand(3, -1)
+    some = torch.randint(256, (2, 5, 3, 6, 7), generator=torch.Generator().manual_seed(0)).double() / 255
+    assert (average_frames(some, 2.2) - average_frames(some, response=power)).abs().max() < 1e-4
+    assert torch.allclose(average_frames(some, response=power), average_frames(some, response=3 * power))
+    # Each channel by its own row, each image of a batch by itself; what lies outside [0, 1] is clipped.
+    rows = torch.cat([table, power[:1], 7 * levels[None]])
+    found = average_frames(some, response=rows)
+    for channel in range(3):
+        single = average_frames(some[1:, :, channel : channel + 1], response=rows[channel : channel + 1])
+        assert torch.allclose(found[1:, channel : channel + 1], single)
+    assert torch.allclose(found[:, 2], average_frames(some)[:, 2])
+    beyond = torch.tensor([-0.5, 0.0, 1.5]).view(1, 3, 1, 1, 1)
+    assert torch.allclose(average_frames(beyond, response=levels[None]), torch.tensor(1 / 3))
+
+
+def test_response_of_reds() -> None:
+    table = reds_response()
+    assert table.shape == (3, 256)
+    assert (table.diff() > 0).all()
+    published = {16: (0.00392, 0.00374, 0.00455), 128: (0.10602, 0.10780, 0.11172), 255: (1.24112, 1.29850, 1.12281)}
+    for level, light in published.items():
+        assert table[:, level].tolist() == pytest.approx(light)
+    assert table[:, 250].tolist() == [1, 1, 1]
+    # The exponents of the power laws that fit best from level 1 to 250 are those of the whole measured table.
+    levels = torch.arange(1, 251, dtype=torch.float64) / 250
+    exponents = torch.arange(3.0, 4.5, 0.01, dtype=torch.float64)
+    errors = (levels ** exponents[:, None, None] - table[:, 1:251]).square().mean(2)
+    assert exponents[errors.argmin(0)].tolist() == pytest.approx([3.77, 3.79, 3.63], abs=0.06)
+    # What does not move stays: at every level, in every channel.
+    still = (torch.arange(256).double() / 255).expand(1, 7, 3, 1, -1)
+    assert torch.allclose(average_frames(still, response=table), still[:, 0], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("response", "problem"),
+    [
+        (torch.arange(256.0), r"response is \[256\], expected \[1, 256\] or \[3, 256\]"),
+        (torch.arange(512.0).view(2, 256), r"response is \[2, 256\], expected \[1, 256\] or \[3, 256\]"),
+        (torch.zeros(1, 256), "does not increase"),
+        (torch.arange(-1.0, 255.0)[None], "expected finite light of at least 0"),
+    ],
+)
+def test_wrong_response(response: Tensor, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        average_frames(torch.zeros(1, 3, 3, 2, 2), response=response)
+    with pytest.raises(ValueError, match="are both given"):
+        average_frames(torch.zeros(1, 3, 3, 2, 2), 2.2, response)
 
 
 def pan(image: Tensor, m: int = 7, height: int = 160, width: int = 200) -> Tensor:
@@ -149,6 +206,28 @@ def test_pairs_on_disk(clips: Path, tmp_path: Path) -> None:
             assert np.abs(power).max() < 0.501
         assert len(list((folder / "sharp").iterdir())) == 3
     assert not list(out.rglob("*.part"))
+
+
+def test_pairs_of_a_measured_response(clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    table = reds_response()
+    assert prepare_pairs(clips, out, window=5, progress=False) == 6
+    assert prepare_pairs(clips, out, window=5, response=table, progress=False) == 6
+    (folder,) = out.glob("*/clip1")
+    assert sorted(path.name for path in folder.iterdir()) == ["blur", "blur_gamma", "sharp"]
+    window = np.random.default_rng(1).integers(0, 256, (12, 12, 10, 3)).astype(np.uint8)[:5]
+    for channel in range(3):
+        light = table[channel].numpy()
+        expected = np.interp(light[window[..., channel]].mean(0), light, np.arange(256))
+        found = decode_rgb8(folder / "blur_gamma" / "frame3.png")[..., channel]
+        assert np.abs(found - expected).max() < 0.502
+    for other in ({"gamma": 2.2}, {"response": 2 * table}):
+        with pytest.raises(InputError, match=r"these pairs were made with gamma [0-9a-f]{16}, not"):
+            prepare_pairs(clips, out, window=5, progress=False, **other)
+    with pytest.raises(ValueError, match="gamma and response are both given"):
+        prepare_pairs(clips, out, gamma=2.2, response=table, progress=False)
+    with pytest.raises(ValueError, match=r"response is \[256\]"):
+        prepare_pairs(clips, out, response=table[0], progress=False)
 
 
 def test_an_interrupted_run_is_taken_up(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,7 @@ ONE_STEP = [
 FOLDER = ["data=folder", "data.root=photographs"]
 SMALL = ["model=ed_dsrn", "model.widths=[4,4,4,4]", "model.n_units=1"]
 PAIRS = ["data=paired_folder", "data.root=pairs"]
+QUARTERS = ["data=paired_folder", "data.root=quarters", "data.source.scale=4"]
 SMALL_USRNET = ["model.n_iter=1", "model.widths=[2,2,2,2]", "model.n_blocks=1", "degradation.scale=2"]
 SMALL_SRN = ["model.widths=[2,2,2]", "model.n_blocks=1"]
 # The discriminator's deepest layers see one pixel of a patch of 32: to be normalised, it needs company.
@@ -85,6 +86,13 @@ NEEDS: dict[tuple[str, str], list[str]] = {
     **{("model", name): [*PAIRS, *SMALL_NAFNET] for name in ("nafnet", "nafnet_64")},
     **{("model", name): SMALL_NAFNET for name in ("nafnet_sr", "nafnet_sr_small")},
     **{("experiment", name): [*PAIRS, *SMALL_NAFNET] for name in ("nafnet_gopro", "nafnet_sr_lr_gopro")},
+    ("experiment", "nafnet_sr_reds"): [*QUARTERS, *SMALL_NAFNET],
+    ("experiment", "ed_dsrn_reds"): [*QUARTERS, "model.widths=[4,4,4,4]", "model.n_units=1"],
+    ("experiment", "gfn_reds"): [*QUARTERS, "model.width=4", "model.n_blocks=[1,1]"],
+    ("degradation", "reds"): QUARTERS,
+    ("suite", "ntire2021_lr"): [*MEASURE, *QUARTERS],
+    ("suite", "div2krk"): [*MEASURE, *QUARTERS],
+    ("suite", "reds"): [*MEASURE, *PAIRS],
     ("experiment", "nafnet_sr_div2k"): SMALL_NAFNET,
     ("experiment", "deblurcnn_div2k"): ["model.width=0.125"],
     ("loss", "deblurcnn"): ["model=deblurcnn", "model.width=0.125"],
@@ -134,8 +142,13 @@ ABSENT: dict[str, list[str]] = {
     "bsd68": [],
     "bsd100": ["data.source.download=false"],
     "bsds500": ["data.source.download=false"],
+    "div2krk": [],
     "gopro": ["data.variant=blur"],
     "lai": [],
+    "reds": ["data.variant=blur_bicubic", "data.source.download=false"],
+    "realblur": ["data.variant=J"],
+    "rsblur": [],
+    "reds_val": ["data.variant=blur_bicubic", "data.source.download=false"],
     "set5": [],
     "set14": [],
     "urban100": [],
