@@ -137,7 +137,7 @@ def set_up(cfg: DictConfig, device: torch.device) -> Training:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     module = _build_module(cfg, config)
     if cfg.weights and resume_from is None:  # before the data, which may take hours
-        read_weights(module.network, Path(cfg.weights))
+        read_weights(module.network, Path(cfg.weights), start=True)
     if device.type == "cpu" and rank() == 0:
         _say_how_long(cfg, module)
     datamodule = construct(cfg, "data")

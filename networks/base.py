@@ -27,7 +27,8 @@ class RestorationNetwork(nn.Module):
         coarse_to_fine: whether each scale can be finished before the next one begins, by the methods of
             `networks.srn.SRN`, which tiles make use of.
         has_basis: whether it codes kernels by a `basis` that `fit_basis` makes before a training begins.
-        unpublished: how the names of parameters begin that published weights do not have and leave as they are.
+        added: how the names of the parameters begin that it has besides those of the network that it extends; a
+            training that starts from weights of that one leaves them as they are.
 
     Raises:
         ValueError: made with an option, or called with a scale or images, outside those that the docstring of its
@@ -46,7 +47,7 @@ class RestorationNetwork(nn.Module):
     kernel_side: int = 0
     coarse_to_fine: bool = False
     has_basis: bool = False
-    unpublished: tuple[str, ...] = ()
+    added: str = ""
 
     @property
     def scales(self) -> tuple[int, ...]:

@@ -35,7 +35,7 @@ from networks.ops.l0_deconvolution import (
     l0_deconvolution,
     tv_deconvolution,
 )
-from networks.ops.options import check_kernel_size
+from networks.ops.options import LARGEST_KERNEL
 from networks.ops.resize import bicubic_resize
 from networks.ops.wraparound import wrap_extend
 from networks.restored import Restored
@@ -184,9 +184,8 @@ class DarkChannel(RestorationNetwork):
         weight_ring: float = 1.0,
     ) -> None:
         super().__init__()
-        check_kernel_size(kernel_size=kernel_size)
-        if kernel_size < 3 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size is {kernel_size}, expected an odd number of at least 3")
+        if not 3 <= kernel_size <= LARGEST_KERNEL or kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size is {kernel_size}, expected an odd number from 3 to {LARGEST_KERNEL}")
         for name, value in (("lambda_grad", lambda_grad), ("lambda_tv", lambda_tv), ("lambda_l0", lambda_l0)):
             if not value > 0:
                 raise ValueError(f"{name} is {value}, expected a positive weight")

@@ -95,8 +95,8 @@ class DPIR(RestorationNetwork):
     `scale`, one of 1, 2, 3, 4 for the whole batch; `noise_level` [B, 1, 1, 1], standard deviation on the [0, 1] scale.
     Output: `sr` [B, C, scale*h, scale*w], about [0, 1], not clamped.
 
-    In iteration i of K the image is denoised at the level sigma_i, from `sigma_start` down to the noise of the image,
-    but not below `scale` / 255, in equal steps of its logarithm; the data step weighs the image before it by
+    In iteration i of K the image is denoised at the level sigma_i, from `sigma_start` to the noise of the image (but
+    not below `scale` / 255) in equal steps of its logarithm; the data step weighs the image before it by
     alpha_i = trade_off * max(noise, 0.001)^2 / sigma_i^2.
 
     Its weights are those of the denoiser, which is trained by itself.
@@ -130,6 +130,8 @@ class DPIR(RestorationNetwork):
         tile: Literal["official"] | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(denoiser, RestorationNetwork):
+            raise ValueError(f"denoiser is {type(denoiser).__name__}, expected a network of networks/")
         if not {*denoiser.inputs} <= {"lr", "noise_level"} or denoiser.scales != (1,):
             scales = ", x".join(map(str, denoiser.scales))
             raise ValueError(
@@ -184,4 +186,8 @@ class DPIR(RestorationNetwork):
         def denoise(part: Tensor) -> Tensor:
             return self.denoiser(**taken(self.denoiser, {"lr": part, "noise_level": level})).sr
 
-        return denoise(images) if self.tile is None else in_quarters(images, denoise)
+        if self.tile is None:
+            return denoise(images)
+        if torch.compiler.is_exporting():
+            raise ValueError("tile is official: how images are cut depends on their size, expected null for export")
+        return in_quarters(images, denoise)

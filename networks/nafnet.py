@@ -55,10 +55,10 @@ class Pool(nn.Module):
         self.window = window
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = torch.promote_types(x.dtype, torch.float32)  # sums of whole images, also under autocast
+        wide = torch.promote_types(x.dtype, torch.float32)  # sums of whole images, also of half precision
         if self.window is None:
-            return x.mean((2, 3), keepdim=True, dtype=wide)
-        return window_mean(x.to(wide), self.window)
+            return x.mean((2, 3), keepdim=True, dtype=wide).to(x.dtype)
+        return window_mean(x.to(wide), self.window).to(x.dtype)
 
 
 def gated(x: Tensor) -> Tensor:

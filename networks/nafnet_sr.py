@@ -34,7 +34,7 @@ class NAFNetSR(NAFBody):
             added to its outputs, which helps short trainings.
     """
 
-    unpublished = ("sr_",)
+    added = "sr_"
 
     def __init__(
         self,

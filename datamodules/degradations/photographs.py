@@ -13,11 +13,12 @@ from datamodules.degradations.base import Degradation
 from datamodules.degradations.blur import convolve, convolve_separable
 from datamodules.degradations.kernels import anisotropic_gaussian, disk, gaussian_line
 from datamodules.degradations.keyed_random import integers, normal_field, uniform
-from datamodules.degradations.noise import jpeg
+from datamodules.degradations.noise import jpeg, sample_jpeg_quality
 from datamodules.degradations.resample import bicubic_resize
+from datamodules.degradations.second_order import MODES
 from datamodules.degradations.trajectories import shake_of_reach
+from networks.ops.options import LARGEST_KERNEL
 
-MODES = ("area", "bilinear", "bicubic")
 KINDS = ("shake", "defocus", "gaussian", "sharp")
 ALMOST_SHARP = (0.1, 0.5)  # standard deviation of the Gaussian that counts as none, in pixels
 GRAIN_SIDE = 7
@@ -39,8 +40,8 @@ class PhotographDegradation(Degradation):
 
     Fills `lr` (8 bit levels), `lr_sharp` (bicubic reduction of `hr`, neither blurred nor noisy) and `scale`; there is
     no one kernel or noise level that explains the result, so neither is filled. At a `point`, extents of blur, noise
-    and the loss of JPEG are at that fraction of their ranges, from mild to severe; kind of blur, resize and the noise's
-    grain are drawn all the same.
+    and the loss of JPEG are at that fraction of their ranges, from mild to severe; the rest is drawn all the same, but
+    for Gaussians, which are isotropic.
 
     Args:
         scale: ratio of H to the height of `lr`.
@@ -77,8 +78,8 @@ class PhotographDegradation(Degradation):
         jpeg_quality: Sequence[int] = (50, 95),
     ) -> None:
         super().__init__(scale)
-        if kernel_size < 3 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size is {kernel_size}, expected an odd number from 3")
+        if not 3 <= kernel_size <= LARGEST_KERNEL or kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size is {kernel_size}, expected an odd number from 3 to {LARGEST_KERNEL}")
         if len(shares) != len(KINDS) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
             raise ValueError(f"shares is {list(shares)}, expected [{', '.join(KINDS)}] that add up to 1")
         if len(jpeg_quality) != 2 or not 1 <= jpeg_quality[0] <= jpeg_quality[1] <= 100:
@@ -96,7 +97,8 @@ class PhotographDegradation(Degradation):
         light = convolve(to_light(hr), self.draw_blur(batch.key, batch.point), "reflect")
         stored = from_light(self.reduced(light, batch.key).clamp(0, 1))
         noisy = self.noisy(stored, batch.key, batch.point)
-        lr = jpeg(noisy.clamp(0, 1), self.draw_quality(batch.key, batch.point))
+        # In float64, for sums of float32 depend on the size of the batch, and the codec's rounding shows their last bit.
+        lr = jpeg(noisy.clamp(0, 1).double(), self.draw_quality(batch.key, batch.point)).to(hr.dtype)
         return replace(batch, hr=hr, lr=lr, lr_sharp=bicubic_resize(hr, self.scale, down=True), scale=self.scale)
 
     def draw_blur(self, keys: Tensor, point: float | None = None) -> Tensor:
@@ -120,7 +122,7 @@ class PhotographDegradation(Degradation):
         low, high = self.jpeg_quality
         if point is not None:
             return torch.full_like(keys, round(high + (low - high) * point))
-        return integers(keys, "photographs/quality", low=low, high=high + 1)
+        return sample_jpeg_quality(keys, low, high)
 
     def reduced(self, images: Tensor, keys: Tensor) -> Tensor:
         """[B, C, H/scale, W/scale], each image by its own of `MODES`."""
@@ -185,8 +187,11 @@ def from_light(light: Tensor) -> Tensor:
 
 
 def _curve(curve: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Kornia takes colour images alone; the curve is the same for all channels."""
-    return curve(images.expand(-1, 3, -1, -1))[:, : images.shape[1]]
+    """Kornia takes colour images alone; the curve is the same for all channels.
+
+    In float64, for the last bit of a power depends on where in the batch a value stands.
+    """
+    return curve(images.double().expand(-1, 3, -1, -1))[:, : images.shape[1]].to(images.dtype)
 
 
 def _range(name: str, value: Range, least: float, most: float) -> tuple[float, float]:

@@ -33,7 +33,7 @@ def heeds_points(kernels: Kernels) -> bool:
     return "point" in inspect.signature(kernels).parameters
 
 
-def checked(kernels: Kernels) -> Kernels:
+def of_allowed_size(kernels: Kernels) -> Kernels:
     """Kernels that are drawn by a function. Raises ValueError for its option `size`, which it would find out late."""
     size = inspect.signature(kernels).parameters.get("size")
     if size is not None and size.default is not size.empty:
@@ -129,7 +129,7 @@ class ClassicalDegradation(Degradation):
             raise ValueError(f"noise is {noise!r}, expected a standard deviation >= 0 on the [0, 1] scale, or usrnet")
         check_choice("reduction", reduction, ("decimate", "bicubic"))
         check_choice("storage", storage, ("float", "eight_bit", "trunc8"))
-        self.kernels, self.reduction, self.boundary = checked(kernels), reduction, boundary
+        self.kernels, self.reduction, self.boundary = of_allowed_size(kernels), reduction, boundary
         self.has_points = heeds_points(kernels)
         self.noise, self.storage = noise, storage
 
@@ -221,7 +221,7 @@ class CooperativeDegradation(Degradation):
     ) -> None:
         check_choice("order", order, ("old", "new", "released"))
         super().__init__(1, factor)
-        self.kernels, self.order, self.factor, self.boundary = checked(kernels), order, factor, boundary
+        self.kernels, self.order, self.factor, self.boundary = of_allowed_size(kernels), order, factor, boundary
         self.has_points = heeds_points(kernels)
 
     @torch.no_grad()
@@ -289,8 +289,8 @@ class AsStored(Degradation):
         """Returns `batch`. Raises `InputError` if it has no degraded images."""
         if batch.lr is None:
             raise InputError(
-                "degradation=none: the data hold sharp images only, nothing to restore: choose a degradation, or data"
-                " with degraded images such as data=paired_folder"
+                "degradation: the one chosen leaves images as they are, but the data hold sharp images only: choose "
+                "another degradation, or data with degraded images such as data=paired_folder"
             )
         return batch
 
@@ -305,6 +305,6 @@ class StoredWithSharp(AsStored):
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Batch:
+        batch = super().__call__(batch)
         hr = as_float(batch.hr)
-        lr_sharp = to_eight_bit_levels(bicubic_resize(hr, self.scale, down=True))
-        return replace(super().__call__(batch), hr=hr, lr_sharp=lr_sharp)
+        return replace(batch, hr=hr, lr_sharp=to_eight_bit_levels(bicubic_resize(hr, self.scale, down=True)))

@@ -209,8 +209,11 @@ def _refuse_misfit(network: nn.Module, state: dict[str, Any], mistake: str) -> N
         if k in state and value.shape != state[k].shape
     ]
     if missing or surplus or wrong:
-        options = network.options_of(state) if isinstance(network, RestorationNetwork) else {}
-        told = " ".join(f"model.{name}={value}" for name, value in options.items()).replace(", ", ",")
+        told = ""
+        if isinstance(network, RestorationNetwork):
+            options = network.options_of(state)
+            if options != network.options_of(expected):  # else it is something that they do not tell
+                told = " ".join(f"{name}={value}" for name, value in options.items()).replace(", ", ",")
         raise InputError(
             f"{mistake}, which does not fit {type(network).__name__} as configured ({len(missing)} tensors missing, "
             f"{len(surplus)} unexpected, {len(wrong)} of another shape; first: {[*missing, *surplus, *wrong][0]})"
@@ -218,14 +221,17 @@ def _refuse_misfit(network: nn.Module, state: dict[str, Any], mistake: str) -> N
         )
 
 
-def read_weights(network: RestorationNetwork, path: Path) -> None:
+def read_weights(network: RestorationNetwork, path: Path, start: bool = False) -> None:
     """Load a file of weights into a network: a checkpoint of this suite, exported weights, or published weights.
 
     They may be those of its `learned_part`, too.
 
     Published weights are state dicts under their authors' names (pickled or `.safetensors`), or networks of MatConvNet
     (`.mat`); the network's module translates them by its function `import_official`, completely, or raises ValueError.
-    Parts that the network says published weights do not have (`unpublished`) keep the values that they have.
+
+    Args:
+        start: a training starts from them: parts that the network adds to another one (`added`) keep the values that
+            they have if the file has nothing of them.
 
     Raises:
         InputError: if the file is missing or damaged, is of another network, or the network knows no published weights.
@@ -234,10 +240,21 @@ def read_weights(network: RestorationNetwork, path: Path) -> None:
         raise InputError(f"{path}: no such file of weights: set weights= to a checkpoint or to published weights")
     weights = _read_file(path)
     if _of_this_suite(weights):
-        whole = weights["config"]["model"].get("_target_") == _target(network)
-        load_weights(network if whole else network.learned_part, weights, str(path))
-        return
-    network = network.learned_part
+        if weights["config"]["model"].get("_target_") != _target(network):
+            network = network.learned_part
+        state, mistake = _of_network(weights, str(path))
+    else:
+        network = network.learned_part
+        state, mistake = _translated(weights, network, path), f"{path}: published weights of another size"
+    own = {key: value for key, value in network.state_dict().items() if network.added and key.startswith(network.added)}
+    if start and own and not any(key in state for key in own):
+        state = {**state, **own}
+        log.info("%s: has no %s*: %d tensors keep their initial values", path, network.added, len(own))
+    _load_exactly(network, state, mistake)
+
+
+def _translated(weights: Any, network: RestorationNetwork, path: Path) -> dict[str, Tensor]:
+    """Published weights under the names of this suite."""
     name = type(network).__name__
     translate = getattr(importlib.import_module(type(network).__module__), "import_official", None)
     if translate is None:
@@ -245,16 +262,11 @@ def read_weights(network: RestorationNetwork, path: Path) -> None:
     if not _is_state_dict(weights):
         raise InputError(f"{path}: holds a {type(weights).__name__}, expected a state dict: tensors by name")
     try:
-        state = translate(weights)
+        translated: dict[str, Tensor] = translate(weights)
     except ValueError as error:
         reason = textwrap.shorten(str(error), 300, placeholder=" ...")  # it may list hundreds of names
         raise InputError(f"{path}: not published weights of {name}: {reason}") from error
-    own = {key: value for key, value in network.state_dict().items() if key.startswith(network.unpublished)}
-    if own and not any(key in state for key in own):
-        state = {**state, **own}
-        parts = " and ".join(f"{prefix}*" for prefix in network.unpublished)
-        log.info("%s: published weights, which have no %s: %d tensors keep their initial values", path, parts, len(own))
-    _load_exactly(network, state, f"{path}: published weights of another size")
+    return translated
 
 
 def _target(network: nn.Module) -> str:

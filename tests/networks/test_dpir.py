@@ -337,6 +337,7 @@ def test_published_tiles_are_those_of_large_images(size: tuple[int, int], count:
         ({"ensemble": "x8"}, "ensemble is 'x8', expected periodic or none"),
         ({"boundary": "reflect"}, "boundary is 'reflect', expected circular or wrap"),
         ({"tile": 4}, "tile is 4, expected None or official"),
+        ({"denoiser": torch.nn.Identity()}, "denoiser is Identity, expected a network of networks/"),
         (
             {"denoiser": EDSR(scale=2, width=4, n_blocks=1)},
             "denoiser is EDSR, which takes lr and enlarges x2, expected",
@@ -361,3 +362,11 @@ def test_nothing_is_trained_but_the_denoiser_by_itself() -> None:
     assert list(net.state_dict()) == [f"denoiser.{name}" for name in net.denoiser.state_dict()]
     with pytest.raises(ValueError, match="scale is 5, expected 1, 2, 3 or 4"):
         restore(net.double(), 5, level(0.01, 0.01))
+
+
+def test_the_published_tiles_are_not_exported() -> None:
+    """A graph would hold the way of the images that it was recorded with, which others do not go."""
+    network = DPIR(DRUNet(widths=(2, 2, 2, 2), n_blocks=1), n_iter=1, tile="official").eval()
+    inputs = {"lr": torch.rand(1, 3, 16, 16), "kernel": torch.ones(1, 1, 1, 1), "noise_level": torch.zeros(1, 1, 1, 1)}
+    with pytest.raises(Exception, match="tile is official: how images are cut depends on their size"):
+        torch.export.export(network, (), {**inputs, "scale": 1})

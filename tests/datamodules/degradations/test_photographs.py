@@ -263,7 +263,8 @@ def test_a_point_goes_from_mild_to_severe(monkeypatch: pytest.MonkeyPatch) -> No
     ("options", "message"),
     [
         ({"scale": 0}, "scale is 0, expected integers of at least 1"),
-        ({"kernel_size": 24}, "kernel_size is 24, expected an odd number from 3"),
+        ({"kernel_size": 24}, "kernel_size is 24, expected an odd number from 3 to 255"),
+        ({"kernel_size": 100001}, "kernel_size is 100001, expected an odd number from 3 to 255"),
         (
             {"shares": (0.5, 0.5)},
             r"shares is \[0.5, 0.5\], expected \[shake, defocus, gaussian, sharp\] that add",

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from datamodules.errors import InputError
 from lightning_modules.checkpoints.checkpoint import read_weights
+from lightning_modules.checkpoints.safetensors import save_weights
 from networks.base import RestorationNetwork
 from networks.nafnet import NAFNet
 from networks.nafnet_sr import NAFNetSR
@@ -26,10 +27,10 @@ def saved(tmp_path: Path, content: Any) -> Path:
     return tmp_path / "NAFNet.pth"
 
 
-def refusal(network: RestorationNetwork, path: Path) -> str:
+def refusal(network: RestorationNetwork, path: Path, start: bool = False) -> str:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with pytest.raises(InputError) as error:
-        read_weights(network, path)
+        read_weights(network, path, start)
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     message = str(error.value)
     assert message.startswith(f"{path}: ")
@@ -63,8 +64,8 @@ def test_wrapped_tensors_take_no_more_memory_than_their_file(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"width": 8}, "model.width=8 model.enc=[1,2] model.mid=1 model.dec=[1,1]"),
-        ({"enc": (1, 2, 1), "dec": (2, 1, 1)}, "model.width=4 model.enc=[1,2,1] model.mid=1 model.dec=[2,1,1]"),
+        ({"width": 8}, "width=8 enc=[1,2] mid=1 dec=[1,1]"),
+        ({"enc": (1, 2, 1), "dec": (2, 1, 1)}, "width=4 enc=[1,2,1] mid=1 dec=[2,1,1]"),
     ],
 )
 def test_another_size_is_told(tmp_path: Path, options: dict[str, Any], told: str) -> None:
@@ -83,27 +84,35 @@ def test_incomplete_or_more(tmp_path: Path) -> None:
     assert "not published weights of NAFNet: " in refusal(network, saved(tmp_path, headless))
 
 
-def test_body_and_branch_of_nafnet_sr(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("published", [True, False])
+def test_body_and_branch_of_nafnet_sr(tmp_path: Path, published: bool, caplog: pytest.LogCaptureFixture) -> None:
     state = random_state()
     network = NAFNetSR(**OPTIONS, scale=2)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     path = saved(tmp_path, {"params": state})
+    if not published:
+        path, source = tmp_path / "nafnet.safetensors", NAFNet(**OPTIONS)
+        source.load_state_dict(state)
+        save_weights(source, path, {"model": {"_target_": "networks.nafnet.NAFNet", **OPTIONS}, "label": "nafnet"})
+    assert "first: missing sr_blocks.0.beta" in refusal(network, path)  # it would restore with an untrained part
     with caplog.at_level("INFO"):
-        read_weights(network, path)
+        read_weights(network, path, start=True)
     own = [name for name in before if name not in state]
     assert all(name.startswith("sr_") for name in own)
     assert all(torch.equal(network.state_dict()[name], before[name]) for name in own)
     assert all(torch.equal(network.state_dict()[name], value) for name, value in state.items())
-    line = f"{path}: published weights, which have no sr_*: {len(own)} tensors keep their initial values"
+    line = f"{path}: has no sr_*: {len(own)} tensors keep their initial values"
     assert caplog.messages == [line]
 
 
 def test_nafnet_sr_takes_all_of_a_file_or_nothing(tmp_path: Path) -> None:
     state = random_state()
     path = saved(tmp_path, state)
-    assert "unexpected ending.weight" in refusal(NAFNetSR(**OPTIONS, scale=2, deblur_branch=False), path)
+    headless = refusal(NAFNetSR(**OPTIONS, scale=2, deblur_branch=False), path, start=True)
+    assert "first: unexpected ending.weight" in headless
+    assert "its tensors are those of" not in headless  # they are of its size
     network = NAFNetSR(**OPTIONS, scale=2)
     partly = {**state, "sr_out.bias": torch.zeros(3)}
-    assert "first: missing sr_blocks.0.beta" in refusal(network, saved(tmp_path, partly))
+    assert "first: missing sr_blocks.0.beta" in refusal(network, saved(tmp_path, partly), start=True)
     lacking = {name: value for name, value in state.items() if name != "middle_blks.0.beta"}
-    assert "first: missing middle_blks.0.beta" in refusal(network, saved(tmp_path, lacking))
+    assert "first: missing middle_blks.0.beta" in refusal(network, saved(tmp_path, lacking), start=True)
