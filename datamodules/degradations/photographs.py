@@ -97,7 +97,7 @@ class PhotographDegradation(Degradation):
         light = convolve(to_light(hr), self.draw_blur(batch.key, batch.point), "reflect")
         stored = from_light(self.reduced(light, batch.key).clamp(0, 1))
         noisy = self.noisy(stored, batch.key, batch.point)
-        # In float64, for sums of float32 depend on the size of the batch, and the codec's rounding shows their last bit.
+        # In float64: sums of float32 depend on the size of the batch, and rounding would show their last bit.
         lr = jpeg(noisy.clamp(0, 1).double(), self.draw_quality(batch.key, batch.point)).to(hr.dtype)
         return replace(batch, hr=hr, lr=lr, lr_sharp=bicubic_resize(hr, self.scale, down=True), scale=self.scale)
 
