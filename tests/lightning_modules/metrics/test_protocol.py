@@ -74,6 +74,7 @@ NAMED = {
     "rgb_shave4": ("rgb", 4, "round", "channels"),
     "y_shave0": ("y", 0, "round", "channels"),
     "rgb_shave0": ("rgb", 0, "round", "channels"),
+    "rgb_shave_s": ("rgb", 4, "round", "channels"),
     "srn": ("rgb", 0, "truncate", "volume"),
     "rgb_shave_s2": ("rgb", 16, "round", "channels"),
     "y_shave_s": ("y", 4, "round", "channels"),
