@@ -31,14 +31,33 @@ class PairedDataModule(ImageDataModule):
     sharp file.
 
     Raises:
-        InputError: from `setup`, for what `ImageDataModule` refuses, pairs of unequal size, and a degradation
-            that does not start from the degraded images.
+        InputError: from `setup`, for what `ImageDataModule` refuses and pairs of unequal size; from it and
+            `prepare_data`, before anything is downloaded, for a degradation that does not start from the degraded
+            images or is for files of another size.
     """
 
     provides = ("hr", "lr", "scale")
     source: PairedSource
 
+    def prepare_data(self) -> None:
+        self._check_degradation()
+        super().prepare_data()
+
     def setup(self, stage: str) -> None:
+        self._check_degradation()
+        if stage == "fit" and getattr(self.source, "known", None) and (self.flip or self.rotate or self.transforms):
+            raise InputError(
+                "data.source.kernels: crops are flipped, turned and transformed, their kernels are not: set "
+                "data.flip=false data.rotate=false data.transforms=[]"
+            )
+        if stage == "fit" and getattr(self.source, "noise_level", None) is not None and self.transforms:
+            raise InputError(
+                "data.source.noise_level: crops are transformed, and their noise with them: set data.transforms=[]"
+            )
+        super().setup(stage)
+
+    def _check_degradation(self) -> None:
+        """What is certain before there are files."""
         if "lr" not in self.degradation.inputs:
             raise InputError(
                 f"{type(self.degradation).__name__} makes its inputs from sharp images, {self.source.name} brings"
@@ -56,16 +75,6 @@ class PairedDataModule(ImageDataModule):
                 f" ones, those of {self.source.name} are of equal size: choose degradation=none, or degradation=gopro,"
                 " which reduces them"
             )
-        if stage == "fit" and getattr(self.source, "known", None) and (self.flip or self.rotate or self.transforms):
-            raise InputError(
-                "data.source.kernels: crops are flipped, turned and transformed, their kernels are not: set "
-                "data.flip=false data.rotate=false data.transforms=[]"
-            )
-        if stage == "fit" and getattr(self.source, "noise_level", None) is not None and self.transforms:
-            raise InputError(
-                "data.source.noise_level: crops are transformed, and their noise with them: set data.transforms=[]"
-            )
-        super().setup(stage)
 
     def decode(self, split: Split) -> dict[str, ImageCache]:
         """Fill `caches` and `inputs` of one split: pairs whose files can both be read, sizes checked."""

@@ -32,7 +32,7 @@ def run(cfg: DictConfig) -> None:
         InputError: for images that are missing, unreadable or do not pair, and for a full disk.
     """
     data: ImageDataModule = construct(cfg, "data")
-    data.prepare_data()
+    data.source.prepare()  # not the data module's own, which asks whether the degradation fits
     splits = splits_of(data.source)
     rows = [
         words(split, content, *describe(cache)) for split in splits for content, cache in data.decode(split).items()

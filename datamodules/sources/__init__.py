@@ -14,9 +14,10 @@ ALL_SPLITS: tuple[Split, ...] = ("train", "val", "test")
 class Source(Protocol):
     """What a data set has to offer to be trained and evaluated on.
 
-    A source that lacks a split names those it has in an attribute `splits`. An attribute `duplicates` says what becomes
-    of images that are in several splits, by their pixels: "name" them (the default: splits that others have published
-    do not change), "drop" them from all but one, or "keep" them without a word.
+    A source that lacks a split names those it has in an attribute `splits`, and in `training` the option of `data=` to
+    train on instead, "div2k" by default. An attribute `duplicates` says what becomes of images that are in several
+    splits, by their pixels: "name" them (the default: splits that others have published do not change), "drop" them
+    from all but one, or "keep" them without a word.
     """
 
     name: str
@@ -47,17 +48,22 @@ class PairedSource(Source, Protocol):
 
 
 def splits_of(source: Any) -> tuple[Split, ...]:
-    """The splits that a source, or every source of a class, has."""
+    """The splits that a source has."""
     return getattr(source, "splits", ALL_SPLITS)
 
 
-def refuse_unless_test(source: Any, split: Split, training: str = "div2k") -> None:
+def training_set_of(source: Any) -> str:
+    """The option of `data=` to train on for measuring on a source without training images."""
+    return getattr(source, "training", "div2k")
+
+
+def refuse_unless_test(source: Any, split: Split) -> None:
     """Raises `InputError` if a set without training images is asked for any."""
     if split != "test":
         what = "train on" if split == "train" else "validate on"
         raise InputError(
-            f"{source.name} is a test set: it has no images to {what}: choose data={training} for training, and measure"
-            f" the run by task=evaluate run=RUN data={source.name}"
+            f"{source.name} is a test set: it has no images to {what}: choose data={training_set_of(source)} for"
+            f" training, and measure the run by task=evaluate run=RUN data={source.name}"
         )
 
 

@@ -1,5 +1,6 @@
 """Motion blur as a camera makes it: the average of the sharp frames taken while the shutter is open."""
 
+import numpy as np
 import torch
 from scipy.interpolate import PchipInterpolator
 from torch import Tensor
@@ -18,9 +19,14 @@ _LIGHT = (
 def reds_response() -> Tensor:
     """The response of REDS [3, 256] in float64: light at each 8-bit level, by monotone interpolation of its samples.
 
+    Above level 250 it is straight, as its authors continue what was measured.
+
     Source: Nah et al., "NTIRE 2019 challenge on video deblurring and super-resolution: dataset and study", CVPRW 2019.
     """
-    return torch.from_numpy(PchipInterpolator(_LEVELS, _LIGHT, axis=1)(range(256)))
+    light = np.array(_LIGHT)
+    measured = PchipInterpolator(_LEVELS[:-1], light[:, :-1], axis=1)(range(251))
+    straight = np.linspace(light[:, -2], light[:, -1], 6, axis=1)  # levels 250 to 255
+    return torch.from_numpy(np.hstack([measured, straight[:, 1:]]))
 
 
 def check_response(response: Tensor, channels: int | None = None) -> None:

@@ -97,9 +97,10 @@ class Div2krk(Pairs):
 
 def _numbered(folder: Path, form: str) -> list[Path]:
     """The files called so, number 1 to 100. Raises `InputError` if one is missing, or there are others."""
-    files = {path.stem: path for path in list_images(folder)}
+    images = list_images(folder)
+    files = {path.stem: path for path in images}
     names = [form.format(number) for number in range(1, COUNT + 1)]
-    if set(files) != set(names) or len(list_images(folder)) != COUNT:
+    if set(files) != set(names) or len(images) != COUNT:
         lacking = next((name for name in names if name not in files), None)
         problem = f"lacks {lacking}" if lacking else f"holds more than {COUNT} images"
         raise InputError(

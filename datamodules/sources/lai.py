@@ -39,6 +39,7 @@ class Lai(Pairs):
 
     scale = 1
     splits: tuple[Split, ...] = ("test",)
+    training = "gopro"
 
     def __init__(self, root: str, variant: Literal["uniform", "nonuniform"]) -> None:
         self.root, self.variant = Path(root).expanduser(), variant
@@ -54,7 +55,7 @@ class Lai(Pairs):
 
     def _pairs(self, split: Split) -> list[Pair]:
         """Every blurred image, sorted by name; every sharp image appears four times."""
-        refuse_unless_test(self, split, training="gopro")
+        refuse_unless_test(self, split)
         hint = f"complete the copy from {PAGE}"
         blurred = images_of(self._folder(self.variant), COUNT, hint)
         folder = self._folder("sharp")

@@ -15,7 +15,8 @@ RSBLUR_COUNTS: dict[Split, int] = {"train": 8878, "val": 1120, "test": 3360}
 class ListedPairs(Pairs):
     """Pairs of equal size under `root`; a text file of each split has a line `SHARP DEGRADED` for each of them.
 
-    The paths are relative to `root`, or to the folder above it or the one of the same name below.
+    The paths are relative to `root`, or to the folder above it or the one of the same name below; or `root`, whatever
+    its name, is the first folder of all of them.
 
     Attributes:
         name: of the data set and its variant.
@@ -68,10 +69,7 @@ class ListedPairs(Pairs):
                 f"{file}: {len(lines)} pairs, expected {self.counts[split]}: get the official list from"
                 f" {self.where_lists}, or set data.source.partial=true to go on with it"
             )
-        bases = (self.root, self.root.parent, self.root / self.root.name)
-        base = next(
-            (base for base in bases if any((base / path).is_file() for line in lines for path in line)), self.root
-        )
+        base, lines = self._placed(lines)
         pairs = [(self._file(base, sharp), self._file(base, self._degraded(degraded))) for sharp, degraded in lines]
         absent = {path for pair in pairs for path in pair if not path.is_file()}
         if self.partial:  # a pair is there or not; half of one is a mistake
@@ -82,8 +80,21 @@ class ListedPairs(Pairs):
                 f" the copy from {self.where}" + ("" if self.partial else ", or set data.source.partial=true")
             )
         if not pairs:
-            raise InputError(f"{file}: none of its {len(lines)} pairs is below {self.root}: get {self.where}")
+            raise InputError(
+                f"{file}: none of its {len(lines)} pairs is below {self.root} (such as {base / lines[0][0]}): get"
+                f" {self.where}"
+            )
         return pairs
+
+    def _placed(self, lines: list[tuple[str, str]]) -> tuple[Path, list[tuple[str, str]]]:
+        """The folder to which the paths are relative, and they; without their first part if `root` stands for it."""
+        places = [(base, lines) for base in (self.root, self.root.parent, self.root / self.root.name)]
+        if len({path.partition("/")[0] for line in lines for path in line}) == 1:
+            places.append((self.root, [(a.partition("/")[2], b.partition("/")[2]) for a, b in lines]))
+        for base, placed in places:
+            if any((base / path).is_file() for line in placed for path in line):
+                return base, placed
+        return self.root, lines
 
     def _degraded(self, path: str) -> str:
         """The degraded file of the variant."""
@@ -202,4 +213,9 @@ class RSBlur(ListedPairs):
     def _degraded(self, path: str) -> str:
         if self.variant == "real":
             return path
-        return (PurePosixPath(path).parents[1] / "avg65_img" / "avg_blur.png").as_posix()
+        if len(folders := PurePosixPath(path).parents) < 2:
+            raise InputError(
+                f"{path}: in the list of data.source.variant=avg65, expected a path such as"
+                f" 0001/000001/real_blur/real_blur.png: get the official lists from {self.where_lists}"
+            )
+        return (folders[1] / "avg65_img" / "avg_blur.png").as_posix()

@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple
 
 from datamodules.errors import InputError
 from datamodules.io.decode import list_images
+from datamodules.io.download import check_space, locked
 from datamodules.io.download import download as fetch
-from datamodules.io.download import locked
 from datamodules.io.hub import facts
 from datamodules.io.unpack import unpack_zip
 from datamodules.sources import Split
@@ -56,6 +56,17 @@ ARCHIVES: dict[str, Archive] = {
 }
 
 
+class _Wanted(NamedTuple):
+    """An archive of which nothing is unpacked: where it is and will be, and what is known of it."""
+
+    name: str
+    url: str
+    path: Path
+    by_hand: bool  # it is there already
+    size: int
+    sha256: str | None  # None by hand only, where nobody has published it
+
+
 class Reds(Pairs):
     """The REDS data set under `root`, downloaded on demand: frames of 1280x720, reduced ones of 320x180.
 
@@ -95,6 +106,8 @@ class Reds(Pairs):
         base_url: folder of the archives.
     """
 
+    training = "reds"  # for its test part alone
+
     def __init__(
         self,
         root: str,
@@ -122,21 +135,22 @@ class Reds(Pairs):
     def prepare(self) -> None:
         """Downloads and unpacks the archives that are absent, one after the other, and checks the frames.
 
-        Each archive is deleted once it is unpacked. Safe to interrupt and to call from several processes.
+        Each archive is deleted once it is unpacked, but for those that were there before, `root/NAME.zip` got by hand,
+        which need no network. Safe to interrupt and to call from several processes.
 
         Raises:
             InputError: an archive is absent with `download` off; clips or frames are missing, too many or without
-                partner; and as `facts`, `download` and `unpack_zip`.
+                partner; something else is where they belong; the disk has not the space for archives and frames; and
+                as `facts`, `download` and `unpack_zip`.
         """
         if self.download and self._absent():
             with locked(self.root / "reds"):
-                absent = self._absent()  # another process may have made some while this one waited
-                sizes = ", ".join(f"{name}.zip ({ARCHIVES[name].shown})" for name in absent)
-                log.info("REDS: downloading %s; until it is unpacked, each takes twice that of the disk", sizes)
-                for name in absent:
-                    self._fetch(name)
+                self._fetch(self._absent())  # another process may have made some while this one waited
         for part in self.parts:
             self._clips(part)
+        for name in self._names() if self.download else ():
+            if (archive := self._archive(name)).is_file():
+                log.warning("%s is unpacked and not needed any more: delete it", archive)
 
     def _pairs(self, split: Split) -> list[Pair]:
         if split not in self.splits:
@@ -178,18 +192,33 @@ class Reds(Pairs):
         for name, clip in clips.items():
             if len(clip) != FRAMES:
                 raise InputError(f"{folder / name}: {len(clip)} frames, expected {FRAMES}: {hint}")
+            names = [f"{number:08d}" for number in range(FRAMES)]
+            if foreign := sorted({path.stem for path in clip} - set(names)):
+                raise InputError(f"{folder / name}: found {foreign[0]}, expected {names[0]} to {names[-1]}: {hint}")
 
     def _folder(self, part: Part, kind: str) -> Path:
         """Where the clips are. Raises `InputError` if they are nowhere."""
         name = f"{part}_{kind}"
         if found := self._found(name):
             return found
+        self._refuse_others(name)
         archive = ARCHIVES[name]
         raise InputError(
-            f"{self.root}: holds no {name} of REDS ({name}.zip, {archive.shown}): turn download on, or get"
-            f" {self.base_url}/{name}.zip (see {PAGE}) and unpack it to {self.root / name}, or set data.root to an"
-            " existing copy"
+            f"{self.root}: holds no {name} of REDS ({name}.zip, {archive.shown}): set"
+            f" data.source.download=true, or get {self.base_url}/{name}.zip (see {PAGE}) and unpack it to"
+            f" {self.root / name}, or set data.root to an existing copy"
         )
+
+    def _refuse_others(self, name: str) -> None:
+        """Raises `InputError` if there is something in the folders in which `_found` looks for a kind in vain."""
+        part = name.partition("_")[0]
+        for folder in (self.root / name, self.root / part / name):
+            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                clip = self.root / part / name / ("X4/000" if name.endswith("bicubic") else "000")
+                raise InputError(
+                    f"{folder}: is there, but not in the layout of REDS, expected {clip}/00000000.png and so on: move"
+                    " its clips there, or delete it"
+                )
 
     def _found(self, name: str) -> Path | None:
         part = name.partition("_")[0]
@@ -199,20 +228,52 @@ class Reds(Pairs):
                 return folder
         return None
 
-    def _absent(self) -> list[str]:
-        names = [f"{part}_{kind}" for part in self.parts for kind in self.kinds]
-        return [name for name in names if self._found(name) is None]
+    def _names(self) -> list[str]:
+        return [f"{part}_{kind}" for part in self.parts for kind in self.kinds]
 
-    def _fetch(self, name: str) -> None:
-        url, archive = f"{self.base_url}/{name}.zip", self.root / f"{name}.zip"
-        size, sha256 = facts(url, ARCHIVES[name].size, ARCHIVES[name].sha256)
-        fetch(url, archive, size=size, sha256=sha256)
-        unpack_zip(archive, self.root / name)
-        if self._found(name) is None:
-            raise InputError(
-                f"{archive}: holds no {name} of REDS when unpacked: delete {self.root / name} and look at it"
-            )
-        archive.unlink()
+    def _absent(self) -> list[str]:
+        return [name for name in self._names() if self._found(name) is None]
+
+    def _archive(self, name: str) -> Path:
+        return self.root / f"{name}.zip"
+
+    def _fetch(self, names: list[str]) -> None:
+        """Downloads and unpacks archives; all that can be known before is looked at first."""
+        for name in names:
+            self._refuse_others(name)
+        wanted = [self._wanted(name) for name in names]
+        check_space(self.root, _peak(wanted), "unpacking " + ", ".join(archive.path.name for archive in wanted))
+        if sizes := ", ".join(f"{a.path.name} ({ARCHIVES[a.name].shown})" for a in wanted if not a.by_hand):
+            log.info("REDS: downloading %s; until it is unpacked, each takes twice that of the disk", sizes)
+        for archive in wanted:
+            if archive.sha256 is not None:
+                fetch(archive.url, archive.path, size=archive.size, sha256=archive.sha256)
+            unpack_zip(archive.path, self.root / archive.name)
+            if self._found(archive.name) is None:
+                folder = self.root / archive.name
+                raise InputError(f"{archive.path}: holds no {archive.name} of REDS: delete {folder} and look at it")
+            if not archive.by_hand:
+                archive.path.unlink()
+
+    def _wanted(self, name: str) -> _Wanted:
+        url, path, (_, size, sha256) = f"{self.base_url}/{name}.zip", self._archive(name), ARCHIVES[name]
+        if not path.is_file():
+            return _Wanted(name, url, path, False, *facts(url, path, size, sha256))
+        found = path.stat().st_size  # there may be no network here: the checksums inside have to do
+        if size not in (None, found):
+            raise InputError(f"{path}: expected {size} bytes, found {found}: delete it to download it again")
+        return _Wanted(name, url, path, True, found, sha256)
+
+
+def _peak(wanted: list[_Wanted]) -> int:
+    """The most bytes that are taken at once beyond those taken now. PNG and JPEG do not shrink in an archive."""
+    taken = peak = 0
+    for archive in wanted:
+        file = archive.path if archive.by_hand else archive.path.with_suffix(".zip.part")
+        there = file.stat().st_size if file.is_file() else 0
+        peak = max(peak, taken + 2 * archive.size - there)
+        taken += archive.size if archive.by_hand else archive.size - there
+    return peak
 
 
 def _ends_in_9(pair: Pair) -> bool:

@@ -10,6 +10,7 @@ from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -76,3 +77,18 @@ def compose_model(option: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         config = OmegaConf.to_container(cfg.model, resolve=True)
     assert isinstance(config, dict)
     return {str(key): value for key, value in config.items()}
+
+
+def default_degradation(data: str) -> str:
+    """The option of conf/degradation/ that the file of an option of conf/data/ names, where no recipe names another.
+
+    "none" for a file that is not in conf/data/.
+    """
+    version.setbase("1.3")
+    loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
+    with _lock:
+        try:
+            cfg = loader.load_configuration("config", ["model=bicubic", f"data={data}"], RunMode.RUN)
+        except HydraException:  # somebody's own, in a folder of `hydra.searchpath`
+            return "none"
+    return str(cfg.hydra.runtime.choices.degradation)

@@ -8,7 +8,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import ConfigError, InputError, OptionError
-from datamodules.sources import splits_of
+from datamodules.sources import splits_of, training_set_of
+from experiments.config.compose import default_degradation
 from experiments.config.errors import locate
 from lightning_modules.checkpoints.untrusted import escaped
 
@@ -82,16 +83,10 @@ def check_training(cfg: DictConfig) -> None:
     Raises:
         ConfigError: one line, as in `experiments.config.check.check`.
     """
+    _check_splits(cfg)
     degradation = construct(cfg, "degradation")
     check_inputs(cfg, degradation)
     check_transforms(cfg)
-    # Said before anybody looks for the images of a test set to train on.
-    if "source" in cfg.data and "train" not in splits_of(locate(cfg.data.source._target_)):
-        data = cfg.choices.data
-        raise ConfigError(
-            f"data: {data} is a test set, it has no images for training: choose data=div2k for training, and measure "
-            f"the run by task=evaluate run=RUN data={data}"
-        )
     _check_validation(cfg)
     network = construct(cfg, "model", meta=True)
     if not network.trainable:
@@ -111,6 +106,18 @@ def check_training(cfg: DictConfig) -> None:
         for protocol in instantiate(cfg.protocol).values():
             for scale in degradation.scales:
                 protocol.at(scale)
+
+
+def _check_splits(cfg: DictConfig) -> None:
+    """Said before anybody looks for the images of a test set to train on, or downloads them."""
+    with _refused_as("data"):
+        source = instantiate(cfg.data.source) if "source" in cfg.data else None
+    if "train" not in splits_of(source):
+        data, training = cfg.choices.data, training_set_of(source)
+        raise ConfigError(
+            f"data: {data} is a test set, it has no images for training: choose data={training} for training, and "
+            f"measure the run by task=evaluate run=RUN data={data}"
+        )
 
 
 def _check_validation(cfg: DictConfig) -> None:
@@ -136,9 +143,10 @@ def check_inputs(cfg: DictConfig, degradation: Any) -> None:
     paired = "lr" in datamodule.provides
     starts_from_files = "lr" in degradation.inputs
     if paired and not starts_from_files:
+        own = default_degradation(str(cfg.choices.data))
         raise ConfigError(
             f"degradation: {cfg.choices.degradation} makes its inputs from the sharp images and would ignore the "
-            f"degraded ones of data={cfg.choices.data}: choose degradation=none, or one that starts from them"
+            f"degraded ones of data={cfg.choices.data}: choose degradation={own}, or another one that starts from them"
         )
     if starts_from_files and not paired:
         raise ConfigError(
@@ -191,12 +199,13 @@ def input_mistake(name: str, inputs: Collection[str], degradation: Any, option: 
         f"{name} takes {missing[0]!r}, which degradation={option} does not provide "
         f"(it provides {', '.join(degradation.provides)}): choose another degradation="
     )
-    key = {"kernel": "kernels", "noise_level": "noise_level"}.get(missing[0])
-    return (
-        f"{line}, or set data.source.{key} of data=paired_folder"
-        if key and type(degradation).__name__ == "AsStored"
-        else line
-    )
+    ways = {
+        "kernel": "data.source.kernels of data=paired_folder, data.source.kernels=stored of data=div2krk",
+        "noise_level": "data.source.noise_level of data=paired_folder",
+    }
+    if type(degradation).__name__ == "AsStored" and missing[0] in ways:
+        line += f", or set {ways[missing[0]]}"
+    return line
 
 
 def _check_network(cfg: DictConfig, network: Any, degradation: Any) -> None:

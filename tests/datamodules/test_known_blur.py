@@ -185,7 +185,8 @@ def test_non_blind_networks_are_measured_on_pairs(cli: Cli, pairs: Path, tmp_pat
     refused = cli(*common, "model=wiener")
     assert refused.status != 0
     assert "takes 'kernel', which degradation=none does not provide" in refused.err
-    assert "or set data.source.kernels of data=paired_folder" in refused.err
+    both = "or set data.source.kernels of data=paired_folder, data.source.kernels=stored of data=div2krk"
+    assert both in refused.err
     known = [f"data.source.kernels={pairs}/kernels", "data.source.noise_level=0.005"]
     assert cli(*common, "model=wiener", *known, "name=known").status == 0
     record, bicubic = (

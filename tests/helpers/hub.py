@@ -16,6 +16,7 @@ class Hub(ThreadingHTTPServer):
         cuts: so many answers with content end in the middle.
         told: headers that a HEAD answers in place of the true ones.
         status: of the answer to a HEAD.
+        busy: so many HEADs are answered with 503 first.
     """
 
     daemon_threads = True
@@ -28,6 +29,7 @@ class Hub(ThreadingHTTPServer):
         self.cuts = 0
         self.told: dict[str, str] = {}
         self.status = 302
+        self.busy = 0
 
     @property
     def contents(self) -> list[tuple[str, str | None]]:
@@ -45,7 +47,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._note()
         content = self._content()
         facts = {"X-Linked-Size": str(len(content)), "X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"'}
-        self.send_response(self.server.status)
+        self.send_response(503 if self.server.busy else self.server.status)
+        self.server.busy = max(0, self.server.busy - 1)
         for name, value in (facts | self.server.told).items():
             self.send_header(name, value)
         self.end_headers()

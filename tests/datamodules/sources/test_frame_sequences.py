@@ -76,6 +76,8 @@ def test_response_of_reds() -> None:
     for level, light in published.items():
         assert table[:, level].tolist() == pytest.approx(light)
     assert table[:, 250].tolist() == [1, 1, 1]
+    # From there on it is straight: level 252 is two fifths of the way to 255.
+    assert table[:, 252].tolist() == pytest.approx([1 + 0.4 * 0.24112, 1 + 0.4 * 0.29850, 1 + 0.4 * 0.12281])
     # The exponents of the power laws that fit best from level 1 to 250 are those of the whole measured table.
     levels = torch.arange(1, 251, dtype=torch.float64) / 250
     exponents = torch.arange(3.0, 4.5, 0.01, dtype=torch.float64)

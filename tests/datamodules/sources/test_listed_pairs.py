@@ -107,6 +107,21 @@ def test_rsblur(rsblur: Path, tmp_path: Path, variant: str, value: int, inside: 
     assert values(source, tmp_path) == {(10, value)}
 
 
+@pytest.mark.parametrize("variant", ["real", "avg65"])
+def test_rsblur_in_a_folder_of_another_name(rsblur: Path, variant: str) -> None:
+    root = rsblur.rename(rsblur.with_name("photographs"))  # the lists call it RSBlur all the same
+    source = RSBlur(str(root), variant)  # type: ignore[arg-type]  # a string of the parametrisation
+    source.prepare()
+    assert source.files("val") == [root / "0001" / "000004" / "gt" / "gt_sharp.png"]
+
+
+def test_lists_of_averages_name_folders(rsblur: Path) -> None:
+    write(rsblur / "gt.png", 10)
+    (rsblur / "RSBlur_real_train.txt").write_text("gt.png blur.png\n")
+    line = refused(RSBlur(str(rsblur), "avg65", partial=True))
+    assert line.startswith("blur.png: in the list of data.source.variant=avg65, expected a path such as 0001/000001/")
+
+
 def refused(source: ListedPairs) -> str:
     with pytest.raises(InputError) as error:
         source.prepare()
@@ -171,4 +186,6 @@ def test_lists_that_share_a_pair(rsblur: Path) -> None:
     (lists / "RSBlur_real_val.txt").write_text(first)
     assert "real_blur.png: is in the lists of train and of val" in refused(RSBlur(str(rsblur), "real"))
     (lists / "RSBlur_real_val.txt").write_text("x.png y.png\n")
-    assert "none of its 1 pairs is below" in refused(RSBlur(str(rsblur), "real", partial=True))
+    assert f"none of its 1 pairs is below {rsblur} (such as {rsblur}/x.png)" in refused(
+        RSBlur(str(rsblur), "real", partial=True)
+    )

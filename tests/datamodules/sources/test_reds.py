@@ -176,16 +176,26 @@ def test_variants_reach_the_network(
         source.files("train")
 
 
-def test_degradations_that_do_not_fit(tree: Path, tmp_path: Path) -> None:
-    def setup(variant: reds.Variant, degradation: AsStored | ReducedPairs) -> None:
-        source = Reds(str(tree), variant, parts=["val"])
-        PairedDataModule(source, degradation, seed=0, cache_dir=str(tmp_path / "c"), num_workers=0).setup("test")
+def test_degradations_that_do_not_fit_are_refused_before_anything_is_downloaded(tree: Path, tmp_path: Path) -> None:
+    def data(root: Path, variant: reds.Variant, degradation: AsStored | ReducedPairs) -> PairedDataModule:
+        source = Reds(str(root), variant, parts=["val"], base_url=NOWHERE)
+        return PairedDataModule(source, degradation, seed=0, cache_dir=str(tmp_path / "c"), num_workers=0)
 
-    with pytest.raises(InputError, match=r"scale=4: a degradation to 1/1 .*with data=reds degradation=reds"):
-        setup("blur_bicubic", AsStored())
-    with pytest.raises(InputError, match="those of reds_blur_val300 are of equal size: choose degradation=none"):
-        setup("blur", StoredWithSharp(4))
-    setup("blur", ReducedPairs(4))
+    for step in (lambda module: module.prepare_data(), lambda module: module.setup("test")):
+        with pytest.raises(InputError, match=r"scale=4: a degradation to 1/1 .*with data=reds degradation=reds"):
+            step(data(tmp_path / "none", "blur_bicubic", AsStored()))
+        with pytest.raises(InputError, match="those of reds_blur_val300 are of equal size: choose degradation=none"):
+            step(data(tmp_path / "none", "blur", StoredWithSharp(4)))
+    data(tree, "blur", ReducedPairs(4)).setup("test")
+
+
+def test_training_that_cannot_be_is_refused_before_anything_is_downloaded(cli: Callable[..., Outcome]) -> None:
+    outcome = cli("data=reds_val", "data.variant=blur_bicubic")
+    assert outcome.status == 2
+    assert outcome.err.startswith("data: reds_val is a test set, it has no images for training: choose data=reds for")
+    outcome = cli("data=reds", "data.variant=blur_bicubic")
+    assert outcome.status == 2
+    assert "would ignore the degraded ones of data=reds: choose degradation=reds, or" in outcome.err
 
 
 def test_downloads_what_the_variant_needs(hub: Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -246,6 +256,76 @@ def test_interrupted_download_goes_on(hub: Hub, tmp_path: Path) -> None:
     assert len(source.files("test")) == 4
 
 
+def test_archives_got_by_hand_need_no_network_and_stay(
+    hub: Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    for name in ("val_sharp", "val_blur"):
+        shutil.copy(hub.folder / f"{name}.zip", root)
+    source = Reds(str(root), "blur", parts=["val"], base_url=NOWHERE)
+    (root / "val_sharp.zip").write_bytes((root / "val_sharp.zip").read_bytes() + b"0")
+    with pytest.raises(InputError, match=r"val_sharp\.zip: expected \d+ bytes, found \d+: delete it"):
+        source.prepare()
+    shutil.copy(hub.folder / "val_sharp.zip", root)
+    source.prepare()
+    assert len(source.files("test")) == 4
+    assert (root / "val_sharp.zip").is_file()
+    assert caplog.text.count("is unpacked and not needed any more: delete it") == 2
+    # ... as is one that a run left which was killed before it could delete it.
+    (root / "val_blur.zip").unlink()
+    caplog.clear()
+    source.prepare()
+    assert caplog.messages == [f"{root}/val_sharp.zip is unpacked and not needed any more: delete it"]
+
+
+def test_space_for_archives_and_frames(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = ((hub.folder / f"val_{kind}.zip").stat().st_size for kind in ("sharp", "blur"))
+    (root := tmp_path / "data").mkdir()
+    (root / "val_sharp.zip.part").write_bytes((hub.folder / "val_sharp.zip").read_bytes()[:100])
+    # The frames of the first, and the second twice; of what is there 100 bytes go with their archive.
+    needed = first - 100 + 2 * second
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed - 1))
+    source = Reds(str(root), "blur", parts=["val"], base_url=hub.url)
+    with pytest.raises(InputError, match=r"unpacking val_sharp\.zip, val_blur\.zip: needs .* on the disk of .*data"):
+        source.prepare()
+    assert hub.contents == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed))
+    source.prepare()
+
+
+@pytest.mark.parametrize(("name", "below"), [("val_sharp", "val_sharp"), ("val_blur_bicubic", "val/val_blur_bicubic")])
+def test_another_layout_is_refused_before_anything_is_downloaded(tree: Path, name: str, below: str) -> None:
+    inner = "val/val_blur_bicubic/X4" if name == "val_blur_bicubic" else "val/val_sharp"
+    (tree / inner).rename(tree / "clips")
+    (tree / below).mkdir(parents=True, exist_ok=True)
+    (tree / "clips" / "000").rename(tree / below / "000")
+    for download in (True, False):
+        with pytest.raises(InputError) as error:
+            Reds(str(tree), "blur_bicubic", parts=["val"], download=download, base_url=NOWHERE).prepare()
+        assert str(error.value).startswith(f"{tree / below}: is there, but not in the layout of REDS, expected")
+        assert f"expected {tree / inner}/000/00000000.png" in str(error.value)
+
+
+def test_a_busy_server_is_asked_again(hub: Hub, tmp_path: Path) -> None:
+    hub.busy = 3
+    Reds(str(tmp_path / "data"), "lowres", parts=["val"], base_url=hub.url).prepare()
+    hub.busy = 4
+    with pytest.raises(InputError, match=r"answered HTTP 503 .*: run again later, or get the file .* put it at .*zip"):
+        Reds(str(tmp_path / "other"), "lowres", parts=["val"], base_url=hub.url).prepare()
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_refusal_is_not_to_be_waited_for(hub: Hub, tmp_path: Path, status: int) -> None:
+    hub.status = status
+    with pytest.raises(InputError, match=f"answered HTTP {status} .*: that address does not give it: get") as error:
+        Reds(str(tmp_path / "data"), "blur", parts=["val"], base_url=hub.url).prepare()
+    assert "later" not in str(error.value)
+    assert f"put it at {tmp_path}/data/val_sharp.zip" in str(error.value)
+    assert len(hub.asked) == 1
+
+
 @pytest.mark.parametrize(
     ("told", "status", "said"),
     [
@@ -263,7 +343,8 @@ def test_answers_that_cannot_be_trusted(hub: Hub, tmp_path: Path, told: dict[str
     assert not (tmp_path / "data" / "val_sharp").exists()
 
 
-def test_no_network(tree: Path, tmp_path: Path) -> None:
+def test_no_network(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BACKOFF_SECONDS", 0.0)
     with pytest.raises(
         InputError, match=r"val_sharp\.zip: its size and checksum cannot be asked for \(Connection refused\): check"
     ):
@@ -273,7 +354,12 @@ def test_no_network(tree: Path, tmp_path: Path) -> None:
 def test_absent_copy_says_where_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         Reds(str(tmp_path / "none"), "blur_bicubic", download=False).prepare()
-    for part in ("train_sharp.zip, 34.3 GB", f"{reds.BASE_URL}/train_sharp.zip", "data.root", "turn download on"):
+    for part in (
+        "train_sharp.zip, 34.3 GB",
+        f"{reds.BASE_URL}/train_sharp.zip",
+        "data.root",
+        "data.source.download=true",
+    ):
         assert part in str(error.value)
     assert not (tmp_path / "none").exists()
 
@@ -303,6 +389,14 @@ def test_incomplete_copies(tree: Path) -> None:
     shutil.rmtree(tree / "train" / "train_blur_bicubic" / "X4" / "000")
     with pytest.raises(InputError, match="no frame of the clips 000, 011, 015, 020 is there"):
         source.files("val")
+
+
+def test_frames_of_other_names(tree: Path) -> None:
+    for folder in ("train_sharp", "train_blur_bicubic/X4"):
+        clip = tree / "train" / folder / "001"
+        (clip / "00000019.png").rename(clip / "00000020.png")
+    assert re.search(r"train_sharp/001: found 00000020, expected 00000000 to 00000019: complete", damaged(tree))
+    Reds(str(tree), "blur_bicubic", partial=True, download=False).prepare()
 
 
 def damaged_part(tree: Path) -> str:
