@@ -52,7 +52,7 @@ class Cascade(RestorationNetwork):
         # Only a network that has the choice takes the scale: the first one's is settled when it deblurs.
         chooses = first if self.enlarges_first else second
         self._scales = chooses.scales
-        if not {"kernel", "kernels"}.isdisjoint(first.inputs) and not self.enlarges_first and self.scales != (1,):
+        if {"kernel", "kernels"} & {*first.inputs} and not self.enlarges_first and self.scales != (1,):
             raise ValueError(
                 f"cascade: {names[0]} takes the kernel, which is one of sharp pixels, and would work on the "
                 f"low resolution: put a network first that does not, or measure {names[0]} alone"

@@ -63,28 +63,32 @@ class SpatialBlur:
     """
 
     def __init__(self, kernels: Tensor, weights: Tensor, size: tuple[int, int]) -> None:
-        diagonal = torch.eye(len(kernels), dtype=kernels.dtype, device=kernels.device)[:, :, None, None, None]
+        diagonal = torch.eye(kernels.shape[0], dtype=kernels.dtype, device=kernels.device)
         self.weights = weights
-        self.blurs = (diagonal.transpose(1, 2) * kernels.flip(-2, -1)[:, :, None]).flatten(0, 1)  # B*K, B, kh, kw
-        self.correlations = (diagonal * kernels).flatten(1, 2)  # B, B*K, kh, kw
+        self.blurs = (diagonal[:, None, :, None, None] * kernels.flip(-2, -1)[:, :, None]).flatten(
+            0, 1
+        )  # B*K, B, kh, kw
+        self.correlations = (diagonal[:, :, None, None, None] * kernels).flatten(1, 2)  # B, B*K, kh, kw
         self.before = [k // 2 for k in kernels.shape[-2:]]
         self.after = [k - 1 - k // 2 for k in kernels.shape[-2:]]
 
     def __call__(self, x: Tensor) -> Tensor:
-        blurred = F.conv2d(_wrapped(x.transpose(0, 1), self.after, self.before), self.blurs)  # C, B*K, H, W
-        shares = blurred.unflatten(1, (x.shape[0], -1)) * self.weights
-        return shares.sum(2).transpose(0, 1)
+        # By stack and unbind: for `transpose` a graph would settle for B = 1 or any other B.
+        images = torch.stack(x.unbind(1))  # C, B, H, W
+        blurred = F.conv2d(_wrapped(images, self.after, self.before), self.blurs)  # C, B*K, H, W
+        return torch.stack((blurred.unflatten(1, (x.shape[0], -1)) * self.weights).sum(2).unbind(0), 1)
 
     def transposed(self, x: Tensor) -> Tensor:
-        shares = (x.transpose(0, 1)[:, :, None] * self.weights).flatten(1, 2)
-        return F.conv2d(_wrapped(shares, self.before, self.after), self.correlations).transpose(0, 1)
+        shares = (torch.stack(x.unbind(1))[:, :, None] * self.weights).flatten(1, 2)  # C, B*K, H, W
+        return torch.stack(F.conv2d(_wrapped(shares, self.before, self.after), self.correlations).unbind(0), 1)
 
 
 def _wrapped(images: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:
     """Images [..., H, W] continued periodically; unlike `F.pad`, as often round as it takes."""
     for dim, left, right in zip((-2, -1), before, after, strict=True):
         n = images.shape[dim]
-        images = images.index_select(dim, torch.arange(-left, n + right, device=images.device) % n)
+        length = torch.arange(n, n + 1, device=images.device)  # ONNX divides by tensors alone
+        images = images.index_select(dim, torch.arange(-left, n + right, device=images.device) % length)
     return images
 
 
@@ -153,6 +157,11 @@ class DMBSR(RestorationNetwork):
         check_choice("scale", scale, self.scales)
         size = (scale * lr.shape[-2], scale * lr.shape[-1])
         exporting = torch.compiler.is_exporting()
+        if exporting:  # else the graph takes care that none of the lengths is 1, as they might be broadcast
+            for length, other in zip(weights.shape, (lr.shape[0], kernels.shape[1], *size), strict=True):
+                torch._check(length == other)
+            for field in (kernels, noise_level):
+                torch._check(field.shape[0] == lr.shape[0])
         if not exporting and (weights.shape[1] != kernels.shape[1] or (*weights.shape[2:],) not in (size, (1, 1))):
             raise ValueError(
                 f"weights have shape {list(weights.shape)}, expected {[len(lr), kernels.shape[1], *size]}: one map of "

@@ -70,7 +70,7 @@ NEEDS: dict[tuple[str, str], list[str]] = {
     ("degradation", "gaussian_motion_100k"): [f"degradation.kernels.{kind}=9" for kind in ("gaussian", "motion")]
     + ["loss=sr_mse"],
     ("degradation", "none"): ["data=paired_folder", "data.root=quarters", "data.source.scale=4", "loss=sr_mse"],
-    ("degradation", "varying"): ["degradation.scale=4", "degradation.margin=4", "loss=sr_mse"],
+    ("degradation", "varying"): ["degradation.scale=4", "degradation.margin=4", "data.patch=40", "loss=sr_mse"],
     ("degradation", "usrnet_test"): ["task=evaluate", "model=bicubic"],
     ("degradation", "usrnet_train"): ["degradation.scale=4", "loss=sr_mse"],
     ("task", "evaluate"): ["model=bicubic"],
