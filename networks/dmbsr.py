@@ -65,9 +65,8 @@ class SpatialBlur:
     def __init__(self, kernels: Tensor, weights: Tensor, size: tuple[int, int]) -> None:
         diagonal = torch.eye(kernels.shape[0], dtype=kernels.dtype, device=kernels.device)
         self.weights = weights
-        self.blurs = (diagonal[:, None, :, None, None] * kernels.flip(-2, -1)[:, :, None]).flatten(
-            0, 1
-        )  # B*K, B, kh, kw
+        flipped = kernels.flip(-2, -1)[:, :, None]  # conv2d correlates
+        self.blurs = (diagonal[:, None, :, None, None] * flipped).flatten(0, 1)  # B*K, B, kh, kw
         self.correlations = (diagonal[:, :, None, None, None] * kernels).flatten(1, 2)  # B, B*K, kh, kw
         self.before = [k // 2 for k in kernels.shape[-2:]]
         self.after = [k - 1 - k // 2 for k in kernels.shape[-2:]]

@@ -30,9 +30,10 @@ def given_kernels(spec: str) -> tuple[Tensor, Tensor]:
     if not path.is_file():
         raise InputError(f"kernels={spec}: no such file, {expected}", key="kernels")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise InputError(f"{path}: is one array, {expected}", key="kernels")
+        opened = np.load(path, allow_pickle=False)
+        if isinstance(opened, np.ndarray):
+            raise InputError(f"{path}: is one array, {expected}", key="kernels")
+        with opened as file:
             names = list(file)
             if missing := [name for name in ARRAYS if name not in names]:
                 raise InputError(

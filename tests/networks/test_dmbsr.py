@@ -8,7 +8,7 @@ from torch import Tensor
 from datamodules.degradations.blur import blur_decimate
 from networks.dmbsr import DMBSR, SpatialBlur, SpectralBlur, data_step, import_official, kept_pixels
 from networks.usrnet import USRNet, official_name
-from tests.helpers.filled import fill, off_centre_kernel
+from tests.helpers.filled import fill, off_centre_kernel, waves
 from tests.helpers.varying import images, near, rows, three_kernels, three_maps
 
 TINY: dict[str, Any] = {"widths": (16, 32, 64, 64), "hyper_width": 32}
@@ -206,6 +206,25 @@ def test_images_do_not_depend_on_their_batch_and_any_size_does(scale: int) -> No
     single = net.float()(lr.float(), kernels.float(), weights.float(), scale, noise.float()).sr
     assert single.dtype == torch.float32
     torch.testing.assert_close(single.double(), both, rtol=0, atol=1e-5)
+
+
+def test_twenty_steps_lower_the_loss() -> None:
+    torch.manual_seed(0)
+    net = DMBSR(**SMALL)
+    hr = waves(16, 24, 2).float()
+    kernels = torch.rand(2, 3, 5, 5).flatten(2).softmax(2).view(2, 3, 5, 5)
+    weights = torch.rand(2, 3, 16, 24).softmax(1)
+    lr = SpectralBlur(kernels, weights, (16, 24))(hr)[..., ::2, ::2]
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    losses = []
+    for _ in range(20):
+        loss = (net(lr, kernels, weights, 2, torch.zeros(2, 1, 1, 1)).sr - hr).abs().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert all(p.grad is not None for p in net.parameters())
+    assert losses[-1] < 0.6 * losses[0]
 
 
 def test_maps_of_another_size_are_refused() -> None:
