@@ -1,11 +1,19 @@
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from datamodules.batch import Batch
 from datamodules.degradations.blur import blur_decimate
+from datamodules.degradations.kernel_samplers import usrnet_mixture
+from datamodules.degradations.pipelines import ClassicalDegradation
+from datamodules.degradations.varying import SpatiallyVaryingDegradation
+from experiments.config.training import input_mistake
+from lightning_modules.restoration import RestorationModule
+from networks.cascade import taken
 from networks.dmbsr import DMBSR, SpatialBlur, SpectralBlur, data_step, import_official, kept_pixels
 from networks.usrnet import USRNet, official_name
 from tests.helpers.filled import fill, off_centre_kernel, waves
@@ -225,6 +233,22 @@ def test_twenty_steps_lower_the_loss() -> None:
         losses.append(loss.item())
     assert all(p.grad is not None for p in net.parameters())
     assert losses[-1] < 0.6 * losses[0]
+
+
+def test_a_kernel_for_the_whole_image_is_one_of_several() -> None:
+    """So it trains and is measured wherever USRNet is."""
+    torch.manual_seed(0)
+    net = DMBSR(**SMALL)
+    batch = Batch(torch.rand(2, 3, 8, 12), ["a", "b"], torch.arange(2), torch.arange(2))
+    degradation = ClassicalDegradation(partial(usrnet_mixture, size=5), 2, noise=0.01)
+    assert input_mistake("DMBSR", net.inputs, degradation, "usrnet_test") is None
+    fields = taken(net, vars(degradation(batch)))
+    assert fields["kernels"].shape == (2, 1, 5, 5)
+    assert torch.equal(fields["weights"], torch.ones(2, 1, 1, 1))
+    assert net(**fields).sr.shape == (2, 3, 8, 12)
+    varying = SpatiallyVaryingDegradation(partial(usrnet_mixture, size=5), 2, margin=0)
+    assert taken(net, vars(varying(batch)))["weights"].shape == (2, 4, 8, 12)
+    assert RestorationModule(net, [])(varying(batch)).sr.shape == (2, 3, 8, 12)
 
 
 def test_maps_of_another_size_are_refused() -> None:
