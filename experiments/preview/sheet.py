@@ -67,7 +67,10 @@ def _kernel_rows(crops: Sequence[Batch], statistics: Statistics, column: int) ->
     if any((kernel < 0).any() for kernel in kernels):
         marks += ", negative values blue"
     tiles = [Tile(kernel_picture(kernel, KERNEL), caption=_width(kernel)) for kernel in kernels]
-    rows = [_heading(f"Kernels of the crops below, {size(kernels[0])}, {marks}"), *tile_rows(tiles, column, TEXT)]
+    rows = [_heading(f"Kernels of the crops below, {size(kernels[0])}, {marks}")]
+    several = len(kernels) // len(crops)  # to a crop, one below the other
+    for p in range(several):
+        rows += tile_rows(tiles[p::several], column, TEXT)
     first = statistics.kernels[0]
     if all((kernel - first).abs().max() == 0 for kernel in statistics.kernels):
         return [*rows, text_row("The kernel is the same for every sample", TEXT)]
