@@ -128,7 +128,7 @@ NEEDS: dict[tuple[str, str], list[str]] = {
         *(*MEASURE, "degradation.kernels.suite.path=kernels.npy", "suite.grid.degradation.kernels.number=[0,1]"),
     ],
     ("suite", "drunet_noise"): MEASURE,
-    ("suite", "varying"): [*MEASURE, "degradation.margin=8", "suite.grid.degradation.sharpness=[8]"],
+    ("suite", "varying"): [*MEASURE, "degradation.margin=8", "degradation.scale=2"],
     **{("suite", name): [*MEASURE, *PAIRS] for name in ("cooperative", "gopro", "lr_gopro")},
     ("degradation", "camera_shake"): ["task=evaluate", "model=bicubic"],
     ("degradation", "gaussian_21"): ["loss=sr_l1"],
