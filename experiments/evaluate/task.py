@@ -248,7 +248,8 @@ def refuse_misfit(job: Job) -> None:
         raise InputError("self_ensemble=true: bicubic enlargement is the baseline and is measured plain: omit it")
     degradation = suites.build(cell, "degradation")
     network = job.model.network(degradation.scales[0])
-    mistake = scale_mistake(network, degradation) or input_mistake(
+    of_scale = scale_mistake(network, degradation)
+    mistake = of_scale or input_mistake(
         type(network).__name__, network.inputs, degradation, cell.cfg.choices.degradation
     )
     if not mistake:
@@ -257,7 +258,7 @@ def refuse_misfit(job: Job) -> None:
         with cell.named("degradation"):
             raise InputError(f"model: {mistake}")
     key = "degradation.scale"
-    way = f"; {key}=4 or suite.grid.{key}=[3,4] measure some of the cells" if key in cell.values else ""
+    way = f"; {key}=4 or suite.grid.{key}=[3,4] measure some of the cells" if of_scale and key in cell.values else ""
     raise InputError(f"suite={cell.suite}, {cell}: {model} cannot be measured: {mistake}{way}")
 
 
