@@ -254,11 +254,13 @@ def refuse_misfit(job: Job) -> None:
     )
     if not mistake:
         return
+    if cell.suite is not None and not of_scale:  # no other cell of the suite would do
+        raise InputError(f"suite={cell.suite}, {cell}: {model} cannot be measured: {mistake}")
     if cell.suite is None:
         with cell.named("degradation"):
             raise InputError(f"model: {mistake}")
     key = "degradation.scale"
-    way = f"; {key}=4 or suite.grid.{key}=[3,4] measure some of the cells" if of_scale and key in cell.values else ""
+    way = f"; {key}=4 or suite.grid.{key}=[3,4] measure some of the cells" if key in cell.values else ""
     raise InputError(f"suite={cell.suite}, {cell}: {model} cannot be measured: {mistake}{way}")
 
 
