@@ -21,7 +21,10 @@ class Batch:
         key: random key of every sample [B], int64; all random numbers of its degradation are a function of it.
         lr: degraded network input [B, C, h, w].
         lr_sharp: clean low-resolution target of a deblurring branch [B, C, h, w].
-        kernel: blur kernels [B, 1, k, k].
+        kernel: blur kernels [B, 1, k, k], one for the whole image; `None` where several share it.
+        kernels: blur kernels [B, K, k, k] of an image that K of them share: each is applied to the whole of `hr`, then
+            weighted pixel by pixel.
+        weights: of the kernels, at the pixels of `hr` [B, K, H, W], not negative, sum 1 over K.
         noise_level: standard deviation of the noise on the [0, 1] scale [B, 1, 1, 1].
         scale: ratio of H to h.
         point: in [0, 1]: parameters that are drawn from a range are not drawn but lie at this fraction of it, for all
@@ -39,6 +42,8 @@ class Batch:
     lr: Tensor | None = None
     lr_sharp: Tensor | None = None
     kernel: Tensor | None = None
+    kernels: Tensor | None = None
+    weights: Tensor | None = None
     noise_level: Tensor | None = None
     scale: int | None = None
     point: float | None = None

@@ -159,7 +159,8 @@ class ImageDataModule(pl.LightningDataModule):
         return self.caches[split]
 
     def _large_enough(self, split: Split, numbers: Sequence[int]) -> list[int]:
-        cache, least = self.caches[split], self.patch if split == "train" else self.multiple
+        margin = self.degradation.margin
+        cache, least = self.caches[split], self.patch if split == "train" else self.multiple + 2 * margin
         small = [i for i in numbers if min(cache.shapes[i]) < least]
         large = [i for i in numbers if min(cache.shapes[i]) >= least]
         if not small:
@@ -171,7 +172,8 @@ class ImageDataModule(pl.LightningDataModule):
         if self.on_small == "error" or not large:
             size = f"smaller than data.patch={least}"
             if split != "train":
-                size = f"smaller than one {least}-fold reduced pixel"
+                size = f"smaller than one {self.multiple}-fold reduced pixel"
+                size += f" and the {margin} on either side that degradation.margin cuts off" * (margin > 0)
             raise InputError(f"{first}, {size}: {self._larger_or_fewer(split, numbers, bool(large))}")
         log.warning(
             "%d of %d images are smaller than %d pixels and were skipped: %s ...", len(small), len(cache), least, first

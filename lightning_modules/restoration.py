@@ -19,6 +19,7 @@ from lightning_modules.metrics.scores import by_image, collect, key
 from lightning_modules.optim.parameter_rules import clip_gradients, freeze, make_optimizer, read_rules
 from lightning_modules.optim.schedules import wants_length
 from networks.base import RestorationNetwork
+from networks.cascade import taken
 from networks.restored import Restored
 
 
@@ -130,7 +131,7 @@ class RestorationModule(pl.LightningModule):
         return not set(self.network.outputs) <= supervised
 
     def forward(self, batch: Batch) -> Restored:
-        fields = {name: getattr(batch, name) for name in self.network.inputs}
+        fields = taken(self.network, vars(batch))
         if self.channels_last:
             fields = {
                 name: value.contiguous(memory_format=torch.channels_last)

@@ -5,12 +5,16 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+# What stands in for an input that is absent: one kernel is one of several, its weight 1 everywhere.
+STAND_INS = {"kernels": "kernel", "weights": "kernel"}
+
 
 class RestorationNetwork(nn.Module):
     """Takes batch fields by name and returns a `networks.restored.Restored`.
 
     Attributes:
-        inputs: batch fields that it takes by keyword: of `lr`, `kernel`, `scale`, `noise_level`.
+        inputs: batch fields that it takes by keyword: of `lr`, `kernel`, `scale`, `noise_level`; `kernels` and
+            `weights` for blur that varies over the image.
         outputs: fields of `Restored` that it returns, `sr` among them.
         scale: what it enlarges by; a network with `scale` in its `inputs` sets `scales` instead.
         scales: all that it enlarges by.

@@ -52,7 +52,7 @@ class Cascade(RestorationNetwork):
         # Only a network that has the choice takes the scale: the first one's is settled when it deblurs.
         chooses = first if self.enlarges_first else second
         self._scales = chooses.scales
-        if "kernel" in first.inputs and not self.enlarges_first and self.scales != (1,):
+        if {"kernel", "kernels"} & {*first.inputs} and not self.enlarges_first and self.scales != (1,):
             raise ValueError(
                 f"cascade: {names[0]} takes the kernel, which is one of sharp pixels, and would work on the "
                 f"low resolution: put a network first that does not, or measure {names[0]} alone"
@@ -97,4 +97,8 @@ class Cascade(RestorationNetwork):
 
 
 def taken(network: RestorationNetwork, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs of a network, of fields by name; a kernel for the whole image is one of `kernels` (`STAND_INS`)."""
+    if "kernels" in network.inputs and fields.get("kernels") is None and fields.get("kernel") is not None:
+        kernel = fields["kernel"]
+        fields = {**fields, "kernels": kernel, "weights": kernel.new_ones(len(kernel), 1, 1, 1)}
     return {name: fields[name] for name in network.inputs}

@@ -6,11 +6,13 @@ B. Lim et al., "Enhanced deep residual networks for single image super-resolutio
 What is added: blur kernels are turned with the images, and inputs that consist of every s-th pixel are put right. Such
 an input y[i] = (k * x)[s i] keeps the upper-left pixel of each s x s block. Flipped, it is the input of the flipped
 image with the *last* pixel of each block kept, (k' * x')[s i + s - 1] with k' the flipped kernel, which is no input of
-the kind that the method knows. Either the kernel takes up the difference, k'[m + s - 1], and the result is x'; or,
+the kind that the method knows. Either the kernel takes up the difference, k'[m + s - 1], and so do the maps of weights
+of kernels that share the image, and the result is x'; or,
 where no kernel is handed over, the method sees x' shifted by s - 1 pixels, and its result is shifted back. Both are
 exact if the blur is circular.
 """
 
+from collections.abc import Collection
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -20,7 +22,8 @@ from torch import Tensor
 from networks.base import RestorationNetwork, Wrapped
 from networks.restored import Restored
 
-NO_IMAGES = ("kernel", "scale", "noise_level")
+KERNELS = ("kernel", "kernels")
+NO_IMAGES = ("scale", "noise_level")
 
 
 class Orientation(NamedTuple):
@@ -66,6 +69,10 @@ def turn_kernel(kernel: Tensor, to: Orientation, offset: int = 0) -> Tensor:
     return F.pad(turned, [size for before in ahead for size in (before, 2 * offset - before)])
 
 
+def takes_kernels(fields: Collection[str]) -> bool:
+    return not set(KERNELS).isdisjoint(fields)
+
+
 def shifted(images: Tensor, to: Orientation, offset: int) -> Tensor:
     """[..., H, W] moved by `offset` pixels along the flipped axes; what leaves on one side enters on the other."""
     axes = flipped_axes(to)
@@ -76,18 +83,18 @@ class SelfEnsemble(Wrapped):
     """A network applied to the eight orientations of its input, the results turned back and averaged.
 
     Inputs and outputs as of `network`. `sr` and `deblurred` are means; other branches are those of the plain pass.
-    A network that takes `kernel` says by `lr_sampling = "corner"` if its model of the input keeps the upper-left
-    pixel of each block; without, the model is symmetric.
+    A network that takes kernels says by `lr_sampling = "corner"` if its model of the input keeps the upper-left pixel
+    of each block; without, the model is symmetric.
 
     Args:
         network: any network of the suite.
         decimated: the inputs consist of every s-th pixel, beginning with the first one. Counts for networks without
-            `kernel` only: nothing else tells them where the pixels lie.
+            kernels only: nothing else tells them where the pixels lie.
     """
 
     def __init__(self, network: RestorationNetwork, decimated: bool = False) -> None:
         super().__init__(network)
-        if "kernel" in network.inputs:  # then it also knows where the pixels lie
+        if takes_kernels(network.inputs):  # then it also knows where the pixels lie
             self.corner = network.lr_sampling == "corner"
         else:
             self.corner = decimated
@@ -98,7 +105,7 @@ class SelfEnsemble(Wrapped):
         for to in ORIENTATIONS[1:]:
             turned = {name: self._turned(name, value, to, offset) for name, value in fields.items()}
             restored = self.network(**turned)
-            sr = restored.sr if "kernel" in fields else shifted(restored.sr, to, offset)
+            sr = restored.sr if takes_kernels(fields) else shifted(restored.sr, to, offset)
             result.sr = result.sr + turn_back(sr, to)
             if result.deblurred is not None:
                 result.deblurred = result.deblurred + turn_back(restored.deblurred, to)
@@ -109,6 +116,8 @@ class SelfEnsemble(Wrapped):
 
     @staticmethod
     def _turned(name: str, value: Any, to: Orientation, offset: int) -> Any:
-        if name == "kernel":
+        if name in KERNELS:
             return turn_kernel(value, to, offset)
+        if name == "weights":
+            return shifted(turn(value, to), to, -offset)
         return value if name in NO_IMAGES else turn(value, to)

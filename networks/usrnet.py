@@ -133,18 +133,18 @@ class Prior(nn.Module):
 
 
 class Hyper(nn.Module):
-    """alpha and beta of all iterations, [B, 2 * n_iter, 1, 1], positive: from noise level and scale, or constants."""
+    """Parameters of all iterations [B, count, 1, 1], positive: from noise level and scale, or constants."""
 
-    def __init__(self, n_iter: int, width: int, learned: bool) -> None:
+    def __init__(self, count: int, width: int, learned: bool = True) -> None:
         super().__init__()
         if learned:
             self.mlp = nn.Sequential(
                 *(conv(2, width, 1, bias=True), nn.ReLU(inplace=True)),
                 *(conv(width, width, 1, bias=True), nn.ReLU(inplace=True)),
-                conv(width, 2 * n_iter, 1, bias=True),
+                conv(width, count, 1, bias=True),
             )
         else:
-            self.constants = nn.Parameter(torch.zeros(1, 2 * n_iter, 1, 1))
+            self.constants = nn.Parameter(torch.zeros(1, count, 1, 1))
         self.learned = learned
 
     def forward(self, noise_level: Tensor, scale: int) -> Tensor:
@@ -192,7 +192,7 @@ class USRNet(RestorationNetwork):
         check_choice("hyper", hyper, ("learned", "fixed"))
         self.n_iter = n_iter
         self.prior = Prior(widths, n_blocks)
-        self.hyper = Hyper(n_iter, hyper_width, hyper == "learned")
+        self.hyper = Hyper(2 * n_iter, hyper_width, hyper == "learned")
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.orthogonal_(layer.weight, 0.2)
@@ -211,7 +211,8 @@ class USRNet(RestorationNetwork):
         return Restored(sr=x)
 
 
-def _official_name(own: str) -> str:
+def official_name(own: str) -> str:
+    """How the authors' code calls a parameter of the prior or of `Hyper`."""
     own = own.replace("prior.", "p.m_").replace("hyper.mlp.", "h.mlp.")
     # "body" is a part of the prior as well as of a block: only the block's is called "res".
     return re.sub(r"(?<=\d)\.body\.", ".res.", own)
@@ -221,4 +222,4 @@ def import_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state_dict of the authors' code (USRNet, USRGAN or their tiny versions) under the names used here."""
     with torch.device("meta"):
         own_names = USRNet(n_iter=1, widths=(1, 1, 1, 1), hyper_width=1).state_dict()
-    return renamed(state, {_official_name(name): name for name in own_names}, "official USRNet")
+    return renamed(state, {official_name(name): name for name in own_names}, "official USRNet")

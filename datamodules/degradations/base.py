@@ -20,6 +20,8 @@ class Degradation:
         scale: their least common multiple: the ratio, where there is only one.
         multiple: what the sides of sharp images have to be divisible by; more than `scale` where they shrink more in
             between.
+        margin: pixels that are cut off sharp images on every side, a multiple of `multiple`.
+        count: kernels of an image, which share it where they are more than 1.
         has_points: whether it heeds `Batch.point`.
         kernels: draws the kernels of random keys; None: it draws none, or none that explain the result.
         reduction: "decimate" where `lr` has every s-th pixel; None: it has no such choice.
@@ -35,6 +37,8 @@ class Degradation:
 
     inputs: tuple[str, ...] = ("hr",)
     provides: tuple[str, ...]
+    margin: int = 0
+    count: int = 1
     has_points: bool = False
     kernels: Kernels | None = None
     reduction: str | None = None

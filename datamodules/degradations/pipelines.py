@@ -5,7 +5,7 @@ and the loss ask for. Kernels come from a callable `keys -> [B, 1, k, k]` that t
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -111,7 +111,7 @@ class ClassicalDegradation(Degradation):
         multiple: cut sharp images to multiples of this as well; USRNet's tables are measured with 8.
     """
 
-    provides = ("hr", "lr", "kernel", "noise_level", "scale")
+    provides: tuple[str, ...] = ("hr", "lr", "kernel", "noise_level", "scale")
     kernels: Kernels
 
     def __init__(
@@ -138,10 +138,15 @@ class ClassicalDegradation(Degradation):
         hr = as_float(batch.hr)
         scale = self.scales[batch.group % len(self.scales)]
         kernel = draw(self.kernels, batch)
+        lr, noise_level = self.stored_and_noisy(batch, hr, lambda x: self._reduced(x, kernel.to(x), scale))
+        return replace(batch, hr=hr, lr=lr, kernel=kernel, noise_level=noise_level, scale=scale)
+
+    def stored_and_noisy(self, batch: Batch, hr: Tensor, reduced: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """`lr` and `noise_level` of sharp images, which `reduced` blurs and reduces, in whatever dtype they are."""
         if self.storage == "trunc8":
-            lr = self._of_bytes(hr, kernel, scale)
+            lr = self._of_bytes(hr, reduced)
         else:
-            lr = self._reduced(hr, kernel, scale)
+            lr = reduced(hr)
             lr = to_eight_bit_levels(lr) if self.storage == "eight_bit" else lr
         if self.noise == "usrnet":
             noise_level = sample_usrnet_noise_level(batch.key)
@@ -149,18 +154,19 @@ class ClassicalDegradation(Degradation):
             noise_level = torch.full((len(hr), 1, 1, 1), float(self.noise), device=hr.device)
         if self.noise:
             lr = add_gaussian_noise(lr, noise_level, batch.key)
-        return replace(batch, hr=hr, lr=lr, kernel=kernel, noise_level=noise_level, scale=scale)
+        return lr, noise_level
 
     def _reduced(self, hr: Tensor, kernel: Tensor, scale: int) -> Tensor:
         if self.reduction == "decimate":
             return blur_decimate(hr, kernel, scale, self.boundary)
         return bicubic_resize(convolve(hr, kernel, self.boundary), scale, down=True)
 
-    def _of_bytes(self, hr: Tensor, kernel: Tensor, scale: int) -> Tensor:
+    @staticmethod
+    def _of_bytes(hr: Tensor, reduced: Callable[[Tensor], Tensor]) -> Tensor:
         """As the official code: whole levels, blurred in float64 by kernels whose sums are not quite 1, and cut off."""
         device = "cpu" if hr.device.type == "mps" else hr.device  # Apple's GPU has no float64
         levels = hr.to(device).double().mul(255).round()
-        return trunc8(self._reduced(levels / 255, kernel.to(device).double(), scale)).to(hr)
+        return trunc8(reduced(levels / 255)).to(hr)
 
 
 class BicubicDegradation(Degradation):

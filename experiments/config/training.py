@@ -190,11 +190,26 @@ def scale_mistake(network: Any, degradation: Any) -> str | None:
     )
 
 
+def shared_blur(degradation: Any, option: str) -> str:
+    """Why a degradation whose kernels share the image does not provide `kernel`."""
+    return (
+        f"one blur for the whole image; degradation={option} blurs every image by {degradation.count} kernels that "
+        "share it (it provides kernels, weights)"
+    )
+
+
 def input_mistake(name: str, inputs: Collection[str], degradation: Any, option: str) -> str | None:
     """What is wrong with the inputs of a network, called `name`, under a degradation, the `option` of its group."""
-    missing = [field for field in inputs if field not in degradation.provides]
+    from networks.base import STAND_INS
+
+    missing = [field for field in inputs if {field, STAND_INS.get(field)}.isdisjoint(degradation.provides)]
     if not missing:
         return None
+    if missing[0] == "kernel" and "kernels" in degradation.provides:
+        return (
+            f"{name} needs 'kernel', {shared_blur(degradation, option)}: choose model=dmbsr, a model that takes no "
+            "kernel, or degradation=usrnet_train"
+        )
     line = (
         f"{name} takes {missing[0]!r}, which degradation={option} does not provide "
         f"(it provides {', '.join(degradation.provides)}): choose another degradation="
@@ -233,12 +248,13 @@ def check_patch(cfg: DictConfig, degradation: Any, network: Any = None) -> None:
     patch, steps = cfg.data.get("patch"), {f"degradation={cfg.choices.degradation}": degradation.multiple}
     if network is not None:
         steps[type(network).__name__] = network_step(network, degradation)
-    step = math.lcm(*steps.values())
-    if patch is not None and (patch < 1 or patch % step):
+    step, cut = math.lcm(*steps.values()), 2 * degradation.margin
+    if patch is not None and (patch <= cut or (patch - cut) % step):
         causes = ", ".join(f"{multiple} for {cause}" for cause, multiple in steps.items())
+        beside = f" and {cut} more, which degradation.margin cuts off," * (cut > 0)
         raise ConfigError(
-            f"data.patch: found {patch}, expected a multiple of {step} ({causes}): "
-            f"the nearest is data.patch={max(step, round(patch / step) * step)}"
+            f"data.patch: found {patch}, expected a multiple of {step}{beside} ({causes}): "
+            f"the nearest is data.patch={max(step, round((patch - cut) / step) * step) + cut}"
         )
 
 
@@ -299,6 +315,11 @@ def _check_branches(cfg: DictConfig, name: str, procedure: Any, degradation: Any
                     f"(it returns {', '.join(needs.outputs)}): choose another loss= or give the network the branch"
                 )
             if TARGETS[branch] not in degradation.provides:
+                if TARGETS[branch] == "kernel" and "kernels" in degradation.provides:
+                    raise ConfigError(
+                        f"{needs.where}.{branch}: needs 'kernel', {shared_blur(degradation, option)}: choose a model "
+                        "that estimates no kernel, or degradation=usrnet_train"
+                    )
                 raise ConfigError(
                     f"{needs.where}.{branch}: needs {TARGETS[branch]!r}, which degradation={option} does not provide "
                     f"(it provides {', '.join(degradation.provides)})"

@@ -96,7 +96,8 @@ class Measurement:
         if "deblurred" in self.module.network.outputs and "lr_sharp" in degradation.provides:
             scale = max(degradation.scales)
             shapes = [cache.shapes[number] for number in self.datamodule.numbers["test"]]
-            side = min(min(shape) for shape in shapes) // degradation.multiple * degradation.multiple // scale
+            side = min(min(shape) for shape in shapes) - 2 * degradation.margin
+            side = side // degradation.multiple * degradation.multiple // scale
             with suppress(ValueError):  # a protocol that does not go with the scale, which is refused later
                 if all(smallest_side(protocol.at(scale)) <= side for protocol in self.module.protocols):
                     branches.append("deblurred")

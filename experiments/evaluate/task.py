@@ -248,11 +248,14 @@ def refuse_misfit(job: Job) -> None:
         raise InputError("self_ensemble=true: bicubic enlargement is the baseline and is measured plain: omit it")
     degradation = suites.build(cell, "degradation")
     network = job.model.network(degradation.scales[0])
-    mistake = scale_mistake(network, degradation) or input_mistake(
+    of_scale = scale_mistake(network, degradation)
+    mistake = of_scale or input_mistake(
         type(network).__name__, network.inputs, degradation, cell.cfg.choices.degradation
     )
     if not mistake:
         return
+    if cell.suite is not None and not of_scale:  # no other cell of the suite would do
+        raise InputError(f"suite={cell.suite}, {cell}: {model} cannot be measured: {mistake}")
     if cell.suite is None:
         with cell.named("degradation"):
             raise InputError(f"model: {mistake}")

@@ -20,6 +20,7 @@ TOLERANCE = 1e-4
 SIZES = ((1, 37, 53), (1, 64, 48), (2, 33, 50))
 RECORDED = (2, 29, 45)  # equal to none of them, and to no multiple: equal sizes could be mistaken for one
 KERNEL = 9  # side of the kernels of the check
+COUNT = 3  # of them, where several share an image
 SMALLEST_TRANSFORM = 16  # pixels of a side; smaller images are folded and extended in other ways than larger ones
 OUTPUTS = ("sr", "deblurred", "kernel")
 
@@ -32,7 +33,8 @@ class Exportable(nn.Module):
     """A network of the suite that takes only tensors, by name, and returns a dict of tensors.
 
     Inputs by name: `lr` [B, 3, h, w], RGB in [0, 1]; `kernel` [B, 1, kh, kw], sum 1, and `noise_level` [B, 1, 1, 1] on
-    the [0, 1] scale where the network takes them. Outputs: those of `Restored` that it returns, `sr` first; the
+    the [0, 1] scale where the network takes them; where it takes several kernels, `kernels` [B, K, kh, kw] and
+    `weights` [B, K, scale*h, scale*w], sum 1 over K. Outputs: those of `Restored` that it returns, `sr` first; the
     estimates of coarser scales and codes are omitted.
 
     Args:
@@ -44,6 +46,7 @@ class Exportable(nn.Module):
         super().__init__()
         self.network = network
         self.settled = {"scale": scale} if "scale" in network.inputs else {}
+        self.scale = network.scales[0] if scale is None else scale
         self.inputs = tuple(name for name in network.inputs if name != "scale")
         self.outputs = tuple(name for name in OUTPUTS if name in network.outputs)
 
@@ -52,8 +55,15 @@ class Exportable(nn.Module):
         """Recorded once for all formats that need it."""
         return record(self)
 
-    def forward(self, lr: Tensor, kernel: Tensor | None = None, noise_level: Tensor | None = None) -> dict[str, Tensor]:
-        fields = {"lr": lr, "kernel": kernel, "noise_level": noise_level}
+    def forward(
+        self,
+        lr: Tensor,
+        kernel: Tensor | None = None,
+        noise_level: Tensor | None = None,
+        kernels: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        fields = {"lr": lr, "kernel": kernel, "noise_level": noise_level, "kernels": kernels, "weights": weights}
         restored = self.network(**{name: fields[name] for name in self.inputs}, **self.settled)
         return {name: getattr(restored, name) for name in self.outputs}
 
@@ -66,18 +76,26 @@ class Exportable(nn.Module):
             "kernel": kernel.view(batch, 1, KERNEL, KERNEL),
             "noise_level": 0.05 * torch.rand(batch, 1, 1, 1, generator=random),
         }
+        if "kernels" in self.inputs:
+            kernels = torch.rand(batch, COUNT, KERNEL * KERNEL, generator=random).softmax(2)
+            size = (self.scale * height, self.scale * width)
+            fields["kernels"] = kernels.view(batch, COUNT, KERNEL, KERNEL)
+            fields["weights"] = torch.rand(batch, COUNT, *size, generator=random).mul(4).softmax(1)
         return {name: fields[name] for name in self.inputs}
 
     def dimensions(self) -> dict[str, dict[int, Any]]:
         """The axes of the inputs that may have any length, by the names that they get."""
-        transforms = "kernel" in (*self.inputs, *self.outputs)
+        transforms = not {"kernel", "kernels"}.isdisjoint((*self.inputs, *self.outputs))
         # To torch an axis of length 1 is a case of its own.
         least = max(SMALLEST_TRANSFORM, self.network.kernel_side) if transforms else 2
         batch, height, width = Dim("batch", min=1), Dim("height", min=least), Dim("width", min=least)
+        count = Dim("count", min=1)
         axes: dict[str, dict[int, Any]] = {
             "lr": {0: batch, 2: height, 3: width},
             "kernel": {0: batch, 2: Dim("kernel_height", min=1), 3: Dim("kernel_width", min=1)},
             "noise_level": {0: batch},
+            "kernels": {0: batch, 1: count, 2: Dim("kernel_height", min=1), 3: Dim("kernel_width", min=1)},
+            "weights": {0: batch, 1: count, 2: self.scale * height, 3: self.scale * width},
         }
         return {name: axes[name] for name in self.inputs}
 

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from datamodules.batch import Batch
-from experiments.preview.statistics import Statistics, kernel_offset, kernel_spread, kernel_support
+from experiments.preview.statistics import Statistics, kernel_offset, kernel_spread, kernel_support, kernels_of
 from lightning_modules.callbacks.sheets import size
 from lightning_modules.plots.kernels import kernel_picture
 from lightning_modules.plots.sheet import Tile, resized, shown_size, side_by_side, stack, text_row, tile_rows, to_image
@@ -60,14 +60,17 @@ def _facts(crop: Batch, image: Tensor) -> str:
 
 
 def _kernel_rows(crops: Sequence[Batch], statistics: Statistics, column: int) -> list[Image.Image]:
-    kernels = [crop.kernel[0] for crop in crops if crop.kernel is not None]
+    kernels = [kernel for crop in crops if (drawn := kernels_of(crop)) is not None for kernel in drawn]
     if not kernels:
         return [_heading("Kernels: this degradation yields none")]
     marks = "each scaled to its maximum, its centre marked"
     if any((kernel < 0).any() for kernel in kernels):
         marks += ", negative values blue"
     tiles = [Tile(kernel_picture(kernel, KERNEL), caption=_width(kernel)) for kernel in kernels]
-    rows = [_heading(f"Kernels of the crops below, {size(kernels[0])}, {marks}"), *tile_rows(tiles, column, TEXT)]
+    rows = [_heading(f"Kernels of the crops below, {size(kernels[0])}, {marks}")]
+    several = len(kernels) // len(crops)  # to a crop, one below the other
+    for p in range(several):
+        rows += tile_rows(tiles[p::several], column, TEXT)
     first = statistics.kernels[0]
     if all((kernel - first).abs().max() == 0 for kernel in statistics.kernels):
         return [*rows, text_row("The kernel is the same for every sample", TEXT)]

@@ -22,8 +22,8 @@ class Statistics:
 
     def add(self, batch: Batch, keep: int = 48) -> None:
         """Take over a degraded batch; `keep` kernels are kept in all."""
-        if batch.kernel is not None:
-            kernels = batch.kernel.cpu()
+        if (drawn := kernels_of(batch)) is not None:
+            kernels = drawn.cpu()
             self.spread += kernel_spread(kernels)
             self.support += kernel_support(kernels)
             self.offset += kernel_offset(kernels)
@@ -32,6 +32,11 @@ class Statistics:
             self.noise += (255 * batch.noise_level.double()).flatten().tolist()
         if batch.scale is not None:
             self.scale += [float(batch.scale)] * len(batch)
+
+
+def kernels_of(batch: Batch) -> Tensor | None:
+    """All kernels of a batch [N, 1, k, k], those that share an image one after the other."""
+    return batch.kernel if batch.kernels is None else batch.kernels.flatten(0, 1)[:, None]
 
 
 def kernel_spread(kernels: Tensor) -> list[float]:

@@ -89,7 +89,7 @@ def draw_crops(datamodule: ImageDataModule, split: Split, count: int) -> list[Ba
 def statistics(datamodule: ImageDataModule, count: int) -> Statistics:
     """What the samples of the first epoch draw, on gray images."""
     drawn = Statistics()
-    side = -(-SMALLEST // datamodule.multiple) * datamodule.multiple
+    side = -(-SMALLEST // datamodule.multiple) * datamodule.multiple + 2 * datamodule.degradation.margin
     for number, start in enumerate(range(0, count, STATISTICS_BATCH)):
         index = torch.arange(start, min(start + STATISTICS_BATCH, count))
         hr = torch.full((len(index), 3, side, side), 128, dtype=torch.uint8)

@@ -31,6 +31,7 @@ from experiments.runtime.out_of_memory import shortage
 from lightning_modules.host_memory import resident
 from lightning_modules.restoration import RestorationModule
 from networks.base import RestorationNetwork
+from networks.cascade import taken
 
 KERNEL = 25  # side of a blur kernel where the recipe has none
 NODES = ("model", "degradation", "loss", "optimizer", "scheduler")
@@ -122,12 +123,19 @@ def forward_batch(cfg: DictConfig, like: Batch) -> Batch:
     height, width = (side // cfg.scale for side in cfg.target)
     lr = torch.rand(cfg.batch, 3, height, width, device=cfg.trainer.accelerator)
     kernel = lr.new_full((1, 1, KERNEL, KERNEL), KERNEL**-2) if like.kernel is None else like.kernel[:1]
+    kernels, weights = None, None
+    if like.kernels is not None:
+        count = like.kernels.shape[1]
+        kernels, weights = like.kernels[:1].expand(cfg.batch, -1, -1, -1), lr.new_full((1,), 1 / count)
+        weights = weights.expand(cfg.batch, count, height * cfg.scale, width * cfg.scale)
     return replace(
         like,
         hr=lr,
         lr=lr,
         lr_sharp=None,
         kernel=kernel.expand(cfg.batch, -1, -1, -1),
+        kernels=kernels,
+        weights=weights,
         noise_level=lr.new_full((cfg.batch, 1, 1, 1), 0.01),
         scale=cfg.scale,
     )
@@ -136,7 +144,7 @@ def forward_batch(cfg: DictConfig, like: Batch) -> Batch:
 def count_macs(network: RestorationNetwork, batch: Batch) -> int:
     """Half the floating-point operations that torch counts: those of convolutions and matrix products."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(**{name: getattr(batch, name) for name in network.inputs})
+        network(**taken(network, vars(batch)))
     return counter.get_total_flops() // 2
 
 

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from datamodules.errors import InputError
+from experiments.restore.tiling import Span
 from networks.base import RestorationNetwork, Wrapped
 from networks.ops.wraparound import wrap_extend
 from networks.restored import Restored
@@ -27,7 +29,7 @@ class Continued(Wrapped):
 
     Source: K. Zhang, L. Van Gool, R. Timofte, "Deep unfolding network for image super-resolution", CVPR 2020: their
     code for bicubically reduced and real images. What differs: a kernel of more than 17 pixels gets a strip of its side
-    less one, so that no pixel is blurred by both borders.
+    less one, so that no pixel is blurred by both borders. Maps of weights are continued by the same rule.
     """
 
     whole_image = True
@@ -38,7 +40,7 @@ class Continued(Wrapped):
     def forward(self, lr: Tensor, **others: Any) -> Restored:
         h, w = lr.shape[-2:]
         s = int(others.get("scale", self.scales[0]))
-        kernel = others.get("kernel")
+        kernel = others.get("kernel", others.get("kernels"))
         side = max(kernel.shape[-2:]) if kernel is not None else self.network.kernel_side
         strip = max(LEAST_STRIP, side - 1)
         height, width = (-(-(s * n + strip) // 8) * 8 for n in (h, w))
@@ -46,6 +48,9 @@ class Continued(Wrapped):
             large = F.interpolate(lr, scale_factor=float(s), mode="nearest")
             continued = wrap_extend(large, (height, width))[..., ::s, ::s].contiguous()
         continued[..., :h, :w] = lr
+        if "weights" in others and (*others["weights"].shape[2:],) == (s * h, s * w):
+            maps = wrap_extend(others["weights"], (height, width)).clamp(min=0)
+            others["weights"] = maps / maps.sum(1, keepdim=True)
         result = self.network(lr=continued, **others)
         result.sr = result.sr[..., : s * h, : s * w]
         return result
@@ -81,3 +86,44 @@ def place_kernel(kernel: Tensor, scale: int) -> Tensor:
         moved = k.roll(-whole, dim)
         k = (moved + moved.roll(-1, dim)) / 2 if half else moved
     return k
+
+
+def place_weights(
+    weights: Tensor, size: tuple[int, int], scale: int, rows: Span, columns: Span, lr_sampling: str
+) -> Tensor:
+    """The weights of a part of the result, by linear interpolation, which keeps their sum.
+
+    Where the low resolution has the upper-left pixel of each block instead of its middle, they move as the kernel does
+    (`place_kernel`). Beyond the image, its last weights are repeated.
+
+    Args:
+        weights: [K, h, w], of the size of the image or of the result.
+        size: of the image (H, W).
+        scale: of the enlargement.
+        rows, columns: the part, in pixels of the image.
+        lr_sampling: "corner" or "centre".
+
+    Returns:
+        [K, scale * rows, scale * columns].
+
+    Raises:
+        InputError: for weights of another size.
+    """
+    given = (weights.shape[1], weights.shape[2])
+    if given not in (size, (scale * size[0], scale * size[1])):
+        result = f", or {scale * size[1]}x{scale * size[0]} of the result" * (scale > 1)
+        raise InputError(
+            f"weights of the kernels: found maps of {given[1]}x{given[0]}, expected {size[1]}x{size[0]} as the "
+            f"image{result}"
+        )
+    step = scale if given == size else 1  # pixels of the result to one of the maps
+    moved = (scale - 1) / 2 if lr_sampling == "corner" else 0.0
+    for dim, span in ((1, rows), (2, columns)):
+        n = weights.shape[dim]
+        middle = torch.arange(scale * span.start, scale * span.stop, dtype=torch.float64) + moved + 0.5
+        place = (middle / step - 0.5).clamp(0, n - 1)
+        first = place.floor().long()
+        share = (place - first).float().view([-1, 1][: 3 - dim])
+        before, after = (weights.index_select(dim, i) for i in (first, (first + 1).clamp(max=n - 1)))
+        weights = before + share * (after - before)
+    return weights

@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from datamodules.degradations.kernel_maps import checked_maps
 from datamodules.errors import ConfigError, InputError
 from experiments.runtime.speed import settle
 
@@ -112,16 +113,29 @@ def checked_fields(
     kernel: Tensor | np.ndarray | None,
     noise_level: float | None,
     notes: list[str],
+    kernels: Tensor | np.ndarray | None = None,
+    weights: Tensor | np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Kernel, noise level and scale as far as the network takes them; what is assumed is added to the notes.
+    """Kernels, noise level and scale as far as the network takes them; what is assumed is added to the notes.
 
     Raises:
         InputError: for values that the network does not take, or cannot do without.
     """
     name, fields = restorer.name, dict[str, Any]()
-    if restorer.needs_kernel:
+    if kernels is not None or weights is not None:
+        if "kernels" not in restorer.inputs:
+            why = "takes one for the whole image" if restorer.needs_kernel else "takes none"
+            raise InputError(f"kernels: given, but {name} {why}: omit them", key="kernels")
+        if kernels is None or weights is None or kernel is not None:
+            lacking = "weights" if weights is None else "kernels"
+            found = "kernel: given beside kernels" if kernel is not None else f"{lacking}: not given"
+            raise InputError(f"{found}, expected either kernel, or kernels and weights", key="kernels")
+        fields["kernels"], fields["weights"] = checked_maps(kernels, weights)
+    elif restorer.needs_kernel:
         if kernel is None:
-            how = "give one, such as gaussian:1.6 or an image; docs/restore.md says how to find it"
+            how = "give one, such as gaussian:1.6 or an image"
+            how += ", or kernels=FILE.npz with maps of their weights" * ("kernels" in restorer.inputs)
+            how += "; docs/restore.md says how to find it"
             raise InputError(f"kernel: {name} needs the blur kernel of the image: {how}", key="kernel")
         fields["kernel"] = checked_kernel(kernel)
     elif kernel is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from datamodules.errors import InputError
 from experiments.models import Model, Source, load
-from experiments.restore.adapt import for_photographs, place_kernel, smallest_side
+from experiments.restore.adapt import for_photographs, place_kernel, place_weights, smallest_side
 from experiments.restore.arguments import checked_fields, checked_scale, choose_device, whole_number
 from experiments.restore.coarse_to_fine import OneScale, Step, restore_by_scales
 from experiments.restore.image_buffer import Image, Picture, Restoration, as_input, with_channels
@@ -19,7 +19,7 @@ from experiments.restore.tiling import LARGEST_MARGIN, Joined, Span, Tiling, cho
 from experiments.runtime.out_of_memory import shortage
 from networks.base import RestorationNetwork
 from networks.cascade import taken
-from networks.ensemble import SelfEnsemble
+from networks.ensemble import SelfEnsemble, takes_kernels
 from networks.restored import Restored
 from networks.srn import SRN
 
@@ -55,7 +55,7 @@ class Restorer:
         self._seen: dict[int, int | None] = {}
         any_scale = self._network(self.scales[0])
         self.inputs = any_scale.inputs
-        self.needs_kernel = "kernel" in self.inputs
+        self.needs_kernel = takes_kernels(self.inputs)
         self.estimates_kernel = "kernel" in any_scale.outputs and not self.needs_kernel
         self.deblurs = "deblurred" in any_scale.outputs
         self.parameters = sum(weights.numel() for weights in any_scale.parameters())
@@ -110,6 +110,8 @@ class Restorer:
         batch: int = 1,
         progress: Callable[[int, int], None] | None = None,
         out: np.ndarray | None = None,
+        kernels: Tensor | np.ndarray | None = None,
+        weights: Tensor | np.ndarray | None = None,
     ) -> Restoration:
         """Restore one image.
 
@@ -126,6 +128,10 @@ class Restorer:
             batch: tiles that go through the network together.
             progress: called as progress(done, all) after every batch of tiles.
             out: array of uint8 or uint16 that the result is written into instead of a new one, such as a memory map.
+            kernels: instead of `kernel`, for networks that take several which share the image: [K, k, k], each as
+                that; `datamodules.degradations.kernel_maps.given_kernels` reads both of a file.
+            weights: [K, h, w] of the size of the image or of the result: how much each kernel counts at each pixel;
+                divided by their sum.
 
         Raises:
             InputError: for an image, a scale, a kernel or another value that the network cannot work with.
@@ -140,15 +146,18 @@ class Restorer:
         if out is not None:
             picture.check_room(out, scale)
         notes: list[str] = []
-        fields = checked_fields(self, scale, kernel, noise_level, notes)
+        fields = checked_fields(self, scale, kernel, noise_level, notes, kernels, weights)
         network = self._network(scale)
         result = Restoration(out if out is not None else picture.like(scale), scale, notes=notes)
         result.kernel = fields.get("kernel")
         if result.kernel is not None and network.lr_sampling == "corner":
             fields["kernel"] = place_kernel(result.kernel, scale)
+        if "kernels" in fields and network.lr_sampling == "corner":
+            fields["kernels"] = torch.stack([place_kernel(one, scale) for one in fields["kernels"]])
         self._continue(picture, network, scale, notes)
 
-        side = max([*fields["kernel"].shape] if "kernel" in fields else [part.kernel_side for part in network.parts()])
+        given = fields.get("kernel", fields.get("kernels"))
+        side = max([part.kernel_side for part in network.parts()] if given is None else given.shape[-2:])
         tiling = choose_tiling(
             picture.size, scale, alignment(network, scale), lambda: self.field(scale), side, tile, overlap
         )
@@ -258,6 +267,11 @@ class Restorer:
         given: dict[str, Any] = {"lr": lr, "scale": fields.get("scale")}
         if "kernel" in fields:
             given["kernel"] = fields["kernel"].to(lr).expand(len(lr), 1, -1, -1)
+        if "kernels" in fields:
+            given["kernels"] = fields["kernels"].to(lr).expand(len(lr), -1, -1, -1)
+            size, scale, sampling = picture.given_size, fields.get("scale", network.scales[0]), network.lr_sampling
+            maps = [place_weights(fields["weights"], size, scale, row, column, sampling) for column in group]
+            given["weights"] = torch.stack(maps).to(lr)
         if "noise_level" in fields:
             given["noise_level"] = lr.new_full((len(lr), 1, 1, 1), fields["noise_level"])
         with self._inference(lr):

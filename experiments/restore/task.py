@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from pydantic import Field, NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
+from datamodules.degradations.kernel_maps import given_kernels
 from datamodules.degradations.kernel_spec import given_kernel
 from datamodules.errors import ConfigError, InputError
 from datamodules.io.write_photo import NotWritten
@@ -33,7 +34,7 @@ KEYS: dict[str, Any] = {
     "input": str | list[str] | None,
     "run": str | None,
     "cascade": list[str] | None,
-    **dict.fromkeys(("output", "ckpt", "kernel"), str | None),
+    **dict.fromkeys(("output", "ckpt", "kernel", "kernels"), str | None),
     "noise_level": Annotated[float, Field(ge=0, le=1)] | None,
     **dict.fromkeys(("scale", "tile"), PositiveInt | None),
     "overlap": NonNegativeInt | None,
@@ -79,7 +80,7 @@ def run(cfg: DictConfig) -> None:
     folder, items, passed_over = plan(given, cfg.output, cfg.format, endings)
     for note in passed_over:
         log.warning("%s", note)
-    kernel = arguments["kernel"]
+    kernel, kernels = arguments["kernel"], arguments["kernels"]
     settings = {  # what a result depends on: not the tiles, for who runs out of memory continues with smaller ones
         **identity,
         "scale": arguments["scale"],
@@ -88,6 +89,10 @@ def run(cfg: DictConfig) -> None:
         "noise_level": cfg.noise_level,
         "format": cfg.format,
     }
+    if kernels is not None:
+        values = [part.numpy().tobytes() for part in (kernels, arguments["weights"])]
+        settings["kernels"] = str(cfg.kernels)
+        settings["kernels_sha256"] = hashlib.sha256(b"".join(values)).hexdigest()[:16]
     kept = items[0].target != Path(cfg.output).expanduser()  # a folder of somebody's gets no hidden file
     # As Ctrl-C does: what is half done is removed. The handler before is put back when the job ends.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
@@ -166,9 +171,11 @@ def restoration_arguments(cfg: DictConfig, restorer: Restorer, notes: list[str])
         ConfigError: if one is missing or does not fit the network.
     """
     kernel = None if cfg.kernel is None else given_kernel(str(cfg.kernel))
+    kernels, weights = (None, None) if cfg.kernels is None else given_kernels(str(cfg.kernels))
     try:
         scale = checked_scale(cfg.scale, restorer.scales, restorer.name)
-        checked_fields(restorer, scale, kernel, cfg.noise_level, notes)
+        checked_fields(restorer, scale, kernel, cfg.noise_level, notes, kernels, weights)
     except InputError as error:
         raise ConfigError(str(error), key=error.key) from error
-    return {"scale": scale, "kernel": kernel, "noise_level": cfg.noise_level, "tile": cfg.tile, "overlap": cfg.overlap}
+    blur = {"kernel": kernel, "kernels": kernels, "weights": weights}
+    return {"scale": scale, **blur, "noise_level": cfg.noise_level, "tile": cfg.tile, "overlap": cfg.overlap}

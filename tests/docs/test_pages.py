@@ -67,7 +67,8 @@ def test_tables_have_every_option_once(group: str) -> None:
 @pytest.mark.slow
 def test_parameters_and_inputs_of_the_systems() -> None:
     """The README's table has the numbers of the networks as configured, rounded to thousands."""
-    words = {"lr": "photograph", "kernel": "kernel", "noise_level": "noise level", "scale": "scale"}
+    words = {"lr": "photograph", "kernel": "kernel", "kernels": "kernels", "weights": "maps of weights"}
+    words |= {"noise_level": "noise level", "scale": "scale"}
     [(header, rows)] = [(h, rows) for page, h, rows in tables() if page == HOMES["model"] and h[0] == "`model=`"]
     column = {title: i for i, title in enumerate(header)}
     inputs: dict[str, str] = {}

@@ -24,6 +24,7 @@ TINY: dict[str, dict[str, Any]] = {
     "SCGANStandIn": {"width": 4, "n_layers": 1},
     "Bicubic": {"scale": 3},
     "USRNet": {"n_iter": 1, "widths": [2, 2, 2, 2], "n_blocks": 1},
+    "DMBSR": {"n_iter": 1, "widths": [2, 2, 2, 2], "n_blocks": 1},
     "DANUSRNet": {
         "scale": 2,
         "n_loops": 1,

@@ -23,6 +23,7 @@ RUNS = {
     "SRRESNET": "experiment=quick_srresnet degradation=bicubic degradation.scale=4",
     "SRN": "experiment=quick_srn",
     "quick_usrnet": "experiment=quick_usrnet",
+    "DMBSR": "experiment=quick_dmbsr",
 }
 COPIES = {"quickstart": ("NAME", "A", "B", "C")}
 FILES = dict.fromkeys(("usrnet_tiny.pth", "CHECKPOINT", "FILE"), "quick_usrnet")
@@ -50,6 +51,7 @@ def make_files(folder: Path) -> None:
     line[4, 1:8] = 255
     Image.fromarray(line).save(folder / "KERNELS" / "line.png")
     np.save(folder / "KERNELS" / "box.npy", np.full((2, 5, 5), 1 / 25))
+    np.savez(folder / "kernels.npz", kernels=np.ones((2, 5, 5)), weights=np.ones((2, 60, 80)))
     sets = folder / "datasets"
     photographs(sets / "DIV2K" / "DIV2K_train_HR", [f"{i:04d}.png" for i in range(1, 801)], (96, 96))
     photographs(sets / "DIV2K" / "DIV2K_valid_HR", [f"{i:04d}.png" for i in range(801, 901)])

@@ -50,6 +50,8 @@ def recipe(model: str) -> dict[str, Any]:
     cfg.model = tiny_config(model)
     if "scale" in cfg.model and "scale" in cfg.degradation:
         cfg.degradation.scale = cfg.model.scale
+    if "margin" in cfg.degradation:
+        cfg.degradation.margin = 0  # it would leave nothing of such crops
     if "discriminator" in cfg.procedure:
         cfg.procedure.discriminator.width = 2
         cfg.data.patch = 32  # what it takes

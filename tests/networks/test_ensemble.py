@@ -12,6 +12,7 @@ from datamodules.degradations.blur import convolve
 from networks.base import RestorationNetwork
 from networks.bicubic import Bicubic
 from networks.classical import RichardsonLucy, Wiener
+from networks.dmbsr import DMBSR, SpectralBlur
 from networks.ensemble import ORIENTATIONS, SelfEnsemble, turn, turn_back, turn_kernel
 from networks.restored import Restored
 from networks.usrnet import DataStep, USRNet
@@ -101,6 +102,31 @@ def test_the_kernel_takes_up_the_kept_pixel(scale: int, size: int) -> None:
         again = convolve(turn(hr, to), turned, boundary="circular")[..., ::scale, ::scale]
         torch.testing.assert_close(again, turn(lr, to))
         torch.testing.assert_close(turned.sum((2, 3)), torch.ones(2, 1, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3])
+def test_maps_of_weights_turn_with_the_image(scale: int) -> None:
+    """As for one kernel: in every orientation the input is what the blur model makes of the turned sharp image."""
+    hr, several = random(2, 3, scale * 7, scale * 9), kernels(6, 5).view(2, 3, 5, 5)
+    weights = random(2, 3, scale * 7, scale * 9, seed=2).softmax(1)
+    lr = SpectralBlur(several, weights, (scale * 7, scale * 9))(hr)[..., ::scale, ::scale]
+    seen: list[Tensor] = []
+
+    class Model(RestorationNetwork):
+        inputs = DMBSR.inputs
+        scales, lr_sampling = DMBSR.scales, DMBSR.lr_sampling
+
+        def forward(self, lr: Tensor, kernels: Tensor, weights: Tensor, scale: int, noise_level: Tensor) -> Restored:
+            sharp = turn(hr, ORIENTATIONS[len(seen)])
+            blurred = SpectralBlur(kernels, weights, (sharp.shape[-2], sharp.shape[-1]))(sharp)
+            seen.append(blurred[..., ::scale, ::scale] - lr)
+            return Restored(sharp)
+
+    fields = {"kernels": several, "weights": weights, "noise_level": random(2, 1, 1, 1)}
+    found = SelfEnsemble(Model())(lr=lr, scale=scale, **fields).sr
+    assert len(seen) == 8
+    assert max(difference.abs().max().item() for difference in seen) < 1e-12
+    torch.testing.assert_close(found, hr)
 
 
 @pytest.mark.parametrize("size", [6, 7])

@@ -36,6 +36,7 @@ PAIRS = ["data=paired_folder", "data.root=pairs"]
 QUARTERS = ["data=paired_folder", "data.root=quarters", "data.source.scale=4"]
 SMALL_USRNET = ["model.n_iter=1", "model.widths=[2,2,2,2]", "model.n_blocks=1", "degradation.scale=2"]
 SMALL_SRN = ["model.widths=[2,2,2]", "model.n_blocks=1"]
+SMALL_DMBSR = [*SMALL_USRNET, "degradation.margin=8"]
 # The discriminator's deepest layers see one pixel of a patch of 32: to be normalised, it needs company.
 SMALL_GAN = ["procedure.discriminator.width=2", "data.batch_size=2", "data.samples_per_epoch=2"]
 ALONE = "procedure.continues=false"  # without the weights that these recipes go on with
@@ -70,6 +71,7 @@ NEEDS: dict[tuple[str, str], list[str]] = {
     ("degradation", "gaussian_motion_100k"): [f"degradation.kernels.{kind}=9" for kind in ("gaussian", "motion")]
     + ["loss=sr_mse"],
     ("degradation", "none"): ["data=paired_folder", "data.root=quarters", "data.source.scale=4", "loss=sr_mse"],
+    ("degradation", "varying"): ["degradation.scale=4", "degradation.margin=4", "data.patch=40", "loss=sr_mse"],
     ("degradation", "usrnet_test"): ["task=evaluate", "model=bicubic"],
     ("degradation", "usrnet_train"): ["degradation.scale=4", "loss=sr_mse"],
     ("task", "evaluate"): ["model=bicubic"],
@@ -79,6 +81,7 @@ NEEDS: dict[tuple[str, str], list[str]] = {
     ("model", "gfn"): [*PAIRS, "model.width=4", "model.n_blocks=[1,1]"],
     **{("model", name): [*PAIRS, *SMALL_SRN] for name in ("srn", "srn_gray", "srn_lstm")},
     **{("model", name): SMALL_USRNET for name in ("usrnet", "usrnet_tiny")},
+    **{("model", name): SMALL_DMBSR for name in ("dmbsr", "dmbsr_tiny")},
     **{("model", name): [*SMALL_USRNET, *SMALL_GAN, ALONE] for name in ("usrgan", "usrgan_tiny")},
     **{("model", name): SMALL_DAN for name in ("dan_usrnet", "dan_usrnet_tiny")},
     ("model", "deblurcnn"): ["model.width=0.125"],
@@ -104,6 +107,7 @@ NEEDS: dict[tuple[str, str], list[str]] = {
     ("experiment", "srresnet_finetuned"): [*SMALL_SRRESNET, "weights=null"],
     ("experiment", "lapsrn_finetuned"): [*SMALL_LAPSRN, "weights=null"],
     ("experiment", "quick_dan_usrnet"): ["model.restorer.n_iter=1"],
+    ("experiment", "quick_dmbsr"): ["degradation.margin=8"],
     ("experiment", "quick_usrgan"): [*SMALL_GAN, ALONE],
     ("experiment", "cooperative_gopro"): [*PAIRS, "model.widths=[4,4,4,4]", "model.n_units=1"],
     ("experiment", "gfn_gopro"): [*PAIRS, "model.width=4", "model.n_blocks=[1,1]"],
@@ -132,6 +136,7 @@ NEEDS: dict[tuple[str, str], list[str]] = {
         *(*MEASURE, "degradation.kernels.suite.path=kernels.npy", "suite.grid.degradation.kernels.number=[0,1]"),
     ],
     ("suite", "drunet_noise"): MEASURE,
+    ("suite", "varying"): [*MEASURE, "degradation.margin=8", "degradation.scale=2"],
     **{("suite", name): [*MEASURE, *PAIRS] for name in ("cooperative", "gopro", "lr_gopro")},
     ("degradation", "camera_shake"): ["task=evaluate", "model=bicubic"],
     ("degradation", "gaussian_21"): ["loss=sr_l1"],

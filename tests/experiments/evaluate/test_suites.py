@@ -243,6 +243,14 @@ def test_runs_that_cannot_be_measured(cli: Cli, runs: Path, sets: Path) -> None:
     refused(cli(*QUICK, f"run=[{run}]"), 1, "tiny/checkpoints/best.ckpt: no such checkpoint", "ckpt=FILE")
 
 
+def test_one_kernel_does_not_explain_blur_that_varies(cli: Cli, sets: Path, tmp_path: Path) -> None:
+    outcome = cli("task=evaluate", "model=wiener", "suite=varying", "data=set5")
+    cell = "suite=varying, data=set5 degradation.scale=1 degradation.sharpness=2 degradation.noise=0: "
+    refused(outcome, 1, f"{cell}wiener cannot be measured: Wiener needs 'kernel', one blur for the whole image; ")
+    assert outcome.err.endswith("choose model=dmbsr, a model that takes no kernel, or degradation=usrnet_train\n")
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("suite", SUITES)
 def test_suite_says_what_it_is(suite: str) -> None:
     text = (entry.CONF / "suite" / f"{suite}.yaml").read_text()
