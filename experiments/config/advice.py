@@ -95,7 +95,8 @@ def _assigned(words: Sequence[str], task: str, given: Sequence[str]) -> list[str
     if inputs and made and "output" not in given:
         values |= {"input": inputs, "output": [last]}
     if roots := [value for value in values.get("data", []) if not _is_option("data", value)]:
-        values |= {"data": [*({*values["data"]} - {*roots}), "folder"], "data.root": roots}
+        options = [value for value in values["data"] if value not in roots]
+        values |= {"data": [*options, "folder"], "data.root": roots}
     several = (*_SEVERAL, "run") if task in ("evaluate", "serve") else _SEVERAL
     rows = [(key, [as_one(found)] if key in several else found) for key, found in values.items()]
     return [f"{key}={value}" for key, row in rows for value in row]

@@ -230,7 +230,8 @@ def single(cfg: DictConfig, model: Model) -> Cell:
 
 def _moved(data: dict[str, Any], root: str, file: str) -> dict[str, Any]:
     """The source of the saved data of a run, whose paths are whole, with those below `data.root` below another one."""
-    source, old = data.get("source"), str(data.get("root"))
+    source: Any = data.get("source")
+    old = str(data.get("root"))
     texts = source.items() if isinstance(source, dict) else ()
     texts = [(key, text) for key, text in texts if isinstance(text, str) and not key.startswith("_")]
     inside = old.rstrip("/") + "/"
