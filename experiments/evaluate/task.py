@@ -230,12 +230,11 @@ def single(cfg: DictConfig, model: Model) -> Cell:
 
 def _moved(data: dict[str, Any], root: str, file: str) -> dict[str, Any]:
     """The source of the saved data of a run, whose paths are whole, with those below `data.root` below another one."""
-    source: Any = data.get("source")
-    old = str(data.get("root"))
-    texts = source.items() if isinstance(source, dict) else ()
-    texts = [(key, text) for key, text in texts if isinstance(text, str) and not key.startswith("_")]
+    given, old = data.get("source"), str(data.get("root"))
+    source: dict[str, Any] = given if isinstance(given, dict) else {}
+    texts = {key: text for key, text in source.items() if isinstance(text, str) and not str(key).startswith("_")}
     inside = old.rstrip("/") + "/"
-    below = {key: text for key, text in texts if text == old or text.startswith(inside)}
+    below = {key: text for key, text in texts.items() if text == old or text.startswith(inside)}
     if not below:
         raise InputError(f"{file}: data: has no data.root to replace: give data= besides data.root=")
     return source | {key: str(Path(root, text.removeprefix(old).lstrip("/"))) for key, text in below.items()}
