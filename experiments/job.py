@@ -3,7 +3,6 @@
 import errno
 import logging
 import os
-import re
 import signal
 import sys
 import threading
@@ -132,11 +131,10 @@ def _of_the_system(error: Exception, cfg: DictConfig) -> UserError | None:
     from experiments.runtime.out_of_memory import explain_shortage
 
     deleted = [item[1:].partition("=")[0] for item in HydraConfig.get().overrides.task if item.startswith("~")]
-    said = str(error.full_key) if isinstance(error, OmegaConfBaseException) else str(error)
-    if isinstance(error, OmegaConfBaseException | ConfigError):
-        for key in deleted:
-            if re.search(rf"(?<![\w.]){re.escape(key)}(?!\w)", said):
-                return ConfigError(f"{key}: is missing, deleted on the command line: omit ~{key}")
+    lacking = error.full_key if isinstance(error, OmegaConfBaseException) else getattr(error, "key", None)
+    for key in deleted:
+        if f"{lacking}.".startswith(f"{key}."):
+            return ConfigError(f"{key}: is missing, deleted on the command line: omit ~{key}")
     if isinstance(error, OSError) and error.errno in _OF_DISKS:
         place = error.filename or cfg.run_dir
         return InputError(

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import ConfigError, InputError
-from experiments.config.arguments import command
+from experiments.config.arguments import as_one, command
 from experiments.config.compose import compose_model, overridden_keys
 from experiments.config.errors import listing
 from experiments.config.signatures import check_targets
@@ -250,9 +250,8 @@ def named_folders(key: str, names: Sequence[str], runs_dir: Path) -> list[Path]:
     near = {part: difflib.get_close_matches(Path(part).name, there, n=1) for part in parts if not Path(part).exists()}
     meant = [there[near[part][0]] if near.get(part) else part for part in parts]
     if meant != [*names] and (len(parts) > len(names) or all(near.values())):
-        value = meant[0] if len(meant) == 1 else f"[{','.join(meant)}]"
         raise InputError(
-            f"{key}={','.join(names)}: no such run folder: did you mean: {command(f'{key}={value}')}", key=key
+            f"{key}={','.join(names)}: no such run folder: did you mean: {command(f'{key}={as_one(meant)}')}", key=key
         )
     if len(near) > 1 or (near and there):
         has = f"which has {listing(there)}" if there else "where there is none"

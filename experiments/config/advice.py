@@ -1,12 +1,13 @@
 """What was probably meant by words on the command line that are no overrides."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
 
 from experiments.config import CONF
-from experiments.config.arguments import ASSIGNMENT, in_quotes, in_shell
+from experiments.config.arguments import ASSIGNMENT, as_one, exists, in_shell, network_key
 from experiments.config.errors import did_you_mean
 from experiments.config.tasks import full_keys, lacking, root_keys, task_keys
 
@@ -16,6 +17,7 @@ _SUBJECTS |= {"profile": "models", "train": "data", "prepare": "data", "preview"
 _GROUPS = {"train": ("experiment", "model", "data"), "prepare": ("data",), "preview": ("data", "degradation")}
 _GROUPS |= {"evaluate": ("data", "suite", "model"), "profile": (), "compare": ()}
 _GROUPS |= {"": ("experiment", "model", "data", "suite")}
+_SEVERAL = ("input", "runs", "models", "formats")  # keys that take lists; run= does in some tasks
 _FORMATS = ("safetensors", "onnx", "program")
 
 
@@ -44,12 +46,41 @@ def misread(arguments: Sequence[str]) -> str | None:
     words = [meant[1:] for _, meant in pairs if meant.startswith("=")]
     meant = [meant for _, meant in pairs if not meant.startswith("=")]
     task = next((item.removeprefix("task=") for item in meant if item.startswith("task=")), "")
-    if not task and any(Path(word).exists() for word in words):
-        meant = [f"task={(task := 'restore')}", *meant]
+    if not task and (fitting := _fitting(meant, words)):
+        return misread([f"task={fitting}", *arguments])
+    meant = [part for item in meant for part in _of_folder(item)]
     meant += _assigned(words, task, [item.partition("=")[0] for item in meant])
-    examples = lacking(task, [item.partition("=")[0] for item in meant])
+    keys = [item.partition("=")[0] for item in meant if "=" in item]
+    if twice := next((key for key in keys if keys.count(key) > 1), None):
+        found = " and ".join(item for item in meant if item.startswith(f"{twice}="))
+        return f"{' '.join(odd)}: not written KEY=VALUE: found {found}, expected one"
+    examples = lacking(task, keys)
+    unnamed = not {"model", "experiment"} & {*keys}
+    if unnamed and any(network_key(_value_of(item, "weights")) == "weights" for item in meant):
+        examples.append("model=NAME")
     yours = f", with {' and '.join(examples)} of your own" if examples else ""
     return f"{' '.join(odd)}: not written KEY=VALUE: did you mean{yours}: {in_shell([*meant, *examples])}"
+
+
+def _value_of(item: str, key: str) -> str:
+    return item.removeprefix(f"{key}=") if item.startswith(f"{key}=") else ""
+
+
+def _fitting(meant: Sequence[str], words: Sequence[str]) -> str:
+    """The task that the keys and the files are for, where none is named; "" for a training."""
+    if any(exists(word) for word in words):
+        return "restore"
+    keys = {item.partition("=")[0] for item in meant}
+    having = {task: len(keys & {*known}) for task, known in task_keys().items()}
+    most = max(having.values())
+    return "" if having["train"] == most else next(task for task in having if having[task] == most)
+
+
+def _of_folder(item: str) -> list[str]:
+    """An override, or for data= of a folder the two that were meant."""
+    value = _value_of(item, "data")
+    folder = ("/" in value or os.path.isdir(value)) and not _is_option("data", value)
+    return ["data=folder", f"data.root={value}"] if folder else [item]
 
 
 def _assigned(words: Sequence[str], task: str, given: Sequence[str]) -> list[str]:
@@ -57,41 +88,47 @@ def _assigned(words: Sequence[str], task: str, given: Sequence[str]) -> list[str
     values: dict[str, list[str]] = {}
     for word in words:
         key, value = _assigned_to(word, task)
-        values.setdefault(key, []).append(in_quotes(value) if "," in value else value)
+        values.setdefault(key, []).append(value)
     # As of other programs: what comes last is to be made, unless it is a photograph like those before it.
     *inputs, last = values.get("input", [""])
-    made = not Path(last).exists() and (not Path(last).suffix or (len(inputs) == 1 and Path(inputs[0]).is_file()))
+    made = not exists(last) and (not Path(last).suffix or (len(inputs) == 1 and os.path.isfile(inputs[0])))
     if inputs and made and "output" not in given:
         values |= {"input": inputs, "output": [last]}
     if roots := [value for value in values.get("data", []) if not _is_option("data", value)]:
-        values |= {"data": ["folder"], "data.root": roots}
-    return [f"{key}={found[0] if len(found) == 1 else '[' + ','.join(found) + ']'}" for key, found in values.items()]
+        options = [value for value in values["data"] if value not in roots]
+        values |= {"data": [*options, "folder"], "data.root": roots}
+    several = (*_SEVERAL, "run") if task in ("evaluate", "serve") else _SEVERAL
+    rows = [(key, [as_one(found)] if key in several else found) for key, found in values.items()]
+    return [f"{key}={value}" for key, row in rows for value in row]
 
 
 def _assigned_to(word: str, task: str) -> tuple[str, str]:
     """The key and the value that a plain word is for."""
     subject = _SUBJECTS.get(task, "data")
-    runs = [folder for folder in (Path(word), Path("runs") / word) if (folder / "config.yaml").is_file()]
+    runs = [folder for folder in (word, os.path.join("runs", word)) if network_key(folder) == "run"]
     if runs and subject in ("input", "run", "runs"):
-        return "runs" if subject == "runs" else "run", str(runs[0])
-    if subject in ("input", "run") and Path(word).suffix == ".ckpt":
-        return "ckpt", word
+        return "runs" if subject == "runs" else "run", runs[0]
+    if subject in ("input", "run") and (key := network_key(word)):
+        return key, word
     if task == "export" and word in _FORMATS:
         return "formats", word
     groups = [group for group in _GROUPS.get(task, ("model",)) if _is_option(group, word)]
-    return (groups[0] if groups and not Path(word).exists() else subject), word
+    return (groups[0] if groups and not exists(word) else subject), word
 
 
 def _understood(rest: list[str]) -> Iterator[tuple[str, str]]:
     """Arguments as they are, each with what it means: "=WORD" of a word for the task, "" where that cannot be seen."""
     tasks = task_keys()
     task = next((item for item in rest if item in tasks or item.startswith("task=")), "")
+    foreign = {key for keys in tasks.values() for key in keys}
+    own = (root_keys() - foreign) | {*tasks.get(task.removeprefix("task="), tasks["train"])}
     options = {name: action for action in get_args_parser()._actions for name in action.option_strings}
     joined = {name + choice for name, action in options.items() for choice in action.choices or () if len(name) == 2}
     while rest:
         given = rest.pop(0)
         name, _, value = given.partition("=")
         key = name.lstrip("-").replace("-", "_")
+        top = key.partition(".")[0]
         if flags := [flag for flag in options if given.startswith("-") and flag.startswith(name)]:
             yield given, given
             if options[name if name in flags else flags[0]].nargs != 0 and not value and _bare(rest):
@@ -100,7 +137,7 @@ def _understood(rest: list[str]) -> Iterator[tuple[str, str]]:
             yield given, given
         elif given and given == task:
             yield given, f"task={given}"
-        elif key := (key if key.split(".")[0] in root_keys() else full_keys().get(key, "")):
+        elif key := key if top in own else full_keys().get(key, key if top in root_keys() else ""):
             # --key value, key = value, key= value, key =value, --key
             parts = [given]
             if rest and "=" not in given and rest[0].startswith("="):
@@ -111,7 +148,7 @@ def _understood(rest: list[str]) -> Iterator[tuple[str, str]]:
             value = value or ("true" if given.startswith("-") else "")
             yield " ".join(parts), f"{key}={value}" if value else ""
         elif given and _bare([given]):
-            known = task or Path(given).exists() or any(_is_option(group, given) for group in _GROUPS[""])
+            known = task or exists(given) or any(_is_option(group, given) for group in _GROUPS[""])
             yield given, f"={given}" if known else ""
         else:
             yield given, ""
@@ -123,4 +160,4 @@ def _bare(rest: Sequence[str]) -> bool:
 
 
 def _is_option(group: str, name: str) -> bool:
-    return (CONF / group / f"{name}.yaml").is_file()
+    return os.path.isfile(CONF / group / f"{name}.yaml")

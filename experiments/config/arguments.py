@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
@@ -108,6 +109,25 @@ def in_quotes(value: str) -> str:
     """A value in Hydra's quotes, where a backslash means itself but before a quote."""
     escaped = re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + ("\\'" if match[2] else ""), value)
     return f"'{escaped}'"
+
+
+def as_one(values: Sequence[str]) -> str:
+    """A value as it is, or several as a list, in which those that are not plain are in quotes."""
+    items = [value if re.fullmatch(r"[\w./~-]+", value) else in_quotes(value) for value in values]
+    return values[0] if len(values) == 1 else f"[{','.join(items)}]"
+
+
+def exists(word: str) -> bool:
+    """Whether a file or folder is called so; what cannot be the name of any, such as one that is too long, is none."""
+    return os.path.exists(os.path.expanduser(word))
+
+
+def network_key(word: str) -> str:
+    """Which key takes a network from there: `run`, `ckpt`, or `weights`, that takes model=NAME too; "" if none does."""
+    if os.path.isfile(os.path.join(word, "config.yaml")):
+        return "run"
+    of_files = {".ckpt": "ckpt", ".safetensors": "ckpt", ".pth": "weights", ".pt": "weights", ".mat": "weights"}
+    return of_files.get(Path(word).suffix, "")
 
 
 def typed(override: str) -> str:

@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import inspect
+import os
 import pkgutil
 import re
 import shlex
@@ -25,10 +26,10 @@ from omegaconf.errors import (
 )
 
 from datamodules.errors import ConfigError
-from experiments.config.arguments import command, typed
+from experiments.config.arguments import command, exists, network_key, typed
 from experiments.config.tasks import full_keys, refuse_foreign, task_keys, task_name
 
-LISTED_NAMES = 40  # more than there are options in a group, or keys at the top
+LISTED_NAMES = 60  # more than there are options in a group, or keys at the top
 
 
 def listing(names: Iterable[str], word: str = "") -> str:
@@ -145,11 +146,16 @@ def _explain_option(error: MissingConfigException, conf_dir: Path) -> str:
     groups = [folder for folder in _group_names(conf_dir) if asked.startswith(f"{folder}/")]
     group = max(groups, key=len, default=asked.rpartition("/")[0])  # of an option that looks like a path, too
     option = asked.removeprefix(group).removeprefix("/")
-    if group == "data" and ("/" in option or Path(option).is_dir()):
+    if group == "data" and ("/" in option or os.path.isdir(option)):
         meant = command("data=folder", f"data.root={option}")
         return f"data={option}: expected an option, not a folder: did you mean: {meant}"
-    if group == "model" and option and Path(option).exists():
-        meant = command(f"{'run' if Path(option).is_dir() else 'ckpt'}={option}", without="model")
+    if group == "model" and exists(option) and (key := network_key(option)):
+        if key == "weights":
+            meant = command("model=NAME", f"weights={option}")
+        else:
+            task = next((item.removeprefix("task=") for item in sys.argv if item.startswith("task=")), "train")
+            having = key in task_keys(conf_dir).get(task, ())
+            meant = command(*([] if having else ["task=evaluate"]), f"{key}={option}", without="model")
         return f"model={option}: expected an option, not a file or folder: did you mean: {meant}"
     options = error.options or _option_names(conf_dir / group)
     available = f"available: {listing(options, option)}{did_you_mean(option, options)}"

@@ -109,17 +109,19 @@ def _resolved(cfg: DictConfig, sources: Mapping[str, str]) -> dict[str, Any]:
     for path, value in raw.items():  # before anything is resolved: what points at such a value is not at fault
         if value == "???":
             advice = f"set it on the command line: {path}=..."
-            raise ConfigError(f"{path}: a value is required{_where(path, sources)}: {advice}")
+            raise ConfigError(f"{path}: a value is required{_where(path, sources)}: {advice}", key=path)
         parts = re.findall(r"\$\{(\w+\.[\w.]+)\}", value) if isinstance(value, str) else []
         for key in parts:
             if raw.get(key, "") is None and value != f"${{{key}}}":  # in a text, such as ${data.root}/sharp
-                raise ConfigError(f"{key}: a value is required{_where(key, sources)}: set {key}=...")
+                raise ConfigError(f"{key}: a value is required{_where(key, sources)}: set {key}=...", key=key)
     try:
         return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]  # a mapping
     except OmegaConfBaseException as error:
         path = re.sub(r"\[(\d+)\]", r".\1", str(error.full_key))
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"{path}: cannot resolve {raw[path]!r}{_where(path, sources)}: {reason}") from None
+        line = f"{path}: cannot resolve {raw[path]!r}{_where(path, sources)}: {reason}"
+        missing = re.search(r"\$\{([\w.]+)\}", str(raw[path]))
+        raise ConfigError(line, key=missing[1] if missing else path) from None
 
 
 def _check_at(path: str, value: Any, annotation: Any, cfg: DictConfig, sources: Mapping[str, str]) -> None:
@@ -141,7 +143,8 @@ def check_value(path: str, value: Any, annotation: Any, place: str = "") -> None
         return
     if value is None:
         raise ConfigError(
-            f"{path}: a value is required{place}: found null, expected {', or '.join(expected)}: set {path}=..."
+            f"{path}: a value is required{place}: found null, expected {', or '.join(expected)}: set {path}=...",
+            key=path,
         )
     shown = repr(value)
     if len(shown) > SHOWN_VALUE_LENGTH:
@@ -149,7 +152,7 @@ def check_value(path: str, value: Any, annotation: Any, place: str = "") -> None
     words = re.findall("'([^']+)'", " ".join(expected))
     near = did_you_mean(value, words) if isinstance(value, str) else ""
     near += _several(path, value, annotation) if isinstance(value, str) else ""
-    raise ConfigError(f"{path}: found {shown}{place}, expected {', or '.join(expected)}{near}")
+    raise ConfigError(f"{path}: found {shown}{place}, expected {', or '.join(expected)}{near}", key=path)
 
 
 def _several(path: str, value: str, annotation: Any) -> str:
@@ -225,7 +228,8 @@ def _check_call(node: dict[str, Any], path: str, cfg: DictConfig, sources: Mappi
     if lacking and not node.get("_partial_", False):
         first = _below(path, lacking[0])
         advice = f"set it in the file or on the command line: +{first}=..."
-        raise ConfigError(f"{first}: a value is required{place}: {target} needs {listing(lacking)}: {advice}")
+        line = f"{first}: a value is required{place}: {target} needs {listing(lacking)}: {advice}"
+        raise ConfigError(line, key=first)
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature | None:

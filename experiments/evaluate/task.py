@@ -230,11 +230,14 @@ def single(cfg: DictConfig, model: Model) -> Cell:
 
 def _moved(data: dict[str, Any], root: str, file: str) -> dict[str, Any]:
     """The source of the saved data of a run, whose paths are whole, with those below `data.root` below another one."""
-    source, old = dict(data["source"]), str(data.get("root"))
-    below = {key: path for key, path in source.items() if isinstance(path, str) and Path(path).is_relative_to(old)}
+    given, old = data.get("source"), str(data.get("root"))
+    source: dict[str, Any] = given if isinstance(given, dict) else {}
+    texts = {key: text for key, text in source.items() if isinstance(text, str) and not str(key).startswith("_")}
+    inside = old.rstrip("/") + "/"
+    below = {key: text for key, text in texts.items() if text == old or text.startswith(inside)}
     if not below:
         raise InputError(f"{file}: data: has no data.root to replace: give data= besides data.root=")
-    return source | {key: str(Path(root) / Path(path).relative_to(old)) for key, path in below.items()}
+    return source | {key: str(Path(root, text.removeprefix(old).lstrip("/"))) for key, text in below.items()}
 
 
 def refuse_misfit(job: Job) -> None:
@@ -260,9 +263,10 @@ def refuse_misfit(job: Job) -> None:
         with cell.named("degradation"):
             raise InputError(f"model: {mistake}")
     way = ""
-    if key := next((key for key in ("degradation.scale", "data.source.scale") if key in cell.values), None):
-        several = " or suite.grid.degradation.scale=[3,4]" if key == "degradation.scale" else ""
-        way = f"; {key}={network.scales[0]}{several} to measure some of the cells"
+    for key in ("degradation.scale", "data.source.scale") if of_scale else ():
+        scales = OmegaConf.select(cell.cfg, f"suite.grid.{key}") or ()
+        if fitting := [scale for scale in scales if scale in network.scales]:
+            way = f"; {key}={fitting[0]} to measure some of the cells"
     raise InputError(f"suite={cell.suite}, {cell}: {model} cannot be measured: {mistake}{way}")
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from datamodules.errors import InputError
 from datamodules.io.decode import HEIC_SUFFIXES, IMAGE_SUFFIXES, PHOTOS_EXTRA, visible_files
 from datamodules.io.read_photo import RAW_SUFFIXES, readable_suffixes
-from experiments.config.arguments import command
+from experiments.config.arguments import as_one, command, exists
 from experiments.config.errors import did_you_mean
 
 Format = Literal["lossless", "same", "png", "tif", "jpg", "webp"]
@@ -73,17 +73,17 @@ def plan(
         InputError: something is not there, holds no photograph, or results would have one name, or that of a
             photograph: all of these are named.
     """
-    folder, suffixes = Path(output).expanduser(), readable_suffixes()
+    folder, suffixes = Path(os.path.expanduser(output)), readable_suffixes()
     sources: dict[Path, tuple[Path, Path]] = {}
     notes: list[str] = []
     for part in [given] if isinstance(given, str) else given:
-        path, (base, found) = Path(part).expanduser(), _search(part)
-        if path.is_dir() and folder.resolve() == base.resolve():
+        path, (base, found) = Path(os.path.expanduser(part)), _search(part)
+        if os.path.isdir(path) and folder.resolve() == base.resolve():
             raise InputError(f"output={folder}: is the folder of the photographs: give another one, also in it")
-        if not path.exists() or path.is_dir():
+        if not exists(part) or os.path.isdir(path):
             names = [name for name in found if name.suffix.lower() in suffixes]
             if not names:
-                what = "holds no image" if path.is_dir() else "finds no image"
+                what = "holds no image" if os.path.isdir(path) else "finds no image"
                 raise InputError(f"input={part}: {what}{' but' if found else ','} {_others(found, suffixes)}")
             if base.resolve() in folder.resolve().parents:
                 found = [name for name in found if not (base / name).resolve().is_relative_to(folder.resolve())]
@@ -135,14 +135,14 @@ def _suffix(suffix: str, form: Format) -> str:
 
 def _search(given: str) -> tuple[Path, list[Path]]:
     """The folder that is searched, and the paths in it of the files that are found."""
-    path = Path(given).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(given))
+    if os.path.isdir(path):
         try:
             files = [file.relative_to(path) for file in visible_files(path)]
         except InputError as error:
             raise InputError(f"input={error}") from error
         return path, sorted(files, key=lambda file: file.as_posix())
-    if path.exists():
+    if exists(given):
         return path.parent, [Path(path.name)]
     if not glob.has_magic(given):
         raise InputError(f"input={given}: does not exist: {_meant_by(given)}")
@@ -154,11 +154,10 @@ def _search(given: str) -> tuple[Path, list[Path]]:
 def _meant_by(given: str) -> str:
     """What to do about an input that is not there."""
     parts = [part for part in re.split(r"[\s,;]+", given) if part]
-    if all(Path(part).expanduser().exists() for part in parts):
-        value = parts[0] if len(parts) == 1 else f"[{','.join(parts)}]"
-        return f"did you mean: {command(f'input={value}')}"
-    path = Path(given).expanduser()
-    names = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+    if parts and all(map(exists, parts)):
+        return f"did you mean: {command(f'input={as_one(parts)}')}"
+    path = Path(os.path.expanduser(given))
+    names = [file.name for file in path.parent.iterdir()] if os.path.isdir(path.parent) else []
     return f"give a photograph, a folder, or a pattern in quotes{did_you_mean(path.name, names)}"
 
 

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from experiments.config.advice import misread
+from experiments.config.arguments import quoted
 from tests.conftest import Outcome
 from tests.experiments.config.test_bad_input import assert_refused
 
@@ -27,7 +29,7 @@ NETWORK = "run=runs/NAME"
         ("restore one.jpg", f"task=restore input=one.jpg output=FOLDER {NETWORK}"),
         (
             "restore one.jpg 'two (2).jpg' run=runs/A",
-            "task=restore run=runs/A 'input=[one.jpg,two (2).jpg]' output=FOLDER",
+            "task=restore run=runs/A 'input=[one.jpg,'\"'\"'two (2).jpg'\"'\"']' output=FOLDER",
         ),
         (
             "--task restore --input one.jpg --self-ensemble",
@@ -55,6 +57,20 @@ NETWORK = "run=runs/NAME"
         ("evaluate bicubic usrnet_table1", "task=evaluate model=bicubic suite=usrnet_table1"),
         ("train edsr div2k --epochs 3", "task=train trainer.max_epochs=3 model=edsr data=div2k"),
         ("preview dan_setting2 photos", "task=preview degradation=dan_setting2 data=folder data.root=photos"),
+        ("--model ed_dsrn --scale 4", "model=ed_dsrn degradation.scale=4"),
+        ("restore one.jpg --scale 4 --model bicubic", "task=restore scale=4 model=bicubic input=one.jpg output=FOLDER"),
+        ("--dataset ./photos --batch 8", "data=folder data.root=./photos data.batch_size=8"),
+        (
+            "--input one.jpg --output o --scale 2 --model bicubic",
+            "task=restore input=one.jpg output=o scale=2 model=bicubic",
+        ),
+        ("--ckpt last.ckpt --data set5", "task=evaluate ckpt=last.ckpt data=set5"),
+        ("evaluate m.pth set5", "task=evaluate weights=m.pth data=set5 model=NAME"),
+        ("restore one.jpg m.pth", "task=restore input=one.jpg weights=m.pth output=FOLDER model=NAME"),
+        ("restore one.jpg m.mat vdsr o", "task=restore input=one.jpg weights=m.mat model=vdsr output=o"),
+        ("evaluate net.safetensors", "task=evaluate ckpt=net.safetensors"),
+        ("evaluate A B", "task=evaluate 'run=[A,B]'"),
+        (f"restore {'a' * 300}", f"task=restore input={'a' * 300} output=FOLDER {NETWORK}"),
         ("--batch-size=8 --gpus 2 lr = 1e-4", "data.batch_size=8 trainer.devices=2 optimizer.lr=1e-4"),
     ],
 )
@@ -63,8 +79,71 @@ def test_words_that_are_no_overrides(words: str, meant: str) -> None:
     assert line is not None
     asked, _, command = line.partition(": python run.py ")
     assert command == meant
-    examples = [example for example in ("output=FOLDER", NETWORK, "runs=[runs/A,runs/B]") if example in command]
+    known = ("output=FOLDER", NETWORK, "runs=[runs/A,runs/B]", "model=NAME")
+    examples = [example for example in known if example in command]
     assert asked.endswith(f", with {' and '.join(examples)} of your own" if examples else ": did you mean")
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("train div2k bsds500", "data=div2k and data=bsds500"),
+        ("train div2k photos", "data=div2k and data=folder"),
+        ("evaluate bicubic edsr", "model=bicubic and model=edsr"),
+        ("export runs/A runs/B", "run=runs/A and run=runs/B"),
+        ("evaluate --model bicubic edsr", "model=bicubic and model=edsr"),
+    ],
+)
+def test_several_words_for_a_key_that_takes_one(words: str, found: str) -> None:
+    assert str(misread(shlex.split(words))).endswith(f": not written KEY=VALUE: found {found}, expected one")
+
+
+@pytest.mark.parametrize(
+    "name", ["a(1.jpg", "it's.jpg", "a[1.jpg", "b].jpg", "{c.jpg", "a,b.jpg", "two (2).jpg", "é.jpg"]
+)
+def test_lists_of_files_are_read_as_they_are_called(name: str) -> None:
+    command = shlex.split(str(misread(["restore", "one.jpg", name, "bicubic"])).partition("python run.py ")[2])
+    given = next(item for item in quoted(command) if item.startswith("input="))
+    override = OverridesParser.create().parse_override(given)
+    assert [str(item) for item in override.value()] == ["one.jpg", name]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--model edsr --scale 4",
+        "--data . --batch 4",
+        "--input one.jpg --output o --model bicubic",
+        "--ckpt last.ckpt --scale 4",
+        "model=last.ckpt",
+        "task=compare model=run",
+    ],
+)
+def test_what_is_proposed_is_known_to_the_task(cli: Cli, tmp_path: Path, words: str) -> None:
+    (tmp_path / "last.ckpt").touch()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").touch()
+    proposed = shlex.split(cli(*shlex.split(words)).err.partition("python run.py ")[2])
+    outcome = cli(*proposed, "--cfg", "job")
+    assert (outcome.status, outcome.err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("model=m.pth", "did you mean: python run.py model=NAME weights=m.pth"),
+        ("model=last.ckpt", "did you mean: python run.py task=evaluate ckpt=last.ckpt"),
+        ("task=export model=last.ckpt", "did you mean: python run.py task=export ckpt=last.ckpt"),
+        ("model=run", "did you mean: python run.py task=evaluate run=run"),
+        ("model=notes.md", "model=notes.md: no such option (conf/model/): available: "),
+        ("model=empty", "model=empty: no such option (conf/model/): available: "),
+    ],
+)
+def test_a_file_or_folder_in_the_place_of_a_model(cli: Cli, tmp_path: Path, words: str, said: str) -> None:
+    for name in ("m.pth", "last.ckpt", "notes.md", "run/config.yaml", "empty/x"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert_refused(cli(*shlex.split(words)), 2, said)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +202,13 @@ def test_what_is_right_is_left_alone(words: str) -> None:
             "'data.root=/a/path (1)'",
         ),
         ("data=./photos", "did you mean: python run.py data=folder data.root=./photos"),
-        ("model=.", "model=.: expected an option, not a file or folder: did you mean: python run.py run=."),
+        ("model=.", "model=.: no such option (conf/model/): available: "),
+        ("data=", "data=: no such option (conf/data/): available: "),
+        *((f"{key}={'a' * 300}", f"{'a' * 300}: no such option (conf/{key}/): ") for key in ("data", "model")),
+        (
+            "~data.timeout_minutes seed=data.timeout_minutes",
+            "seed: found 'data.timeout_minutes', expected a valid integer",
+        ),
         ("data.root", "data.root: not written KEY=VALUE, nor an option of python run.py --help: write data.root=VALUE"),
         ("degradation.sigma=[1,2", "expected a list: a bracket is not closed"),
         ("data=DIV2k", "; did you mean div2k?"),

@@ -2,13 +2,19 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from omegaconf import OmegaConf
 from PIL import Image
 
+from datamodules.errors import InputError
+from experiments.evaluate.suites import Cell
+from experiments.evaluate.task import Job, _moved, refuse_misfit
+from experiments.models import Model
 from experiments.results.records import METRICS, read_records
 from tests.conftest import Outcome, figures, photograph
 from tests.experiments.conftest import Trained
@@ -147,10 +153,50 @@ def test_values_of_the_command_line_are_told_from_those_of_a_run(cli: Cli, run: 
     line = cli("task=evaluate", "run=runs/tiny", "data=folder", "data.root=nowhere").err
     assert line.startswith("data.root=nowhere: does not exist")
     config = yaml.safe_load((run / "config.yaml").read_text())
-    config["data"]["source"]["root"] = "elsewhere"
-    (run / "config.yaml").write_text(yaml.safe_dump(config))
-    line = cli("task=evaluate", "run=runs/tiny", "data.root=nowhere").err
-    assert "runs/tiny/config.yaml: data: has no data.root to replace: give data= besides data.root=" in line
+    for source in ({**config["data"]["source"], "root": "elsewhere"}, "text", ["text"], None):
+        config["data"] = {key: value for key, value in config["data"].items() if key != "source"}
+        config["data"] |= {"source": source} if source else {}
+        (run / "config.yaml").write_text(yaml.safe_dump(config))
+        line = cli("task=evaluate", "run=runs/tiny", "data.root=nowhere").err
+        assert "runs/tiny/config.yaml: data: has no data.root to replace: give data= besides data.root=" in line
+
+
+@pytest.mark.parametrize(
+    ("old", "source", "moved"),
+    [
+        (".", {"_target_": "a.B", "kind": "blur", "root": ".", "test": "./test"}, {"root": "new", "test": "new/test"}),
+        ("/a/b/", {"root": "/a/b/", "test": "/a/b/test", "none": "/a/bc"}, {"root": "new", "test": "new/test"}),
+        ("/a/b", {"root": "/a/b", "test": "/a/b//test", "none": "/a/bc"}, {"root": "new", "test": "new/test"}),
+        ("/", {"root": "/", "test": "/test", "none": "a/b"}, {"root": "new", "test": "new/test"}),
+    ],
+)
+def test_only_paths_below_the_root_are_moved(old: str, source: dict[str, str], moved: dict[str, str]) -> None:
+    assert _moved({"root": old, "source": source}, "new", "config.yaml") == source | moved
+
+
+@pytest.mark.parametrize(
+    ("scales", "grid", "inputs", "way"),
+    [
+        ((3,), [2, 3, 4], ("lr",), "; degradation.scale=3 to measure some of the cells"),
+        ((8,), [2, 3, 4], ("lr",), ""),
+        ((2,), [2, 3], ("lr", "depth"), ""),
+    ],
+)
+def test_a_scale_is_proposed_where_one_fits(
+    scales: tuple[int, ...], grid: list[int], inputs: tuple[str, ...], way: str
+) -> None:
+    cfg = {
+        "self_ensemble": False,
+        "suite": {"name": "table", "grid": {"degradation": {"scale": grid}}},
+        "choices": {"data": "set5", "degradation": "bicubic"},
+        "degradation": {"_target_": "datamodules.degradations.pipelines.BicubicDegradation", "scale": 2},
+    }
+    network: Any = SimpleNamespace(scales=scales, inputs=inputs)
+    cell = Cell(OmegaConf.create(cfg), {"degradation.scale": 2})
+    job = Job(Model("net", lambda _: network, label="net"), Path("net"), cell)
+    with pytest.raises(InputError, match=r"^suite=table, data=set5 degradation.scale=2: net cannot be mea") as caught:
+        refuse_misfit(job)
+    assert str(caught.value).endswith(way or ("must be equal" if scales == (8,) else "choose another degradation="))
 
 
 @pytest.mark.slow

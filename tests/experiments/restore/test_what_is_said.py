@@ -226,12 +226,17 @@ def test_pairs_of_a_camera_are_restored_by_a_pattern(cli: Cli, photographs: Path
 
 
 def test_an_input_that_is_not_there(cli: Cli, photographs: Path) -> None:
-    for name in ("a.png", "b.png"):
+    for name in ("a.png", "b.png", "a(1.png"):
         Image.fromarray(eight()).save(photographs / name)
     command = f"did you mean: python run.py {' '.join(BICUBIC)}"
     for given, said in (
         ("in/A.PNG", "give a photograph, a folder, or a pattern in quotes; did you mean a.png?"),
         ("in/a.png in/b.png", f"{command} 'input=[in/a.png,in/b.png]' output=out"),
+        (",", "give a photograph, a folder, or a pattern in quotes"),
+        ("a" * 300, "give a photograph, a folder, or a pattern in quotes"),
+        ("in/a.png ~b.png", "give a photograph, a folder, or a pattern in quotes"),
+        ("~b.png", "give a photograph, a folder, or a pattern in quotes"),
+        ("in/a.png,in/a(1.png", f"{command} 'input=[in/a.png,'\"'\"'in/a(1.png'\"'\"']' output=out"),
         ("in/a.png,", f"{command} input=in/a.png output=out"),
         ("in/a.png;in/c.png", "give a photograph, a folder, or a pattern in quotes"),
     ):
