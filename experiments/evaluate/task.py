@@ -257,8 +257,6 @@ def refuse_misfit(job: Job) -> None:
     )
     if not mistake:
         return
-    if cell.suite is not None and not of_scale:  # no other cell of the suite would do
-        raise InputError(f"suite={cell.suite}, {cell}: {model} cannot be measured: {mistake}")
     if cell.suite is None:
         with cell.named("degradation"):
             raise InputError(f"model: {mistake}")
