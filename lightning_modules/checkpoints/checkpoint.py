@@ -247,10 +247,10 @@ def read_weights(network: RestorationNetwork, path: Path, start: bool = False) -
         network = network.learned_part
         state, mistake = _translated(weights, network, path), f"{path}: published weights of another size"
     own = {key: value for key, value in network.state_dict().items() if network.added and key.startswith(network.added)}
-    if start and own and not any(key in state for key in own):
-        state = {**state, **own}
+    lacking = start and own and not any(key in state for key in own)
+    _load_exactly(network, {**state, **own} if lacking else state, mistake)
+    if lacking:
         log.info("%s: has no %s*: %d tensors keep their initial values", path, network.added, len(own))
-    _load_exactly(network, state, mistake)
 
 
 def _translated(weights: Any, network: RestorationNetwork, path: Path) -> dict[str, Tensor]:
