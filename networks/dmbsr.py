@@ -14,14 +14,14 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from networks.base import RestorationNetwork
 from networks.ops.fourier import centre_at_origin, work_dtype
 from networks.ops.options import check_choice, check_positive, check_widths
 from networks.ops.published import renamed
 from networks.restored import Restored
-from networks.usrnet import Hyper, Prior, official_name
+from networks.usrnet import Hyper, Prior, initialise, official_name
 
 
 class SpectralBlur:
@@ -146,11 +146,7 @@ class DMBSR(RestorationNetwork):
         self.n_iter = n_iter
         self.prior = Prior(widths, n_blocks)
         self.hyper = Hyper(3 * (n_iter + 1), hyper_width)
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.orthogonal_(layer.weight, 0.2)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        initialise(self)
 
     def forward(self, lr: Tensor, kernels: Tensor, weights: Tensor, scale: int, noise_level: Tensor) -> Restored:
         check_choice("scale", scale, self.scales)

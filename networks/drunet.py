@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from networks.base import RestorationNetwork
 from networks.ops.options import check_choice, check_positive, check_widths
 from networks.ops.published import renamed
 from networks.restored import Restored
-from networks.usrnet import Prior
+from networks.usrnet import Prior, initialise
 
 
 class DRUNet(RestorationNetwork):
@@ -61,9 +61,7 @@ class DRUNet(RestorationNetwork):
             self.correction = unet
         else:
             self.unet = unet
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.orthogonal_(layer.weight, 0.2)
+        initialise(self)
 
     def forward(self, lr: Tensor, noise_level: Tensor) -> Restored:
         channels = lr.shape[1]

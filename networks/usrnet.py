@@ -89,6 +89,15 @@ def up(inputs: int, outputs: int, n_blocks: int) -> nn.Sequential:
     return nn.Sequential(nn.ConvTranspose2d(inputs, outputs, 2, stride=2, bias=False), *res_blocks(outputs, n_blocks))
 
 
+def initialise(network: nn.Module) -> None:
+    """Give all convolutions orthogonal weights of gain 0.2 and biases of 0, as the authors' training code does."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.orthogonal_(layer.weight, 0.2)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
 class Prior(nn.Module):
     """The denoiser: a U-Net without biases on images [B, channels, h, w] and a map of their noise beta [B, 1, 1, 1].
 
@@ -193,11 +202,7 @@ class USRNet(RestorationNetwork):
         self.n_iter = n_iter
         self.prior = Prior(widths, n_blocks)
         self.hyper = Hyper(2 * n_iter, hyper_width, hyper == "learned")
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.orthogonal_(layer.weight, 0.2)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        initialise(self)
 
     def forward(self, lr: Tensor, kernel: Tensor, scale: int, noise_level: Tensor) -> Restored:
         check_choice("scale", scale, self.scales)
