@@ -93,11 +93,11 @@ JOINT = "procedure.stages.joint"
         ),
         (
             ["model=dan_usrnet", "degradation=varying", "degradation.scale=4", "data.patch=176"],
-            ["loss.terms.kernel: needs 'kernel', one blur for the whole image; degradation=varying"],
+            ["model: DANUSRNet in stage restorer needs 'kernel', one blur for the whole image; degradation=varying"],
         ),
         (["model=dmbsr", "degradation=ed_dsrn"], ["model: DMBSR takes 'noise_level', which degradation=ed_dsrn does"]),
         (["model=dmbsr_tiny", "degradation=second_order"], ["model: DMBSR takes 'kernels', which degradation=second"]),
-        (["model=dmbsr_tiny", "data.patch=96"], ["data.patch: found 96, expected a multiple of 24 and 48 more"]),
+        (["model=dmbsr_tiny", "data.patch=100"], ["data.patch: found 100, expected a multiple of 24 and 48 more"]),
         (["model=dmbsr_tiny", "degradation.margin=6"], ["degradation: margin is 6, expected a multiple of 12"]),
         (["model=usrnet", "degradation.scale=5"], ["USRNet enlarges x1, x2, x3, x4, degradation.scale is 5: take sca"]),
         (["model=usrnet", "degradation.scale=[2,5]"], ["degradation.scale is [2, 5]: take scales that it knows"]),
