@@ -72,9 +72,11 @@ class SpatiallyVaryingDegradation(ClassicalDegradation):
         margin: pixels that are cut off on every side after the blur, so that borders have true neighbours; a multiple
             of what the sides are cut to multiples of. 0: the exact circular model, with boundary=circular.
         still: probability that the first kernel is none at all: something stands still.
+        mean_kernel: fills `kernel` too, with the kernel averaged over the image by the weights: the nearest that a
+            network can be told which knows one blur for the whole image, to set it beside one that knows them all.
     """
 
-    provides = ("hr", "lr", "kernels", "weights", "noise_level", "scale")
+    provides: tuple[str, ...] = ("hr", "lr", "kernels", "weights", "noise_level", "scale")
 
     def __init__(
         self,
@@ -90,6 +92,7 @@ class SpatiallyVaryingDegradation(ClassicalDegradation):
         sharpness: float | Sequence[float] = (2.0, 32.0),
         margin: int = 24,
         still: float = 0.0,
+        mean_kernel: bool = False,
     ) -> None:
         super().__init__(kernels, scale, reduction, boundary, noise, storage, multiple)
         self.has_points = False
@@ -103,6 +106,9 @@ class SpatiallyVaryingDegradation(ClassicalDegradation):
         if not 0 <= still <= 1:
             raise ValueError(f"still is {still}, expected a probability from 0 to 1")
         self.count, self.cell, self.margin, self.still = count, cell, margin, still
+        self.mean_kernel = mean_kernel
+        if mean_kernel:
+            self.provides = (*self.provides, "kernel")
         self.low, self.high = map(float, limits)
 
     def draw_kernels(self, keys: Tensor) -> Tensor:
@@ -132,12 +138,15 @@ class SpatiallyVaryingDegradation(ClassicalDegradation):
             return self._cut(self._shared(x, kernels.to(x), weights.to(x), scale), self.margin // scale)
 
         lr, noise_level = self.stored_and_noisy(batch, hr, reduced)
+        seen = self._cut(weights, self.margin)
+        shares = seen.mean((2, 3), dtype=torch.float64)[:, :, None, None]
         return replace(
             batch,
             hr=self._cut(hr, self.margin),
             lr=lr,
+            kernel=(kernels * shares).sum(1, keepdim=True).float() if self.mean_kernel else None,
             kernels=kernels,
-            weights=self._cut(weights, self.margin),
+            weights=seen,
             noise_level=noise_level,
             scale=scale,
         )

@@ -123,6 +123,23 @@ def test_each_kernel_blurs_where_it_weighs(reduction: Any) -> None:
     torch.testing.assert_close(found.weights, weights[..., 6:-6, 6:-6])
 
 
+def test_the_mean_kernel_is_what_the_weights_make_of_the_kernels() -> None:
+    """Where all weigh the same everywhere, it is all the blur there is; what the margin cuts off does not count."""
+    hr = torch.rand(2, 3, 40, 52)
+    even = degrade(hr, scale=2, margin=0, sharpness=1e-9, mean_kernel=True)
+    torch.testing.assert_close(even.kernel, even.kernels.mean(1, keepdim=True), rtol=0, atol=1e-7)
+    torch.testing.assert_close(even.lr, convolve(hr, even.kernel, "circular")[..., ::2, ::2], rtol=0, atol=1e-6)
+    cut = degrade(hr, scale=2, margin=6, sharpness=8, mean_kernel=True)
+    by_pixel = torch.einsum("bphw,bpij->bijhw", cut.weights.double(), cut.kernels.double())
+    torch.testing.assert_close(cut.kernel[:, 0].double(), by_pixel.mean((3, 4)), rtol=0, atol=1e-7)
+    alone = degrade(hr[1:], first=1, scale=2, margin=6, sharpness=8, mean_kernel=True)
+    assert torch.equal(alone.kernel, cut.kernel[1:])
+    plain = SpatiallyVaryingDegradation(KERNELS)
+    assert plain(batch_of(torch.rand(1, 3, 60, 60))).kernel is None
+    assert "kernel" not in plain.provides
+    assert "kernel" in SpatiallyVaryingDegradation(KERNELS, mean_kernel=True).provides
+
+
 def test_what_stands_still_is_sharp_and_cut_alike() -> None:
     hr = torch.rand(2, 3, 40, 44)
     sharp = degrade(hr, scale=2, count=1, still=1.0, margin=4)
