@@ -45,7 +45,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "exported.pt2"
                 try:
-                    differences = write(exportable, path, {"label": model, "scale": SCALE}, exportable.program)
+                    differences = write(exportable, path, {"label": model, "scale": SCALE})
                     cells = [f"{path.stat().st_size / 1e6:.1f}", *(f"{value:.1e}" for value in differences.values())]
                 except ExportError as error:
                     cells = [f"refused: {error}", "", "", ""]

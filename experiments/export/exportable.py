@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from networks.base import RestorationNetwork
 
@@ -83,11 +84,16 @@ class Exportable(nn.Module):
             fields["weights"] = torch.rand(batch, COUNT, *size, generator=random).mul(4).softmax(1)
         return {name: fields[name] for name in self.inputs}
 
-    def dimensions(self) -> dict[str, dict[int, Any]]:
-        """The axes of the inputs that may have any length, by the names that they get."""
+    @property
+    def least_side(self) -> int:
+        """Of the images that the graph is for, in pixels."""
         transforms = not {"kernel", "kernels"}.isdisjoint((*self.inputs, *self.outputs))
         # To torch an axis of length 1 is a case of its own.
-        least = max(SMALLEST_TRANSFORM, self.network.kernel_side) if transforms else 2
+        return max(SMALLEST_TRANSFORM, self.network.kernel_side) if transforms else 2
+
+    def dimensions(self) -> dict[str, dict[int, Any]]:
+        """The axes of the inputs that may have any length, by the names that they get."""
+        least = self.least_side
         batch, height, width = Dim("batch", min=1), Dim("height", min=least), Dim("width", min=least)
         count = Dim("count", min=1)
         axes: dict[str, dict[int, Any]] = {
@@ -127,6 +133,28 @@ def record(exportable: Exportable) -> ExportedProgram:
         raise ExportError(f"torch.export does not get through it: {reason}") from error
 
 
+class _RefuseTransforms(TorchDispatchMode):
+    """Ends what runs inside at a Fourier transform, such as aten._fft_r2c.default."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "fft_" in str(func):
+            raise ExportError("computes Fourier transforms, which go into a program but not into an ONNX file")
+        return func(*args, **(kwargs or {}))
+
+
+def refuse_transforms(exportable: Exportable) -> None:
+    """Raise ExportError for a network with Fourier transforms; a small image tells, much sooner than recording does."""
+    side = max(SMALLEST_TRANSFORM, exportable.least_side)
+    with torch.no_grad(), _RefuseTransforms():
+        exportable(**exportable.fields(1, side, side))
+
+
+def largest_difference(found: Tensor, expected: Tensor) -> float:
+    """The largest one of two images, relative to the largest value where that exceeds 1; inf if one is no number."""
+    difference = (found - expected).abs().max() / expected.abs().max().clamp(min=1)
+    return difference.item() if difference.isfinite() else float("inf")
+
+
 def compare(
     exportable: Exportable, restore: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 ) -> dict[str, float]:
@@ -154,8 +182,7 @@ def compare(
                 raise ExportError(
                     f"{name} is {list(restored[name].shape)} for images of {shown}, expected {list(value.shape)}"
                 )
-            difference = (restored[name] - value).abs().max() / value.abs().max().clamp(min=1)
-            worst = max(worst, difference.item() if difference.isfinite() else float("inf"))
+            worst = max(worst, largest_difference(restored[name], value))
         if worst > TOLERANCE:
             raise ExportError(f"differs from the network by {worst:.1e} for images of {shown}, allowed {TOLERANCE:.0e}")
         differences[shown] = worst

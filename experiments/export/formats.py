@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.export import ExportedProgram
 
-from experiments.export.exportable import Exportable, ExportError, compare, quiet
+from experiments.export.exportable import Exportable, ExportError, compare, quiet, refuse_transforms
 from lightning_modules.checkpoints.checkpoint import load_network
 from lightning_modules.checkpoints.safetensors import KEY, save_weights
 
@@ -28,19 +27,16 @@ def write_safetensors(exportable: Exportable, path: Path, about: Mapping[str, An
     return compare(exportable, lambda fields: read_back(**fields))
 
 
-def write_program(
-    exportable: Exportable, path: Path, about: Mapping[str, Any], program: ExportedProgram
-) -> dict[str, float]:
+def write_program(exportable: Exportable, path: Path, about: Mapping[str, Any]) -> dict[str, float]:
     """A graph for `torch.export.load`, for the CPU, with `about` as the extra file deblur_sr.json."""
+    program = exportable.program
     with quiet():
         torch.export.save(program, path, extra_files={ABOUT_FILE: json.dumps(dict(about))})
         read_back = torch.export.load(path).module()
     return compare(exportable, lambda fields: read_back(**fields))
 
 
-def write_onnx(
-    exportable: Exportable, path: Path, about: Mapping[str, Any], program: ExportedProgram
-) -> dict[str, float]:
+def write_onnx(exportable: Exportable, path: Path, about: Mapping[str, Any]) -> dict[str, float]:
     """One `.onnx` file with the weights inside, for onnxruntime and others.
 
     Raises:
@@ -49,9 +45,8 @@ def write_onnx(
     require_onnx()
     import onnxruntime
 
-    if _transforms(program):
-        raise ExportError("computes Fourier transforms, which the exporter to ONNX does not translate: take program")
-    axes = exportable.dimensions().items()
+    refuse_transforms(exportable)
+    program, axes = exportable.program, exportable.dimensions().items()
     try:
         with quiet():
             exported = torch.onnx.export(
@@ -100,9 +95,3 @@ def require_onnx() -> None:
             raise ExportError(
                 f"needs {error.name}, which is not installed: pip install -c constraints.txt -e '.[export]'"
             ) from error
-
-
-def _transforms(program: ExportedProgram) -> bool:
-    """Whether there is a Fourier transform among the operations, such as aten._fft_r2c.default."""
-    graphs = [module.graph for module in program.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]
-    return any("fft_" in str(node.target) for graph in graphs for node in graph.nodes if node.op == "call_function")

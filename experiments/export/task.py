@@ -11,11 +11,16 @@ from pydantic import PositiveInt
 
 from datamodules.errors import ConfigError, InputError
 from experiments.export.exportable import Exportable, ExportError
-from experiments.export.formats import VALUES, require_onnx, write_onnx, write_program, write_safetensors
+from experiments.export.formats import VALUES, write_onnx, write_program, write_safetensors
 from experiments.models import Model, find, refuse_several
 
 Format = Literal["safetensors", "onnx", "program"]
 ENDINGS: dict[Format, str] = {"safetensors": ".safetensors", "onnx": ".onnx", "program": ".pt2"}
+WRITERS: dict[Format, Callable[[Exportable, Path, Mapping[str, Any]], dict[str, float]]] = {
+    "safetensors": write_safetensors,
+    "onnx": write_onnx,
+    "program": write_program,
+}
 
 KEYS: dict[str, Any] = {
     "run": str | None,
@@ -100,20 +105,14 @@ def write(
         ExportError: if the network cannot be written in this format, or what was written does not do the same.
         InputError: if the folder cannot be written.
     """
-    if name == "onnx":
-        require_onnx()
-    program = None if name == "safetensors" else exportable.program
-    stem = about["label"] if len(about["scales"]) == 1 or program is None else f"{about['label']}_x{about['scale']}"
+    any_scale = len(about["scales"]) == 1 or name == "safetensors"
+    stem = about["label"] if any_scale else f"{about['label']}_x{about['scale']}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as place:
             path = Path(place) / f"{stem}{ENDINGS[name]}"
-            if program is None:
-                without_scale = {key: value for key, value in about.items() if key != "scale"}
-                differences = write_safetensors(exportable, path, without_scale)
-            else:
-                writer: Callable[..., dict[str, float]] = write_onnx if name == "onnx" else write_program
-                differences = writer(exportable, path, about, program)
+            of_file = {key: value for key, value in about.items() if key != "scale" or name != "safetensors"}
+            differences = WRITERS[name](exportable, path, of_file)
             for file in sorted(Path(place).iterdir()):
                 file.replace(folder / file.name)
     except OSError as error:

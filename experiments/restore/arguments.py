@@ -4,7 +4,7 @@ import contextlib
 import math
 import operator
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
@@ -13,27 +13,26 @@ from torch import Tensor
 
 from datamodules.degradations.kernel_maps import checked_maps
 from datamodules.errors import ConfigError, InputError
-from experiments.runtime.speed import settle
+from experiments.config.compose import overridden_keys
+from experiments.engines.names import Precision
 
 if TYPE_CHECKING:
     from experiments.restore import Restorer
 
 NOISE_LEVEL = 2 / 255  # assumed where none is given: that of a clean photograph in USRNet's examples
-_PRECISIONS = {"32-true": "32", "32": "32", "bf16-mixed": "bf16", "bf16-true": "bf16", "bf16": "bf16"}
 
 
 def restorer_options(cfg: DictConfig) -> dict[str, Any]:
-    """Device, precision and self-ensemble of a `Restorer`, of a config.
+    """Device, engine, precision and self-ensemble of a `Restorer`, of a config.
 
     Raises:
-        ConfigError: for a precision that restoring does not have.
+        ConfigError: for a precision of trainings on the command line.
     """
-    settle(cfg)
-    precision = _PRECISIONS.get(str(cfg.trainer.precision))
-    if precision is None:
-        raise ConfigError(f"trainer.precision: found {cfg.trainer.precision}, expected 32-true, bf16-mixed or auto")
+    if "trainer.precision" in overridden_keys():
+        found = f"trainer.precision: found {cfg.trainer.precision}, which is for trainings"
+        raise ConfigError(f"{found}: restoring has precision={' or '.join(get_args(Precision))}")
     device = "cuda" if cfg.trainer.accelerator == "gpu" else str(cfg.trainer.accelerator)
-    return {"device": device, "precision": precision, "self_ensemble": cfg.self_ensemble}
+    return {"device": device, **{key: cfg[key] for key in ("engine", "precision", "self_ensemble")}}
 
 
 def whole_number(key: str, value: Any, least: int) -> int:

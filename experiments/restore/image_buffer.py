@@ -39,6 +39,8 @@ class Restoration:
         kernel: the kernel [k, k], sum 1, that was given or estimated.
         scale: of the enlargement.
         notes: what was assumed or approximated, a sentence each.
+        engine: what computed the network: "torch", "openvino", "onnxruntime"; of a cascade both, such as
+            "openvino+torch".
     """
 
     sr: Image
@@ -46,6 +48,7 @@ class Restoration:
     deblurred: Image | None = None
     kernel: Tensor | None = None
     notes: list[str] = field(default_factory=list)
+    engine: str = "torch"
 
 
 class Picture:

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import InputError
+from experiments.engines.names import Engine, Precision
+from experiments.engines.network import accelerated, computed_by
+from experiments.engines.runtimes import check_engine
 from experiments.models import Model, Source, load
 from experiments.restore.adapt import for_photographs, place_kernel, place_weights, smallest_side
 from experiments.restore.arguments import checked_fields, checked_scale, choose_device, whole_number
@@ -23,7 +26,6 @@ from networks.ensemble import SelfEnsemble, takes_kernels
 from networks.restored import Restored
 from networks.srn import SRN
 
-Precision = Literal["32", "bf16"]
 BICUBIC = {"_target_": "networks.bicubic.Bicubic", "scale": 1}  # for what is drawn, not photographed: alpha
 
 
@@ -41,17 +43,23 @@ class Restorer:
     """
 
     def __init__(
-        self, model: Model, device: str = "auto", precision: Precision = "32", self_ensemble: bool = False
+        self,
+        model: Model,
+        device: str = "auto",
+        precision: Precision = "float32",
+        self_ensemble: bool = False,
+        engine: Engine = "torch",
     ) -> None:
-        if precision not in ("32", "bf16"):
-            raise InputError(f"precision: found {precision!r}, expected '32' or 'bf16'", key="precision")
         if not isinstance(self_ensemble, bool):
             raise InputError(f"self_ensemble: found {self_ensemble!r}, expected True or False", key="self_ensemble")
         self.device = choose_device(device)
+        check_engine(engine, precision, self.device)
+        self.engine = "torch" if engine == "auto" and self.device.type != "cpu" else engine
         self.precision, self.self_ensemble = precision, self_ensemble
         self.name, self.scales = model.name, model.scales
         self._make = model.network
         self._networks: dict[int, RestorationNetwork] = {}
+        self._computed: dict[int, RestorationNetwork] = {}  # by an engine
         self._seen: dict[int, int | None] = {}
         any_scale = self._network(self.scales[0])
         self.inputs = any_scale.inputs
@@ -68,9 +76,10 @@ class Restorer:
         *,
         overrides: Sequence[str] = (),
         device: str = "auto",
-        precision: Precision = "32",
+        precision: Precision = "float32",
         self_ensemble: bool = False,
         use: Literal["best", "last"] | None = None,
+        engine: Engine = "auto",
     ) -> "Restorer":
         """Load a network.
 
@@ -81,16 +90,18 @@ class Restorer:
             model: name of an option of conf/model/ (such as "usrnet_tiny" or "bicubic"), or its config as a mapping.
             overrides: of the model's config, such as "model.scale=2".
             device: "auto" (a GPU if there is one), or as torch has it.
-            precision: "32", or "bf16": convolutions in bfloat16, twice as fast and about 55 dB from float32.
+            precision: "float32", or "bf16": convolutions in bfloat16, twice as fast and about 55 dB from float32.
             self_ensemble: the mean result of the eight flips and rotations of the image; eight times the work.
             use: which checkpoint of a run; None: the one that it is judged by (`checkpoint.use` of its training).
+            engine: what computes the network on a CPU: "torch", "openvino", "onnxruntime", or "auto", the fastest of
+                these that is installed and agrees with torch (see `prepare`).
 
         Raises:
             InputError: if a file is missing, damaged or of another network; for a device that is not there; for an
                 argument of another type.
             ConfigError: if there is no such option, an override does not fit it, or a cascade is not one of two.
         """
-        return cls(load(source, model, overrides, use), device, precision, self_ensemble)
+        return cls(load(source, model, overrides, use), device, precision, self_ensemble, engine)
 
     def _network(self, scale: int) -> RestorationNetwork:
         if scale not in self._networks:
@@ -98,6 +109,25 @@ class Restorer:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a documented overload
             self._networks[scale] = network
         return self._networks[scale]
+
+    def prepare(self, scale: int, make: bool = True) -> RestorationNetwork:
+        """The network that restores, computed by the engine.
+
+        Engines need a graph of the network, which is recorded once for all and takes longer than a small photograph:
+        with `engine="auto"`, `restore` does so for photographs in tiles, and callers by this for several photographs.
+
+        Args:
+            make: record it now if there is none.
+
+        Raises:
+            InputError: if an engine that was asked for by name cannot compute the network.
+        """
+        if self.engine != "torch" and scale not in self._computed:
+            made = make or self.engine != "auto"
+            self._network(scale)
+            if (network := accelerated(self._make(scale), scale, self.engine, self.precision, made)) is not None:
+                self._computed[scale] = for_photographs(network).eval()
+        return self._computed.get(scale) or self._network(scale)
 
     def restore(
         self,
@@ -180,14 +210,19 @@ class Restorer:
         if tiling and not tiling.exact:
             notes.append(self._approximation(tiling, scale))
         if tiling and self._by_scales(network):
+            computed = network
+            notes += self._not_by_engine()
             height, width = picture.size
             picture.size = (up_to(height, network.size_multiple), up_to(width, network.size_multiple))
             steps = restore_by_scales(network, picture, tiling, batch, self._run_step, result.sr)
         else:
-            steps = self._restore_parts(network, picture, fields, tiling, batch, result)
+            computed = self.prepare(scale, make=bool(tiling))
+            steps = self._restore_parts(network if later else computed, picture, fields, tiling, batch, result)
         for done, count in steps:
             if progress:
                 progress(done, count)
+        result.engine, said = computed_by(computed)
+        notes += said
         return result
 
     def _continue(self, picture: Picture, network: RestorationNetwork, scale: int, notes: list[str]) -> None:
@@ -217,6 +252,17 @@ class Restorer:
     def _by_scales(self, network: RestorationNetwork) -> TypeGuard[SRN]:
         """Whether the network is restored scale by scale where the image is cut."""
         return network.coarse_to_fine and not self.self_ensemble
+
+    def _not_by_engine(self) -> list[str]:
+        """What is said of the scales of SRN, which torch computes.
+
+        Raises:
+            InputError: if another engine was asked for.
+        """
+        line = f"{self.name} is restored scale by scale in tiles, which torch computes"
+        if self.engine not in ("auto", "torch"):
+            raise InputError(f"engine: found {self.engine}: {line}: set engine=torch, or a larger tile=", key="engine")
+        return [f"{line}."] if self.engine == "auto" else []
 
     def _approximation(self, tiling: Tiling, scale: int) -> str:
         field = self.field(scale)

@@ -21,6 +21,7 @@ from datamodules.io.write_photo import NotWritten
 from experiments.config.arguments import command
 from experiments.config.compose import overridden_keys
 from experiments.config.tasks import lacking
+from experiments.engines import names as engines
 from experiments.models import checksum, find, refuse_several
 from experiments.restore import Restorer
 from experiments.restore.arguments import checked_fields, checked_scale, restorer_options
@@ -39,6 +40,7 @@ KEYS: dict[str, Any] = {
     **dict.fromkeys(("scale", "tile"), PositiveInt | None),
     "overlap": NonNegativeInt | None,
     "format": Format,
+    **engines.KEYS,
     **dict.fromkeys(("self_ensemble", "replace", "deblurred"), bool),
     **dict.fromkeys(("batch", "max_pixels"), PositiveInt),
 }
@@ -101,6 +103,8 @@ def run(cfg: DictConfig) -> None:
         if done:
             log.info("%d of %d photographs are restored already and stay as they are", len(done), len(items))
         todo = [item for item in items if item not in done]
+        if todo:
+            restorer.prepare(arguments["scale"], make=len(todo) > 1)
         for note in notes if todo else ():
             log.warning("%s: %s", restorer.name, note)
 
@@ -158,7 +162,7 @@ def load(cfg: DictConfig) -> tuple[Restorer, dict[str, Any]]:
         "model": restorer.name,
         "options": [item for item in HydraConfig.get().overrides.task if item.lstrip("+~").startswith("model.")],
         "weights": [checksum(file) for file in model.files],
-        "precision": options["precision"],
+        "precision": {"float32": "32"}.get(options["precision"], options["precision"]),  # as earlier versions wrote
         "self_ensemble": cfg.self_ensemble,
     }
     return restorer, identity

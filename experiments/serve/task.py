@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from datamodules.errors import ConfigError, InputError
+from experiments.engines import names as engines
 from experiments.serve.temp_files import OF_UPLOADS, Room, smallest_room, temporary_folder
 
 log = logging.getLogger(__name__)
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 KEYS: dict[str, Any] = {
     "run": str | list[str] | None,
     "ckpt": str | None,
+    **engines.KEYS,
     "self_ensemble": bool,
     "tile": PositiveInt | None,
     "overlap": NonNegativeInt | None,

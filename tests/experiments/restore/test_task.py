@@ -26,6 +26,7 @@ from lightning_modules.checkpoints.safetensors import save_weights
 from networks.dan_usrnet import DANUSRNet
 from networks.srn import SRN
 from tests.conftest import Outcome, photograph
+from tests.helpers.marks import quick
 from tests.helpers.photo_folder import write_mixed
 
 Cli = Callable[..., Outcome]
@@ -56,9 +57,10 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], li
     return folder, *write_mixed(folder)
 
 
-def test_mixed_folder(cli: Cli, tmp_path: Path, mixed: tuple[Path, list[str], list[str]]) -> None:
+@pytest.mark.parametrize("engine", quick(["auto", "openvino"], "auto"))
+def test_mixed_folder(cli: Cli, tmp_path: Path, mixed: tuple[Path, list[str], list[str]], engine: str) -> None:
     folder, good, bad = mixed
-    outcome = cli(*BICUBIC, *SMALL, f"input={folder}", "output=out", "scale=2")
+    outcome = cli(*BICUBIC, *SMALL, f"engine={engine}", f"input={folder}", "output=out", "scale=2")
     assert outcome.status == 1
     *lines, last = outcome.err.strip().splitlines()
     assert last == "3 of 30 photographs could not be restored, see above; the others are in out"
@@ -153,9 +155,10 @@ def test_tiles_are_no_setting(cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_folder_continues(cli: Cli, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["auto", "openvino"])
+def test_killed_folder_continues(cli: Cli, tmp_path: Path, engine: str) -> None:
     save(tmp_path / "in", *(f"{i}.png" for i in range(6)), size=(200, 300))
-    command = [*BICUBIC, "input=in", "output=out", "scale=4"]
+    command = [*BICUBIC, f"engine={engine}", "input=in", "output=out", "scale=4"]
     root = Path(__file__).parents[3]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     process = subprocess.Popen(
@@ -322,6 +325,16 @@ NOT_NAMED = [["input=null", "output=out"], ["input=[]", "output=out"], ["input=i
         ),
         (["run=absent", "input=in", "output=out"], 1, "run=absent: no run folder"),
         (["trainer.precision=16-mixed", "input=in", "output=out"], 2, "trainer.precision: found 16-mixed"),
+        (
+            ["engine=onnx", "input=in", "output=out"],
+            2,
+            "engine: found 'onnx' (conf/task/restore.yaml), expected 'auto'",
+        ),
+        (
+            ["model=wiener", "input=in", "output=out", "scale=2", "kernel=none", "engine=onnxruntime"],
+            1,
+            "engine: found onnxruntime: Wiener computes Fourier transforms",
+        ),
     ],
 )
 def test_mistakes_are_one_line(cli: Cli, tmp_path: Path, overrides: list[str], status: int, message: str) -> None:
@@ -355,7 +368,7 @@ def test_run_and_its_checkpoint(cli: Cli, tmp_path: Path) -> None:
     assert np.array_equal(read_photograph(tmp_path / "out" / "a.png").pixels, expected.sr)
     assert np.array_equal(read_photograph(tmp_path / "same" / "a.png").pixels, expected.sr)
     assert np.array_equal(read_photograph(tmp_path / "out" / "a_deblurred.png").pixels, expected.deblurred)
-    outcome = cli(*common, "run=runs/tiny", "output=bf16", "trainer.precision=bf16-mixed", "self_ensemble=true")
+    outcome = cli(*common, "run=runs/tiny", "output=bf16", "precision=bf16", "engine=torch", "self_ensemble=true")
     assert outcome.status == 0, outcome.err
     assert not np.array_equal(read_photograph(tmp_path / "bf16" / "a.png").pixels, expected.sr)
 

@@ -1,0 +1,101 @@
+"""What opens a graph in an engine, and which of them there are."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import torch
+
+from datamodules.errors import InputError
+from experiments.engines.names import Engine, Precision
+
+Run = Callable[[Mapping[str, np.ndarray]], Sequence[np.ndarray]]  # the inputs of a graph by name to its outputs
+INSTALL = "pip install -c constraints.txt -e '.[fast]'"
+# Engines beside torch by what they compute in, in the order in which `auto` tries them: the faster one first.
+TRIED: dict[Precision, tuple[str, ...]] = {
+    "float32": ("openvino", "onnxruntime"),
+    "bf16": ("openvino",),
+}
+_PRECISIONS = {name: [p for p, tried in TRIED.items() if name in tried] for name in TRIED["float32"]}
+
+
+class EngineError(Exception):
+    """Why an engine does not compute a network: the end of a sentence that begins with the engine."""
+
+
+def check_engine(engine: str, precision: str, device: torch.device) -> None:
+    """Verify that an engine is there, and computes in a precision on a device.
+
+    Raises:
+        InputError: with the key.
+    """
+    for key, found, known in (("engine", engine, get_args(Engine)), ("precision", precision, get_args(Precision))):
+        if found not in known:
+            raise InputError(f"{key}: found {found!r}, expected {', '.join(map(repr, known))}", key=key)
+    able = [name for name, tried in (("torch", ("float32", "bf16")), *_PRECISIONS.items()) if precision in tried]
+    if engine not in ("auto", *able):
+        line = f"precision: found {precision}, which {engine} does not compute in: set engine={' or '.join(able)}"
+        raise InputError(line, key="precision")
+    if device.type != "cpu" and engine in _PRECISIONS:
+        line = f"engine: {engine} computes on the CPU, and the device is {device}: set trainer.accelerator=cpu"
+        raise InputError(line, key="engine")
+    if engine in _PRECISIONS and not installed(engine):
+        raise InputError(f"engine: {engine} is not installed: {INSTALL}", key="engine")
+
+
+def installed(engine: str) -> bool:
+    return find_spec(engine) is not None
+
+
+def open_openvino(graph: Path, precision: Precision) -> Run:
+    """A graph compiled once for images of any size, on as many threads as torch has.
+
+    Raises:
+        EngineError: if it cannot be, or not in this precision.
+    """
+    import openvino
+
+    hint = "bf16" if precision == "bf16" else "f32"  # without, it takes bfloat16 where the processor has it
+    options = {
+        "INFERENCE_PRECISION_HINT": hint,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "ENABLE_CPU_PINNING": False,  # several processes would take the same cores
+    }
+    try:
+        compiled = openvino.compile_model(openvino.Core().read_model(graph), "CPU", options)
+        found = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    except RuntimeError as error:
+        raise EngineError(f"cannot open {graph}: {_first_line(error)}: delete it") from error
+    if found != hint:
+        raise EngineError(f"has no {hint} on this processor")
+
+    def run(fields: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        results = compiled(dict(fields), share_inputs=True)
+        return [results[port] for port in compiled.outputs]
+
+    return run
+
+
+def open_onnxruntime(graph: Path, precision: Precision) -> Run:
+    """As `open_openvino`; in bfloat16 it does not compute."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read on import; without, onnxruntime reports its use
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    try:
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of types of its own
+        raise EngineError(f"cannot open {graph}: {_first_line(error)}: delete it") from error
+    return lambda fields: session.run(None, dict(fields))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+OPEN: dict[str, Callable[[Path, Precision], Run]] = {"openvino": open_openvino, "onnxruntime": open_onnxruntime}
