@@ -132,7 +132,8 @@ def _setting(source: Run, record: EvaluationRecord) -> Setting:
         return BICUBIC
     several = len({r.checkpoint for r in source.records if r.model == record.model}) > 1
     checkpoint = str(record.checkpoint) if several else ""
-    return Setting(setting_name(source.name), record.model, checkpoint, record.self_ensemble)
+    model = f"{record.model} ({record.computed})" if record.computed else record.model
+    return Setting(setting_name(source.name), model, checkpoint, record.self_ensemble)
 
 
 def setting_name(run: str) -> str:

@@ -5,7 +5,7 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -18,6 +18,9 @@ from datamodules.sources import Source
 from experiments.config.compose import overridden_keys
 from experiments.config.signatures import check_targets
 from experiments.config.training import check_inputs, construct, input_mistake, instantiate, scale_mistake
+from experiments.engines.names import Precision
+from experiments.engines.network import accelerated
+from experiments.engines.runtimes import check_engine
 from experiments.evaluate import suites
 from experiments.evaluate.measure import Measurement, on_data, progress_bar
 from experiments.evaluate.suites import Cell
@@ -42,6 +45,8 @@ KEYS: dict[str, Any] = {
     "ckpt": str | None,
     "cascade": list[str] | None,
     "self_ensemble": bool,
+    "engine": Literal["torch", "openvino", "onnxruntime"],  # not auto: figures say what they are of
+    "precision": Precision,
     "suite": dict | None,
 }
 
@@ -57,7 +62,12 @@ class Job:
     def measurement(self, device: torch.device) -> Measurement:
         """What is measured, on what; the data have been opened."""
         model, cell, cfg, datamodule = self.model, self.cell, self.cell.cfg, self.cell.datamodule
-        network = model.network(datamodule.degradation.scales[0])
+        scale = datamodule.degradation.scales[0]
+        network = model.network(scale)
+        if (cfg.engine, cfg.precision) != ("torch", "float32"):
+            computed = accelerated(network, scale, cfg.engine, cfg.precision)
+            assert computed is not None  # its graph was to be made
+            network = computed
         if cfg.self_ensemble:
             network = SelfEnsemble(network, decimated=datamodule.degradation.reduction == "decimate")
         protocols = list(instantiate(cfg.protocol).values())
@@ -71,6 +81,8 @@ class Job:
             suite=cell.suite,
             cell=dict(cell.values),
             self_ensemble=bool(cfg.self_ensemble),
+            engine=cfg.engine,
+            precision=cfg.precision,
         )
         record = on_data(record, datamodule, cfg, device)
         return Measurement(module, datamodule, self.folder, record, build_metrics(cfg.metric))
@@ -100,6 +112,7 @@ def run(cfg: DictConfig) -> None:
         ConfigError: for a suite that does not fit the config.
     """
     device = distributed.start(cfg)
+    check_engine(cfg.engine, cfg.precision, device)
     jobs = plan(cfg)
     # All that can be wrong is said before anything is measured, and before the folder is made.
     for job in jobs:
@@ -247,8 +260,11 @@ def refuse_misfit(job: Job) -> None:
         InputError: names the model, the cell, and how to leave the cell out.
     """
     model, cell = job.model.label, job.cell
-    if cell.cfg.self_ensemble and model == "bicubic":
-        raise InputError("self_ensemble=true: bicubic enlargement is the baseline and is measured plain: omit it")
+    baseline = {"self_ensemble": False, "engine": "torch", "precision": "float32"}
+    for key in baseline if model == "bicubic" else ():
+        if (value := cell.cfg[key]) != baseline[key]:
+            given = f"{key}={str(value).lower()}"
+            raise InputError(f"{given}: bicubic enlargement is the baseline and is measured plain: omit it")
     degradation = suites.build(cell, "degradation")
     network = job.model.network(degradation.scales[0])
     of_scale = scale_mistake(network, degradation)

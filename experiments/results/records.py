@@ -61,6 +61,8 @@ class EvaluationRecord:
     suite_seed: int = 0  # of the degradation
     branch: str = "sr"  # of the network's result; "deblurred": against the sharp image of the input's size
     self_ensemble: bool = False  # averaged over the eight flips and rotations
+    engine: str = "torch"  # what computed the network
+    precision: str = "float32"
     files: Mapping[str, str] = field(default_factory=dict)  # checksums of what the values depend on, by what it is
     device: str | None = None  # where the seconds of the images were taken
     threads: int | None = None
@@ -89,10 +91,18 @@ class EvaluationRecord:
         return {name: getattr(self, name) for name in _CONDITIONS}
 
     @property
+    def computed(self) -> str:
+        """By what the network was computed if it was not torch in float32: "openvino bf16"."""
+        computed = f"{self.engine} {self.precision}"
+        return "" if computed == "torch float32" else computed
+
+    @property
     def key(self) -> str:
         """Equal for two records of the same measurement: the later one replaces the earlier, as do newer weights."""
         # On one machine files of one name in two folders are two files; `files` does not tell those of kernels apart.
-        return canonical([self.model, self.checkpoint, self.self_ensemble, self.conditions], folders=True)
+        return canonical(
+            [self.model, self.checkpoint, self.self_ensemble, self.computed, self.conditions], folders=True
+        )
 
     @property
     def metrics(self) -> list[str]:
@@ -102,7 +112,8 @@ class EvaluationRecord:
 
     def of_bicubic(self) -> Self:
         """The same measurement of bicubic enlargement of the input, which has neither weights nor a seed."""
-        return replace(self, model=BASELINE, seed=None, checkpoint=None, checkpoint_sha256=None, self_ensemble=False)
+        of_network = {"seed": None, "checkpoint": None, "checkpoint_sha256": None}
+        return replace(self, model=BASELINE, self_ensemble=False, engine="torch", precision="float32", **of_network)
 
     def scored(self, protocol: Protocol, images: Mapping[str, Mapping[str, float]]) -> Self:
         """This measurement by a protocol: the values of the images and their means."""

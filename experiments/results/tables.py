@@ -116,7 +116,7 @@ def row_names(measured: Sequence[EvaluationRecord]) -> Callable[[EvaluationRecor
         label = record.model
         if record.checkpoint is not None and len(runs) > 1:
             label = str(record.run) if runs.count(record.run) == 1 else f"{record.run} {record.checkpoint}"
-        return label + (" (x8)" if record.self_ensemble else "")
+        return label + (" (x8)" if record.self_ensemble else "") + (f" ({record.computed})" if record.computed else "")
 
     return name
 

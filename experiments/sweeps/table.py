@@ -81,7 +81,7 @@ def read_row(
     if state == "done":
         sha = read_mapping(folder / "meta.json")["finished"].get("checkpoint_sha256")
         for record in read_records(folder / "results.json"):
-            if record.checkpoint_sha256 == sha and not record.suite and not record.self_ensemble:
+            if record.checkpoint_sha256 == sha and not (record.suite or record.self_ensemble or record.computed):
                 row.test[record.protocol_name] = dict(record.means)
     return row
 

@@ -200,6 +200,21 @@ def test_a_scale_is_proposed_where_one_fits(
 
 
 @pytest.mark.slow
+def test_records_name_engine_and_precision(cli: Cli, run: Path, others: Path) -> None:
+    """Beside those of torch in float32, from which they differ by nothing that counts."""
+    for engine in ("torch", "onnxruntime"):
+        outcome = cli("task=evaluate", "run=runs/tiny", f"engine={engine}", "pictures=none", *on(others))
+        assert outcome.status == 0, outcome.err
+    assert "ed_dsrn (onnxruntime float32)" in outcome.out
+    of_network = about(read(run), model="ed_dsrn", dataset="others", precision="float32")
+    by_torch, by_engine = (about(of_network, engine=engine) for engine in ("torch", "onnxruntime"))
+    assert len(by_torch) > 0
+    assert [r["psnr"] for r in by_engine] == pytest.approx([r["psnr"] for r in by_torch], abs=1e-3)
+    outcome = cli("task=evaluate", "model=bicubic", "engine=onnxruntime", *on(others))
+    assert "engine=onnxruntime: bicubic enlargement is the baseline and is measured plain" in outcome.err
+
+
+@pytest.mark.slow
 def test_checkpoint_is_measured_in_a_folder_of_its_own(cli: Cli, run: Path, others: Path) -> None:
     before = (run / "results.json").read_bytes()
     sigma = "degradation.sigma=[1.2,1.8]"
