@@ -3,5 +3,5 @@
 from typing import Any, Literal
 
 Engine = Literal["auto", "torch", "openvino", "onnxruntime"]
-Precision = Literal["float32", "bf16"]
+Precision = Literal["float32", "bf16", "int8"]
 KEYS: dict[str, Any] = {"engine": Engine, "precision": Precision}  # of the tasks that restore photographs

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import InputError
-from experiments.engines.graph import graph
 from experiments.engines.names import Engine, Precision
 from experiments.engines.runtimes import INSTALL, OPEN, TRIED, EngineError, Run, installed
 from experiments.export.exportable import TOLERANCE, Exportable, ExportError, largest_difference
+from experiments.export.graph import graph, int8_graph
 from networks.base import RestorationNetwork, Wrapped
 from networks.restored import Restored
 
@@ -89,7 +89,7 @@ class ComputedNetwork(Wrapped):
         try:
             if not self._left:
                 raise EngineError(f"none of {', '.join(tried)} is installed: {INSTALL}")
-            found = graph(exportable, make)
+            found = int8_graph(exportable) if precision == "int8" else graph(exportable, make)
         except (EngineError, ExportError) as error:
             self._refused([f"{type(network).__name__} {error}" if isinstance(error, ExportError) else str(error)])
             return
@@ -150,8 +150,9 @@ class ComputedNetwork(Wrapped):
 
     def _refused(self, reasons: list[str]) -> None:
         reason = "; ".join(reasons)
-        if self.asked != "auto":
-            raise InputError(f"engine: found {self.asked}: {reason}", key="engine")
+        if self.asked != "auto" or self.precision == "int8":  # in which torch does not compute
+            key, found = ("precision", self.precision) if self.asked == "auto" else ("engine", self.asked)
+            raise InputError(f"{key}: found {found}: {reason}", key=key)
         self._left, self._chosen = [], ("torch", f"Computed by torch: {reason}.")
         self.engine, self.note = self._chosen
 

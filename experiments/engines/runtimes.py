@@ -18,6 +18,7 @@ INSTALL = "pip install -c constraints.txt -e '.[fast]'"
 TRIED: dict[Precision, tuple[str, ...]] = {
     "float32": ("openvino", "onnxruntime"),
     "bf16": ("openvino",),
+    "int8": ("openvino",),
 }
 _PRECISIONS = {name: [p for p, tried in TRIED.items() if name in tried] for name in TRIED["float32"]}
 
@@ -39,9 +40,10 @@ def check_engine(engine: str, precision: str, device: torch.device) -> None:
     if engine not in ("auto", *able):
         line = f"precision: found {precision}, which {engine} does not compute in: set engine={' or '.join(able)}"
         raise InputError(line, key="precision")
-    if device.type != "cpu" and engine in _PRECISIONS:
-        line = f"engine: {engine} computes on the CPU, and the device is {device}: set trainer.accelerator=cpu"
-        raise InputError(line, key="engine")
+    key, found = ("engine", engine) if engine in _PRECISIONS else ("precision", precision)
+    if device.type != "cpu" and (engine in _PRECISIONS or precision == "int8"):
+        line = f"{key}: {found} is for the CPU, and the device is {device}: set trainer.accelerator=cpu"
+        raise InputError(line, key=key)
     if engine in _PRECISIONS and not installed(engine):
         raise InputError(f"engine: {engine} is not installed: {INSTALL}", key="engine")
 

@@ -3,6 +3,7 @@
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,11 +13,13 @@ from pydantic import PositiveInt
 from datamodules.errors import ConfigError, InputError
 from experiments.export.exportable import Exportable, ExportError
 from experiments.export.formats import VALUES, write_onnx, write_program, write_safetensors
+from experiments.export.int8 import photographs, write_int8
 from experiments.models import Model, find, refuse_several
 
-Format = Literal["safetensors", "onnx", "program"]
-ENDINGS: dict[Format, str] = {"safetensors": ".safetensors", "onnx": ".onnx", "program": ".pt2"}
-WRITERS: dict[Format, Callable[[Exportable, Path, Mapping[str, Any]], dict[str, float]]] = {
+Format = Literal["safetensors", "onnx", "program", "int8"]
+ENDINGS: dict[Format, str] = {"safetensors": ".safetensors", "onnx": ".onnx", "program": ".pt2", "int8": "_int8.xml"}
+Writer = Callable[[Exportable, Path, Mapping[str, Any]], dict[str, Any]]
+WRITERS: dict[Format, Writer] = {  # of what is written unless `formats=` says otherwise
     "safetensors": write_safetensors,
     "onnx": write_onnx,
     "program": write_program,
@@ -43,7 +46,7 @@ def run(cfg: DictConfig) -> None:
         ConfigError: for a scale that the network does not have, or that has to be said.
         InputError: if a file is missing or damaged, or a format that was asked for is refused; the others are written.
     """
-    formats: Any = list(ENDINGS) if cfg.formats is None else cfg.formats
+    formats: Any = list(WRITERS) if cfg.formats is None else cfg.formats
     asked: list[Any] = [formats] if isinstance(formats, str) else list(formats)
     (model,) = find(cfg)
     about = describe(model, cfg.scale, asked)
@@ -52,13 +55,18 @@ def run(cfg: DictConfig) -> None:
     refusals = []
     for name in dict.fromkeys(asked):
         try:
-            path, differences = write(exportable, about, name, folder)
+            if name == "int8":
+                on = photographs(cfg, model, about["scale"])
+                path, card = write(exportable, about, name, folder, partial(write_int8, on=on))
+                path = path.with_suffix(".bin")
+                said = f"{card['loss_db']:.2f} dB below float32 on {len(card['images'])} images of {card['dataset']}"
+            else:
+                path, differences = write(exportable, about, name, folder)
+                said = f"at most {max(differences.values()):.1e} from the network"
         except ExportError as error:
             refusals.append(f"{name}: {about['label']} {error}")
         else:
-            worst = max(differences.values())
-            size = path.stat().st_size / 1e6
-            print(f"{name}: {path}, {size:,.2f} MB, at most {worst:.1e} from the network", flush=True)
+            print(f"{name}: {path}, {path.stat().st_size / 1e6:,.2f} MB, {said}", flush=True)
     if refusals and cfg.formats is not None:
         raise InputError("not written: " + "; ".join(refusals))
     for line in refusals:
@@ -97,9 +105,9 @@ def describe(model: Model, scale: int | None, asked: Sequence[str]) -> dict[str,
 
 
 def write(
-    exportable: Exportable, about: Mapping[str, Any], name: Format, folder: Path
-) -> tuple[Path, dict[str, float]]:
-    """Write and check one file; it comes to its place when it has passed.
+    exportable: Exportable, about: Mapping[str, Any], name: Format, folder: Path, writer: Writer | None = None
+) -> tuple[Path, dict[str, Any]]:
+    """Write and check one file; it comes to its place when it has passed. Returns it and what the check has found.
 
     Raises:
         ExportError: if the network cannot be written in this format, or what was written does not do the same.
@@ -112,9 +120,9 @@ def write(
         with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as place:
             path = Path(place) / f"{stem}{ENDINGS[name]}"
             of_file = {key: value for key, value in about.items() if key != "scale" or name != "safetensors"}
-            differences = WRITERS[name](exportable, path, of_file)
+            found = (writer or WRITERS[name])(exportable, path, of_file)
             for file in sorted(Path(place).iterdir()):
                 file.replace(folder / file.name)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror or error}: choose another output=") from error
-    return folder / path.name, differences
+    return folder / path.name, found

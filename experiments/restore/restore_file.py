@@ -64,7 +64,7 @@ def restore_file(
             except NotWritten:
                 raise
             except InputError as error:
-                if error.key in (*arguments, "engine"):  # no other photograph would do
+                if error.key in (*arguments, "engine", "precision"):  # no other photograph would do
                     raise ConfigError(str(error), key=error.key) from error
                 raise InputError(f"{item.source}: {error}") from error
             if photograph.alpha is not None:

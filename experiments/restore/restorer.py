@@ -90,7 +90,8 @@ class Restorer:
             model: name of an option of conf/model/ (such as "usrnet_tiny" or "bicubic"), or its config as a mapping.
             overrides: of the model's config, such as "model.scale=2".
             device: "auto" (a GPU if there is one), or as torch has it.
-            precision: "float32", or "bf16": convolutions in bfloat16, twice as fast and about 55 dB from float32.
+            precision: "float32"; "bf16": convolutions in bfloat16, faster and about 50 dB from float32; "int8": 8-bit
+                integers, by OpenVINO, for which `task=export formats=[int8]` has made a graph.
             self_ensemble: the mean result of the eight flips and rotations of the image; eight times the work.
             use: which checkpoint of a run; None: the one that it is judged by (`checkpoint.use` of its training).
             engine: what computes the network on a CPU: "torch", "openvino", "onnxruntime", or "auto", the fastest of

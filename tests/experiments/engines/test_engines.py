@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from datamodules.errors import InputError
-from experiments.engines import graph as graphs
 from experiments.engines import network as choosing
 from experiments.engines import runtimes
 from experiments.engines.network import accelerated
+from experiments.export import graph as graphs
 from experiments.export.exportable import Exportable
 from experiments.models import Model
 from experiments.restore import Restoration, Restorer

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 import networks
+from datamodules.io.atomic import replacing
 from experiments.export.exportable import Exportable, ExportError
 from experiments.export.formats import OPSET, require_onnx, write_onnx
 
-KEPT = 16  # graphs; each has the weights of its network
+KEPT = 16  # graphs; each has the weights of its network. Those of 8-bit integers are not counted
 _OF_ANY_MODULE = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"}
 
 
@@ -53,6 +55,29 @@ def graph(exportable: Exportable, make: bool = True) -> Path | None:
         reason = f"{folder}: {error.strerror or error}: set DEBLUR_SR_CACHE to another folder"
         raise ExportError(f"has a graph that cannot be kept: {reason}") from error
     return path
+
+
+def int8_graph(exportable: Exportable) -> Path:
+    """The graph in 8-bit integers that `write_int8` has made of a network.
+
+    Raises:
+        ExportError: if there is none.
+    """
+    require_onnx()  # the name depends on its version
+    path = cache_folder() / f"{key(exportable)}_int8.xml"
+    if not path.is_file():
+        way = "make one by task=export formats=[int8]"
+        raise ExportError(f"has no graph of 8-bit integers in {path.parent}: {way}")
+    return path
+
+
+def keep_int8(exportable: Exportable, graph: Path) -> None:
+    """Keep a copy of a graph in 8-bit integers, `graph` and its weights beside it, for `int8_graph`."""
+    path = cache_folder() / f"{key(exportable)}_int8.xml"
+    path.unlink(missing_ok=True)  # it names the weights, which change first
+    for suffix in (".bin", ".xml"):
+        with replacing(path.with_suffix(suffix)) as part:
+            shutil.copyfile(graph.with_suffix(suffix), part)
 
 
 def _remove_oldest(folder: Path) -> None:
