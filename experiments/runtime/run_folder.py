@@ -79,7 +79,8 @@ def named_overrides(overrides: Sequence[str]) -> dict[str, str]:
     """Those overrides of a command line, `key=value`, that change what an experiment computes."""
     # What is taken out (~loss.terms.deblurred) has no value.
     pairs = (item.lstrip("+~").split("=", 1) if "=" in item else (item.lstrip("~"), "removed") for item in overrides)
-    return {key: value for key, value in pairs if not _UNNAMED.match(key)}
+    # A run measured is the folder that is written to; zoo:NAME has none.
+    return {key: value for key, value in pairs if not _UNNAMED.match(key) or (key == "run" and ":" in value)}
 
 
 def _short(path: str) -> str:
