@@ -340,9 +340,7 @@ def test_nothing_says_which_network(cli: Cli, tmp_path: Path) -> None:
         patch.setattr(catalogue, "FOLDER", tmp_path)
         outcome = cli("task=restore", "input=in", "output=out")
     assert outcome.status == 2
-    assert outcome.err.endswith(
-        "run=runs/NAME is missing: python run.py task=restore input=in output=out run=runs/NAME\n"
-    )
+    assert outcome.err.endswith("python run.py task=restore input=in output=out run=runs/NAME\n")
     outcome = cli("task=restore", "input=in", "output=out", "model=ed_dsrn")
     assert outcome.status == 1
     assert outcome.err == "model=ed_dsrn has weights to load: give run=FOLDER, ckpt=FILE or weights=FILE\n"
