@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from experiments.zoo import catalogue
 from experiments.zoo.cards import Card, Figure, card
 
-_INPUTS = {
+INPUTS = {  # of networks, in words
     "lr": "photograph",
     "kernel": "kernel",
     "kernels": "kernels",
@@ -31,7 +31,7 @@ def readme() -> str:
 
 def _row(name: str, about: Card) -> list[str]:
     facts, size = catalogue.about(name), catalogue.named(name).stat().st_size
-    takes = ", ".join(words for field, words in _INPUTS.items() if field in facts["inputs"])
+    takes = ", ".join(words for field, words in INPUTS.items() if field in facts["inputs"])
     scales = "x" + ", x".join(map(str, facts["scales"]))
     link = f"[`{name}`](#{name.lower()})"
     return [link, f"`{about.network}`", takes, scales, f"{about.parameters / 1e6:.3f} M", f"{size / 1e6:.2f}"]

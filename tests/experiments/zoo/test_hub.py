@@ -46,9 +46,7 @@ def test_what_was_fetched_is_read_without_a_network(hub: Hub, monkeypatch: pytes
 def test_changed_bytes_are_found(hub: Hub) -> None:
     file = weights_file(ADDRESS)
     file.write_bytes(file.read_bytes()[:-1] + b"?")
-    with pytest.raises(
-        InputError, match=r"mine.safetensors: its sha256 is \w+, and was \w+ when it was fetched from hf"
-    ):
+    with pytest.raises(InputError, match=r"mine.safetensors: its sha256 is \w+, and was \w+ when it was fetched"):
         weights_file(ADDRESS)
 
 
@@ -65,7 +63,7 @@ def test_what_comes_is_compared_with_what_the_server_says(hub: Hub, tmp_path: Pa
         (ADDRESS.partition("@")[0], "expected hf://USER/REPO/FILE.safetensors@COMMIT, of a commit, so that"),
         (
             ADDRESS.replace(COMMIT, "main"),
-            "found @main, expected the 40 hexadecimal digits of a commit: a branch or tag",
+            "found @main, expected the 40 hexadecimal digits of a commit: a branch",
         ),
         (ADDRESS.replace("safetensors", "pth"), "found mine.pth, expected a file of safetensors, which holds no code"),
         (f"hf://someone/mine.safetensors@{COMMIT}", "expected hf://USER/REPO/FILE.safetensors@COMMIT"),
