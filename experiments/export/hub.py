@@ -74,7 +74,8 @@ def _of_run(model: Model) -> list[str]:
 def _figures(record: EvaluationRecord) -> list[str]:
     cell = "".join(f" {key}={value}" for key, value in record.cell.items())
     suite = f", suite {record.suite}" if record.suite else ""
-    data = f"{record.dataset}{cell}{suite}, {len(record.images)} images"
+    count = len(record.images)
+    data = f"{record.dataset}{cell}{suite}, {count} image{'s' * (count > 1)}"
     digits = {"psnr": 2, "ssim": 4}
     means = [f"{record.means[key]:.{count}f}" if key in record.means else "" for key, count in digits.items()]
     return [data, record.protocol_name, *means]

@@ -39,11 +39,11 @@ def _row(name: str, about: Card) -> list[str]:
 
 def sections(about: Card) -> Iterator[str]:
     """A card as Markdown, without a title; also for a page elsewhere."""
-    yield f"{_sentence(about.use)} Limits: {_sentence(about.limits)}"
+    yield f"{_sentence(about.use)} Limits: {_plain(about.limits)}."
     seeds = ", ".join(map(str, about.seeds))
     yield "\n".join(
         [
-            f"* Data: {_sentence(about.data)} Licence: {_sentence(about.licence)}",
+            f"* Data: {_plain(about.data)}. Licence: {_plain(about.licence)}.",
             f"* Training: {about.steps:,} steps, seed {seeds}, {about.core_hours:g} core-hours, {about.hardware}.",
             f"* sha256: `{about.sha256}`",
         ]
@@ -72,5 +72,8 @@ def _commands(lines: Sequence[str]) -> str:
 
 
 def _sentence(text: str) -> str:
-    text = text.strip().removesuffix(".")
-    return f"{text[:1].upper()}{text[1:]}."
+    return f"{text[:1].upper()}{_plain(text)[1:]}."
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).removesuffix(".")

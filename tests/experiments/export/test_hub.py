@@ -35,7 +35,7 @@ def test_the_folder_of_a_run(cli: Cli, trained: Trained) -> None:
     command = json.loads((trained.run / "meta.json").read_text())["command"].partition(" ")[2]
     assert f"```bash\npython run.py {command}\n```" in page
     records = [r for r in read_records(trained.run / "results.json") if r["model"] != "bicubic"]
-    assert page.count("\n| folder, ") == len(records)
+    assert page.count(f"\n| {records[0]['dataset']}, 1 image | ") == len(records)
     assert f"| {records[0]['psnr']:.2f} | {records[0]['ssim']:.4f} |" in page
 
 

@@ -120,8 +120,9 @@ def test_the_command_writes_the_page_if_the_cards_are_right(
     folder = fill(tmp_path / "zoo", monkeypatch, "mine", "yours")
     assert command.main() == 0
     page = (folder / "README.md").read_text("utf-8")
-    assert "| [`mine`](#mine) | `edsr` | photograph | x2 | 0.000 M | 0.00 |" in page
-    assert "To be tested. Limits: Knows nothing." in page
+    size = (folder / "mine.safetensors").stat().st_size
+    assert f"| [`mine`](#mine) | `edsr` | photograph | x2 | 0.000 M | {size / 1e6:.2f} |" in page
+    assert "To be tested. Limits: knows nothing." in page
     recipe = yaml.safe_load((folder / "mine.yaml").read_text("utf-8"))["recipe"][0]
     assert f"```bash\n{recipe}\n```" in page
     assert "| two | y_shave4 | 20.00 |  |  |\n" in page
