@@ -48,6 +48,10 @@ def run_name(choices: Mapping[str, Any], overrides: Sequence[str]) -> str:
         overrides: the overrides of the command line, as `key=value`.
     """
     named = named_overrides(overrides)
+    weights = re.fullmatch(r"(?:zoo:)?([\w-]+)", named.get("weights", ""))
+    if weights and not choices.get("experiment") and "model" not in named:  # a name, which brings its network
+        choices = {**choices, "model": weights[1]}
+        del named["weights"]
     if choices.get("experiment"):
         base = str(choices["experiment"])
         named.pop("experiment", None)

@@ -45,9 +45,9 @@ def fetched(address: str) -> Path:
     path = cache / "weights" / repo / commit / name
     kept = path.with_name(f"{path.name}.sha256")
     try:
-        if not kept.is_file():  # it is written last
+        if not (path.is_file() and kept.is_file()):
             with locked(path):
-                if not kept.is_file():
+                if not (path.is_file() and kept.is_file()):  # else another process has fetched it
                     _fetch(address, repo, name, commit, path, kept)
         found, expected = _digest(path), kept.read_text().strip()
     except OSError as error:

@@ -13,6 +13,7 @@ from PIL import Image
 from datamodules.errors import InputError
 from experiments.models import load, run_folders
 from experiments.restore import Restorer
+from experiments.runtime.run_folder import run_name
 from experiments.serve.models import models_of
 from experiments.zoo import catalogue
 from experiments.zoo.cards import with_recipe
@@ -80,6 +81,14 @@ def test_every_task_takes_the_name_and_shows_it(cli: Cli, zoo: Path, make_photog
     assert Image.open("restored/image0.png").size == (56, 48)
     assert cli("task=export", "weights=zoo:yours", "formats=safetensors", "output=out").status == 0
     assert load_network(Path("out/yours.safetensors"))[1]["config"]["label"] == "yours"
+
+
+def test_an_evaluation_is_called_after_the_name() -> None:
+    choices = {"model": "ed_dsrn", "data": "set5", "task": "evaluate"}
+    assert run_name(choices, ["weights=zoo:mine"]) == run_name(choices, ["weights=mine"]) == "evaluate-mine-set5"
+    assert run_name({**choices, "model": "edsr"}, ["model=edsr", "weights=mine"]) == "evaluate-edsr-set5-weights=mine"
+    assert run_name(choices, ["weights=mine.ckpt"]) == "evaluate-ed_dsrn-set5-weights=mine.ckpt"
+    assert run_name(choices, ["run=zoo:mine"]) == "evaluate-ed_dsrn-set5-run=zoo_mine"
 
 
 @pytest.mark.parametrize(
