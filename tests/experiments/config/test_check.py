@@ -120,7 +120,7 @@ JOINT = "procedure.stages.joint"
         (["model=srn", "degradation=camera_shake", "scheduler.power=0"], ["scheduler: power is 0, expected a number"]),
         (
             ["model=srn", "degradation=camera_shake", "scheduler=halving", "~scheduler.step_size"],
-            ["scheduler.step_size: a value is required: set it on the command line: +scheduler.step_size=..."],
+            ["scheduler.step_size: is missing, deleted on the command line: omit ~scheduler.step_size"],
         ),
         (["model=usrnet", "scheduler.milestones=5"], ["scheduler.milestones: found 5"]),
     ],
