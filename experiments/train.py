@@ -139,7 +139,7 @@ def set_up(cfg: DictConfig, device: torch.device) -> Training:
     module = _build_module(cfg, config)
     if cfg.weights and resume_from is None:  # before the data, which may take hours
         read_weights(module.network, weights_file(cfg.weights), start=True)
-    if device.type == "cpu" and rank() == 0:
+    if device.type == "cpu" and cfg.trainer.accelerator == "auto" and rank() == 0:  # else it was asked for
         _say_how_long(cfg, module)
     datamodule = construct(cfg, "data")
     datamodule.patch_multiple = math.lcm(datamodule.multiple, network_step(module.network, datamodule.degradation))
