@@ -13,6 +13,8 @@ from PIL import Image
 from datamodules.errors import InputError
 from experiments.models import load, run_folders
 from experiments.restore import Restorer
+from experiments.results.records import EvaluationRecord
+from experiments.results.tables import row_names
 from experiments.runtime.run_folder import run_name
 from experiments.serve.models import models_of
 from experiments.zoo import catalogue
@@ -83,12 +85,23 @@ def test_every_task_takes_the_name_and_shows_it(cli: Cli, zoo: Path, make_photog
     assert load_network(Path("out/yours.safetensors"))[1]["config"]["label"] == "yours"
 
 
+def test_a_table_tells_the_name_from_a_run_that_began_with_it() -> None:
+    records = [
+        EvaluationRecord("mine", "a", checkpoint="last.ckpt"),
+        EvaluationRecord("mine", "b", checkpoint="zoo:mine"),
+    ]
+    assert [row_names(records)(record) for record in records] == ["a", "zoo:mine"]
+    assert row_names(records[1:])(records[1]) == "mine"
+
+
 def test_an_evaluation_is_called_after_the_name() -> None:
     choices = {"model": "ed_dsrn", "data": "set5", "task": "evaluate"}
     assert run_name(choices, ["weights=zoo:mine"]) == run_name(choices, ["weights=mine"]) == "evaluate-mine-set5"
     assert run_name({**choices, "model": "edsr"}, ["model=edsr", "weights=mine"]) == "evaluate-edsr-set5-weights=mine"
     assert run_name(choices, ["weights=mine.ckpt"]) == "evaluate-ed_dsrn-set5-weights=mine.ckpt"
-    assert run_name(choices, ["run=zoo:mine"]) == "evaluate-ed_dsrn-set5-run=zoo_mine"
+    assert run_name(choices, ["run=zoo:mine"]) == "evaluate-mine-set5"
+    assert run_name(choices, ["run=[runs/a,zoo:mine,zoo:yours]"]) == "evaluate-mine_yours-set5"
+    assert run_name(choices, ["weights=null"]) == "evaluate-ed_dsrn-set5-weights=null"
 
 
 @pytest.mark.parametrize(
