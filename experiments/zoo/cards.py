@@ -88,6 +88,8 @@ def mistakes() -> Iterator[str]:
         size = file.stat().st_size
         if size > LARGEST:
             yield f"{file.name}: {size:,} bytes, expected at most {LARGEST:,}"
+        if not {"scales", "inputs", "seed"} <= catalogue.about(name).keys():
+            yield f"{file.name}: does not say what its network takes: write it by task=export formats=[safetensors]"
         try:
             about = card(name)
         except InputError as error:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from omegaconf import OmegaConf
+from safetensors.torch import save_file
 
 from datamodules.errors import InputError
 from experiments.zoo import __main__ as command
@@ -112,6 +114,15 @@ def test_files_that_are_too_large_or_alone_are_said(tmp_path: Path, monkeypatch:
     assert total == f"{2 * size:,} bytes of weights, expected at most {2 * size - 1:,}"
     with pytest.raises(InputError, match="every file has a card"):
         card("yours")
+
+
+def test_files_of_other_programs_are_none_of_the_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = fill(tmp_path / "zoo", monkeypatch, "mine")
+    save_file({"weight": torch.zeros(2)}, folder / "mine.safetensors")
+    write_card(folder, "mine")
+    assert [*mistakes()] == [
+        "mine.safetensors: does not say what its network takes: write it by task=export formats=[safetensors]"
+    ]
 
 
 def test_the_command_writes_the_page_if_the_cards_are_right(
