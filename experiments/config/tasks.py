@@ -58,7 +58,7 @@ def full_keys() -> dict[str, str]:
 # What a task cannot do without: an example, and the keys of which one has to be given.
 _NETWORK = ("run", "ckpt", "weights", "cascade", "model", "experiment")
 _NEEDS: dict[str, dict[str, tuple[str, ...]]] = {
-    "restore": {"input=PHOTOS": ("input",), "output=FOLDER": ("output",), "run=runs/NAME": _NETWORK},
+    "restore": {"input=PHOTOS": ("input",)},
     "evaluate": {"run=runs/NAME": _NETWORK},
     "export": {"run=runs/NAME": _NETWORK},
     "compare": {"runs=[runs/A,runs/B]": ("runs", "wandb")},

@@ -13,10 +13,11 @@ from pydantic import PositiveInt
 from datamodules.errors import ConfigError, InputError
 from experiments.export.exportable import Exportable, ExportError
 from experiments.export.formats import VALUES, write_onnx, write_program, write_safetensors
+from experiments.export.hub import add_card
 from experiments.export.int8 import photographs, write_int8
 from experiments.models import Model, find, refuse_several
 
-Format = Literal["safetensors", "onnx", "program", "int8"]
+Format = Literal["safetensors", "onnx", "program", "hub", "int8"]
 ENDINGS: dict[Format, str] = {"safetensors": ".safetensors", "onnx": ".onnx", "program": ".pt2", "int8": "_int8.xml"}
 Writer = Callable[[Exportable, Path, Mapping[str, Any]], dict[str, Any]]
 WRITERS: dict[Format, Writer] = {  # of what is written unless `formats=` says otherwise
@@ -58,19 +59,29 @@ def run(cfg: DictConfig) -> None:
             if name == "int8":
                 on = photographs(cfg, model, about["scale"])
                 path, card = write(exportable, about, name, folder, partial(write_int8, on=on))
-                path = path.with_suffix(".bin")
-                said = f"{card['loss_db']:.2f} dB below float32 on {len(card['images'])} images of {card['dataset']}"
+                path, images = path.with_suffix(".bin"), f"{len(card['images'])} images of {card['dataset']}"
+                said = f"{card['loss_db']:.2f} dB below float32 on {images}"
+            elif name == "hub":
+                path, differences = write(exportable, about, "safetensors", folder / f"{about['label']}-hub")
+                add_card(exportable, path, about, model)
+                said = _closely(differences)
             else:
                 path, differences = write(exportable, about, name, folder)
-                said = f"at most {max(differences.values()):.1e} from the network"
+                said = _closely(differences)
         except ExportError as error:
             refusals.append(f"{name}: {about['label']} {error}")
         else:
             print(f"{name}: {path}, {path.stat().st_size / 1e6:,.2f} MB, {said}", flush=True)
+            if name == "hub":
+                print(f"hub: read {path.parent}/README.md, then: hf upload USER/REPO {path.parent} .", flush=True)
     if refusals and cfg.formats is not None:
         raise InputError("not written: " + "; ".join(refusals))
     for line in refusals:
         print(f"not written: {line}", flush=True)
+
+
+def _closely(differences: Mapping[str, float]) -> str:
+    return f"at most {max(differences.values()):.1e} from the network"
 
 
 def describe(model: Model, scale: int | None, asked: Sequence[str]) -> dict[str, Any]:
@@ -86,7 +97,7 @@ def describe(model: Model, scale: int | None, asked: Sequence[str]) -> dict[str,
     listed = ", ".join(map(str, network.scales))
     if scale is not None and scale not in network.scales:
         raise ConfigError(f"scale: found {scale}, {label} enlarges by {listed}")
-    if scale is None and len(network.scales) > 1 and set(asked) != {"safetensors"}:
+    if scale is None and len(network.scales) > 1 and not {*asked} <= {"safetensors", "hub"}:
         raise ConfigError(
             f"scale: {label} enlarges by {listed}, and a file holds one of them: set scale={network.scales[-1]}, or "
             "formats=[safetensors] for only the weights"

@@ -1,7 +1,6 @@
 """The Python API: load a network, restore an image."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any, Literal, TypeGuard
 
 import numpy as np
@@ -10,20 +9,18 @@ from torch import Tensor
 
 from datamodules.errors import InputError
 from experiments.engines.names import Engine, Precision
-from experiments.engines.network import accelerated, computed_by
+from experiments.engines.network import computed_by
 from experiments.engines.runtimes import check_engine
 from experiments.models import Model, Source, load
-from experiments.restore.adapt import for_photographs, place_kernel, place_weights, smallest_side
+from experiments.restore.adapt import for_photographs, place_kernel, smallest_side
 from experiments.restore.arguments import checked_fields, checked_scale, choose_device, whole_number
-from experiments.restore.coarse_to_fine import OneScale, Step, restore_by_scales
-from experiments.restore.image_buffer import Image, Picture, Restoration, as_input, with_channels
+from experiments.restore.coarse_to_fine import OneScale, restore_by_scales
+from experiments.restore.computing import Computing
+from experiments.restore.image_buffer import Image, Picture, Restoration, with_channels
 from experiments.restore.receptive_field import alignment, receptive_field, up_to
 from experiments.restore.tiling import LARGEST_MARGIN, Joined, Span, Tiling, choose_tiling, middle, restore_tiles, spans
-from experiments.runtime.out_of_memory import shortage
 from networks.base import RestorationNetwork
-from networks.cascade import taken
 from networks.ensemble import SelfEnsemble, takes_kernels
-from networks.restored import Restored
 from networks.srn import SRN
 
 BICUBIC = {"_target_": "networks.bicubic.Bicubic", "scale": 1}  # for what is drawn, not photographed: alpha
@@ -57,9 +54,7 @@ class Restorer:
         self.engine = "torch" if engine == "auto" and self.device.type != "cpu" else engine
         self.precision, self.self_ensemble = precision, self_ensemble
         self.name, self.scales = model.name, model.scales
-        self._make = model.network
-        self._networks: dict[int, RestorationNetwork] = {}
-        self._computed: dict[int, RestorationNetwork] = {}  # by an engine
+        self._computing = Computing(model, self.device, self.engine, self.precision)
         self._seen: dict[int, int | None] = {}
         any_scale = self._network(self.scales[0])
         self.inputs = any_scale.inputs
@@ -84,9 +79,10 @@ class Restorer:
         """Load a network.
 
         Args:
-            source: folder of a run (see `use`), a checkpoint, weights exported as .safetensors, a file of
-                published weights (then `model` says of which network), None for a model without weights, or two of
-                these or names of models without weights: a cascade, the second one on the result of the first.
+            source: folder of a run (see `use`), a checkpoint, weights exported as .safetensors, the name of weights or
+                their address on Hugging Face (see `experiments.zoo.catalogue.weights_file`), a file of published
+                weights (then `model` says of which network), None for a model without weights, or two of these or names
+                of models without weights: a cascade, the second one on the result of the first.
             model: name of an option of conf/model/ (such as "usrnet_tiny" or "bicubic"), or its config as a mapping.
             overrides: of the model's config, such as "model.scale=2".
             device: "auto" (a GPU if there is one), or as torch has it.
@@ -105,11 +101,7 @@ class Restorer:
         return cls(load(source, model, overrides, use), device, precision, self_ensemble, engine)
 
     def _network(self, scale: int) -> RestorationNetwork:
-        if scale not in self._networks:
-            network = for_photographs(self._make(scale)).eval().to(self.device)
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a documented overload
-            self._networks[scale] = network
-        return self._networks[scale]
+        return self._computing.network(scale)
 
     def prepare(self, scale: int, make: bool = True) -> RestorationNetwork:
         """The network that restores, computed by the engine.
@@ -123,12 +115,7 @@ class Restorer:
         Raises:
             InputError: if an engine that was asked for by name cannot compute the network.
         """
-        if self.engine != "torch" and scale not in self._computed:
-            made = make or self.engine != "auto"
-            self._network(scale)
-            if (network := accelerated(self._make(scale), scale, self.engine, self.precision, made)) is not None:
-                self._computed[scale] = for_photographs(network).eval()
-        return self._computed.get(scale) or self._network(scale)
+        return self._computing.by_engine(scale, make)
 
     def restore(
         self,
@@ -197,7 +184,7 @@ class Restorer:
         if later:
             size = max(tiling.tile if tiling else max(picture.size), smallest_side(network))
             rows, columns = (middle(length, size) for length in picture.size)
-            estimated = self._apply(network, picture, rows, [columns], fields).kernel
+            estimated = self._computing.tiles(network, picture, rows, [columns], fields).kernel
             assert estimated is not None
             result.kernel = estimated[0, 0].float().cpu().clone()
             if tiling:
@@ -215,7 +202,7 @@ class Restorer:
             notes += self._not_by_engine()
             height, width = picture.size
             picture.size = (up_to(height, network.size_multiple), up_to(width, network.size_multiple))
-            steps = restore_by_scales(network, picture, tiling, batch, self._run_step, result.sr)
+            steps = restore_by_scales(network, picture, tiling, batch, self._computing.step, result.sr)
         else:
             computed = self.prepare(scale, make=bool(tiling))
             steps = self._restore_parts(network if later else computed, picture, fields, tiling, batch, result)
@@ -294,7 +281,7 @@ class Restorer:
             network = SelfEnsemble(network)
 
         def restore(row: Span, group: Sequence[Span]) -> list[Tensor]:
-            restored = self._apply(network, picture, row, group, fields)
+            restored = self._computing.tiles(network, picture, row, group, fields)
             if restored.kernel is not None and not tiling:
                 result.kernel = restored.kernel[0, 0].float().cpu().clone()
             images = [restored.sr, restored.deblurred][: len(joined)]
@@ -304,44 +291,3 @@ class Restorer:
         for tiles in restore_tiles(picture.size, tiling, batch, restore, joined):
             done += tiles
             yield done, count
-
-    def _apply(
-        self, network: RestorationNetwork, picture: Picture, row: Span, group: Sequence[Span], fields: Mapping[str, Any]
-    ) -> Restored:
-        """The network's result of tiles of equal size, those of `group` in a row."""
-        parts = [picture.part(slice(row.start, row.stop), slice(column.start, column.stop)) for column in group]
-        lr = as_input(torch.stack(parts), self.device, network.takes_gray)
-        given: dict[str, Any] = {"lr": lr, "scale": fields.get("scale")}
-        if "kernel" in fields:
-            given["kernel"] = fields["kernel"].to(lr).expand(len(lr), 1, -1, -1)
-        if "kernels" in fields:
-            given["kernels"] = fields["kernels"].to(lr).expand(len(lr), -1, -1, -1)
-            size, scale, sampling = picture.given_size, fields.get("scale", network.scales[0]), network.lr_sampling
-            maps = [place_weights(fields["weights"], size, scale, row, column, sampling) for column in group]
-            given["weights"] = torch.stack(maps).to(lr)
-        if "noise_level" in fields:
-            given["noise_level"] = lr.new_full((len(lr), 1, 1, 1), fields["noise_level"])
-        with self._inference(lr):
-            return network(**taken(network, given))
-
-    def _run_step(self, step: Step, blurred: Tensor, carried: Tensor | None) -> tuple[Tensor, Tensor]:
-        """One scale of SRN for `restore_by_scales`."""
-        lr = as_input(blurred, self.device, step.network.takes_gray)
-        with self._inference(lr):
-            estimates, handed_on = step(lr, None if carried is None else carried.to(self.device))
-        return with_channels(estimates, blurred.shape[1]), handed_on
-
-    @contextmanager
-    def _inference(self, lr: Tensor) -> Iterator[None]:
-        """What can go wrong in a network, said in one line."""
-        try:
-            with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, self.precision == "bf16"):
-                yield
-        except ValueError as error:  # it says so of an image or a kernel that it cannot work on
-            raise InputError(f"{self.name} cannot restore this: {error}") from error
-        except (RuntimeError, MemoryError) as error:
-            reason = shortage(error)
-            if reason is None:
-                raise
-            size = f"{len(lr)} of {lr.shape[3]}x{lr.shape[2]} pixels"
-            raise InputError(f"out of memory ({reason}) on {size}: give a smaller tile= or batch=") from error
