@@ -50,6 +50,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = sorted(kept, key=lambda item: item.path not in slow)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests keep for later, decoded images and graphs, does not go into the home folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEBLUR_SR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
     """Hydra sets up logging for the whole process: after a sweep loggers are off and the level is that of errors."""

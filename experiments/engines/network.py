@@ -121,7 +121,8 @@ class ComputedNetwork(Wrapped):
 
     def _by_engine(self, run: Run, fields: Mapping[str, Any]) -> Restored:
         values = {name: np.ascontiguousarray(fields[name].float().numpy()) for name in self.fields}
-        return Restored(**dict(zip(self.made, map(torch.from_numpy, run(values)), strict=True)))
+        results: dict[str, Any] = dict(zip(self.made, map(torch.from_numpy, run(values)), strict=True))
+        return Restored(**results)
 
     def _choose(self, fields: Mapping[str, Any]) -> None:
         """Take the first engine whose result of a part of the images agrees with torch.

@@ -197,8 +197,8 @@ class Restorer:
             notes.append("Every tile estimates a kernel of its own.")
         if tiling and not tiling.exact:
             notes.append(self._approximation(tiling, scale))
+        computed = network
         if tiling and self._by_scales(network):
-            computed = network
             notes += self._not_by_engine()
             height, width = picture.size
             picture.size = (up_to(height, network.size_multiple), up_to(width, network.size_multiple))
@@ -245,11 +245,12 @@ class Restorer:
         """What is said of the scales of SRN, which torch computes.
 
         Raises:
-            InputError: if another engine was asked for.
+            InputError: if another engine was asked for, or a precision that torch has not.
         """
         line = f"{self.name} is restored scale by scale in tiles, which torch computes"
-        if self.engine not in ("auto", "torch"):
-            raise InputError(f"engine: found {self.engine}: {line}: set engine=torch, or a larger tile=", key="engine")
+        if self.engine not in ("auto", "torch") or self.precision == "int8":
+            found = f"engine={self.engine} precision={self.precision}"
+            raise InputError(f"found {found}: {line}: set engine=torch, or a larger tile=", key="engine")
         return [f"{line}."] if self.engine == "auto" else []
 
     def _approximation(self, tiling: Tiling, scale: int) -> str:

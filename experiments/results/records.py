@@ -112,8 +112,16 @@ class EvaluationRecord:
 
     def of_bicubic(self) -> Self:
         """The same measurement of bicubic enlargement of the input, which has neither weights nor a seed."""
-        of_network = {"seed": None, "checkpoint": None, "checkpoint_sha256": None}
-        return replace(self, model=BASELINE, self_ensemble=False, engine="torch", precision="float32", **of_network)
+        return replace(
+            self,
+            model=BASELINE,
+            seed=None,
+            checkpoint=None,
+            checkpoint_sha256=None,
+            self_ensemble=False,
+            engine="torch",
+            precision="float32",
+        )
 
     def scored(self, protocol: Protocol, images: Mapping[str, Mapping[str, float]]) -> Self:
         """This measurement by a protocol: the values of the images and their means."""

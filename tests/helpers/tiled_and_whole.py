@@ -19,6 +19,7 @@ from torch import Tensor
 from experiments.benchmarks.restore_memory import mirrored, peak_gib
 from experiments.benchmarks.timing import machine
 from experiments.config.compose import compose_model
+from experiments.engines.names import Engine
 from experiments.models import Model
 from experiments.restore import Restorer
 from experiments.restore.arguments import NOISE_LEVEL
@@ -77,11 +78,16 @@ def scaled(network: RestorationNetwork, scale: int, image: Tensor) -> Restoratio
 
 
 def compare(
-    network: RestorationNetwork, image: Tensor, scale: int, tile: int, overlap: int | None = None
+    network: RestorationNetwork,
+    image: Tensor,
+    scale: int,
+    tile: int,
+    overlap: int | None = None,
+    engine: Engine = "torch",
 ) -> dict[str, Any]:
     """Differences between the image [3, H, W] restored in tiles and as a whole."""
     height, width = image.shape[1:]
-    restorer = Restorer(Model("network", lambda _: network, network.scales))
+    restorer = Restorer(Model("network", lambda _: network, network.scales), engine=engine)
     whole = torch.as_tensor(restorer.restore(image, scale, tile=max(height, width)).sr)
     tiled = torch.as_tensor(restorer.restore(image, scale, tile=tile, overlap=overlap).sr)
     align = alignment(network, scale)

@@ -46,6 +46,17 @@ def test_tiled_equals_whole(option: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("option", ["deblurcnn", "ed_dsrn", "gfn", "lapsrn", "vdsr"])
+def test_tiled_equals_whole_by_openvino(option: str) -> None:
+    pytest.importorskip("openvino")
+    network = tiny(option)
+    image, scale, tile = odd_case(network)
+    found = compare(scaled(network, scale, image), image, scale, tile, engine="openvino")
+    assert found["tiles"] >= 4
+    assert max(found["at_joints"], found["elsewhere"]) < 1e-5
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
