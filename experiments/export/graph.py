@@ -1,5 +1,6 @@
 """Graphs of networks for engines: ONNX files in the suite's cache folder, named by a hash of all they depend on."""
 
+import copy
 import hashlib
 import os
 import shutil
@@ -46,7 +47,11 @@ def graph(exportable: Exportable, make: bool = True) -> Path | None:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as place:
                 part = Path(place) / path.name
-                write_onnx(exportable, part, {"label": type(exportable.network).__name__, "scale": exportable.scale})
+                # With weights in channels_last, some networks of one channel are recorded for some sizes alone.
+                plain = copy.deepcopy(exportable.network)
+                plain.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # a documented overload
+                about = {"label": type(plain).__name__, "scale": exportable.scale}
+                write_onnx(Exportable(plain, exportable.scale), part, about)
                 part.replace(path)
             _remove_oldest(folder)
         else:
