@@ -217,19 +217,6 @@ def _part(item: str, use: str | None) -> Model:
     return load(model=item)
 
 
-def refuse_several(cfg: DictConfig) -> None:
-    """The network of a task is named once; only `run=` of one folder goes with `ckpt=`, one of its checkpoints.
-
-    Raises:
-        ConfigError: if several of them are given.
-    """
-    given = [name for name in ("run", "cascade", "weights") if cfg.get(name)]  # not every task has all of these keys
-    given += ["ckpt"] if cfg.ckpt and not (isinstance(cfg.run, str) and given == ["run"]) else []
-    if len(given) > 1:
-        names = " and ".join(f"{name}=" for name in given)
-        raise ConfigError(f"{names}: each says which network is meant: give one of them")
-
-
 def run_folders(cfg: DictConfig) -> list[Path]:
     """What `run=` names, one or several.
 

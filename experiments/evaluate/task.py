@@ -17,11 +17,12 @@ from datamodules.image_datamodule import ImageDataModule
 from datamodules.sources import Source
 from experiments.config.compose import overridden_keys
 from experiments.config.signatures import check_targets
+from experiments.config.tasks import refuse_several
 from experiments.config.training import check_inputs, construct, input_mistake, instantiate, scale_mistake
 from experiments.evaluate import suites
 from experiments.evaluate.measure import Measurement, on_data, progress_bar
 from experiments.evaluate.suites import Cell
-from experiments.models import Model, find, refuse_several, run_folders
+from experiments.models import Model, find, run_folders
 from experiments.results.records import EvaluationRecord, read_records
 from experiments.results.tables import report
 from experiments.results.wandb import log_evaluation

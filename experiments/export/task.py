@@ -10,9 +10,10 @@ from omegaconf import DictConfig
 from pydantic import PositiveInt
 
 from datamodules.errors import ConfigError, InputError
+from experiments.config.tasks import refuse_several
 from experiments.export.exportable import Exportable, ExportError
 from experiments.export.formats import VALUES, require_onnx, write_onnx, write_program, write_safetensors
-from experiments.models import Model, find, refuse_several
+from experiments.models import Model, find
 
 Format = Literal["safetensors", "onnx", "program"]
 ENDINGS: dict[Format, str] = {"safetensors": ".safetensors", "onnx": ".onnx", "program": ".pt2"}

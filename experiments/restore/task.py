@@ -20,8 +20,8 @@ from datamodules.errors import ConfigError, InputError
 from datamodules.io.write_photo import NotWritten
 from experiments.config.arguments import command
 from experiments.config.compose import overridden_keys
-from experiments.config.tasks import lacking
-from experiments.models import checksum, find, refuse_several
+from experiments.config.tasks import lacking, refuse_several
+from experiments.models import checksum, find
 from experiments.restore import Restorer
 from experiments.restore.arguments import checked_fields, checked_scale, restorer_options
 from experiments.restore.manifest import Manifest
