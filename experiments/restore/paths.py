@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from PIL import Image
 
@@ -17,7 +16,6 @@ from datamodules.io.read_photo import RAW_SUFFIXES, readable_suffixes
 from experiments.config.arguments import as_one, command, exists
 from experiments.config.errors import did_you_mean
 
-Format = Literal["lossless", "same", "png", "tif", "jpg", "webp"]
 LOSSLESS = (".png", ".tif", ".tiff")
 WRITTEN = (*LOSSLESS, ".jpg", ".jpeg", ".webp")
 _OF_IMAGES = {
@@ -53,15 +51,15 @@ class Item:
 
 
 def plan(
-    given: str | Sequence[str], output: str, form: Format, further: Sequence[str] = ()
+    given: str | Sequence[str], output: str, form: str, further: Sequence[str] = ()
 ) -> tuple[Path, list[Item], list[str]]:
     """The photographs that `given` names, the folder of their results, and what has to be said of other files.
 
     - A file keeps its name. Of a folder, or of the fixed part of a pattern such as photos/**/*.jpg, the tree is kept.
     - A file counts by its suffix (`readable_suffixes`) where a folder or a pattern finds it; the others are passed
       over, in a line. Hidden files and what lies below `output` do not count, each file counts once.
-    - `form` says which suffix a result has: with `lossless` PNG and TIFF stay, the others become .png, as a JPEG of a
-      JPEG loses again what was restored.
+    - `form`, that is `format=`, says which suffix a result has: with `lossless` PNG and TIFF stay, the others become
+      .png, as a JPEG of a JPEG loses again what was restored.
 
     Args:
         given: a file, a folder, a pattern, or several of these.
@@ -126,7 +124,7 @@ def _others(files: Collection[Path], suffixes: Sequence[str]) -> str:
     return f"{len(files)} other file(s) ({counts}): {extra}convert photographs among them to PNG or TIFF"
 
 
-def _suffix(suffix: str, form: Format) -> str:
+def _suffix(suffix: str, form: str) -> str:
     kept = {"lossless": LOSSLESS, "same": WRITTEN}  # BMP holds neither 16 bits nor a profile
     if form not in kept:
         return f".{form}"
