@@ -13,15 +13,17 @@ from PIL import Image
 from datamodules.errors import InputError
 from datamodules.io.decode import HEIC_SUFFIXES, IMAGE_SUFFIXES, PHOTOS_EXTRA, visible_files
 from datamodules.io.read_photo import RAW_SUFFIXES, readable_suffixes
+from datamodules.io.video import VIDEO_SUFFIXES
 from experiments.config.arguments import as_one, command, exists
 from experiments.config.errors import did_you_mean
 
 LOSSLESS = (".png", ".tif", ".tiff")
 WRITTEN = (*LOSSLESS, ".jpg", ".jpeg", ".webp")
-_OF_IMAGES = {
+OF_PICTURES = {
     *Image.registered_extensions(),
     *IMAGE_SUFFIXES,
     *RAW_SUFFIXES,
+    *VIDEO_SUFFIXES,
 }  # in output=, of a file and not of a folder
 _NAMED = 20  # at most, of results that cannot be
 
@@ -94,7 +96,7 @@ def plan(
             sources.setdefault((base / name).resolve(), (base / name, name))
     if not sources:
         raise InputError(f"input={given}: all of it lies in output={output}: nothing is left to restore")
-    of_image = any(suffix.lower() in _OF_IMAGES for suffix in folder.suffixes)
+    of_image = any(suffix.lower() in OF_PICTURES for suffix in folder.suffixes)
     if not of_image or folder.is_dir() or output.endswith(os.sep):
         items = [
             Item(path, folder / name.with_suffix(_suffix(name.suffix, form)), tuple(further))
@@ -121,6 +123,7 @@ def _others(files: Collection[Path], suffixes: Sequence[str]) -> str:
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     photos = [kind for kind in kinds if kind in (*HEIC_SUFFIXES, *RAW_SUFFIXES)]
     extra = f"{' and '.join(sorted(photos))} are read after {PHOTOS_EXTRA}; " if photos else ""
+    extra += "a video is restored by itself, input=FILE; " if {*VIDEO_SUFFIXES} & {*kinds} else ""
     return f"{len(files)} other file(s) ({counts}): {extra}convert photographs among them to PNG or TIFF"
 
 

@@ -80,6 +80,7 @@ def run(cfg: DictConfig) -> None:
     from experiments.restore.paths import plan
     from experiments.restore.pipeline import restore_all
     from experiments.restore.restore_file import Work
+    from experiments.restore.video import names_video, restore_video
 
     _join(cfg)
     restorer, identity = load(cfg)
@@ -90,9 +91,6 @@ def run(cfg: DictConfig) -> None:
     endings = ["_kernel.png", "_kernel.npy"] if restorer.estimates_kernel else []
     endings += ["_deblurred"] if cfg.deblurred else []
     given = cfg.input if isinstance(cfg.input, str) else [str(part) for part in cfg.input]
-    folder, items, passed_over = on_rank_zero(lambda: plan(given, cfg.output, cfg.format, endings))
-    for note in passed_over:
-        log.warning("%s", note)
     kernel, kernels = arguments["kernel"], arguments["kernels"]
     settings = {  # what a result depends on: not the tiles, for who runs out of memory continues with smaller ones
         **identity,
@@ -106,9 +104,15 @@ def run(cfg: DictConfig) -> None:
         values = [part.numpy().tobytes() for part in (kernels, arguments["weights"])]
         settings["kernels"] = str(cfg.kernels)
         settings["kernels_sha256"] = hashlib.sha256(b"".join(values)).hexdigest()[:16]
-    kept = items[0].target != Path(cfg.output).expanduser()  # a folder of somebody's gets no hidden file
     # As Ctrl-C does: what is half done is removed. The handler before is put back when the job ends.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    if names_video(given):
+        restore_video(cfg, restorer, {**arguments, "batch": cfg.batch}, settings, notes)
+        return
+    folder, items, passed_over = on_rank_zero(lambda: plan(given, cfg.output, cfg.format, endings))
+    for note in passed_over:
+        log.warning("%s", note)
+    kept = items[0].target != Path(cfg.output).expanduser()  # a folder of somebody's gets no hidden file
     with ExitStack() as stack:
         with rank_zero_first():
             manifest = stack.enter_context(Manifest(folder, settings, kept, rank()))
