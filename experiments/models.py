@@ -11,8 +11,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import ConfigError, InputError
-from experiments.config.arguments import as_one, command
-from experiments.config.compose import compose_model, overridden_keys
+from experiments.config.arguments import as_one, command, overridden_keys
+from experiments.config.compose import compose_model
 from experiments.config.errors import listing
 from experiments.config.signatures import check_targets
 from experiments.config.training import construct

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from datamodules.errors import ConfigError
+from experiments.config.arguments import overridden_keys
 from experiments.config.errors import group_files, locate
 from experiments.config.processes import check_launcher, check_processes
 from experiments.config.signatures import (
@@ -83,8 +84,6 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: one line that names the file or key, what was found, what is allowed and what to do.
     """
-    from experiments.config.compose import overridden_keys  # which imports this module
-
     check_launcher(choices)
     room = _room(cfg)
     if drop := getattr(room, "drop_unused", None):

@@ -15,7 +15,7 @@ from datamodules.distributed import broadcast, rank, rank_zero_first
 from datamodules.errors import InputError, UserError
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.sources import Source
-from experiments.config.compose import overridden_keys
+from experiments.config.arguments import overridden_keys
 from experiments.config.signatures import check_targets
 from experiments.config.tasks import refuse_several
 from experiments.config.training import check_inputs, construct, input_mistake, instantiate, scale_mistake

@@ -16,7 +16,7 @@ from datamodules.errors import ConfigError, InputError
 from experiments.runtime.speed import settle
 
 if TYPE_CHECKING:
-    from experiments.restore.restorer import Restorer
+    from experiments.restore import Restorer
 
 NOISE_LEVEL = 2 / 255  # assumed where none is given: that of a clean photograph in USRNet's examples
 _PRECISIONS = {"32-true": "32", "32": "32", "bf16-mixed": "bf16", "bf16-true": "bf16", "bf16": "bf16"}

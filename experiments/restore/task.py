@@ -16,8 +16,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
 from datamodules.errors import ConfigError, InputError, StoppedElsewhere
-from experiments.config.arguments import command
-from experiments.config.compose import overridden_keys
+from experiments.config.arguments import command, overridden_keys
 from experiments.config.tasks import lacking, refuse_several
 
 if TYPE_CHECKING:  # comes with torch, for which a refused config need not wait
