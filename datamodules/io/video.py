@@ -195,7 +195,7 @@ class Piece:
         """The next frame: uint8 or uint16 [H, W, 3], all of one size and type."""
         av, deep = imported(), pixels.dtype == np.uint16
         if self.stream is None:
-            self._start(*pixels.shape[:2], deep)
+            self._start(pixels.shape[0], pixels.shape[1], deep)
         frame = av.VideoFrame.from_ndarray(pixels, format="rgb48le" if deep else "rgb24")
         frame = frame.reformat(
             format=self.stream.pix_fmt, dst_colorspace=self.look["colorspace"], src_color_range=_FULL, dst_color_range=1

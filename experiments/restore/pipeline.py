@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from tqdm import tqdm
@@ -66,6 +67,9 @@ def restore_all(
                 tell(f"{work.item.source}: {note}")
             said.update(further)
 
+    def advance(before: int, done: int, tiles: int) -> None:
+        bar.update(before + done / tiles - bar.n)
+
     def in_memory() -> float:
         return sum(work.size for _, work, _ in leaving)
 
@@ -89,7 +93,7 @@ def restore_all(
                 reading.result()
                 if following and in_memory() + work.size + following.size <= AHEAD:
                     coming = reader.submit(following.read)
-                work.restore(lambda done, tiles, before=before: bar.update(before + done / tiles - bar.n))
+                work.restore(partial(advance, before))
                 written = _begun(None if alone else writer, work.write)
             except UserError as error:
                 written = Future()
