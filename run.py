@@ -20,6 +20,15 @@ OmegaConf.register_new_resolver("keys_of_task", keys_of_task, replace=True)  # o
 start = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
 
 
+def _with_recipe(arguments: list[str]) -> list[str]:
+    """The command line, where a training starts from weights of the zoo with their recipe."""
+    if not any(word.startswith("weights=") for word in arguments):
+        return arguments  # nothing is imported for it
+    from experiments.zoo.cards import with_recipe
+
+    return with_recipe(arguments)
+
+
 def main() -> int:
     """Run the command line.
 
@@ -32,8 +41,8 @@ def main() -> int:
     if line := misread(sys.argv[1:]):
         print(line.replace("\n", "\\n"), file=sys.stderr)
         return 2
-    sys.argv = [sys.argv[0], *quoted(sys.argv[1:])]
     try:
+        sys.argv = [sys.argv[0], *quoted(_with_recipe(sys.argv[1:]))]
         start()
     except KeyboardInterrupt as error:
         return status_of(error) or 1

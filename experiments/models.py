@@ -16,7 +16,9 @@ from experiments.config.compose import compose_model
 from experiments.config.errors import listing
 from experiments.config.signatures import check_targets
 from experiments.config.training import construct
+from experiments.named_network import model_is_named, named_runs
 from experiments.runtime.saved_config import read_mapping
+from experiments.zoo import catalogue
 from lightning_modules.checkpoints.checkpoint import load_network, read_weights
 from lightning_modules.checkpoints.untrusted import escaped
 from networks.base import RestorationNetwork
@@ -73,13 +75,20 @@ def find(cfg: DictConfig) -> list[Model]:
     """
     config: Any = OmegaConf.to_container(cfg.model, resolve=True)
     if cfg.run:
-        models = [of_run(folder, asked_use(cfg), cfg.ckpt) for folder in run_folders(cfg)]
+        run_folders(cfg)  # says which are not there
+        models = [
+            of_checkpoint(catalogue.weights_file(name))
+            if catalogue.is_address(name)
+            else of_run(Path(name), asked_use(cfg), cfg.ckpt)
+            for name in named_runs(cfg)
+        ]
     elif cfg.get("cascade"):
         models = [cascade(list(cfg.cascade), asked_use(cfg))]
     elif cfg.ckpt or (cfg.weights and not model_is_named()):
+        file = Path(cfg.ckpt) if cfg.ckpt else catalogue.weights_file(cfg.weights)
         if not cfg.ckpt:
             cfg.ckpt, cfg.weights = escaped(cfg.weights), None  # the file knows its network: cfg.model is another one
-        models = [of_checkpoint(Path(cfg.ckpt))]
+        models = [of_checkpoint(file)]
     else:
         follows = "scale" in cfg.model and OmegaConf.is_interpolation(cfg.model, "scale")
         return [of_config(str(cfg.label), config, cfg.weights, follows)]
@@ -119,7 +128,8 @@ def load(
         return of_config(str(model["_target_"]).rpartition(".")[2], model, source)
     if source is None:
         raise InputError("nothing to load: give a run folder, a checkpoint, weights, or model=NAME of one without any")
-    return of_run(Path(source), use) if Path(source).is_dir() else of_checkpoint(Path(source))
+    file = catalogue.weights_file(source)
+    return of_run(file, use) if file.is_dir() else of_checkpoint(file)
 
 
 def _expect(key: str, found: Any, fits: bool, expected: str) -> None:
@@ -135,10 +145,10 @@ def of_run(folder: Path, use: str | None = None, checkpoint: str | None = None) 
 
 
 def of_checkpoint(file: Path) -> Model:
-    """A file that knows its network: a checkpoint, or exported weights."""
+    """A file that knows its network: a checkpoint, or exported weights; those of the zoo are called by their name."""
     network, checkpoint = load_network(file)
     config = checkpoint["config"]
-    label = str(config.get("label") or type(network).__name__)
+    label = catalogue.name_of(file) or str(config.get("label") or type(network).__name__)
     return Model(label, lambda _: network, (), label, config["model"], config.get("seed"), (file,))
 
 
@@ -149,10 +159,10 @@ def of_config(
 
     Args:
         config: its node, resolved.
-        weights: a checkpoint, exported or published weights.
+        weights: what `catalogue.weights_file` takes: a checkpoint, exported or published weights.
         follows: whether it is built for any scale that is asked for; None: if its config has one.
     """
-    file = Path(weights) if weights else None
+    file = catalogue.weights_file(weights) if weights else None
     follows = "scale" in config if follows is None else follows
 
     @cache
@@ -178,7 +188,9 @@ def of_config(
 
 
 def cascade(items: Sequence[str | Path], use: str | None = None) -> Model:
-    """Two networks, the second on the 8-bit result of the first: run folders, checkpoints or models without weights.
+    """Two networks, the second on the 8-bit result of the first: run folders, checkpoints, names of weights or models.
+
+    A model is one without weights.
 
     Raises:
         InputError: if one is missing, or the two cannot follow one another.
@@ -212,18 +224,21 @@ def _part(item: str, use: str | None) -> Model:
     path = Path(item)
     if path.exists():
         return load(path, use=use)
+    if catalogue.is_address(item) or item in catalogue.names():
+        return load(item)
     if "/" in item or path.suffix:
         raise InputError(f"cascade: {item}: not there, expected a run folder, a checkpoint, or a model without weights")
     return load(model=item)
 
 
 def run_folders(cfg: DictConfig) -> list[Path]:
-    """What `run=` names, one or several.
+    """The folders that `run=` names, one or several.
 
     Raises:
         InputError: as `named_folders`.
     """
-    return named_folders("run", [cfg.run] if isinstance(cfg.run, str) else list(cfg.run or []), Path(cfg.runs_dir))
+    folders = [name for name in named_runs(cfg) if not catalogue.is_address(name)]
+    return named_folders("run", folders, Path(cfg.runs_dir))
 
 
 def named_folders(key: str, names: Sequence[str], runs_dir: Path) -> list[Path]:
@@ -244,11 +259,6 @@ def named_folders(key: str, names: Sequence[str], runs_dir: Path) -> list[Path]:
         has = f"which has {listing(there)}" if there else "where there is none"
         raise InputError(f"{key}: no such run folder: {', '.join(near)}: they are below runs_dir={runs_dir}, {has}")
     return [Path(name) for name in names]
-
-
-def model_is_named(*groups: str) -> bool:
-    """Whether the command line has `model=` or options of it, by themselves or in an experiment."""
-    return any(key.split(".")[0] in (groups or ("model", "experiment")) for key in overridden_keys())
 
 
 def asked_use(cfg: DictConfig) -> str | None:
@@ -290,7 +300,8 @@ def saved_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.yaml"
     if not file.is_file():
         inside = next((parent for parent in folder.parents if folder.exists() and (parent / file.name).is_file()), None)
-        meant = f"; did you mean run={inside}?" if inside else ""
+        named = f"{catalogue.PREFIX}{folder}" if str(folder) in catalogue.names() else None
+        meant = f"; did you mean run={inside or named}?" if inside or named else ""
         raise InputError(
             f"run={folder}: no run folder (config.yaml is missing there); runs are folders below runs_dir={meant}"
         )

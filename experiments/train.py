@@ -29,6 +29,7 @@ from experiments.runtime.run_folder import check_run, close_run, open_run
 from experiments.runtime.saved_config import misplaced
 from experiments.runtime.slurm_requeue import restarted_in
 from experiments.runtime.speed import keep_memory, settle
+from experiments.zoo.catalogue import weights_file
 from lightning_modules.callbacks.checkpointing import LastAndBest
 from lightning_modules.callbacks.epoch_log import EpochLog
 from lightning_modules.callbacks.finite import SkipNonFinite
@@ -133,8 +134,8 @@ def set_up(cfg: DictConfig, device: torch.device) -> Training:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     module = _build_module(cfg, config)
     if cfg.weights and resume_from is None:  # before the data, which may take hours
-        read_weights(module.network, Path(cfg.weights), start=True)
-    if device.type == "cpu" and rank() == 0:
+        read_weights(module.network, weights_file(cfg.weights), start=True)
+    if device.type == "cpu" and cfg.trainer.accelerator == "auto" and rank() == 0:  # else it was asked for
         _say_how_long(cfg, module)
     datamodule = construct(cfg, "data")
     datamodule.patch_multiple = math.lcm(datamodule.multiple, network_step(module.network, datamodule.degradation))

@@ -18,7 +18,7 @@ _GROUPS = {"train": ("experiment", "model", "data"), "prepare": ("data",), "prev
 _GROUPS |= {"evaluate": ("data", "suite", "model"), "profile": (), "compare": ()}
 _GROUPS |= {"": ("experiment", "model", "data", "suite")}
 _SEVERAL = ("input", "runs", "models", "formats")  # keys that take lists; run= does in some tasks
-_FORMATS = ("safetensors", "onnx", "program")
+_FORMATS = ("safetensors", "onnx", "program", "hub")
 
 
 def misread(arguments: Sequence[str]) -> str | None:

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig
 
-from datamodules.errors import ConfigError
 from experiments.config import CONF
 
 
@@ -60,7 +58,7 @@ def full_keys() -> dict[str, str]:
 # What a task cannot do without: an example, and the keys of which one has to be given.
 _NETWORK = ("run", "ckpt", "weights", "cascade", "model", "experiment")
 _NEEDS: dict[str, dict[str, tuple[str, ...]]] = {
-    "restore": {"input=PHOTOS": ("input",), "output=FOLDER": ("output",), "run=runs/NAME": _NETWORK},
+    "restore": {"input=PHOTOS": ("input",)},
     "evaluate": {"run=runs/NAME": _NETWORK},
     "export": {"run=runs/NAME": _NETWORK},
     "compare": {"runs=[runs/A,runs/B]": ("runs", "wandb")},
@@ -71,19 +69,6 @@ def lacking(task: str, given: Iterable[str]) -> list[str]:
     """An example for everything that a task needs and that is not among the keys given."""
     present = {key.partition(".")[0] for key in given}
     return [example for example, keys in _NEEDS.get(task, {}).items() if not present & {*keys}]
-
-
-def refuse_several(cfg: DictConfig) -> None:
-    """The network of a task is named once; only `run=` of one folder goes with `ckpt=`, one of its checkpoints.
-
-    Raises:
-        ConfigError: if several of them are given.
-    """
-    given = [name for name in ("run", "cascade", "weights") if cfg.get(name)]  # not every task has all of these keys
-    given += ["ckpt"] if cfg.ckpt and not (isinstance(cfg.run, str) and given == ["run"]) else []
-    if len(given) > 1:
-        names = " and ".join(f"{name}=" for name in given)
-        raise ConfigError(f"{names}: each says which network is meant: give one of them")
 
 
 def task_name(target: object) -> str:

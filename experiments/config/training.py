@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -37,6 +38,9 @@ def _refused_as(node: str) -> Iterator[None]:
             raise ConfigError(f"{node}: {str(cause).splitlines()[0]}", key=node) from error
         if isinstance(cause, InputError):  # a file that it reads, such as weights
             raise cause from error
+        if lacking := re.search(r"missing \d+ required .*?'(\w+)'", str(error)):  # of what is only made here
+            key = f"{node}.{lacking[1]}"
+            raise ConfigError(f"{key}: a value is required: set it on the command line: +{key}=...", key=key) from error
         raise
 
 

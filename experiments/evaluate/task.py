@@ -17,12 +17,12 @@ from datamodules.image_datamodule import ImageDataModule
 from datamodules.sources import Source
 from experiments.config.arguments import overridden_keys
 from experiments.config.signatures import check_targets
-from experiments.config.tasks import refuse_several
 from experiments.config.training import check_inputs, construct, input_mistake, instantiate, scale_mistake
 from experiments.evaluate import suites
 from experiments.evaluate.measure import Measurement, on_data, progress_bar
 from experiments.evaluate.suites import Cell
 from experiments.models import Model, find, run_folders
+from experiments.named_network import refuse_several, without_folder
 from experiments.results.records import EvaluationRecord, read_records
 from experiments.results.tables import report
 from experiments.results.wandb import log_evaluation
@@ -30,6 +30,7 @@ from experiments.runtime import distributed
 from experiments.runtime.lock import held
 from experiments.runtime.run_folder import write_text
 from experiments.runtime.saved_config import read_mapping, to_build
+from experiments.zoo import catalogue
 from lightning_modules.checkpoints.untrusted import escaped
 from lightning_modules.metrics.build import build_metrics
 from lightning_modules.metrics.protocol import Protocol
@@ -86,12 +87,12 @@ def check(cfg: DictConfig) -> None:
         ConfigError: one line with the key, what was found and what to do.
     """
     refuse_several(cfg)
-    if cfg.suite or not cfg.run:
+    if cfg.suite or without_folder(cfg):
         check_inputs(cfg, construct(cfg, "degradation"))
 
 
 def run(cfg: DictConfig) -> None:
-    """Evaluate `run=FOLDER` or several, `ckpt=FILE`, `cascade=[A,B]`, or `model=...` with weights or without any.
+    """Evaluate `run=FOLDER` or several, `weights=NAME`, `ckpt=FILE`, `cascade=[A,B]`, or `model=...` with or without.
 
     A run is measured on the data and degradation of its own config unless `data=`, `degradation=` or `suite=` is given.
     Cells of a suite whose records are there are not measured again.
@@ -108,7 +109,7 @@ def run(cfg: DictConfig) -> None:
     with rank_zero_first():
         suites.open_data(list({id(job.cell): job.cell for job in jobs}.values()))
     known = broadcast([job.measurement(device).finished(cfg.pictures) if cfg.suite else [] for job in jobs])
-    if rank() == 0 and not cfg.run:
+    if rank() == 0 and without_folder(cfg):
         with held(Path(cfg.run_dir) / ".lock", patience=10):  # a training may have begun here meanwhile
             _refuse_other_model(cfg, Path(cfg.run_dir))
             write_text(Path(cfg.run_dir) / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
@@ -140,9 +141,8 @@ def run(cfg: DictConfig) -> None:
 def plan(cfg: DictConfig) -> list[Job]:
     """Every network on every cell."""
     own = Path(cfg.run_dir)
-    if cfg.run:
-        _refuse_namesakes(run_folders(cfg))
-    else:
+    _refuse_namesakes(run_folders(cfg))
+    if without_folder(cfg):
         _refuse_other_model(cfg, own)
     models = find(cfg)
     for file in ((model.folder or own) / "results.json" for model in models):
@@ -270,6 +270,8 @@ def refuse_misfit(job: Job) -> None:
 
 
 def _shown(checkpoint: Path, folder: Path) -> str:
-    """As training writes it, so that a measurement made again replaces the earlier one."""
+    """As training writes it, so that a measurement made again replaces the earlier one; of the zoo by its name."""
+    if name := catalogue.name_of(checkpoint):
+        return f"{catalogue.PREFIX}{name}"
     file, folder = checkpoint.resolve(), folder.resolve()
     return str(file.relative_to(folder) if file.is_relative_to(folder) else checkpoint)

@@ -10,12 +10,13 @@ from omegaconf import DictConfig
 from pydantic import PositiveInt
 
 from datamodules.errors import ConfigError, InputError
-from experiments.config.tasks import refuse_several
 from experiments.export.exportable import Exportable, ExportError
 from experiments.export.formats import VALUES, require_onnx, write_onnx, write_program, write_safetensors
+from experiments.export.hub import add_card
 from experiments.models import Model, find
+from experiments.named_network import refuse_several
 
-Format = Literal["safetensors", "onnx", "program"]
+Format = Literal["safetensors", "onnx", "program", "hub"]
 ENDINGS: dict[Format, str] = {"safetensors": ".safetensors", "onnx": ".onnx", "program": ".pt2"}
 
 KEYS: dict[str, Any] = {
@@ -48,13 +49,19 @@ def run(cfg: DictConfig) -> None:
     refusals = []
     for name in dict.fromkeys(asked):
         try:
-            path, differences = write(exportable, about, name, folder)
+            if name == "hub":
+                path, differences = write(exportable, about, "safetensors", folder / f"{about['label']}-hub")
+                add_card(exportable, path, about, model)
+            else:
+                path, differences = write(exportable, about, name, folder)
         except ExportError as error:
             refusals.append(f"{name}: {about['label']} {error}")
         else:
             worst = max(differences.values())
             size = path.stat().st_size / 1e6
             print(f"{name}: {path}, {size:,.2f} MB, at most {worst:.1e} from the network", flush=True)
+            if name == "hub":
+                print(f"hub: read {path.parent}/README.md, then: hf upload USER/REPO {path.parent} .", flush=True)
     if refusals and cfg.formats is not None:
         raise InputError("not written: " + "; ".join(refusals))
     for line in refusals:
@@ -74,7 +81,7 @@ def describe(model: Model, scale: int | None, asked: Sequence[str]) -> dict[str,
     listed = ", ".join(map(str, network.scales))
     if scale is not None and scale not in network.scales:
         raise ConfigError(f"scale: found {scale}, {label} enlarges by {listed}")
-    if scale is None and len(network.scales) > 1 and set(asked) != {"safetensors"}:
+    if scale is None and len(network.scales) > 1 and not {*asked} <= {"safetensors", "hub"}:
         raise ConfigError(
             f"scale: {label} enlarges by {listed}, and a file holds one of them: set scale={network.scales[-1]}, or "
             "formats=[safetensors] for only the weights"

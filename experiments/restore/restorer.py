@@ -75,9 +75,10 @@ class Restorer:
         """Load a network.
 
         Args:
-            source: folder of a run (see `use`), a checkpoint, weights exported as .safetensors, a file of
-                published weights (then `model` says of which network), None for a model without weights, or two of
-                these or names of models without weights: a cascade, the second one on the result of the first.
+            source: folder of a run (see `use`), a checkpoint, weights exported as .safetensors, the name of weights or
+                their address on Hugging Face (see `experiments.zoo.catalogue.weights_file`), a file of published
+                weights (then `model` says of which network), None for a model without weights, or two of these or names
+                of models without weights: a cascade, the second one on the result of the first.
             model: name of an option of conf/model/ (such as "usrnet_tiny" or "bicubic"), or its config as a mapping.
             overrides: of the model's config, such as "model.scale=2".
             device: "auto" (a GPU if there is one), or as torch has it.

@@ -16,8 +16,11 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
 from datamodules.errors import ConfigError, InputError, StoppedElsewhere
-from experiments.config.arguments import command, overridden_keys
-from experiments.config.tasks import lacking, refuse_several
+from experiments.config.arguments import command
+from experiments.config.tasks import lacking
+from experiments.named_network import model_is_named, refuse_several
+from experiments.runtime.launchers import place
+from experiments.zoo import catalogue
 
 if TYPE_CHECKING:  # comes with torch, for which a refused config need not wait
     from experiments.restore.restorer import Restorer
@@ -28,7 +31,8 @@ KEYS: dict[str, Any] = {
     "input": str | list[str] | None,
     "run": str | None,
     "cascade": list[str] | None,
-    **dict.fromkeys(("output", "ckpt", "kernel", "kernels"), str | None),
+    "output": str,
+    **dict.fromkeys(("ckpt", "kernel", "kernels"), str | None),
     "noise_level": Annotated[float, Field(ge=0, le=1)] | None,
     **dict.fromkeys(("scale", "tile"), PositiveInt | None),
     "overlap": NonNegativeInt | None,
@@ -49,19 +53,38 @@ READS: dict[str, Any] = {
 
 
 def check(cfg: DictConfig) -> None:
-    """Verify that photographs, results and one network are named.
+    """Verify that photographs and one network are named; without one, that of the zoo for photographs is taken.
 
     Raises:
         ConfigError: if they are not; it names all that is missing.
     """
-    given = [str(key) for key in cfg if key != "model" and cfg[key]]
-    given += [key for key in overridden_keys() if key.partition(".")[0] in ("model", "experiment")]
-    if missing := lacking("restore", given):
+    missing, there = lacking("restore", [str(key) for key in cfg if cfg[key]]), ""
+    if not network_is_named(cfg) and catalogue.PHOTOGRAPHS not in (names := catalogue.names()):
+        missing.append("run=runs/NAME")
+        there = f", or weights= of the zoo ({', '.join(names)})" * bool(names)
+    if missing:
         raise ConfigError(
-            "task=restore: needs input= (a photograph, a folder or a pattern), output= (a folder) and a network (run=, "
-            f"ckpt=, weights=, cascade= or model=): {' '.join(missing)} is missing: {command(*missing)}"
+            "task=restore: needs input= (a photograph, a folder or a pattern) and a network (run=, ckpt=, weights=, "
+            f"cascade= or model=): {' '.join(missing)}{there} is missing: {command(*missing)}"
         )
     refuse_several(cfg)
+
+
+def network_is_named(cfg: DictConfig) -> bool:
+    """Whether the command line says which network restores."""
+    return any(cfg[key] for key in ("run", "ckpt", "weights", "cascade")) or model_is_named()
+
+
+def take_the_default(cfg: DictConfig) -> None:
+    """Where no network is named, take that of the zoo for photographs, and say so and what else there is."""
+    if network_is_named(cfg):
+        return
+    name, fitting = catalogue.PHOTOGRAPHS, catalogue.for_photographs()
+    cfg.weights = f"{catalogue.PREFIX}{name}"
+    taken = fitting.pop(name, name)
+    others = f"; by weights=NAME also {', '.join(fitting.values())}" if fitting else ""
+    if place()[0] == 0:
+        print(f"network: {taken} of the zoo{others}", flush=True)
 
 
 def run(cfg: DictConfig) -> None:
@@ -82,6 +105,7 @@ def run(cfg: DictConfig) -> None:
     from experiments.restore.video import names_video, restore_video
 
     _join(cfg)
+    take_the_default(cfg)
     restorer, identity = load(cfg)
     notes: list[str] = []  # of the network, the same for every photograph
     arguments = restoration_arguments(cfg, restorer, notes)

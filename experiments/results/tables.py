@@ -17,6 +17,7 @@ from experiments.results.table import (
     words,
 )
 from experiments.results.writers import text
+from experiments.zoo.catalogue import PREFIX
 
 
 def score_table(measured: Sequence[EvaluationRecord]) -> ResultTable:
@@ -116,6 +117,8 @@ def row_names(measured: Sequence[EvaluationRecord]) -> Callable[[EvaluationRecor
         label = record.model
         if record.checkpoint is not None and len(runs) > 1:
             label = str(record.run) if runs.count(record.run) == 1 else f"{record.run} {record.checkpoint}"
+            if record.checkpoint.startswith(PREFIX) and sum(record.checkpoint == file for *_, file in weights) == 1:
+                label = record.checkpoint
         return label + (" (x8)" if record.self_ensemble else "")
 
     return name

@@ -47,6 +47,9 @@ def run_name(choices: Mapping[str, Any], overrides: Sequence[str]) -> str:
         overrides: the overrides of the command line, as `key=value`.
     """
     named = named_overrides(overrides)
+    if (weights := _named_weights(overrides)) and not choices.get("experiment") and "model" not in named:
+        choices = {**choices, "model": weights}
+        named.pop("weights", None)
     if choices.get("experiment"):
         base = str(choices["experiment"])
         named.pop("experiment", None)
@@ -79,6 +82,13 @@ def named_overrides(overrides: Sequence[str]) -> dict[str, str]:
     # What is taken out (~loss.terms.deblurred) has no value.
     pairs = (item.lstrip("+~").split("=", 1) if "=" in item else (item.lstrip("~"), "removed") for item in overrides)
     return {key: value for key, value in pairs if not _UNNAMED.match(key)}
+
+
+def _named_weights(overrides: Sequence[str]) -> str:
+    """The names of weights in `weights=NAME` or `run=zoo:NAME`, which bring their networks; "" without any."""
+    given = dict(item.split("=", 1) for item in overrides if "=" in item)
+    weights = re.fullmatch(r"(?:zoo:)?(?!null$)([\w-]+)", given.get("weights", ""))
+    return weights[1] if weights else "+".join(re.findall(r"\bzoo:([\w-]+)", given.get("run", "")))
 
 
 def _short(path: str) -> str:

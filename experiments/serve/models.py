@@ -11,9 +11,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import ConfigError, InputError
-from experiments.models import asked_use, chosen_checkpoint, judged_by, model_is_named, run_folders
+from experiments.models import asked_use, chosen_checkpoint, judged_by, run_folders
+from experiments.named_network import model_is_named, named_runs
 from experiments.restore import Restorer
 from experiments.restore.arguments import restorer_options
+from experiments.zoo import catalogue
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +26,7 @@ Checkpoints = dict[str, Loader]  # of a model, by name; the one that is taken by
 
 
 def models_of(cfg: DictConfig) -> "Models":
-    """What `run=`, `ckpt=` and `model=` with or without `weights=` name; without any of them, all runs of `runs_dir`.
+    """What `run=`, `ckpt=`, `weights=` and `model=` name; without any of them, all runs of `runs_dir` and the zoo.
 
     What is named must be loadable, one checkpoint of each model. Of runs that are only found, those in front of the
     first one that can be loaded are left out, with a printed line; the others are loaded when a visitor asks for them.
@@ -48,6 +50,8 @@ def models_of(cfg: DictConfig) -> "Models":
         except (InputError, ConfigError) as error:
             runs.pop(folder.name, None)
             print(f"not served: {error}", flush=True)
+    for name in sorted(catalogue.names(), key=lambda name: name != catalogue.PHOTOGRAPHS):
+        add(runs, name, {name: partial(load, f"{catalogue.PREFIX}{name}")})
     if not runs:
         raise InputError(
             f"{cfg.runs_dir}: no run with a checkpoint there that can be loaded: give what to serve with run=FOLDER, "
@@ -59,17 +63,27 @@ def models_of(cfg: DictConfig) -> "Models":
 def _named(cfg: DictConfig, load: Loader) -> dict[str, Checkpoints]:
     named: dict[str, Checkpoints] = {}
     option, config = HydraConfig.get().runtime.choices["model"], OmegaConf.to_container(cfg.model, resolve=True)
-    for folder in dict.fromkeys(run_folders(cfg)):
-        add(named, folder.name, _of_run(cfg, folder, load))
+    run_folders(cfg)  # says which are not there
+    for name in dict.fromkeys(named_runs(cfg)):
+        if catalogue.is_address(name):
+            add(named, _shown(name), {_shown(name): partial(load, name)})
+        else:
+            add(named, Path(name).name, _of_run(cfg, Path(name), load))
     if cfg.ckpt:
         add(named, Path(cfg.ckpt).name, {Path(cfg.ckpt).stem: partial(load, cfg.ckpt)})
     if cfg.weights and model_is_named():
-        add(named, option, {Path(cfg.weights).name: partial(load, cfg.weights, config)})
+        add(named, option, {_shown(cfg.weights): partial(load, cfg.weights, config)})
     elif cfg.weights:
-        add(named, Path(cfg.weights).name, {Path(cfg.weights).stem: partial(load, cfg.weights)})
+        add(named, _shown(cfg.weights), {Path(_shown(cfg.weights)).stem: partial(load, cfg.weights)})
     elif model_is_named("model"):
         add(named, option, {"no weights": partial(load, None, config)})
     return named
+
+
+def _shown(weights: str) -> str:
+    """The name of weights, of a file with its ending; without the commit of an address."""
+    path = weights.removeprefix(catalogue.PREFIX)
+    return Path(path.partition("@")[0] if catalogue.is_address(weights) else path).name
 
 
 def _of_run(cfg: DictConfig, folder: Path, load: Loader) -> Checkpoints:

@@ -187,6 +187,65 @@ def test_values_of_the_published_networks(model: str) -> None:
     assert rows(one) == near([WITH_ONE_KERNEL[model]])
 
 
+# Of the first iteration at x2, to find a wrong step: v, x, h, z, u of two images.
+FIRST = {
+    "tiny": {
+        "v": [
+            (0.4275241782, 0.2877232656, 0.5040691077, 0.8242534387, 0.7301815871),
+            (0.4268118729, 0.2887203998, 0.8614084584, 0.8365756679, 0.7181987573),
+        ],
+        "x": [
+            (0.0169009844, 0.0201551546, 0.0612773745, 0.0127781624, 0.0027052741),
+            (0.0165536334, 0.0232674671, 0.0608055366, 0.0228219477, 0.0070892373),
+        ],
+        "h": [
+            (0.0169334889, 0.0183494972, 0.0361563258, 0.0258392611, -0.0038480978),
+            (0.0165435952, 0.0209031334, 0.0359951972, 0.0223483331, -0.0066055169),
+        ],
+        "z": [
+            (0.0761658040, 0.1301772943, 0.3046414590, 0.0258392611, -0.0038480978),
+            (0.1189923746, 0.2246010321, 0.8637189707, 0.0223483331, -0.0066055169),
+        ],
+        "u": [
+            (-0.0592323151, 0.1301211146, -0.2684851332, 0, 0),
+            (-0.1024487794, 0.2256775895, -0.8277237736, 0, 0),
+        ],
+    },
+    "full": {
+        "v": [(0.4274586267, 0.2869464593, 0.5038612582, 0.8242097716, 0.7303749393), None],
+        "x": [(0.0567266228, 0.0412747608, 0.0137018979, 0.0110491183, 0.1469507278), None],
+        "z": [(0.1101022333, 0.1268496658, 0.3102571861, 0.0119600884, 0.0762128776), None],
+        "u": [None, (-0.0920393690, 0.2070218222, -0.8186324456, 0, 0)],
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["tiny", "full"])
+def test_values_of_the_first_iteration(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with torch.device("meta"):
+        net = DMBSR(**(TINY if model == "tiny" else {})).double()
+    net = fill(net.to_empty(device="cpu"), 0.5)
+    found: dict[str, Tensor] = {}
+
+    def step(t: Tensor, *others: Tensor) -> Tensor:
+        z = data_step(t, *others)
+        found.update({name: value for name, value in (("h", t), ("z", z), ("u", t - z)) if name not in found})
+        return z
+
+    def of_prior(_: Any, given: tuple[Tensor, ...], x: Tensor) -> None:
+        found.setdefault("v", given[0])
+        found.setdefault("x", x)
+
+    monkeypatch.setattr("networks.dmbsr.data_step", step)  # u is 0 before, so t is h
+    net.prior.register_forward_hook(of_prior)
+    with torch.no_grad():
+        net(images(13, 17), three_kernels(), three_maps(26, 34), 2, level(0.02, 0))
+    for name, expected in FIRST[model].items():
+        values = [row for row, known in zip(rows(found[name]), expected, strict=True) if known]
+        assert values == near([row for row in expected if row]), name
+
+
 def test_parameters() -> None:
     with torch.device("meta"):
         full, tiny = DMBSR(), DMBSR(**TINY)

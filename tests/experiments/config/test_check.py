@@ -118,6 +118,10 @@ JOINT = "procedure.stages.joint"
             ["scheduler: end is 1, expected 0 to the learning rate 0.0001"],
         ),
         (["model=srn", "degradation=camera_shake", "scheduler.power=0"], ["scheduler: power is 0, expected a number"]),
+        (
+            ["model=srn", "degradation=camera_shake", "scheduler=halving", "~scheduler.step_size"],
+            ["scheduler.step_size: is missing, deleted on the command line: omit ~scheduler.step_size"],
+        ),
         (["model=usrnet", "scheduler.milestones=5"], ["scheduler.milestones: found 5"]),
     ],
 )

@@ -253,7 +253,7 @@ def test_run_is_exported(cli: Cli, run_folder: Path, tmp_path: Path) -> None:
         (
             ["model=bicubic", "formats=[onx]"],
             2,
-            "formats: found ['onx'] (conf/task/export.yaml), expected 'safetensors', 'onnx' or 'program'",
+            "formats: found ['onx'] (conf/task/export.yaml), expected 'safetensors', 'onnx', 'program' or 'hub'",
         ),
         (["model=bicubic", "formats=onx"], 2, "did you mean onnx?"),
         (["cascade=[a,b]"], 2, "cascade: unknown key in task=export: known to task=evaluate, task=restore"),

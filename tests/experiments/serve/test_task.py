@@ -43,6 +43,7 @@ from experiments.serve.temp_files import (
     smallest_room,
     temporary_folder,
 )
+from experiments.zoo import catalogue
 from networks.ops.resize import bicubic_resize
 from tests.conftest import Outcome, photograph
 from tests.experiments.conftest import Trained
@@ -423,7 +424,6 @@ def test_missing_extra(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        ([], "runs: no run with a checkpoint there"),
         (["run=nowhere"], "run=nowhere: no run folder"),
         (["ckpt=nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
         (
@@ -599,13 +599,14 @@ def test_runs_that_cannot_be_loaded_are_left_out(
     monkeypatch.setattr("experiments.serve.models.asked_use", lambda cfg: None)
     cfg = OmegaConf.create({"runs_dir": str(tmp_path)})
     models = models_of(cfg)
-    assert (models.names, loaded) == (["b", "c"], ["a", "b"])
+    assert (models.names, loaded) == (["b", "c", *catalogue.names()], ["a", "b"])
     assert capsys.readouterr().out == f"not served: {tmp_path}/a/checkpoints/best.ckpt: damaged\n"
     with pytest.raises(InputError, match=r"^c, best: cannot be loaded, the server has noted why"):
         models.restorer("c", "best")
     (tmp_path / "b" / "checkpoints" / "best.ckpt").rename(tmp_path / "b" / "checkpoints" / "last.ckpt")
     assert models_of(cfg).checkpoints("b") == ["last"]  # of a training that has not been validated
     (tmp_path / "b" / "config.yaml").unlink()
+    monkeypatch.setattr(catalogue, "FOLDER", tmp_path)
     with pytest.raises(InputError, match="no run with a checkpoint there that can be loaded"):
         models_of(cfg)
 

@@ -1,0 +1,81 @@
+"""A folder for Hugging Face: weights, the configuration of their network, and a model card."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.export.exportable import Exportable
+from experiments.models import Model
+from experiments.results.records import EvaluationRecord, read_mapping, read_records
+from experiments.runtime.run_folder import write_text
+from experiments.zoo import catalogue
+from experiments.zoo.cards import card
+from experiments.zoo.readme import INPUTS, sections, table
+
+FRONT = """---
+license: unknown # yours, before you upload
+library_name: deblur-sr
+pipeline_tag: image-to-image
+tags:
+- image-restoration
+- deblurring
+- super-resolution
+---
+"""
+
+
+def add_card(exportable: Exportable, weights: Path, about: Mapping[str, Any], model: Model) -> None:
+    """Put README.md and config.json beside exported weights, whose metadata lie there as .json.
+
+    The card says what the file itself says, what its run or its card in the zoo knows of the training, and what has
+    been measured so far; not what the network is good for, which its author knows.
+    """
+    weights.with_suffix(".json").replace(weights.with_name("config.json"))
+    parts = [f"# {about['label']}", _facts(exportable, about), _use(weights.name)]
+    if name := next(filter(None, map(catalogue.name_of, model.files)), None):
+        parts += ["## What it is", *sections(card(name))]
+    else:
+        parts += _of_run(model)
+    write_text(weights.with_name("README.md"), FRONT + "\n\n".join(parts) + "\n")
+
+
+def _facts(exportable: Exportable, about: Mapping[str, Any]) -> str:
+    parameters = sum(weights.numel() for weights in exportable.network.parameters())
+    takes = ", ".join(words for field, words in INPUTS.items() if field in about["inputs"])
+    return (
+        f"Image restoration: {type(exportable.network).__name__}, {parameters:,} parameters. Takes: {takes}; "
+        f"enlarges x{', x'.join(map(str, about['scales']))}. Images are {about['values']}. The configuration of the "
+        "network is in config.json and in the metadata of the weights, from which deblur-sr rebuilds it."
+    )
+
+
+def _use(file: str) -> str:
+    address = f"hf://USER/REPO/{file}@COMMIT"
+    return (
+        f"```bash\npython run.py task=restore weights={address} input=photo.jpg\n```\n\n"
+        "USER/REPO is this repository, COMMIT the 40 digits of one of its commits."
+    )
+
+
+def _of_run(model: Model) -> list[str]:
+    """What the folder of a run says: its command and its figures."""
+    if model.folder is None:
+        return []
+    meta, file = read_mapping(model.folder / "meta.json"), model.folder / "results.json"
+    overrides = str(meta.get("command", "")).replace("`", "'").split()[1:]  # the first is run.py, wherever it lies
+    parts = ["## Training", f"```bash\npython run.py {' '.join(overrides)}\n```"] if overrides else []
+    records = [record for record in read_records(file) if not record.is_baseline] if file.is_file() else []
+    records = [record for record in records if record.checkpoint_sha256 == model.sha256]
+    if records:
+        parts += ["## Figures", table(["data", "protocol", "PSNR dB", "SSIM"], map(_figures, records))]
+    return parts
+
+
+def _figures(record: EvaluationRecord) -> list[str]:
+    cell = "".join(f" {key}={value}" for key, value in record.cell.items())
+    suite = f", suite {record.suite}" if record.suite else ""
+    count = len(record.images)
+    data = f"{record.dataset}{cell}{suite}, {count} image{'s' * (count > 1)}"
+    digits = {"psnr": 2, "ssim": 4}
+    means = [f"{record.means[key]:.{count}f}" if key in record.means else "" for key, count in digits.items()]
+    return [data, record.protocol_name, *means]
