@@ -4,8 +4,13 @@ Code decides by their classes and fields, never by the text. Their exit statuses
 """
 
 import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import FrameType
+
+# A person at the keyboard; a machine that wants its place back, or says how long there is to go.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class UserError(Exception):
@@ -79,6 +84,16 @@ class Interrupted(Exception):
 
     def __str__(self) -> str:
         return f"stopped by {signal.Signals(self.signum).name}"
+
+
+def raise_interrupted(signum: int, frame: FrameType | None) -> None:
+    """Signal handler for the phases in which there is nothing to save.
+
+    SLURM repeats itself: a process that is leaving because of a signal goes on with that. Who presses Ctrl-C means it.
+    """
+    if isinstance(sys.exc_info()[1], Interrupted) and signum != signal.SIGINT:
+        return
+    raise Interrupted(signum)
 
 
 class StoppedElsewhere(Exception):

@@ -104,7 +104,6 @@ def job(cfg: DictConfig) -> float | None:
 def _perform(cfg: DictConfig) -> float | None:
     # These take seconds, which --help and what Hydra refuses do not wait for.
     from experiments.config.check import check
-    from experiments.runtime import distributed
     from experiments.runtime.slurm_requeue import listen
 
     leave = listen()
@@ -112,6 +111,8 @@ def _perform(cfg: DictConfig) -> float | None:
         complete(cfg)
         _announce(cfg)
         check(cfg, HydraConfig.get().runtime.choices)
+        from experiments.runtime import distributed  # with torch, for which a refused config need not wait
+
         with distributed.together():
             return hydra.utils.instantiate(cfg.task)(cfg)
     except Exception as error:
@@ -128,8 +129,6 @@ def _perform(cfg: DictConfig) -> float | None:
 
 def _of_the_system(error: Exception, cfg: DictConfig) -> UserError | None:
     """What to say where a disk is full, memory has run out, a worker of a loader was killed or a key was deleted."""
-    from experiments.runtime.out_of_memory import explain_shortage
-
     deleted = [item[1:].partition("=")[0] for item in HydraConfig.get().overrides.task if item.startswith("~")]
     lacking = error.full_key if isinstance(error, OmegaConfBaseException) else getattr(error, "key", None)
     for key in deleted:
@@ -141,6 +140,8 @@ def _of_the_system(error: Exception, cfg: DictConfig) -> UserError | None:
             f"{place}: {error.strerror}: {_OF_DISKS[error.errno]}, then continue with resume=auto", file=place
         )
     if isinstance(error, RuntimeError | MemoryError):
+        from experiments.runtime.out_of_memory import explain_shortage
+
         return worker_death(error) or explain_shortage(error, cfg)
     return None
 

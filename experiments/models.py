@@ -11,11 +11,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import ConfigError, InputError
-from experiments.config.arguments import as_one, command
-from experiments.config.compose import compose_model, overridden_keys
+from experiments.config.arguments import as_one, command, overridden_keys
+from experiments.config.compose import compose_model
 from experiments.config.errors import listing
 from experiments.config.signatures import check_targets
 from experiments.config.training import construct
+from experiments.named_network import model_is_named, named_runs
 from experiments.runtime.saved_config import read_mapping
 from experiments.zoo import catalogue
 from lightning_modules.checkpoints.checkpoint import load_network, read_weights
@@ -230,30 +231,6 @@ def _part(item: str, use: str | None) -> Model:
     return load(model=item)
 
 
-def refuse_several(cfg: DictConfig) -> None:
-    """The network of a task is named once; only `run=` of one folder goes with `ckpt=`, one of its checkpoints.
-
-    Raises:
-        ConfigError: if several of them are given.
-    """
-    given = [name for name in ("run", "cascade", "weights") if cfg.get(name)]  # not every task has all of these keys
-    of_run = isinstance(cfg.run, str) and given == ["run"] and not catalogue.is_address(cfg.run)
-    given += ["ckpt"] if cfg.ckpt and not of_run else []
-    if len(given) > 1:
-        names = " and ".join(f"{name}=" for name in given)
-        raise ConfigError(f"{names}: each says which network is meant: give one of them")
-
-
-def named_runs(cfg: DictConfig) -> list[str]:
-    """What `run=` names, one or several: folders, and networks that have none, as zoo:NAME."""
-    return [cfg.run] if isinstance(cfg.run, str) else list(cfg.run or [])
-
-
-def without_folder(cfg: DictConfig) -> bool:
-    """Whether a network is named that has no run folder."""
-    return not cfg.run or any(map(catalogue.is_address, named_runs(cfg)))
-
-
 def run_folders(cfg: DictConfig) -> list[Path]:
     """The folders that `run=` names, one or several.
 
@@ -282,11 +259,6 @@ def named_folders(key: str, names: Sequence[str], runs_dir: Path) -> list[Path]:
         has = f"which has {listing(there)}" if there else "where there is none"
         raise InputError(f"{key}: no such run folder: {', '.join(near)}: they are below runs_dir={runs_dir}, {has}")
     return [Path(name) for name in names]
-
-
-def model_is_named(*groups: str) -> bool:
-    """Whether the command line has `model=` or options of it, by themselves or in an experiment."""
-    return any(key.split(".")[0] in (groups or ("model", "experiment")) for key in overridden_keys())
 
 
 def asked_use(cfg: DictConfig) -> str | None:

@@ -36,12 +36,8 @@ from lightning_modules.callbacks.finite import SkipNonFinite
 from lightning_modules.callbacks.interrupt import StopOnSignal
 from lightning_modules.callbacks.sheets import ValidationSheets
 from lightning_modules.callbacks.throughput import Throughput
-from lightning_modules.checkpoints.checkpoint import (
-    AtomicCheckpointIO,
-    load_network,
-    load_weights,
-    read_weights,
-)
+from lightning_modules.checkpoints.atomic_io import AtomicCheckpointIO
+from lightning_modules.checkpoints.checkpoint import load_network, load_weights, read_weights
 from lightning_modules.checkpoints.resume import find_resumable, restore_last
 from lightning_modules.checkpoints.untrusted import defined_in, targets
 from lightning_modules.loggers.csv import MetricsCSV

@@ -1,5 +1,6 @@
 """The supervised training procedure: one network, one multi-branch loss, one optimiser."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,10 @@ from lightning_modules.optim.schedules import wants_length
 from networks.base import RestorationNetwork
 from networks.cascade import taken
 from networks.restored import Restored
+
+# Lightning announces hardware and sister products at INFO; warnings are what a reader needs. It sets its own level when
+# it is imported, so here, where all come by that have it train or test.
+logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 
 
 @dataclass

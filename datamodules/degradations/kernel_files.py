@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 import torch
 from PIL import Image
 from torch import Tensor
@@ -209,6 +208,8 @@ def centred(array: np.ndarray, size: int) -> np.ndarray:
 
 
 def _read_mat(path: Path) -> Found:
+    import scipy.io
+
     check_unpacked(path, 8 * MOST_VALUES)
     try:
         variables = scipy.io.loadmat(path)

@@ -5,8 +5,6 @@ import struct
 import zlib
 from pathlib import Path
 
-import scipy.io
-
 from datamodules.errors import InputError
 
 _COMPRESSED = 15  # the type of an element, of MathWorks' "MAT-File Format"
@@ -19,6 +17,8 @@ def check_unpacked(path: Path, most: int) -> None:
     Raises:
         InputError: names the file and the limit.
     """
+    import scipy.io
+
     try:
         large = _unpacked(path, most) > most or any(
             math.prod(shape) * 8 > most for _, shape, _ in scipy.io.whosmat(path)

@@ -4,7 +4,6 @@ import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
 
 
 @dataclass(frozen=True)
@@ -45,5 +44,7 @@ class Photograph:
         hidden = self.alpha == 0 if self.alpha is not None else np.zeros(1, bool)
         if hidden.all() or not hidden.any():
             return self.pixels
+        from scipy.ndimage import distance_transform_edt  # few photographs need it, and it takes its time
+
         rows, columns = distance_transform_edt(hidden, return_distances=False, return_indices=True)
         return np.asarray(self.pixels[rows, columns])

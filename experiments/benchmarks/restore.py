@@ -22,6 +22,7 @@ import math
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +43,9 @@ from experiments.restore import Restorer
 from experiments.restore.image_buffer import as_input
 from experiments.restore.manifest import Manifest
 from experiments.restore.paths import plan
+from experiments.restore.pipeline import restore_all
 from experiments.restore.receptive_field import alignment
-from experiments.restore.restore_file import restore_file
+from experiments.restore.restore_file import Work
 from experiments.restore.tiling import choose_tiling, spans
 from lightning_modules.checkpoints.checkpoint import build_network
 from networks.base import RestorationNetwork
@@ -113,8 +115,9 @@ def from_files(restorer: Restorer, scale: int, folder: Path, name: str) -> Calla
     def restore() -> None:
         target, items, _ = plan([str(folder / "in")], str(folder / name), "lossless", [])
         with Manifest(target, {}) as manifest:
-            for item in items:
-                restore_file(item, restorer, {"scale": scale}, manifest)
+            work_on = partial(Work, restorer=restorer, arguments={"scale": scale}, manifest=manifest)
+            if restore_all(items, work_on, set(), False, print):
+                raise RuntimeError("a photograph could not be restored, see above")
 
     return restore
 

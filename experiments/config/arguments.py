@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.core.utils import setup_globals
@@ -151,6 +152,11 @@ def command(*changes: str, without: str = "") -> str:
     given = [(argument, argument.lstrip("+").partition("=")[0]) for argument in map(typed, sys.argv[1:])]
     kept = [new.pop(key, argument) for argument, key in given if not without or key != without]
     return in_shell([*kept, *new.values()])
+
+
+def overridden_keys() -> list[str]:
+    """Config keys and groups that the command line sets."""
+    return [item.lstrip("+~").split("=", 1)[0] for item in HydraConfig.get().overrides.task]
 
 
 def in_shell(arguments: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from datamodules.errors import ConfigError
+from experiments.config.arguments import overridden_keys
 from experiments.config.errors import group_files, locate
 from experiments.config.processes import check_launcher, check_processes
 from experiments.config.signatures import (
@@ -76,6 +77,10 @@ _VALUES: dict[str, Any] = {
 def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     """Verify the whole config: the keys that all tasks share, and by its `KEYS` and `check(cfg)` those of the task.
 
+    A task that reads little of the nodes lists it in `READS`, nodes or keys with their types. Its own check comes
+    first, and of the other nodes only those are looked at that the command line sets: what the others name need not be
+    imported.
+
     Raises:
         ConfigError: one line that names the file or key, what was found, what is allowed and what to do.
     """
@@ -96,14 +101,19 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
         raise ConfigError("protocol: empty, expected at least one option of conf/protocol/: protocol=[y_shave4]")
     check_root(cfg, {**ROOT, **keys}, sources)
     refuse_meaningless(cfg, sources)
+    reads: Mapping[str, Any] | None = getattr(room, "READS", None)
+    check_task, nodes = getattr(room, "check", lambda _: None), {*map(str, cfg)}
+    if reads is not None:
+        check_task(cfg)
+        nodes = {key.partition(".")[0] for key in overridden_keys() if key not in reads} | {*reads}
     checked = cfg
     if cfg.trainer.get("precision") == "auto":  # settled before Lightning hears of it
         checked = copy.deepcopy(cfg)
         checked.trainer.precision = "32-true"
-    check_targets(checked, sources)
-    nodes = {k: {"_target_": t, "_partial_": True, **cfg[k]} for k, t in _KEYWORDS.items() if k in cfg}
-    check_targets(OmegaConf.create(nodes), sources | dict.fromkeys({*nodes} - {*keys}, "conf/config.yaml"))
-    for key, annotation in _VALUES.items():
+    check_targets(checked, sources, nodes)
+    keywords = {k: {"_target_": t, "_partial_": True, **cfg[k]} for k, t in _KEYWORDS.items() if k in {*cfg} & nodes}
+    check_targets(OmegaConf.create(keywords), sources | dict.fromkeys({*keywords} - {*keys}, "conf/config.yaml"))
+    for key, annotation in (_VALUES | {key: kind for key, kind in (reads or {}).items() if "." in key}).items():
         value = OmegaConf.select(cfg, key)
         if value is not None:
             check_value(key, OmegaConf.to_container(value) if OmegaConf.is_list(value) else value, annotation)
@@ -112,7 +122,7 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
         from lightning_modules.metrics.build import build_metrics
 
         build_metrics(cfg.metric)
-    if check_task := getattr(room, "check", None):
+    if reads is None:
         check_task(cfg)
 
 
@@ -126,9 +136,9 @@ def take_text(cfg: DictConfig, overrides: Sequence[str]) -> None:
         given = {key: text for key, text in given.items() if not isinstance(OmegaConf.select(cfg, key), str | None)}
     if not given:
         return
-    for path, value, annotation in annotations(cfg, {**ROOT, **getattr(_room(cfg), "KEYS", {})}):
+    for path, value, annotation in annotations(cfg, {**ROOT, **getattr(_room(cfg), "KEYS", {})}, given):
         key = origin(cfg, path)
-        if key in given and not fits(value, annotation):
+        if not fits(value, annotation):
             if isinstance(value, list):
                 text = escaped(f"[{','.join(map(str, value))}]")
             else:  # of an interpolation what it gave

@@ -23,11 +23,6 @@ from experiments.runtime.environment import prepare_environment
 _lock = threading.Lock()  # Hydra's state is global
 
 
-def overridden_keys() -> list[str]:
-    """Config keys and groups that the command line sets."""
-    return [item.lstrip("+~").split("=", 1)[0] for item in HydraConfig.get().overrides.task]
-
-
 def compose(*more: str) -> tuple[DictConfig, Mapping[str, Any]]:
     """The config of this command line with more overrides, and the options that were chosen for its groups.
 

@@ -18,24 +18,23 @@ def check_processes(cfg: DictConfig) -> None:
     Raises:
         ConfigError: one line that names the key, what was found and what to do.
     """
-    import torch
-    from lightning_fabric.accelerators import CUDAAccelerator
-    from pytorch_lightning.accelerators import AcceleratorRegistry
-
     from experiments.runtime.launchers import count_devices, launched, number
 
     trainer = cfg.trainer
     accelerator, devices, nodes = trainer.accelerator, trainer.get("devices", 1), trainer.get("num_nodes", 1)
     _check_devices(devices)
+    outside = launched()
+    if accelerator in ("auto", "cpu") and outside is None and (devices, nodes) == (1, 1):
+        return  # one process, as on every machine
+    import torch
+
     kinds = {"auto": (), "gpu": ("cuda", "mps")}.get(accelerator, (accelerator,))
-    if kinds and not any(AcceleratorRegistry[kind]["accelerator"].is_available() for kind in kinds):
+    if kinds and not any(map(_is_there, kinds)):
         raise ConfigError(
             f"trainer.accelerator: found {accelerator!r}, which this machine does not have: "
             "trainer.accelerator=auto takes what there is"
         )
-    on_gpus = accelerator in ("gpu", "cuda", "auto") and CUDAAccelerator.is_available()
-    gpus = torch.cuda.device_count() if on_gpus else 0
-    outside = launched()
+    gpus = torch.cuda.device_count() if accelerator in ("gpu", "cuda", "auto") else 0
     count, machines = outside or (count_devices(accelerator, devices), 1)
     if outside is None and nodes != 1:
         raise ConfigError(
@@ -55,12 +54,23 @@ def check_processes(cfg: DictConfig) -> None:
         )
     if isinstance(devices, ListConfig) and max(devices) >= gpus:
         raise ConfigError(f"trainer.devices: found {devices}, but {gpus} GPUs are in use, numbered from 0")
-    if on_gpus and count > gpus:
+    if gpus and count > gpus:
         where = f"the launcher started {count} processes" if outside else f"found {devices}"
         raise ConfigError(
             f"trainer.devices: {where}, this machine shows {gpus} GPU(s): one process a GPU (of SLURM, ask for GPUs by "
             "node and not by task: every task has to see all of its node)"
         )
+
+
+def _is_there(kind: str) -> bool:
+    """Whether this machine has such an accelerator, by its name of Lightning's, which alone knows the rarer ones."""
+    import torch
+
+    if kind in ("cpu", "cuda"):
+        return kind == "cpu" or torch.cuda.device_count() > 0
+    from pytorch_lightning.accelerators import AcceleratorRegistry
+
+    return bool(AcceleratorRegistry[kind]["accelerator"].is_available())
 
 
 def _check_devices(devices: Any) -> None:

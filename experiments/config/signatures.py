@@ -8,7 +8,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -37,41 +37,58 @@ def check_root(cfg: DictConfig, known: Mapping[str, Any], sources: Mapping[str, 
         _check_at(key, values.get(key), annotation, cfg, sources or {})
 
 
-def check_targets(cfg: DictConfig, sources: Mapping[str, str] | None = None) -> None:
+def check_targets(
+    cfg: DictConfig, sources: Mapping[str, str] | None = None, nodes: Collection[str] | None = None
+) -> None:
     """Check every value for being there and every `_target_` node against the signature it will be called with.
 
     Args:
         sources: names the file that fills a node, by its path (see `group_files`).
+        nodes: at the top of the config, below which targets are checked; None: all of them.
     """
     for path, node in _walk(_resolved(cfg, sources or {})):
-        if isinstance(node, dict) and "_target_" in node:
+        if isinstance(node, dict) and "_target_" in node and (nodes is None or path.partition(".")[0] in nodes):
             _check_call(node, path, cfg, sources or {})
 
 
-def annotations(cfg: DictConfig, known: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """The keys whose values are checked, with their values and what is expected there, as far as all can be found."""
+def annotations(
+    cfg: DictConfig, known: Mapping[str, Any], set_by: Collection[str] | None = None
+) -> Iterator[tuple[str, Any, Any]]:
+    """The keys whose values are checked, with their values and what is expected there, as far as all can be found.
+
+    Args:
+        set_by: only those whose values these keys set (see `origin`); None: all. What else is named is not imported.
+    """
     try:
         values: Any = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException:
         return
-    yield from ((key, values.get(key), annotation) for key, annotation in known.items())
+    raw = dict(_walk(OmegaConf.to_container(cfg)))
+    asked = [path for path in raw if set_by is None or _origin(raw, path) in set_by]
+    yield from ((key, values.get(key), annotation) for key, annotation in known.items() if key in asked)
     for path, node in _walk(values):
-        if isinstance(node, dict) and "_target_" in node:
+        if isinstance(node, dict) and "_target_" in node and (keys := {_below(path, key) for key in node} & {*asked}):
             with contextlib.suppress(ConfigError):  # which the check names
                 parameters = _parameters(_signature(locate(str(node["_target_"]))))
                 yield from (
-                    (_below(path, key), node[key], parameters[key].annotation) for key in {*node} & {*parameters}
+                    (_below(path, key), node[key], parameters[key].annotation)
+                    for key in {*node} & {*parameters}
+                    if _below(path, key) in keys
                 )
 
 
 def origin(cfg: DictConfig, path: str) -> str:
     """The key that sets a value: of one that only refers to another key, that one."""
-    raw, parts = dict(_walk(OmegaConf.to_container(cfg))), path.split(".")
+    return _origin(dict(_walk(OmegaConf.to_container(cfg))), path)
+
+
+def _origin(raw: Mapping[str, Any], path: str) -> str:
+    parts = path.split(".")
     for count in range(1, len(parts) + 1):
         value = str(raw.get(".".join(parts[:count])))
         reference = re.fullmatch(r"\$\{(?:oc\.select:)?(\w[\w.]*)(?:,[^${}]*)?\}", value)
         if reference and reference[1] in raw:
-            return origin(cfg, ".".join([reference[1], *parts[count:]]))
+            return _origin(raw, ".".join([reference[1], *parts[count:]]))
     return path
 
 

@@ -16,8 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import ConfigError, InputError, UserError
 from datamodules.image_datamodule import ImageDataModule
+from experiments.config.arguments import overridden_keys
 from experiments.config.check import check
-from experiments.config.compose import compose, overridden_keys
+from experiments.config.compose import compose
 from experiments.config.errors import did_you_mean, listing
 from experiments.config.training import construct
 from experiments.runtime.run_folder import flat

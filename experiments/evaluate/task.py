@@ -15,7 +15,7 @@ from datamodules.distributed import broadcast, rank, rank_zero_first
 from datamodules.errors import InputError, UserError
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.sources import Source
-from experiments.config.compose import overridden_keys
+from experiments.config.arguments import overridden_keys
 from experiments.config.signatures import check_targets
 from experiments.config.training import check_inputs, construct, input_mistake, instantiate, scale_mistake
 from experiments.engines.names import Precision
@@ -24,7 +24,8 @@ from experiments.engines.runtimes import check_engine
 from experiments.evaluate import suites
 from experiments.evaluate.measure import Measurement, on_data, progress_bar
 from experiments.evaluate.suites import Cell
-from experiments.models import Model, find, refuse_several, run_folders, without_folder
+from experiments.models import Model, find, run_folders
+from experiments.named_network import refuse_several, without_folder
 from experiments.results.records import EvaluationRecord, read_records
 from experiments.results.tables import report
 from experiments.results.wandb import log_evaluation

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from networks.base import RestorationNetwork
@@ -112,6 +111,8 @@ def record(exportable: Exportable) -> ExportedProgram:
     Raises:
         ExportError: if what it does depends on the values of the image, or torch.export does not get through.
     """
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode  # brings sympy, and takes a while
+
     fields = exportable.fields(*RECORDED)
     try:
         # Torch would otherwise settle for the sizes at hand wherever an operation is quicker for some of them. The

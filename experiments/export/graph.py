@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ def graph(exportable: Exportable, make: bool = True) -> Path | None:
     Raises:
         ExportError: if the network cannot be written as ONNX, or the folder cannot be used.
     """
-    require_onnx()
     folder = cache_folder()
+    if not make and not folder.is_dir():
+        return None
     path = folder / f"{key(exportable)}.onnx"
     try:
         if path.is_file():
@@ -68,7 +70,6 @@ def int8_graph(exportable: Exportable) -> Path:
     Raises:
         ExportError: if there is none.
     """
-    require_onnx()  # the name depends on its version
     path = cache_folder() / f"{key(exportable)}_int8.xml"
     if not path.is_file():
         way = "make one by task=export formats=[int8]"
@@ -95,7 +96,8 @@ def _remove_oldest(folder: Path) -> None:
 def key(exportable: Exportable) -> str:
     """32 hexadecimal digits: of the weights, options and code of the network, and of what records it."""
     digest, network = hashlib.sha256(), exportable.network
-    _add(digest, [torch.__version__, version("onnxscript"), OPSET, exportable.scale])
+    exporter = version("onnxscript") if find_spec("onnxscript") else None
+    _add(digest, [torch.__version__, exporter, OPSET, exportable.scale])
     modules = {type(part).__module__ for part in network.modules()} | {Exportable.__module__, require_onnx.__module__}
     own = [sys.modules[name].__file__ for name in modules if not name.startswith(("torch.", "__main__"))]
     for file in sorted({*map(str, own), *map(str, Path(networks.__path__[0]).rglob("*.py"))}):

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from datamodules.batch import Batch
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.sources import splits_of
-from experiments.config.compose import overridden_keys
+from experiments.config.arguments import overridden_keys
 from experiments.config.training import check_inputs, construct, input_mistake, instantiate, scale_mistake
 from experiments.export.exportable import Exportable, ExportError, quiet
 from experiments.export.graph import graph, keep_int8

@@ -14,8 +14,8 @@ from datamodules.errors import ConfigError, InputError
 from experiments.export.exportable import Exportable, ExportError
 from experiments.export.formats import VALUES, write_onnx, write_program, write_safetensors
 from experiments.export.hub import add_card
-from experiments.export.int8 import photographs, write_int8
-from experiments.models import Model, find, refuse_several
+from experiments.models import Model, find
+from experiments.named_network import refuse_several
 
 Format = Literal["safetensors", "onnx", "program", "hub", "int8"]
 ENDINGS: dict[Format, str] = {"safetensors": ".safetensors", "onnx": ".onnx", "program": ".pt2", "int8": "_int8.xml"}
@@ -57,6 +57,9 @@ def run(cfg: DictConfig) -> None:
     for name in dict.fromkeys(asked):
         try:
             if name == "int8":
+                # Data modules come with Lightning, which those who restore need not wait for.
+                from experiments.export.int8 import photographs, write_int8
+
                 on = photographs(cfg, model, about["scale"])
                 path, card = write(exportable, about, name, folder, partial(write_int8, on=on))
                 path, images = path.with_suffix(".bin"), f"{len(card['images'])} images of {card['dataset']}"

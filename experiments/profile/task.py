@@ -21,8 +21,8 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from datamodules.errors import ConfigError, InputError
 from experiments.config import CONF
-from experiments.config.arguments import command
-from experiments.config.compose import compose, overridden_keys
+from experiments.config.arguments import command, overridden_keys
+from experiments.config.compose import compose
 from experiments.config.errors import group_files, listing
 from experiments.config.signatures import check_targets
 from experiments.config.training import construct

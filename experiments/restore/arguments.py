@@ -13,7 +13,7 @@ from torch import Tensor
 
 from datamodules.degradations.kernel_maps import checked_maps
 from datamodules.errors import ConfigError, InputError
-from experiments.config.compose import overridden_keys
+from experiments.config.arguments import overridden_keys
 from experiments.engines.names import Precision
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import kornia.color
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -155,6 +154,8 @@ def with_channels(values: Tensor, channels: int) -> Tensor:
     """The luma of colour results [B, 3, h, w] where the image was gray."""
     if values.shape[1] == channels:
         return values
+    import kornia.color  # with much that nothing else here needs
+
     return kornia.color.rgb_to_grayscale(values.float())  # weights with sum 1, so that gray stays what it is
 
 

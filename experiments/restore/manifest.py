@@ -5,7 +5,7 @@ import fcntl
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from datamodules.errors import InputError
 from experiments.restore.paths import Item
@@ -21,15 +21,18 @@ class Manifest:
         folder: of the results.
         settings: all that a result depends on beside the photograph.
         kept: without it there is no such file, and whatever has the name of a result stays unless it may be replaced.
+        rank: of this process among those that share the photographs. Each writes lines of its own, all but the first in
+            `.restored.RANK.jsonl`; the first one of the next job puts them with the others.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], kept: bool = True) -> None:
-        self.folder, self.path, self.kept = folder, folder / ".restored.jsonl", kept
+    def __init__(self, folder: Path, settings: Mapping[str, Any], kept: bool = True, rank: int = 0) -> None:
+        self.folder, self.kept, self.rank = folder, kept, rank
+        self.path = folder / (f".restored.{rank}.jsonl" if rank else ".restored.jsonl")
         self.settings = json.loads(json.dumps(settings))  # as it will be read back
         self.lines: dict[str, dict[str, Any]] = {}
 
     def __enter__(self) -> Self:
-        """Until the end no other process restores into this folder.
+        """Until the end no other job restores into this folder; of one job the first process has to enter first.
 
         Raises:
             InputError: if one does, or the folder cannot be written.
@@ -38,20 +41,32 @@ class Manifest:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not self.kept:
                 return self
-            self.file = self.path.open("a+", encoding="utf-8", errors="replace")
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.file = _locked(self.path)
+            if not self.rank:
+                self._read(self.file)
+                for path in sorted(self.folder.glob(".restored.*.jsonl")):
+                    with _locked(path) as file:
+                        self.file.writelines(self._read(file))
+                        self.file.flush()
+                        path.unlink()
         except BlockingIOError as error:
             raise InputError(f"output={self.folder}: another process restores into it: wait for it") from error
         except OSError as error:
             raise InputError(f"output={self.folder}: cannot be used ({error.strerror}): give another folder") from error
-        self.file.seek(0)
-        for line in self.file.read().splitlines(keepends=True):
-            if not line.endswith("\n"):  # torn by a kill
-                self.file.write("\n")
+        return self
+
+    def _read(self, file: TextIO) -> list[str]:
+        """The lines of a file, each complete, of which those that are records count from now on."""
+        file.seek(0)
+        lines = file.read().splitlines(keepends=True)
+        if lines and not lines[-1].endswith("\n"):  # torn by a kill
+            file.write("\n")
+            lines[-1] += "\n"
+        for line in lines:
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 entry = json.loads(line)
                 self.lines[entry["name"]] = {**entry, "settings": dict(entry["settings"]), "of": str(entry["of"])}
-        return self
+        return lines
 
     def __exit__(self, *_: object) -> None:
         if self.kept:
@@ -107,6 +122,16 @@ class Manifest:
             line = {"name": self._name(path), "of": str(source.resolve()), "source": before, "settings": self.settings}
             self.file.write(json.dumps(line) + "\n")
             self.file.flush()
+
+
+def _locked(path: Path) -> TextIO:
+    file = path.open("a+", encoding="utf-8", errors="replace")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise
+    return file
 
 
 def state(source: Path) -> list[int]:

@@ -7,23 +7,23 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from PIL import Image
 
 from datamodules.errors import InputError
 from datamodules.io.decode import HEIC_SUFFIXES, IMAGE_SUFFIXES, PHOTOS_EXTRA, visible_files
 from datamodules.io.read_photo import RAW_SUFFIXES, readable_suffixes
+from datamodules.io.video import VIDEO_SUFFIXES
 from experiments.config.arguments import as_one, command, exists
 from experiments.config.errors import did_you_mean
 
-Format = Literal["lossless", "same", "png", "tif", "jpg", "webp"]
 LOSSLESS = (".png", ".tif", ".tiff")
 WRITTEN = (*LOSSLESS, ".jpg", ".jpeg", ".webp")
-_OF_IMAGES = {
+OF_PICTURES = {
     *Image.registered_extensions(),
     *IMAGE_SUFFIXES,
     *RAW_SUFFIXES,
+    *VIDEO_SUFFIXES,
 }  # in output=, of a file and not of a folder
 _NAMED = 20  # at most, of results that cannot be
 
@@ -53,15 +53,15 @@ class Item:
 
 
 def plan(
-    given: str | Sequence[str], output: str, form: Format, further: Sequence[str] = ()
+    given: str | Sequence[str], output: str, form: str, further: Sequence[str] = ()
 ) -> tuple[Path, list[Item], list[str]]:
     """The photographs that `given` names, the folder of their results, and what has to be said of other files.
 
     - A file keeps its name. Of a folder, or of the fixed part of a pattern such as photos/**/*.jpg, the tree is kept.
     - A file counts by its suffix (`readable_suffixes`) where a folder or a pattern finds it; the others are passed
       over, in a line. Hidden files and what lies below `output` do not count, each file counts once.
-    - `form` says which suffix a result has: with `lossless` PNG and TIFF stay, the others become .png, as a JPEG of a
-      JPEG loses again what was restored.
+    - `form`, that is `format=`, says which suffix a result has: with `lossless` PNG and TIFF stay, the others become
+      .png, as a JPEG of a JPEG loses again what was restored.
 
     Args:
         given: a file, a folder, a pattern, or several of these.
@@ -96,7 +96,7 @@ def plan(
             sources.setdefault((base / name).resolve(), (base / name, name))
     if not sources:
         raise InputError(f"input={given}: all of it lies in output={output}: nothing is left to restore")
-    of_image = any(suffix.lower() in _OF_IMAGES for suffix in folder.suffixes)
+    of_image = any(suffix.lower() in OF_PICTURES for suffix in folder.suffixes)
     if not of_image or folder.is_dir() or output.endswith(os.sep):
         items = [
             Item(path, folder / name.with_suffix(_suffix(name.suffix, form)), tuple(further))
@@ -123,10 +123,11 @@ def _others(files: Collection[Path], suffixes: Sequence[str]) -> str:
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     photos = [kind for kind in kinds if kind in (*HEIC_SUFFIXES, *RAW_SUFFIXES)]
     extra = f"{' and '.join(sorted(photos))} are read after {PHOTOS_EXTRA}; " if photos else ""
+    extra += "a video is restored by itself, input=FILE; " if {*VIDEO_SUFFIXES} & {*kinds} else ""
     return f"{len(files)} other file(s) ({counts}): {extra}convert photographs among them to PNG or TIFF"
 
 
-def _suffix(suffix: str, form: Format) -> str:
+def _suffix(suffix: str, form: str) -> str:
     kept = {"lossless": LOSSLESS, "same": WRITTEN}  # BMP holds neither 16 bits nor a profile
     if form not in kept:
         return f".{form}"

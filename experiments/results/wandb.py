@@ -22,7 +22,8 @@ from experiments.config.training import instantiate
 from experiments.results.records import BASELINE, METRICS, EvaluationRecord, canonical
 from experiments.results.tables import cell_folder, short_keys
 from experiments.runtime.run_folder import named_overrides
-from lightning_modules.loggers.wandb import agent_trial, finish, keep_best, rank_zero, where_line
+from lightning_modules.loggers.agents import agent_trial
+from lightning_modules.loggers.wandb import finish, keep_best, rank_zero, where_line
 from lightning_modules.restoration import RestorationModule
 
 log = logging.getLogger(__name__)

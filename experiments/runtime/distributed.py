@@ -16,23 +16,21 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import SLURMEnvironment
-from lightning_fabric.strategies import DDPStrategy as FabricDDP
-from lightning_fabric.utilities.rank_zero import rank_zero_only
+from lightning_utilities.core.rank_zero import rank_zero_only
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from datamodules.distributed import barrier, broadcast, use
 from datamodules.errors import Interrupted
 from experiments.runtime.child_processes import PORT, LostRank, RankProcesses
 from experiments.runtime.launchers import count_devices, launched, left_over, place
-from lightning_modules.restoration import RestorationModule
-from lightning_modules.strategy import DDP, LaunchedEnvironment
-from lightning_modules.sync_batchnorm import SyncBatchNorm
+
+if TYPE_CHECKING:  # Lightning takes its time, and is of no use to a task that trains and measures nothing
+    from lightning_modules.restoration import RestorationModule
+    from lightning_modules.strategy import LaunchedEnvironment
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +42,7 @@ _PATIENCE = timedelta(days=2)
 class _Job:
     """What `start` leaves behind for the other functions."""
 
-    here: LaunchedEnvironment
+    here: "LaunchedEnvironment"
     devices: list[int] | int  # of this machine that the processes have, for Lightning
     nodes: int
     children: RankProcesses | None = None  # that this process has started
@@ -59,6 +57,9 @@ def start(cfg: DictConfig) -> torch.device:
 
     Under a launcher the config of rank 0 becomes that of all. Call it in `together`, which ends what begins here.
     """
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies import DDPStrategy
+
     # A hint for those who let Lightning look for SLURM; here processes are found or started before.
     warnings.filterwarnings("ignore", r"The `srun` command is available")
     outside = launched()
@@ -78,7 +79,7 @@ def start(cfg: DictConfig) -> torch.device:
         accelerator=cfg.trainer.accelerator,
         devices=job.devices,
         num_nodes=nodes,
-        strategy=FabricDDP() if world > 1 else "auto",
+        strategy=DDPStrategy() if world > 1 else "auto",
         plugins=[job.here],
     )
     if world > 1:
@@ -91,13 +92,15 @@ def start(cfg: DictConfig) -> torch.device:
     return fabric.device
 
 
-def _place(per_node: int, world: int) -> LaunchedEnvironment:
+def _place(per_node: int, world: int) -> "LaunchedEnvironment":
     """Which of the processes this one is, by what its launcher, or rank 0, tells it."""
+    from lightning_modules.strategy import LaunchedEnvironment
+
     rank, local = place()
     return LaunchedEnvironment(rank=rank, local=local, node=rank // per_node, world=world)
 
 
-def _meet(here: LaunchedEnvironment, device: torch.device, store: dist.Store | None) -> None:
+def _meet(here: "LaunchedEnvironment", device: torch.device, store: dist.Store | None) -> None:
     """Form the group of all processes; one that a launcher has made stays in its group from job to job."""
     if dist.is_initialized():
         return
@@ -114,8 +117,10 @@ def _meet(here: LaunchedEnvironment, device: torch.device, store: dist.Store | N
 
 
 @contextmanager
-def group_of_one(device: torch.device) -> Iterator[LaunchedEnvironment]:
+def group_of_one(device: torch.device) -> Iterator["LaunchedEnvironment"]:
     """A group of this process only, to measure what a group costs."""
+    from lightning_modules.strategy import LaunchedEnvironment
+
     here = LaunchedEnvironment(world=1)
     _meet(here, device, dist.TCPStore("127.0.0.1", 0, 1, is_master=True, wait_for_workers=False))
     try:
@@ -127,6 +132,8 @@ def group_of_one(device: torch.device) -> Iterator[LaunchedEnvironment]:
 def _address() -> str:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return "env://"
+    from lightning_fabric.plugins.environments import SLURMEnvironment
+
     # As Lightning has it: MASTER_ADDR and MASTER_PORT, or the first node and a port by the number of the job.
     nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST", "127.0.0.1")
     host = os.environ.get("MASTER_ADDR") or SLURMEnvironment.resolve_root_node_address(nodes)
@@ -149,8 +156,11 @@ def _be_quiet() -> None:
         handler.setLevel(logging.ERROR)
 
 
-def for_lightning(trainer: DictConfig, module: RestorationModule) -> dict[str, Any]:
+def for_lightning(trainer: DictConfig, module: "RestorationModule") -> dict[str, Any]:
     """The arguments of Lightning's Trainer that say which processes there are, and how they train together."""
+    from lightning_modules.strategy import DDP
+    from lightning_modules.sync_batchnorm import SyncBatchNorm
+
     job = _jobs[-1]
     arguments: dict[str, Any] = {"plugins": [job.here], "devices": job.devices, "num_nodes": job.nodes}
     if job.here.world > 1 and trainer.get("sync_batchnorm", False):

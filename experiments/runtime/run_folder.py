@@ -17,11 +17,10 @@ from typing import Any
 
 import yaml
 
-from datamodules import distributed
 from datamodules.errors import ConfigError, InputError
 from datamodules.io.atomic import part_of, replacing
 from experiments.runtime.saved_config import read_mapping
-from lightning_modules.loggers.wandb import agent_trial
+from lightning_modules.loggers.agents import agent_trial
 
 # Overrides that change how or where an experiment runs, not what it computes, are no part of its name.
 _UNNAMED = re.compile(
@@ -161,6 +160,8 @@ def open_run(run_dir: Path, config: Mapping[str, Any], resume: str) -> dict[str,
 
 def close_run(run_dir: Path, **outcome: Any) -> None:
     """Note in `meta.json` that the run has trained and tested, and with what outcome: a sweep skips it from now on."""
+    from datamodules import distributed
+
     if distributed.rank() > 0:
         return
     meta = read_mapping(run_dir / "meta.json") | {"finished": {"at": _now(), **outcome}}
@@ -217,6 +218,8 @@ def flat(node: Any, path: str = "") -> dict[str, Any]:
 def describe() -> dict[str, Any]:
     """What `meta.json` holds: commit, versions, machine, command, and the identity of the run's W&B record."""
     import torch
+
+    from datamodules import distributed
 
     return {
         "created": _now(),

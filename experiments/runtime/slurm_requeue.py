@@ -9,11 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from datamodules.errors import InputError, Interrupted
+from datamodules.errors import SIGNALS, InputError, Interrupted, raise_interrupted
 from experiments.runtime.child_processes import AGAIN, PORT
 from experiments.runtime.launchers import place
 from experiments.runtime.saved_config import read_mapping
-from lightning_modules.callbacks.interrupt import SIGNALS, raise_interrupted
 
 log = logging.getLogger(__name__)
 _RESTARTS = 20  # after so many, a job that again could not save anything is not requeued: it may go on so for ever

@@ -11,10 +11,10 @@ from typing import Any
 from datamodules.errors import InputError
 from experiments.config.errors import did_you_mean, listing
 from experiments.zoo.hub import ADDRESS, fetched
-from lightning_modules.checkpoints.safetensors import SUFFIX, read_tensors
 
 FOLDER = Path(__file__).resolve().parent
 PREFIX = "zoo:"
+SUFFIX = ".safetensors"
 PHOTOGRAPHS = "nafnet_sr_photographs"  # what task=restore takes where no network is named, as soon as it is here
 
 log = logging.getLogger(__name__)
@@ -74,6 +74,8 @@ def weights_file(given: str | Path) -> Path:
 
 def about(name: str) -> dict[str, Any]:
     """What the file of a name says of its network: `model`, `scales`, `inputs`, `outputs`, `seed`."""
+    from lightning_modules.checkpoints.safetensors import read_tensors  # which comes with torch
+
     return read_tensors(FOLDER / f"{name}{SUFFIX}")[1] or {}
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from datamodules.errors import InputError
 from datamodules.io.atomic import replacing
-from datamodules.io.download import locked, root_cause
 
 ADDRESS = "hf://"
 FORM = "hf://USER/REPO/FILE.safetensors@COMMIT"
@@ -40,6 +39,8 @@ def fetched(address: str) -> Path:
         InputError: for an address that is none, names no commit or no file of safetensors; for a file that cannot be
             fetched, or is not what it was.
     """
+    from datamodules.io.download import locked, root_cause
+
     repo, name, commit = _parts(address)
     cache = Path(os.environ.get("DEBLUR_SR_CACHE") or "~/.cache/deblur-sr").expanduser()
     path = cache / "weights" / repo / commit / name
@@ -109,6 +110,8 @@ def _why(error: Exception, answers: Mapping[str, str] = _ANSWERS) -> str:
     for kind in type(error).__mro__:
         if kind.__name__ in answers:
             return answers[kind.__name__]
+    from datamodules.io.download import root_cause
+
     return (
         f"cannot be fetched ({root_cause(error)}): check the network and run again; what was fetched once is read "
         "without one"

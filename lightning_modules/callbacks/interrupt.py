@@ -2,31 +2,17 @@
 
 import logging
 import signal
-import sys
 from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
-from datamodules.errors import Interrupted
+from datamodules.errors import SIGNALS, Interrupted
 from lightning_modules.callbacks.checkpointing import LastAndBest, between_updates
 from lightning_modules.loggers.wandb import mark_preempting
 
 log = logging.getLogger(__name__)
-
-# A person at the keyboard; a machine that wants its place back, or says how long there is to go.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-
-
-def raise_interrupted(signum: int, frame: FrameType | None) -> None:
-    """Signal handler for the phases in which there is nothing to save.
-
-    SLURM repeats itself: a process that is leaving because of a signal goes on with that. Who presses Ctrl-C means it.
-    """
-    if isinstance(sys.exc_info()[1], Interrupted) and signum != signal.SIGINT:
-        return
-    raise Interrupted(signum)
 
 
 class StopOnSignal(pl.Callback):

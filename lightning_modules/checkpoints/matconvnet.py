@@ -7,7 +7,6 @@ an array of structures with `name` and `value` (and learning rates, which do not
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 import torch
 from torch import Tensor
 
@@ -23,6 +22,8 @@ def read_parameters(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: if the file cannot be read, or holds no network of MatConvNet.
     """
+    import scipy.io
+
     check_unpacked(path, MOST_BYTES)
     try:
         variables = scipy.io.loadmat(path, variable_names=["net"])

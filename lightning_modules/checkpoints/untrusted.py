@@ -14,8 +14,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch.nn.modules.module import register_module_parameter_registration_hook
-
 from datamodules.errors import InputError
 
 MOST_VALUES = 20_000  # of a config; those of this suite have hundreds
@@ -110,6 +108,8 @@ def targets(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 @contextlib.contextmanager
 def bounded() -> Iterator[None]:
     """While a network of somebody else's config is built: a number of blocks that would take for ever is refused."""
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
     count = 0
 
     def counted(*_: Any) -> None:

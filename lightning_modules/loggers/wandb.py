@@ -20,6 +20,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from datamodules.errors import InputError
+from lightning_modules.loggers.agents import agent_trial
 
 log = logging.getLogger(__name__)
 STEP = "trainer/global_step"  # the x axis of every curve
@@ -62,11 +63,6 @@ def wandb_logger(
         os.environ["WANDB_DATA_DIR"] = _USERS_DATA_DIR or str(folder / "wandb")
         run = _start(_wandb(), about)
     return WandbLogger(experiment=run, id=run_id, name=name, project=project, save_dir=folder)
-
-
-def agent_trial() -> str | None:
-    """The id of this trial if `wandb agent` started the process as one of a sweep."""
-    return os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
 
 
 def keep_best(logger: Logger, highest: Iterable[str], lowest: Iterable[str]) -> None:

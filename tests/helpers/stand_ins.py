@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from tests.conftest import photograph
+from tests.helpers.clips import write_clip
 from tests.helpers.pages import ROOT
 
 # Trainings whose folders the pages name; the others are copies.
@@ -46,6 +47,7 @@ def make_files(folder: Path) -> None:
         Image.fromarray(photograph(60, 80, 0)).save(folder / name)
     for kind in ("sharp", "degraded"):
         photographs(folder / "PAIRS" / kind, [f"{i}.png" for i in range(24)], (96, 96))
+    write_clip(folder / "clip.mp4")
     (folder / "KERNELS").mkdir()
     line = np.zeros((9, 9), np.uint8)
     line[4, 1:8] = 255

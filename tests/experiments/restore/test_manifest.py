@@ -11,7 +11,10 @@ import torch
 from PIL import Image
 
 from datamodules.degradations.kernels import isotropic_gaussian
+from datamodules.errors import InputError
 from datamodules.io.read_photo import read_photograph
+from experiments.restore.manifest import Manifest, state
+from experiments.restore.paths import Item
 from lightning_modules.checkpoints.safetensors import save_weights
 from networks.dan_usrnet import DANUSRNet
 from tests.conftest import Outcome, photograph
@@ -48,6 +51,31 @@ def test_records_of_something_else(cli: Cli, tmp_path: Path, line: dict[str, obj
     (tmp_path / "out" / ".restored.jsonl").write_text(json.dumps(line) + "\n")
     outcome = cli(*BICUBIC, "input=in", "output=out")
     assert outcome.err.startswith("out/a.png: exists and was not made by task=restore: ")
+
+
+def test_lines_of_processes_that_share_the_photographs(tmp_path: Path) -> None:
+    items = [Item(tmp_path / f"{name}.png", tmp_path / "out" / f"{name}.png") for name in "abc"]
+    save(*(item.source for item in items))
+    processes = [Manifest(tmp_path / "out", {"scale": 1}, rank=rank) for rank in range(3)]
+    for manifest in processes:
+        manifest.__enter__()
+    with pytest.raises(InputError, match="another process restores into it"):
+        Manifest(tmp_path / "out", {}).__enter__()
+    for manifest, item in zip(processes, items, strict=True):
+        manifest.begin(item.target, item.source, state(item.source))
+        item.target.write_bytes(b"")
+    processes[0].__exit__()  # as where it was killed by itself
+    processes[1].__exit__()
+    with pytest.raises(InputError, match="another process restores into it"):
+        Manifest(tmp_path / "out", {}).__enter__()
+    processes[2].file.write('{"name": "torn')
+    processes[2].__exit__()
+    with Manifest(tmp_path / "out", {"scale": 1}) as manifest:
+        assert manifest.finished(items, False) == items
+    assert [path.name for path in (tmp_path / "out").glob(".*")] == [".restored.jsonl"]
+    *lines, torn = (tmp_path / "out" / ".restored.jsonl").read_text().splitlines()
+    assert [json.loads(line)["name"] for line in lines] == ["a.png", "b.png", "c.png"]
+    assert torn == '{"name": "torn'
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from PIL import Image
 from datamodules.errors import InputError
 from experiments.config.errors import ConfigError
 from experiments.restore.paths import Item
-from experiments.restore.restore_file import restore_file
+from experiments.restore.restore_file import Work
 
 
 class Refusing:
@@ -28,6 +28,8 @@ def test_only_an_argument_that_does_not_fit_ends_the_task(tmp_path: Path) -> Non
     for key, kind in (("tile", ConfigError), (None, InputError)):
         refusing: Any = Refusing(InputError("tile: found 1, expected more", key=key))
         manifest: Any = None
+        work = Work(item, refusing, {"scale": 1, "tile": 1}, manifest)
+        work.read()
         with pytest.raises(kind, match="tile: found 1, expected more") as caught:
-            restore_file(item, refusing, {"scale": 1, "tile": 1}, manifest)
+            work.restore()
         assert caught.value.key == key

@@ -325,6 +325,7 @@ NOT_NAMED = [["input=null", "output=out"], ["input=[]", "output=out"]]
             "run= and weights=: each says which network is meant",
         ),
         (["run=absent", "input=in", "output=out"], 1, "run=absent: no run folder"),
+        (["input=in", "output=out", "scale=2", "optimizer.lr=fast"], 2, "optimizer.lr: found 'fast'"),
         (["trainer.precision=16-mixed", "input=in", "output=out"], 2, "trainer.precision: found 16-mixed"),
         (
             ["engine=onnx", "input=in", "output=out"],

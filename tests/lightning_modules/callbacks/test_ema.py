@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from lightning_modules.callbacks.checkpointing import LastAndBest
 from lightning_modules.callbacks.ema import EMA
 from lightning_modules.callbacks.finite import SkipNonFinite
-from lightning_modules.checkpoints.checkpoint import AtomicCheckpointIO
+from lightning_modules.checkpoints.atomic_io import AtomicCheckpointIO
 from tests.helpers.kills import difference
 from tests.lightning_modules.test_gan import batches, make_module
 

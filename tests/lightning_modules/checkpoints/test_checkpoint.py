@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from datamodules.errors import InputError
+from lightning_modules.checkpoints.atomic_io import AtomicCheckpointIO
 from lightning_modules.checkpoints.checkpoint import (
-    AtomicCheckpointIO,
     build_network,
     load_network,
     load_weights,
