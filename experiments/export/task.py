@@ -13,7 +13,6 @@ from pydantic import PositiveInt
 from datamodules.errors import ConfigError, InputError
 from experiments.export.exportable import Exportable, ExportError
 from experiments.export.formats import VALUES, write_onnx, write_program, write_safetensors
-from experiments.export.hub import add_card
 from experiments.models import Model, find
 from experiments.named_network import refuse_several
 
@@ -54,12 +53,13 @@ def run(cfg: DictConfig) -> None:
     exportable = Exportable(model.network(None), about["scale"])
     folder = Path(cfg.output) if cfg.output else (model.folder or Path(cfg.runs_dir)) / "export"
     refusals = []
+    # What the two read comes with Lightning, for which those who restore by a graph need not wait.
+    from experiments.export.hub import add_card
+    from experiments.export.int8 import photographs, write_int8
+
     for name in dict.fromkeys(asked):
         try:
             if name == "int8":
-                # Data modules come with Lightning, which those who restore need not wait for.
-                from experiments.export.int8 import photographs, write_int8
-
                 on = photographs(cfg, model, about["scale"])
                 path, card = write(exportable, about, name, folder, partial(write_int8, on=on))
                 path, images = path.with_suffix(".bin"), f"{len(card['images'])} images of {card['dataset']}"
