@@ -19,6 +19,7 @@ from lightning_modules.metrics.psnr_ssim import to_eight_bit
 TAKEN = {
     *("psnr", "ssim", "kernel_error", "seconds", "model", "run", "seed", "checkpoint", "checkpoint_sha256", "suite"),
     *("cell", "dataset", "split", "scale", "degradation", "suite_seed", "branch", "self_ensemble", "files", "device"),
+    *("engine", "precision"),
     *("threads", "protocol", "higher_is_better", "means", "images"),
 }
 SIDE = 192  # of the images on which a metric is tried: none of torchmetrics needs more
