@@ -51,8 +51,9 @@ def _facts(exportable: Exportable, about: Mapping[str, Any]) -> str:
     takes = ", ".join(words for field, words in INPUTS.items() if field in about["inputs"])
     return (
         f"Image restoration: {type(exportable.network).__name__}, {parameters:,} parameters. Takes: {takes}; "
-        f"enlarges x{', x'.join(map(str, about['scales']))}. Images are {about['values']}. The configuration of the "
-        "network is in config.json and in the metadata of the weights, from which deblur-sr rebuilds it."
+        f"enlarges x{', x'.join(map(str, about['scales']))}. Parameters are stored as {about['dtype']}. "
+        f"Images are {about['values']}. The configuration of the network is in config.json and in the metadata of the "
+        "weights, from which deblur-sr rebuilds it."
     )
 
 
