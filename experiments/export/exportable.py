@@ -128,14 +128,16 @@ def record(exportable: Exportable) -> ExportedProgram:
 
 
 def compare(
-    exportable: Exportable, restore: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+    exportable: Exportable,
+    restore: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]],
+    tolerance: float = TOLERANCE,
 ) -> dict[str, float]:
     """The largest difference between the network and another form of it at each of `SIZES`, by size.
 
     Of outputs that exceed 1 it is relative to the largest value.
 
     Raises:
-        ExportError: if one is above `TOLERANCE`, not a number, of another shape, or the other form fails.
+        ExportError: if one is above `tolerance`, not a number, of another shape, or the other form fails.
     """
     differences: dict[str, float] = {}
     for size in SIZES:
@@ -156,8 +158,8 @@ def compare(
                 )
             difference = (restored[name] - value).abs().max() / value.abs().max().clamp(min=1)
             worst = max(worst, difference.item() if difference.isfinite() else float("inf"))
-        if worst > TOLERANCE:
-            raise ExportError(f"differs from the network by {worst:.1e} for images of {shown}, allowed {TOLERANCE:.0e}")
+        if worst > tolerance:
+            raise ExportError(f"differs from the network by {worst:.1e} for images of {shown}, allowed {tolerance:.0e}")
         differences[shown] = worst
     return differences
 

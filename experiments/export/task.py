@@ -10,13 +10,16 @@ from omegaconf import DictConfig
 from pydantic import PositiveInt
 
 from datamodules.errors import ConfigError, InputError
+from experiments.config.arguments import command
 from experiments.export.exportable import Exportable, ExportError
 from experiments.export.formats import VALUES, require_onnx, write_onnx, write_program, write_safetensors
 from experiments.export.hub import add_card
 from experiments.models import Model, find
 from experiments.named_network import refuse_several
+from lightning_modules.checkpoints.safetensors import HALF
 
 Format = Literal["safetensors", "onnx", "program", "hub"]
+WEIGHTS: tuple[Format, ...] = ("safetensors", "hub")  # without a graph
 ENDINGS: dict[Format, str] = {"safetensors": ".safetensors", "onnx": ".onnx", "program": ".pt2"}
 
 KEYS: dict[str, Any] = {
@@ -25,12 +28,28 @@ KEYS: dict[str, Any] = {
     "formats": Format | list[Format] | None,
     "output": str | None,
     "scale": PositiveInt | None,
+    "half": bool,
 }
 
 
 def check(cfg: DictConfig) -> None:
-    """Verify that the network is named once."""
+    """Verify that the network is named once, and that float16 is asked for where it can be.
+
+    Raises:
+        ConfigError: if not.
+    """
     refuse_several(cfg)
+    if cfg.half and not {*formats(cfg)} <= set(WEIGHTS):
+        raise ConfigError(
+            f"half: found true and formats={','.join(formats(cfg))}, of which only safetensors and hub hold float16: "
+            f"{command('formats=[safetensors]')}"
+        )
+
+
+def formats(cfg: DictConfig) -> list[Any]:
+    """Those that are asked for, each once."""
+    asked: Any = list(ENDINGS) if cfg.formats is None else cfg.formats
+    return list(dict.fromkeys([asked] if isinstance(asked, str) else asked))
 
 
 def run(cfg: DictConfig) -> None:
@@ -40,14 +59,13 @@ def run(cfg: DictConfig) -> None:
         ConfigError: for a scale that the network does not have, or that has to be said.
         InputError: if a file is missing or damaged, or a format that was asked for is refused; the others are written.
     """
-    formats: Any = list(ENDINGS) if cfg.formats is None else cfg.formats
-    asked: list[Any] = [formats] if isinstance(formats, str) else list(formats)
+    asked = formats(cfg)
     (model,) = find(cfg)
-    about = describe(model, cfg.scale, asked)
+    about = describe(model, cfg.scale, asked, HALF if cfg.half else "float32")
     exportable = Exportable(model.network(None), about["scale"])
     folder = Path(cfg.output) if cfg.output else (model.folder or Path(cfg.runs_dir)) / "export"
     refusals = []
-    for name in dict.fromkeys(asked):
+    for name in asked:
         try:
             if name == "hub":
                 path, differences = write(exportable, about, "safetensors", folder / f"{about['label']}-hub")
@@ -68,8 +86,11 @@ def run(cfg: DictConfig) -> None:
         print(f"not written: {line}", flush=True)
 
 
-def describe(model: Model, scale: int | None, asked: Sequence[str]) -> dict[str, Any]:
+def describe(model: Model, scale: int | None, asked: Sequence[str], dtype: str = "float32") -> dict[str, Any]:
     """What the files will say, `scale` among it, which a network for several scales has to be told.
+
+    Args:
+        dtype: of the stored parameters.
 
     Raises:
         ConfigError, InputError: as `run`.
@@ -81,7 +102,7 @@ def describe(model: Model, scale: int | None, asked: Sequence[str]) -> dict[str,
     listed = ", ".join(map(str, network.scales))
     if scale is not None and scale not in network.scales:
         raise ConfigError(f"scale: found {scale}, {label} enlarges by {listed}")
-    if scale is None and len(network.scales) > 1 and not {*asked} <= {"safetensors", "hub"}:
+    if scale is None and len(network.scales) > 1 and not {*asked} <= set(WEIGHTS):
         raise ConfigError(
             f"scale: {label} enlarges by {listed}, and a file holds one of them: set scale={network.scales[-1]}, or "
             "formats=[safetensors] for only the weights"
@@ -94,6 +115,7 @@ def describe(model: Model, scale: int | None, asked: Sequence[str]) -> dict[str,
         "inputs": list(network.inputs),
         "outputs": list(network.outputs),
         "values": VALUES,
+        "dtype": dtype,
         "source_sha256": model.sha256,
         "scale": scale or network.scales[0],  # weights can be compared at any
     }
