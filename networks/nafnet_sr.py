@@ -30,8 +30,8 @@ class NAFNetSR(NAFBody):
         sr_blocks: blocks of the enlarging head alone, before it enlarges; 0 or more.
         deblur_branch: whether it returns `deblurred`, made by NAFNet's own last layer.
         global_residual: what is added to the super-resolved image: the enlarged input, or nothing.
-        padding: what lies beyond the photograph up to that multiple: NAFNet's zeros, or the border repeated. Small networks
-            trained on patches without either fail at zeros.
+        padding: what continues a photograph up to that multiple: zeros, as in NAFNet, or its border, repeated. Small
+            networks that have seen neither in training fail at zeros.
         head_gain: factor on the initial weights of the two output layers; below 1 the network starts close to what is
             added to its outputs, which helps short trainings.
     """
