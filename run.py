@@ -22,7 +22,7 @@ start = hydra.main(version_base="1.3", config_path=str(CONF), config_name="confi
 
 def _with_recipe(arguments: list[str]) -> list[str]:
     """The command line, where a training starts from weights of the zoo with their recipe."""
-    if not any(word.startswith("weights=") for word in arguments):
+    if not any(word.lstrip("+").startswith("weights=") for word in arguments):
         return arguments  # nothing is imported for it
     from experiments.zoo.cards import with_recipe
 

@@ -85,10 +85,8 @@ def find(cfg: DictConfig) -> list[Model]:
     elif cfg.get("cascade"):
         models = [cascade(list(cfg.cascade), asked_use(cfg))]
     elif cfg.ckpt or (cfg.weights and not model_is_named()):
-        file = Path(cfg.ckpt) if cfg.ckpt else catalogue.weights_file(cfg.weights)
-        if not cfg.ckpt:
-            cfg.ckpt, cfg.weights = escaped(cfg.weights), None  # the file knows its network: cfg.model is another one
-        models = [of_checkpoint(file)]
+        cfg.ckpt, cfg.weights = escaped(cfg.ckpt or cfg.weights), None  # it knows its network: cfg.model is another one
+        models = [of_checkpoint(catalogue.weights_file(cfg.ckpt))]
     else:
         follows = "scale" in cfg.model and OmegaConf.is_interpolation(cfg.model, "scale")
         return [of_config(str(cfg.label), config, cfg.weights, follows)]
@@ -175,6 +173,8 @@ def of_config(
             part = network.learned_part
             of_part = f"weights=FILE of a {type(part).__name__}"
             ways = "run=FOLDER, ckpt=FILE or weights=FILE" if part is network else of_part
+            if label in catalogue.names():
+                ways = f"weights={label}, which the zoo has, or {ways}"
             raise InputError(f"model={label} has weights to load: give {ways}")
         return network
 
@@ -249,8 +249,9 @@ def named_folders(key: str, names: Sequence[str], runs_dir: Path) -> list[Path]:
     """
     parts = [part for name in names for part in ([name] if Path(name).exists() else name.split(","))]
     there = {folder.name: str(folder) for folder in sorted(runs_dir.glob("*")) if (folder / "config.yaml").is_file()}
-    near = {part: difflib.get_close_matches(Path(part).name, there, n=1) for part in parts if not Path(part).exists()}
-    meant = [there[near[part][0]] if near.get(part) else part for part in parts]
+    known = {name: f"{catalogue.PREFIX}{name}" for name in catalogue.names() if key == "run"} | there
+    near = {part: difflib.get_close_matches(Path(part).name, known, n=1) for part in parts if not Path(part).exists()}
+    meant = [known[near[part][0]] if near.get(part) else part for part in parts]
     if meant != [*names] and (len(parts) > len(names) or all(near.values())):
         raise InputError(
             f"{key}={','.join(names)}: no such run folder: did you mean: {command(f'{key}={as_one(meant)}')}", key=key
@@ -300,8 +301,7 @@ def saved_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.yaml"
     if not file.is_file():
         inside = next((parent for parent in folder.parents if folder.exists() and (parent / file.name).is_file()), None)
-        named = f"{catalogue.PREFIX}{folder}" if str(folder) in catalogue.names() else None
-        meant = f"; did you mean run={inside or named}?" if inside or named else ""
+        meant = f"; did you mean run={inside}?" if inside else ""
         raise InputError(
             f"run={folder}: no run folder (config.yaml is missing there); runs are folders below runs_dir={meant}"
         )

@@ -25,6 +25,7 @@ ATTEMPTS = 4  # failures in a row without a new byte; a slow but living connecti
 BACKOFF_SECONDS = 1.0  # doubled after each failure in a row
 TIMEOUT_SECONDS = (10.0, 60.0)  # to connect, between two bytes
 CHUNK_BYTES = 1 << 16
+ELSEWHERE = "set data.root to a folder on another disk"
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +55,14 @@ def download(url: str, path: str | Path, *, size: int, sha256: str) -> Path:
 
 
 @contextmanager
-def locked(path: str | Path) -> Iterator[None]:
+def locked(path: str | Path, elsewhere: str = ELSEWHERE) -> Iterator[None]:
     """Holds `path` + ".lock", so that one process at a time makes `path`; makes the parent folder.
 
     The lock goes with the process, however it ends; the empty .lock file may stay and means nothing.
+
+    Args:
+        path: what is made.
+        elsewhere: how it is put on another disk.
 
     Raises:
         InputError: the folder cannot be written or has no locks.
@@ -72,7 +77,7 @@ def locked(path: str | Path) -> Iterator[None]:
             log.info("waiting for another process that is making %s", path)
             lock.acquire()
     except (OSError, NotImplementedError) as error:
-        raise disk_error(path, error) from error
+        raise disk_error(path, error, elsewhere) from error
     try:
         yield
     finally:
@@ -183,12 +188,12 @@ def check_space(folder: Path, needed: int, task: str) -> None:
         )
 
 
-def disk_error(path: Path, error: Exception) -> InputError:
+def disk_error(path: Path, error: Exception, elsewhere: str = ELSEWHERE) -> InputError:
     """Says what the system refused, about the file that it names, else about `path` (ENOSPC names none)."""
     free = f", {_human(shutil.disk_usage(path.parent).free)} free" if path.parent.is_dir() else ""
     return InputError(
         f"{getattr(error, 'filename', None) or path}: cannot be read or written ({root_cause(error)}{free}): free some"
-        " space, check the permissions or set data.root to a folder on another disk, then run again"
+        f" space, check the permissions or {elsewhere}, then run again"
     )
 
 

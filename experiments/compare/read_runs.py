@@ -94,11 +94,11 @@ def curves(path: Path) -> dict[str, list[tuple[int, float]]]:
 def _parameters(folder: Path, label: str) -> int | None:
     """Parameters of the network of a run's config, built without memory.
 
-    None where they are not known: the code has changed since, or what was measured (a cascade, a checkpoint file) is
-    not the network of the config.
+    None where they are not known: the code has changed since, or what was measured (a cascade, a checkpoint file,
+    weights by name) is not the network of the config.
     """
     config = read_mapping(folder / "config.yaml")
-    if config.get("label") != label or config.get("cascade") or config.get("ckpt"):
+    if config.get("label") != label or any(config.get(key) for key in ("cascade", "ckpt", "run")):
         return None
     try:
         model = to_build(config, "model", str(folder / "config.yaml"))

@@ -286,8 +286,8 @@ def refuse_misfit(job: Job) -> None:
 
 
 def _shown(checkpoint: Path, folder: Path) -> str:
-    """As training writes it, so that a measurement made again replaces the earlier one; of the zoo by its name."""
-    if name := catalogue.name_of(checkpoint):
-        return f"{catalogue.PREFIX}{name}"
+    """As training writes it, so that a measurement made again replaces the earlier one; weights by name, as named."""
+    if given := catalogue.shown(checkpoint):
+        return given
     file, folder = checkpoint.resolve(), folder.resolve()
     return str(file.relative_to(folder) if file.is_relative_to(folder) else checkpoint)

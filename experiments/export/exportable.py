@@ -157,14 +157,16 @@ def largest_difference(found: Tensor, expected: Tensor) -> float:
 
 
 def compare(
-    exportable: Exportable, restore: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+    exportable: Exportable,
+    restore: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]],
+    tolerance: float = TOLERANCE,
 ) -> dict[str, float]:
     """The largest difference between the network and another form of it at each of `SIZES`, by size.
 
     Of outputs that exceed 1 it is relative to the largest value.
 
     Raises:
-        ExportError: if one is above `TOLERANCE`, not a number, of another shape, or the other form fails.
+        ExportError: if one is above `tolerance`, not a number, of another shape, or the other form fails.
     """
     differences: dict[str, float] = {}
     for size in SIZES:
@@ -184,8 +186,8 @@ def compare(
                     f"{name} is {list(restored[name].shape)} for images of {shown}, expected {list(value.shape)}"
                 )
             worst = max(worst, largest_difference(restored[name], value))
-        if worst > TOLERANCE:
-            raise ExportError(f"differs from the network by {worst:.1e} for images of {shown}, allowed {TOLERANCE:.0e}")
+        if worst > tolerance:
+            raise ExportError(f"differs from the network by {worst:.1e} for images of {shown}, allowed {tolerance:.0e}")
         differences[shown] = worst
     return differences
 

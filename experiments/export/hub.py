@@ -1,5 +1,6 @@
 """A folder for Hugging Face: weights, the configuration of their network, and a model card."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from experiments.runtime.run_folder import write_text
 from experiments.zoo import catalogue
 from experiments.zoo.cards import card
 from experiments.zoo.readme import INPUTS, sections, table
+
+log = logging.getLogger(__name__)
 
 FRONT = """---
 license: unknown # yours, before you upload
@@ -28,7 +31,7 @@ def add_card(exportable: Exportable, weights: Path, about: Mapping[str, Any], mo
     """Put README.md and config.json beside exported weights, whose metadata lie there as .json.
 
     The card says what the file itself says, what its run or its card in the zoo knows of the training, and what has
-    been measured so far; not what the network is good for, which its author knows.
+    been measured so far; not what the network is good for, which its author knows: one that is there is not replaced.
     """
     weights.with_suffix(".json").replace(weights.with_name("config.json"))
     parts = [f"# {about['label']}", _facts(exportable, about), _use(weights.name)]
@@ -36,7 +39,11 @@ def add_card(exportable: Exportable, weights: Path, about: Mapping[str, Any], mo
         parts += ["## What it is", *sections(card(name))]
     else:
         parts += _of_run(model)
-    write_text(weights.with_name("README.md"), FRONT + "\n\n".join(parts) + "\n")
+    page = weights.with_name("README.md")
+    if page.exists():
+        log.warning("%s: is there and stays as it is: delete it to have it written with what is known now", page)
+    else:
+        write_text(page, FRONT + "\n\n".join(parts) + "\n")
 
 
 def _facts(exportable: Exportable, about: Mapping[str, Any]) -> str:
@@ -44,8 +51,9 @@ def _facts(exportable: Exportable, about: Mapping[str, Any]) -> str:
     takes = ", ".join(words for field, words in INPUTS.items() if field in about["inputs"])
     return (
         f"Image restoration: {type(exportable.network).__name__}, {parameters:,} parameters. Takes: {takes}; "
-        f"enlarges x{', x'.join(map(str, about['scales']))}. Images are {about['values']}. The configuration of the "
-        "network is in config.json and in the metadata of the weights, from which deblur-sr rebuilds it."
+        f"enlarges x{', x'.join(map(str, about['scales']))}. Parameters are stored as {about['dtype']}. "
+        f"Images are {about['values']}. The configuration of the network is in config.json and in the metadata of the "
+        "weights, from which deblur-sr rebuilds it."
     )
 
 

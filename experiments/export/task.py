@@ -11,12 +11,15 @@ from omegaconf import DictConfig
 from pydantic import PositiveInt
 
 from datamodules.errors import ConfigError, InputError
+from experiments.config.arguments import command
 from experiments.export.exportable import Exportable, ExportError
 from experiments.export.formats import VALUES, write_onnx, write_program, write_safetensors
 from experiments.models import Model, find
 from experiments.named_network import refuse_several
+from lightning_modules.checkpoints.safetensors import HALF
 
 Format = Literal["safetensors", "onnx", "program", "hub", "int8"]
+WEIGHTS: tuple[Format, ...] = ("safetensors", "hub")  # without a graph
 ENDINGS: dict[Format, str] = {"safetensors": ".safetensors", "onnx": ".onnx", "program": ".pt2", "int8": "_int8.xml"}
 Writer = Callable[[Exportable, Path, Mapping[str, Any]], dict[str, Any]]
 WRITERS: dict[Format, Writer] = {  # of what is written unless `formats=` says otherwise
@@ -31,12 +34,28 @@ KEYS: dict[str, Any] = {
     "formats": Format | list[Format] | None,
     "output": str | None,
     "scale": PositiveInt | None,
+    "half": bool,
 }
 
 
 def check(cfg: DictConfig) -> None:
-    """Verify that the network is named once."""
+    """Verify that the network is named once, and that float16 is asked for where it can be.
+
+    Raises:
+        ConfigError: if not.
+    """
     refuse_several(cfg)
+    if cfg.half and not {*formats(cfg)} <= set(WEIGHTS):
+        raise ConfigError(
+            f"half: found true and formats={','.join(formats(cfg))}, of which only safetensors and hub hold float16: "
+            f"{command('formats=[safetensors]')}"
+        )
+
+
+def formats(cfg: DictConfig) -> list[Any]:
+    """Those that are asked for, each once."""
+    asked: Any = list(WRITERS) if cfg.formats is None else cfg.formats
+    return list(dict.fromkeys([asked] if isinstance(asked, str) else asked))
 
 
 def run(cfg: DictConfig) -> None:
@@ -46,10 +65,9 @@ def run(cfg: DictConfig) -> None:
         ConfigError: for a scale that the network does not have, or that has to be said.
         InputError: if a file is missing or damaged, or a format that was asked for is refused; the others are written.
     """
-    formats: Any = list(WRITERS) if cfg.formats is None else cfg.formats
-    asked: list[Any] = [formats] if isinstance(formats, str) else list(formats)
+    asked = formats(cfg)
     (model,) = find(cfg)
-    about = describe(model, cfg.scale, asked)
+    about = describe(model, cfg.scale, asked, HALF if cfg.half else "float32")
     exportable = Exportable(model.network(None), about["scale"])
     folder = Path(cfg.output) if cfg.output else (model.folder or Path(cfg.runs_dir)) / "export"
     refusals = []
@@ -57,7 +75,7 @@ def run(cfg: DictConfig) -> None:
     from experiments.export.hub import add_card
     from experiments.export.int8 import photographs, write_int8
 
-    for name in dict.fromkeys(asked):
+    for name in asked:
         try:
             if name == "int8":
                 on = photographs(cfg, model, about["scale"])
@@ -87,8 +105,11 @@ def _closely(differences: Mapping[str, float]) -> str:
     return f"at most {max(differences.values()):.1e} from the network"
 
 
-def describe(model: Model, scale: int | None, asked: Sequence[str]) -> dict[str, Any]:
+def describe(model: Model, scale: int | None, asked: Sequence[str], dtype: str = "float32") -> dict[str, Any]:
     """What the files will say, `scale` among it, which a network for several scales has to be told.
+
+    Args:
+        dtype: of the stored parameters.
 
     Raises:
         ConfigError, InputError: as `run`.
@@ -100,7 +121,7 @@ def describe(model: Model, scale: int | None, asked: Sequence[str]) -> dict[str,
     listed = ", ".join(map(str, network.scales))
     if scale is not None and scale not in network.scales:
         raise ConfigError(f"scale: found {scale}, {label} enlarges by {listed}")
-    if scale is None and len(network.scales) > 1 and not {*asked} <= {"safetensors", "hub"}:
+    if scale is None and len(network.scales) > 1 and not {*asked} <= set(WEIGHTS):
         raise ConfigError(
             f"scale: {label} enlarges by {listed}, and a file holds one of them: set scale={network.scales[-1]}, or "
             "formats=[safetensors] for only the weights"
@@ -113,6 +134,7 @@ def describe(model: Model, scale: int | None, asked: Sequence[str]) -> dict[str,
         "inputs": list(network.inputs),
         "outputs": list(network.outputs),
         "values": VALUES,
+        "dtype": dtype,
         "source_sha256": model.sha256,
         "scale": scale or network.scales[0],  # weights can be compared at any
     }

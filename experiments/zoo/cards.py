@@ -86,6 +86,8 @@ def mistakes() -> Iterator[str]:
         yield f"{alone}.yaml: a card without {alone}.safetensors"
     for name, file in files.items():
         size = file.stat().st_size
+        if not catalogue.WORD.fullmatch(name):
+            yield f"{file.name}: no name: expected letters, digits, - and _, which weights= takes for one"
         if size > LARGEST:
             yield f"{file.name}: {size:,} bytes, expected at most {LARGEST:,}"
         if not {"scales", "inputs", "seed"} <= catalogue.about(name).keys():
@@ -107,14 +109,21 @@ def mistakes() -> Iterator[str]:
 def with_recipe(arguments: Sequence[str]) -> list[str]:
     """The command line of a training from `weights=NAME`, with the overrides of its network where it names none.
 
-    What another task needs is in the file of the weights; a training needs loss, degradation and optimiser besides.
+    What another task needs is in the file of the weights; a training needs loss, degradation and optimiser besides. Of
+    a group for which another option is given only the scale is kept, which is that of the network.
+
+    Raises:
+        InputError: for a name that is none.
     """
     given = {_key(word): word.partition("=")[2] for word in arguments}
-    name = given.get("weights", "").removeprefix(catalogue.PREFIX)
-    named = {"model", "experiment"} & {key.partition(".")[0] for key in given}
-    if named or given.get("task", "train") != "train" or name not in catalogue.names():
+    weights = given.get("weights", "null")
+    word = catalogue.WORD.fullmatch(weights) and weights != "null" and not Path(weights).exists()
+    ours = bool(word) or weights.startswith(catalogue.PREFIX)
+    if not ours or {"model", "experiment"} & given.keys() or given.get("task", "train") != "train":
         return [*arguments]
-    return [*(word for word in card(name).overrides if _key(word) not in given), *arguments]
+    own = {word: _key(word) for word in card(catalogue.weights_file(weights).stem).overrides}
+    own = {word: key for word, key in own.items() if key == "degradation.scale" or key.partition(".")[0] not in given}
+    return [*(word for word, key in own.items() if key not in given), *arguments]
 
 
 def _key(word: str) -> str:

@@ -10,11 +10,12 @@ from typing import Any
 
 from datamodules.errors import InputError
 from experiments.config.errors import did_you_mean, listing
-from experiments.zoo.hub import ADDRESS, fetched
+from experiments.zoo.hub import ADDRESS, address_of, fetched
 
 FOLDER = Path(__file__).resolve().parent
 PREFIX = "zoo:"
 SUFFIX = ".safetensors"
+WORD = re.compile(r"[\w-]+")  # a name: no folder, no ending
 PHOTOGRAPHS = "nafnet_sr_photographs"  # what task=restore takes where no network is named, as soon as it is here
 
 log = logging.getLogger(__name__)
@@ -39,8 +40,14 @@ def named(name: str, what: str = "no such name in the zoo") -> Path:
 
 
 def name_of(file: Path) -> str | None:
-    """The name of a file of the zoo; None of any other file."""
-    return file.stem if file.suffix == SUFFIX and file.resolve().parent == FOLDER.resolve() else None
+    """The name of a file of the zoo, also by way of links; None of any other file."""
+    return next((name for name in names() if (FOLDER / f"{name}{SUFFIX}").resolve() == file.resolve()), None)
+
+
+def shown(file: Path) -> str | None:
+    """What a file of weights is called everywhere: zoo:NAME, or its address; None of one that is only here."""
+    name = name_of(file)
+    return f"{PREFIX}{name}" if name else address_of(file)
 
 
 def is_address(given: str) -> bool:
@@ -63,7 +70,7 @@ def weights_file(given: str | Path) -> Path:
         return fetched(given)
     if given.startswith(PREFIX):
         return named(given.removeprefix(PREFIX))
-    if not re.fullmatch(r"[\w-]+", given):
+    if not WORD.fullmatch(given):
         return Path(given)
     if Path(given).exists():
         if given in names():
@@ -81,5 +88,6 @@ def about(name: str) -> dict[str, Any]:
 
 def for_photographs() -> dict[str, str]:
     """The names whose networks restore a photograph of which no blur is known, each with what it enlarges by."""
-    fitting = {name: facts for name in names() if {"kernel", "kernels"}.isdisjoint((facts := about(name))["inputs"])}
+    known = {name: facts for name in names() if {"inputs", "scales"} <= (facts := about(name)).keys()}
+    fitting = {name: facts for name, facts in known.items() if {"kernel", "kernels"}.isdisjoint(facts["inputs"])}
     return {name: f"{name} (x{', x'.join(map(str, facts['scales']))})" for name, facts in fitting.items()}

@@ -4,12 +4,14 @@ They are kept in `~/.cache/deblur-sr/weights`, or `weights` of the folder that D
 address, each with its sha256 beside it. The server is that of HF_ENDPOINT, a token that of `hf auth login`.
 """
 
+import errno
 import hashlib
 import logging
 import os
 import re
-import tempfile
+import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from datamodules.errors import InputError
@@ -17,6 +19,8 @@ from datamodules.io.atomic import replacing
 
 ADDRESS = "hf://"
 FORM = "hf://USER/REPO/FILE.safetensors@COMMIT"
+ELSEWHERE = "set DEBLUR_SR_CACHE to a folder on another disk"
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 _PART = r"[A-Za-z0-9_-][\w.-]*"  # of a path: no hidden file, nothing that leads to another folder
 _FORM = re.compile(rf"hf://({_PART}/{_PART})/((?:{_PART}/)*{_PART})@([^@]+)", re.ASCII)
 # What the server has answered, by the class of huggingface_hub's error.
@@ -39,29 +43,37 @@ def fetched(address: str) -> Path:
         InputError: for an address that is none, names no commit or no file of safetensors; for a file that cannot be
             fetched, or is not what it was.
     """
-    from datamodules.io.download import locked, root_cause
+    from datamodules.io.download import disk_error, locked
 
     repo, name, commit = _parts(address)
-    cache = Path(os.environ.get("DEBLUR_SR_CACHE") or "~/.cache/deblur-sr").expanduser()
-    path = cache / "weights" / repo / commit / name
+    path = _cache() / repo / commit / name
     kept = path.with_name(f"{path.name}.sha256")
     try:
         if not (path.is_file() and kept.is_file()):
-            with locked(path):
+            with locked(path, ELSEWHERE):
                 if not (path.is_file() and kept.is_file()):  # else another process has fetched it
                     _fetch(address, repo, name, commit, path, kept)
-        found, expected = _digest(path), kept.read_text().strip()
+        found, expected = _digest(path), kept.read_text(errors="replace").strip()
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read or written ({root_cause(error)}): free some space, mend the permissions, or set "
-            "DEBLUR_SR_CACHE to a folder elsewhere"
-        ) from error
+        raise disk_error(path, error, ELSEWHERE) from error
     if found != expected:
         raise InputError(
             f"{path}: its sha256 is {found}, and was {expected} when it was fetched from {address}: delete "
             f"{path.parent} to fetch it again"
         )
     return path
+
+
+def address_of(file: Path) -> str | None:
+    """The address that a file of the cache was fetched from; None of any other file."""
+    if not (file.is_relative_to(_cache()) and file.with_name(f"{file.name}.sha256").is_file()):
+        return None
+    user, repo, commit, *parts = file.relative_to(_cache()).parts
+    return f"{ADDRESS}{user}/{repo}/{'/'.join(parts)}@{commit}"
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("DEBLUR_SR_CACHE") or "~/.cache/deblur-sr").expanduser() / "weights"
 
 
 def _parts(address: str) -> tuple[str, str, str]:
@@ -90,11 +102,16 @@ def _fetch(address: str, repo: str, name: str, commit: str, path: Path, kept: Pa
         ) from error
 
     endpoint = os.environ.get("HF_ENDPOINT")  # the library reads it only once
-    with tempfile.TemporaryDirectory(prefix=".part-", dir=path.parent) as place:
+    place = path.with_name(f".{path.name}.part")
+    with ExitStack() as stack:
+        shutil.rmtree(place, ignore_errors=True)  # of a killed process
+        stack.callback(shutil.rmtree, place, ignore_errors=True)
         try:
             told = get_hf_file_metadata(hf_hub_url(repo, name, revision=commit, endpoint=endpoint)).etag
             file = Path(hf_hub_download(repo, name, revision=commit, endpoint=endpoint, local_dir=place))
-        except Exception as error:  # of its own, of the network, of the disk: they differ between its versions
+        except Exception as error:  # of its own and of the network: they differ between its versions
+            if getattr(error, "errno", None) in _OF_DISKS:
+                raise
             raise InputError(f"{address}: {_why(error)}") from error
         sums = {"sha256": _digest(file), "git": _digest(file, "sha1", f"blob {file.stat().st_size}\0".encode())}
         if told not in sums.values():  # small files are kept as git does, without a sha256

@@ -1,8 +1,8 @@
 """Weights as `.safetensors`: tensors without code, readable in any language, with the model config in the metadata.
 
 The header of such a file maps strings to strings. Ours has two entries of this suite: `deblur_sr`, a JSON object
-{"format": 2, "model": {...}, "label": ..., "seed": ...}, from which the network is rebuilt as from a checkpoint, and
-`sha256` of it and of all tensors. Files of format 1 have no checksum, nor have those of other programs.
+{"format": 2, "model": {...}, "label": ..., "seed": ..., "dtype": ...}, from which the network is rebuilt as from a
+checkpoint, and `sha256` of it and of all tensors. Files of format 1 have no checksum, nor have those of other programs.
 """
 
 import hashlib
@@ -23,6 +23,7 @@ from lightning_modules.checkpoints.untrusted import check_plain, parse_json
 SUFFIX = ".safetensors"
 KEY = "deblur_sr"
 FORMAT, FORMATS = 2, (1, 2)  # that is written, that are read
+HALF = "float16"
 LONGEST = 2**24  # bytes of a header: that of ours has 200 a tensor
 
 
@@ -32,14 +33,23 @@ def save_weights(network: nn.Module, path: Path, about: Mapping[str, Any]) -> No
     Args:
         network: on any device.
         path: of the file; the JSON object of its metadata is written beside it, as `.json`.
-        about: that object without `format`: plain values, with the model config as `model`.
+        about: that object without `format`: plain values, with the model config as `model`. With "float16" as `dtype`
+            parameters are rounded to it, which halves the file; buffers stay as they are. A network that reads them
+            has parameters of its own type.
 
     Raises:
-        InputError: if the file cannot be written.
+        InputError: if the file cannot be written, or a parameter is beyond the range of float16.
     """
     text = json.dumps({"format": FORMAT, **about})
     # Copies: the format knows neither tensors that share memory nor memory layouts.
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
+    if about.get("dtype") == HALF:
+        for name, _ in network.named_parameters(remove_duplicate=False):
+            tensors[name], exact = tensors[name].half(), tensors[name]
+            if not tensors[name].isfinite().all():
+                raise InputError(
+                    f"half: found true, but {name} goes up to {exact.abs().max():.6g}, float16 to 65504: omit half="
+                )
     try:
         with replacing(path.with_suffix(".json")) as described, replacing(path) as part:
             described.write_text(json.dumps(json.loads(text), indent=2) + "\n")

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from networks.nafnet import NAFNet
 from networks.nafnet_sr import NAFNetSR
@@ -100,6 +101,21 @@ def test_deblurs_as_nafnet_does_and_enlarges_any_size(scale: int) -> None:
 
 
 @torch.no_grad()
+def test_what_lies_beyond_an_image() -> None:
+    """Zeros, as of NAFNet, or the border repeated; of sides that 8 does not divide."""
+    images = waves(13, 18, 2)
+    whole = torch.cat([images, images[..., -1:].expand(-1, -1, -1, 6)], 3)
+    whole = torch.cat([whole, whole[..., -1:, :].expand(-1, -1, 3, -1)], 2)
+    repeated = filled(**TINY, padding="replicate")
+    expected = repeated(whole)
+    found = repeated(images)
+    torch.testing.assert_close(found.deblurred, expected.deblurred[..., :13, :18])
+    zeros = filled(**TINY)(F.pad(images, (0, 6, 0, 3)))
+    torch.testing.assert_close(filled(**TINY)(images).deblurred, zeros.deblurred[..., :13, :18])
+    assert (found.deblurred - zeros.deblurred[..., :13, :18]).abs().max() > 1e-3
+
+
+@torch.no_grad()
 def test_a_batch_is_its_images() -> None:
     network, images = filled(**TINY, scale=3, local_pooling=(8, 16)), waves(13, 30, 3)
     alone = torch.cat([network(image[None]).sr for image in images])
@@ -147,6 +163,7 @@ def test_every_weight_counts() -> None:
         ({"scale": 1}, "scale is 1, expected 2, 3 or 4"),
         ({"sr_blocks": -1}, "sr_blocks is -1, expected 0 or more"),
         ({"global_residual": "nearest"}, "global_residual is 'nearest', expected bicubic or none"),
+        ({"padding": "reflect"}, "padding"),
         ({"dec": (1,)}, "as many in enc as in dec"),
     ],
 )

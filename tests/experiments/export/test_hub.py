@@ -46,3 +46,15 @@ def test_the_folder_of_a_name(cli: Cli, tmp_path: Path, monkeypatch: pytest.Monk
     page = Path("out/mine-hub/README.md").read_text()
     assert "# mine\n\nImage restoration: EDSR, " in page
     assert CARD["recipe"][0] in page
+
+
+def test_a_card_that_its_author_has_written_stays(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "zoo", monkeypatch, "mine")
+    page = Path("out/mine-hub/README.md")
+    page.parent.mkdir(parents=True)
+    page.write_text("license: mit\n")
+    outcome = cli("task=export", "weights=mine", "formats=hub", "output=out")
+    assert outcome.status == 0
+    assert "out/mine-hub/README.md: is there and stays as it is" in outcome.err
+    assert page.read_text() == "license: mit\n"
+    assert load_network(page.with_name("mine.safetensors"))[1]["config"]["model"] == CONFIG

@@ -125,6 +125,13 @@ def test_files_of_other_programs_are_none_of_the_zoo(tmp_path: Path, monkeypatch
     ]
 
 
+def test_a_file_whose_name_is_no_word_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "zoo", monkeypatch, "mine.x2")
+    assert [*mistakes()] == [
+        "mine.x2.safetensors: no name: expected letters, digits, - and _, which weights= takes for one"
+    ]
+
+
 def test_the_command_writes_the_page_if_the_cards_are_right(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,9 +1,13 @@
 """Weights on Hugging Face, from a server on this machine that answers as it does."""
 
+import errno
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from huggingface_hub import constants
@@ -11,7 +15,8 @@ from huggingface_hub import constants
 from datamodules.errors import InputError
 from experiments.models import load
 from experiments.zoo.catalogue import weights_file
-from tests.conftest import Outcome
+from experiments.zoo.hub import address_of
+from tests.conftest import Outcome, figures
 from tests.helpers.hub import Hub, serving
 from tests.helpers.zoo import fill
 
@@ -41,6 +46,45 @@ def test_what_was_fetched_is_read_without_a_network(hub: Hub, monkeypatch: pytes
     assert (load(ADDRESS).label, len(hub.asked)) == ("edsr", asked)
     kept = sorted(part.name for part in file.parent.iterdir() if part.suffix != ".lock")
     assert kept == ["mine.safetensors", "mine.safetensors.sha256"]
+
+
+def test_a_measurement_is_of_the_address(hub: Hub, cli: Callable[..., Outcome], make_photographs: Any) -> None:
+    """Not of a file in a folder of this machine."""
+    outcome = cli(
+        *(
+            "task=evaluate",
+            f"run={ADDRESS}",
+            "name=a",
+            "data=folder",
+            "data.source.holdout=false",
+            "degradation=bicubic",
+        ),
+        *(f"data.root={make_photographs(count=1, height=24, width=28)}", "degradation.scale=2", "data.num_workers=0"),
+        *("trainer.accelerator=cpu", "logger=none", "pictures=none"),
+    )
+    assert outcome.status == 0, outcome.err
+    assert {record["checkpoint"] for record in figures(Path("runs/a"))} - {None} == {ADDRESS}
+    assert address_of(Path("runs/a/results.json")) is None
+
+
+def test_a_disk_is_no_network(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    with monkeypatch.context() as patch:
+        patch.setenv("DEBLUR_SR_CACHE", str(tmp_path / "file"))
+        with pytest.raises(InputError, match="set DEBLUR_SR_CACHE to a folder on another disk"):
+            weights_file(ADDRESS)
+    left = tmp_path / "cache/weights/someone/blurry" / COMMIT / ".mine.safetensors.part"
+    left.mkdir(parents=True)
+    (left / "half").touch()
+    with monkeypatch.context() as patch:
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        patch.setattr("huggingface_hub.hf_hub_download", Mock(side_effect=full))
+        with pytest.raises(InputError, match=r"No space left on device.*set DEBLUR_SR_CACHE to a folder") as caught:
+            weights_file(ADDRESS)
+        assert "check the network" not in str(caught.value)
+        assert not left.exists()
+    weights_file(ADDRESS)
+    assert not left.exists()
 
 
 def test_changed_bytes_are_found(hub: Hub) -> None:

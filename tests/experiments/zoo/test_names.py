@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from datamodules.errors import InputError
-from experiments.models import load, run_folders
+from experiments.compare.read_runs import read_run
+from experiments.models import load, named_folders, run_folders
 from experiments.restore import Restorer
 from experiments.results.records import EvaluationRecord
 from experiments.results.tables import row_names
@@ -21,7 +22,7 @@ from experiments.zoo import catalogue
 from experiments.zoo.cards import with_recipe
 from lightning_modules.checkpoints.checkpoint import load_network
 from tests.conftest import Outcome, figures, photograph
-from tests.helpers.zoo import CONFIG, OPTIONS, OVERRIDES, fill
+from tests.helpers.zoo import CONFIG, OPTIONS, OVERRIDES, fill, write_card
 
 Cli = Callable[..., Outcome]
 
@@ -41,6 +42,13 @@ def test_a_word_is_a_name_unless_something_is_called_so(zoo: Path, caplog: pytes
     assert catalogue.weights_file("mine") == Path("mine")
     assert "the weights of the zoo are zoo:mine" in caplog.text
     assert catalogue.weights_file("zoo:mine") == zoo / "mine.safetensors"
+    link = Path("link.safetensors")
+    link.symlink_to(zoo / "mine.safetensors")
+    assert catalogue.name_of(link) == "mine"
+    (zoo / "yours.safetensors").rename("elsewhere.safetensors")  # as caches of files do
+    (zoo / "yours.safetensors").symlink_to(Path("elsewhere.safetensors").resolve())
+    assert catalogue.name_of(zoo / "yours.safetensors") == "yours"
+    assert catalogue.name_of(zoo / "absent.safetensors") is None
     for wrong in ("mein", "zoo:mein"):
         with pytest.raises(InputError, match=r"^mein: no such .* the zoo, which has mine, yours; did you mean mine\?$"):
             catalogue.weights_file(wrong)
@@ -79,6 +87,9 @@ def test_every_task_takes_the_name_and_shows_it(cli: Cli, zoo: Path, make_photog
     both = cli("task=evaluate", "run=[zoo:mine,zoo:yours]", *data)
     assert both.status == 0, both.err
     assert all(f"\n{name} " in both.out for name in ("mine", "yours"))
+    config = OmegaConf.load("runs/b/config.yaml")
+    OmegaConf.save({**config, "label": "mine"}, "runs/b/config.yaml")  # as of a name that a model has too
+    assert read_run(Path("runs/b"), "runs/b").parameters is None  # not those of the model that the config would build
     assert cli("task=restore", "run=zoo:mine", f"input={photographs}").status == 0
     assert Image.open("restored/image0.png").size == (56, 48)
     assert cli("task=export", "weights=zoo:yours", "formats=safetensors", "output=out").status == 0
@@ -109,7 +120,8 @@ def test_an_evaluation_is_called_after_the_name() -> None:
     [
         ("weights=mein", 1, "mein: no such file or folder, nor a name in the zoo, which has mine, yours; did you mean"),
         ("run=zoo:mein", 1, "mein: no such name in the zoo, which has mine, yours; did you mean mine?"),
-        ("run=mine", 1, "runs are folders below runs_dir=; did you mean run=zoo:mine?"),
+        ("run=mine", 1, "run=mine: no such run folder: did you mean: python run.py task=export run=zoo:mine"),
+        ("ckpt=mein", 1, "mein: no such file or folder, nor a name in the zoo, which has mine, yours; did you mean"),
         ("weights=mine model=vdsr", 1, "a checkpoint of another model: it holds networks.baselines.edsr.EDSR"),
         ("weights=mine run=zoo:mine", 2, "run= and weights=: each says which network is meant: give one of them"),
     ],
@@ -119,6 +131,22 @@ def test_a_wrong_name_is_answered_with_those_there_are(cli: Cli, given: str, sta
     outcome = cli("task=export", *given.split())
     assert (outcome.status, outcome.err.count("\n")) == (status, 1)
     assert line in outcome.err
+
+
+def test_a_run_that_is_none_is_answered_with_the_name(zoo: Path) -> None:
+    run = Path("runs/tiny")
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("label: tiny\n")
+    for key, line in (("run", "run=zoo:mine"), ("runs", "which has tiny")):
+        with pytest.raises(InputError, match=line):
+            named_folders(key, ["mine"], Path("runs"))
+
+
+def test_a_model_without_weights_is_answered_with_those_of_the_zoo(cli: Cli, zoo: Path) -> None:
+    (zoo / "mine.safetensors").rename(zoo / "edsr.safetensors")
+    outcome = cli("task=export", "model=edsr")
+    assert outcome.status == 1
+    assert "model=edsr has weights to load: give weights=edsr, which the zoo has, or run=FOLDER" in outcome.err
 
 
 def test_a_photograph_alone_is_restored_by_the_network_for_photographs(
@@ -173,7 +201,20 @@ def test_a_training_from_a_name_has_the_recipe_of_its_network(cli: Cli, zoo: Pat
     ]
     for others in (["model=edsr"], ["experiment=quickstart"], ["task=evaluate"]):
         assert with_recipe(["weights=mine", *others]) == ["weights=mine", *others]
-    assert with_recipe(["weights=mine.ckpt"]) == ["weights=mine.ckpt"]
+    for none in ("mine.ckpt", "null", "runs/a"):
+        assert with_recipe([f"weights={none}"]) == [f"weights={none}"]
+    assert with_recipe(["weights=mine", "model.width=8"])[0] == "model=edsr"
+    write_card(zoo, "yours", recipe=["python run.py model=edsr degradation.scale=2 degradation=a degradation.blur=3"])
+    assert with_recipe(["weights=yours", "degradation=b"]) == [
+        *("model=edsr", "degradation.scale=2", "weights=yours", "degradation=b")
+    ]
+    wrong = cli("weights=mein", "data=sample")
+    assert (wrong.status, wrong.err.count("\n")) == (1, 1)
+    assert "nor a name in the zoo, which has mine, yours; did you mean mine?" in wrong.err
+    Path("mine").touch()
+    assert with_recipe(["weights=mine"]) == ["weights=mine"]
+    assert with_recipe(["weights=zoo:mine"]) == [*recipe, "weights=zoo:mine"]
+    Path("mine").unlink()
     composed = yaml.safe_load(cli("weights=mine", "data=sample", "--cfg", "job").out)
     assert {key: composed["model"][key] for key in OPTIONS} == OPTIONS
     assert composed["optimizer"]["lr"] != 1e-3  # of the option, not of the command that trained it
