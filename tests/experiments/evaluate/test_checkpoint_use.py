@@ -64,7 +64,7 @@ def test_every_task_takes_the_checkpoint_that_the_run_or_the_command_line_says(
 @pytest.mark.parametrize(("use", "expected"), [(None, "last"), ("best", "best")])
 def test_python_takes_it_too(run: Path, use: str | None, expected: str) -> None:
     judged_by_last(run)
-    found = Restorer.load(run, device="cpu", use=use)._make(4).state_dict()  # type: ignore[arg-type]
+    found = Restorer.load(run, device="cpu", use=use)._computing.model.network(4).state_dict()  # type: ignore[arg-type]
     assert torch.equal(next(iter(found.values())), first_weight(run, expected))
 
 
