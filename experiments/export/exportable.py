@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -146,7 +147,8 @@ class _RefuseTransforms(TorchDispatchMode):
 def refuse_transforms(exportable: Exportable) -> None:
     """Raise ExportError for a network with Fourier transforms; a small image tells, much sooner than recording does."""
     side = max(SMALLEST_TRANSFORM, exportable.least_side)
-    with torch.no_grad(), _RefuseTransforms():
+    as_recorded = patch.object(torch.compiler, "is_exporting", return_value=True)  # DMBSR does without them then
+    with torch.no_grad(), as_recorded, _RefuseTransforms():
         exportable(**exportable.fields(1, side, side))
 
 
