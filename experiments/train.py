@@ -135,7 +135,7 @@ def set_up(cfg: DictConfig, device: torch.device) -> Training:
     module = _build_module(cfg, config)
     if cfg.weights and resume_from is None:  # before the data, which may take hours
         read_weights(module.network, weights_file(cfg.weights), start=True)
-    if device.type == "cpu" and cfg.trainer.accelerator == "auto" and rank() == 0:  # else it was asked for
+    if device.type == "cpu" and rank() == 0:
         _say_how_long(cfg, module)
     datamodule = construct(cfg, "data")
     datamodule.patch_multiple = math.lcm(datamodule.multiple, network_step(module.network, datamodule.degradation))
@@ -184,12 +184,12 @@ def _build_module(cfg: DictConfig, config: dict[str, Any]) -> RestorationModule:
 
 
 def _say_how_long(cfg: DictConfig, module: RestorationModule, many: int = 10_000) -> None:
-    """One line before a recipe made for a GPU begins on a CPU."""
+    """One line before a recipe made for a GPU begins on a CPU that nobody has asked for."""
     batches = cfg.data.samples_per_epoch // cfg.data.batch_size
     if isinstance(cfg.trainer.limit_train_batches, int):
         batches = min(batches, cfg.trainer.limit_train_batches)
     steps, patch = batches * (cfg.trainer.max_epochs or module.epochs), cfg.data.patch
-    if steps > many:
+    if steps > many and cfg.trainer.accelerator == "auto":
         log.warning(
             "%d steps of %d crops of %dx%d pixels on a CPU: this recipe of %s is one for a GPU; to begin smaller: "
             "python run.py experiment=quickstart, or set trainer.max_epochs= and data.samples_per_epoch=",

@@ -282,7 +282,7 @@ NOT_NAMED = [["input=null", "output=out"], ["input=[]", "output=out"]]
     ("overrides", "status", "message"),
     [
         ([], 2, "task=restore: needs input= "),
-        (["input=in", "output=null"], 2, "output: found None (conf/task/restore.yaml), expected a valid string"),
+        (["input=in", "output=null"], 2, "output: a value is required (conf/task/restore.yaml): found null"),
         (["input=absent", "output=out", "scale=2"], 1, "input=absent: does not exist"),
         (["input=empty", "output=out", "scale=2"], 1, "input=empty: holds no image, and no other file either"),
         (["input=in/*.gif", "output=out", "scale=2"], 1, "input=in/*.gif: finds no image, and no other file either"),
