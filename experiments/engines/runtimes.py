@@ -71,7 +71,7 @@ def open_openvino(graph: Path, precision: Precision) -> Run:
         compiled = openvino.compile_model(openvino.Core().read_model(graph), "CPU", options)
         found = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     except RuntimeError as error:
-        raise EngineError(f"cannot open {graph}: {_first_line(error)}: delete it") from error
+        raise EngineError(f"cannot open {graph}: {_reason(error)}: delete it if it is damaged") from error
     if found != hint:
         raise EngineError(f"has no {hint} on this processor")
 
@@ -92,12 +92,14 @@ def open_onnxruntime(graph: Path, precision: Precision) -> Run:
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # of types of its own
-        raise EngineError(f"cannot open {graph}: {_first_line(error)}: delete it") from error
+        raise EngineError(f"cannot open {graph}: {_reason(error)}: delete it if it is damaged") from error
     return lambda fields: session.run(None, dict(fields))
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _reason(error: Exception) -> str:
+    """The first line of a message that is more than a place in the source of OpenVINO."""
+    lines = [line for line in str(error).splitlines() if line and not line.startswith(("Exception from", "Check '"))]
+    return lines[0].strip() if lines else type(error).__name__
 
 
 OPEN: dict[str, Callable[[Path, Precision], Run]] = {"openvino": open_openvino, "onnxruntime": open_onnxruntime}

@@ -108,7 +108,7 @@ NEEDS: dict[tuple[str, str], list[str]] = {
     ("experiment", "lapsrn_finetuned"): [*SMALL_LAPSRN, "weights=null"],
     ("experiment", "quick_dan_usrnet"): ["model.restorer.n_iter=1"],
     ("experiment", "quick_dmbsr"): ["degradation.margin=8"],
-    ("experiment", "small_dmbsr"): ["degradation.margin=0", "data.patch=48"],
+    ("experiment", "small_dmbsr"): ["degradation.margin=0", "degradation.scale=2"],
     ("experiment", "quick_usrgan"): [*SMALL_GAN, ALONE],
     ("experiment", "cooperative_gopro"): [*PAIRS, "model.widths=[4,4,4,4]", "model.n_units=1"],
     ("experiment", "gfn_gopro"): [*PAIRS, "model.width=4", "model.n_blocks=[1,1]"],
