@@ -155,7 +155,9 @@ def command(*changes: str, without: str = "") -> str:
 
 
 def overridden_keys() -> list[str]:
-    """Config keys and groups that the command line sets."""
+    """Config keys and groups that the command line sets; none where there is none, as in a program in Python."""
+    if not HydraConfig.initialized():
+        return []
     return [item.lstrip("+~").split("=", 1)[0] for item in HydraConfig.get().overrides.task]
 
 

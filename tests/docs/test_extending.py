@@ -119,7 +119,12 @@ def test_networks_of_other_kinds_restore_photographs(other: Path, name: str, giv
     assert (np.asarray(exported.restore(image, kernel=known).sr) == found.sr).all()
 
     file = other / "checkpoints" / "last.ckpt"
-    asked: Any = {**OmegaConf.load(other / "config.yaml"), "self_ensemble": False}
+    asked: Any = {
+        **OmegaConf.load(other / "config.yaml"),
+        "self_ensemble": False,
+        "engine": "torch",
+        "precision": "float32",
+    }
     options = restorer_options(OmegaConf.create(asked))
     models = Models({name: {"last": lambda: Restorer.load(file, **options)}})
     arguments: Any = {"scale": 2}
