@@ -19,14 +19,10 @@ import networks
 from datamodules.io.atomic import replacing
 from experiments.export.exportable import Exportable, ExportError
 from experiments.export.formats import OPSET, require_onnx, write_onnx
+from experiments.runtime.environment import cache_folder
 
 KEPT = 16  # graphs; each has the weights of its network. Those of 8-bit integers are not counted
 _OF_ANY_MODULE = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"}
-
-
-def cache_folder() -> Path:
-    """Where graphs are kept, `graphs/` beside the decoded images."""
-    return Path(os.environ.get("DEBLUR_SR_CACHE", "~/.cache/deblur-sr")).expanduser() / "graphs"
 
 
 def graph(exportable: Exportable, make: bool = True) -> Path | None:
@@ -38,7 +34,7 @@ def graph(exportable: Exportable, make: bool = True) -> Path | None:
     Raises:
         ExportError: if the network cannot be written as ONNX, or the folder cannot be used.
     """
-    folder = cache_folder()
+    folder = cache_folder("graphs")
     if not make and not folder.is_dir():
         return None
     path = folder / f"{key(exportable)}.onnx"
@@ -70,7 +66,7 @@ def int8_graph(exportable: Exportable) -> Path:
     Raises:
         ExportError: if there is none.
     """
-    path = cache_folder() / f"{key(exportable)}_int8.xml"
+    path = cache_folder("graphs") / f"{key(exportable)}_int8.xml"
     if not path.is_file():
         way = "make one by task=export formats=[int8]"
         raise ExportError(f"has no graph of 8-bit integers in {path.parent}: {way}")
@@ -79,7 +75,7 @@ def int8_graph(exportable: Exportable) -> Path:
 
 def keep_int8(exportable: Exportable, graph: Path) -> None:
     """Keep a copy of a graph in 8-bit integers, `graph` and its weights beside it, for `int8_graph`."""
-    path = cache_folder() / f"{key(exportable)}_int8.xml"
+    path = cache_folder("graphs") / f"{key(exportable)}_int8.xml"
     path.unlink(missing_ok=True)  # it names the weights, which change first
     for suffix in (".bin", ".xml"):
         with replacing(path.with_suffix(suffix)) as part:

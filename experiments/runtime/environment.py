@@ -50,3 +50,8 @@ def escape_output() -> None:
 def bar_wanted() -> bool:
     """Whether a progress bar has a terminal to itself."""
     return sys.stderr.isatty() and STOP_FILE not in os.environ
+
+
+def cache_folder(part: str) -> Path:
+    """A part of the suite's cache, beside the decoded images: below DEBLUR_SR_CACHE, else in the home folder."""
+    return Path(os.environ.get("DEBLUR_SR_CACHE") or "~/.cache/deblur-sr").expanduser() / part

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from datamodules.errors import InputError
 from datamodules.io.atomic import replacing
+from experiments.runtime.environment import cache_folder
 
 ADDRESS = "hf://"
 FORM = "hf://USER/REPO/FILE.safetensors@COMMIT"
@@ -46,7 +47,7 @@ def fetched(address: str) -> Path:
     from datamodules.io.download import disk_error, locked
 
     repo, name, commit = _parts(address)
-    path = _cache() / repo / commit / name
+    path = cache_folder("weights") / repo / commit / name
     kept = path.with_name(f"{path.name}.sha256")
     try:
         if not (path.is_file() and kept.is_file()):
@@ -66,14 +67,10 @@ def fetched(address: str) -> Path:
 
 def address_of(file: Path) -> str | None:
     """The address that a file of the cache was fetched from; None of any other file."""
-    if not (file.is_relative_to(_cache()) and file.with_name(f"{file.name}.sha256").is_file()):
+    if not (file.is_relative_to(cache_folder("weights")) and file.with_name(f"{file.name}.sha256").is_file()):
         return None
-    user, repo, commit, *parts = file.relative_to(_cache()).parts
+    user, repo, commit, *parts = file.relative_to(cache_folder("weights")).parts
     return f"{ADDRESS}{user}/{repo}/{'/'.join(parts)}@{commit}"
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("DEBLUR_SR_CACHE") or "~/.cache/deblur-sr").expanduser() / "weights"
 
 
 def _parts(address: str) -> tuple[str, str, str]:
