@@ -11,6 +11,7 @@ import torch
 
 from datamodules.errors import InputError
 from experiments.engines.names import Engine, Precision
+from experiments.runtime.signal_stack import signal_stack_kept
 
 Run = Callable[[Mapping[str, np.ndarray]], Sequence[np.ndarray]]  # the inputs of a graph by name to its outputs
 INSTALL = "pip install -c constraints.txt -e '.[fast]'"
@@ -68,7 +69,8 @@ def open_openvino(graph: Path, precision: Precision) -> Run:
         "ENABLE_CPU_PINNING": False,  # several processes would take the same cores
     }
     try:
-        compiled = openvino.compile_model(openvino.Core().read_model(graph), "CPU", options)
+        with signal_stack_kept():
+            compiled = openvino.compile_model(openvino.Core().read_model(graph), "CPU", options)
         found = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     except RuntimeError as error:
         raise EngineError(f"cannot open {graph}: {_reason(error)}: delete it if it is damaged") from error

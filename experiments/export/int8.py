@@ -22,6 +22,7 @@ from experiments.export.graph import graph, keep_int8
 from experiments.models import Model
 from experiments.preview.task import draw_crops
 from experiments.runtime.saved_config import to_build
+from experiments.runtime.signal_stack import signal_stack_kept
 from lightning_modules.checkpoints.untrusted import escaped
 from lightning_modules.metrics.protocol import Protocol
 from lightning_modules.metrics.psnr_ssim import psnr
@@ -91,6 +92,7 @@ def photographs(cfg: DictConfig, model: Model, scale: int) -> Photographs:
     return Photographs(calibration, checked, protocol, about)
 
 
+@signal_stack_kept()
 def write_int8(exportable: Exportable, path: Path, about: Mapping[str, Any], on: Photographs) -> dict[str, Any]:
     """`NAME.xml` and `.bin` for OpenVINO, and a card, `NAME.json`; also kept for `precision=int8` of this machine.
 
