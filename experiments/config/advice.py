@@ -18,7 +18,7 @@ _GROUPS = {"train": ("experiment", "model", "data"), "prepare": ("data",), "prev
 _GROUPS |= {"evaluate": ("data", "suite", "model"), "profile": (), "compare": ()}
 _GROUPS |= {"": ("experiment", "model", "data", "suite")}
 _SEVERAL = ("input", "runs", "models", "formats")  # keys that take lists; run= does in some tasks
-_FORMATS = ("safetensors", "onnx", "program", "hub")
+_FORMATS = ("safetensors", "onnx", "program", "hub", "int8")  # as `Format` of experiments.export.task, which is heavy
 
 
 def misread(arguments: Sequence[str]) -> str | None:

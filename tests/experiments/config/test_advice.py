@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -11,11 +12,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from experiments.config.advice import misread
 from experiments.config.arguments import quoted
+from experiments.export.task import Format
 from tests.conftest import Outcome
 from tests.experiments.config.test_bad_input import assert_refused
 
 Cli = Callable[..., Outcome]
 NETWORK = "run=runs/NAME"
+FORMATS = get_args(Format)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +57,7 @@ NETWORK = "run=runs/NAME"
             "restore one.jpg runs/A/checkpoints/last.ckpt",
             "task=restore input=one.jpg ckpt=runs/A/checkpoints/last.ckpt",
         ),
-        ("export runs/A onnx program", "task=export run=runs/A 'formats=[onnx,program]'"),
+        (f"export runs/A {' '.join(FORMATS)}", f"task=export run=runs/A 'formats=[{','.join(FORMATS)}]'"),
         ("evaluate runs/A set5", "task=evaluate run=runs/A data=set5"),
         ("evaluate bicubic usrnet_table1", "task=evaluate model=bicubic suite=usrnet_table1"),
         ("train edsr div2k --epochs 3", "task=train trainer.max_epochs=3 model=edsr data=div2k"),
