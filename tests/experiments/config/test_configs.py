@@ -113,7 +113,7 @@ NEEDS: dict[tuple[str, str], list[str]] = {
     ("experiment", "cooperative_gopro"): [*PAIRS, "model.widths=[4,4,4,4]", "model.n_units=1"],
     ("experiment", "gfn_gopro"): [*PAIRS, "model.width=4", "model.n_blocks=[1,1]"],
     **{("experiment", name): [*PAIRS, *SMALL_SRN] for name in ("srn_gopro", "srn_lstm_gopro")},
-    **{("experiment", name): SMALL_USRNET for name in ("usrnet_div2k", "usrnet_tiny_div2k")},
+    **{("experiment", name): SMALL_USRNET for name in ("usrnet_div2k", "usrnet_tiny_div2k", "small_usrnet")},
     ("experiment", "usrgan_div2k"): [*SMALL_USRNET, *SMALL_GAN, ALONE],
     ("experiment", "dan_usrnet_a"): SMALL_DAN,
     ("experiment", "dan_usrnet_b"): [
