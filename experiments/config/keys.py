@@ -103,7 +103,8 @@ def read(file: Path, group: str) -> Option:
             base, chosen = None, [*origin.chosen, *chosen]
     place = group.replace("/", ".")
     above = "" if "# @package _global_" in text else place
-    found = [*_walk(yaml.compose(text, yaml.SafeLoader), text, above, ("", ""), targets)]
+    root = yaml.compose(text, yaml.SafeLoader)
+    found = [*_walk(root, text, above, ("", ""), targets)] if root else []  # of a file without a key
     mine = [key for key in found if group in ("", "task") or (group not in RECIPES and key.path.startswith(place))]
     keys |= {key.path: key for key in mine}
     return Option(file.stem, about(text), base, chosen, [key for key in found if key not in mine], keys, targets)
