@@ -18,8 +18,9 @@ HEAD = """# Every key
 `experiment=`, `suite=`) set keys of other groups too, in the column *sets*; what the command line says wins. In the
 column *default*, `???` has to be given, `null` is none, `${KEY}` takes the value of another key, and `NAME` stands for
 the name of the option. `python run.py task=restore --help` shows the keys of a task, `--cfg job` behind a command all
-that it would run with, and `+KEY=VALUE` adds an argument of a class that no file mentions. This page is made of the
-files in `conf/` and their comments, by `python -m experiments.config.keys`.
+that it would run with, and `+KEY=VALUE` adds an argument of a class that no file mentions. Of Hydra's own keys,
+those of launchers and sweepers are here. This page is made of the files in `conf/` and their comments, by
+`python -m experiments.config.keys`.
 """
 GROUPS = {  # in the order of the page, with what the files themselves do not say
     "data": "The photographs; a data set of pairs brings its degraded images along ([data](data.md)).",
