@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.config.markdown import table
 from experiments.export.exportable import Exportable
 from experiments.models import Model
 from experiments.results.records import EvaluationRecord, read_mapping, read_records
 from experiments.runtime.run_folder import write_text
 from experiments.zoo import catalogue
 from experiments.zoo.cards import card
-from experiments.zoo.readme import INPUTS, sections, table
+from experiments.zoo.readme import INPUTS, sections
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,8 @@
 """The page about the weights, made from their cards."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
+from experiments.config.markdown import table
 from experiments.zoo import catalogue
 from experiments.zoo.cards import Card, Figure, card
 
@@ -59,12 +60,6 @@ def _figure(figure: Figure) -> list[str]:
     data = f"{figure.data}; {figure.conditions}" if figure.conditions else figure.data
     ssim = "" if figure.ssim is None else f"{figure.ssim:.4f}"
     return [data, figure.protocol, f"{figure.psnr:.2f}", ssim, "" if figure.input is None else f"{figure.input:.2f}"]
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
 def _commands(lines: Sequence[str]) -> str:
