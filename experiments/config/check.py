@@ -97,6 +97,7 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     groups = {"protocol": "conf/protocol/", "metric": "conf/metric/"}
     sources = {**groups, **dict.fromkeys(keys, files.get("task", "conf/task/")), **files}
     _check_variant(cfg)
+    _check_named(cfg)
     if not cfg.get("protocol"):
         raise ConfigError("protocol: empty, expected at least one option of conf/protocol/: protocol=[y_shave4]")
     check_root(cfg, {**ROOT, **keys}, sources)
@@ -155,6 +156,19 @@ def _room(cfg: DictConfig) -> ModuleType | None:
     except ConfigError as error:
         raise ConfigError(f"task._target_: {error}") from None
     return sys.modules.get(target.rpartition(".")[0])
+
+
+def _check_named(cfg: DictConfig) -> None:
+    """An option that is replaced leaves behind what recipes and overrides have set in its objects."""
+    for group in ("callbacks", "metric", "logger"):
+        nodes = cfg.get(group)
+        for name, node in nodes.items() if OmegaConf.is_dict(nodes) else ():
+            if not (OmegaConf.is_dict(node) and "_target_" in node):
+                found = ",".join(map(str, node)) if OmegaConf.is_dict(node) else node
+                raise ConfigError(
+                    f"{group}.{name}: found {found or 'null'} and no _target_, expected an object: "
+                    f"leave it out by ~{group}.{name}, or choose an option of conf/{group}/ that has it"
+                )
 
 
 def _check_variant(cfg: DictConfig) -> None:

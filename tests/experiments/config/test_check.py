@@ -237,6 +237,7 @@ def test_what_is_no_network_of_the_suite() -> None:
         *((f"task=restore {key}=-1", f"{key}: found -1") for key in ("scale", "tile", "overlap", "batch")),
         ("task=serve port=70000", "port: found 70000"),
         ("task=export scale=0", "scale: found 0"),
+        ("experiment=quickstart callbacks=none", "callbacks.ema: found decay"),
     ],
 )
 def test_numbers_out_of_range(cli: Cli, tmp_path: Path, words: str, found: str) -> None:
