@@ -191,10 +191,20 @@ def test_configs_elsewhere(cli: Cli, beside: str, make_photographs: Callable[...
     assert outcome.status == 0, outcome.err
     saved = OmegaConf.load("runs/mine/config.yaml")
     assert (saved.data.root, saved.degradation.sigma, saved.callbacks.ema.decay) == ("PHOTOS", [0.6, 1.2], 0.99)
-    # Where a config is composed once more, as for every data set of a suite.
-    Path("my_configs/data").mkdir()
+    assert cli(*given.split(), *own_set()).status == 0
+
+
+def own_set() -> list[str]:
+    """An evaluation on a set that is in my_configs/: for each of a suite a config is composed after the command's."""
+    Path("my_configs/data").mkdir(parents=True)
     Path("my_configs/data/own.yaml").write_text("defaults:\n  - folder\n\nroot: PHOTOS\n")
     suite = ["suite=ed_dsrn_table1", "suite.sets=[own]", "logger=none", "pictures=none", "name=own"]
-    outcome = cli(*given.split(), "task=evaluate", "model=bicubic", *suite)
+    return ["task=evaluate", "model=bicubic", *suite]
+
+
+@pytest.mark.slow
+def test_other_processes_find_configs_elsewhere(cli: Cli, make_photographs: Callable[..., Path]) -> None:
+    make_photographs(24, 40, 48, name="PHOTOS")
+    outcome = cli("--config-dir", "my_configs", *own_set(), "trainer=ddp_cpu")
     assert outcome.status == 0, outcome.err
     assert "ed_dsrn_table1: PHOTOS, test split, 3 images" in outcome.out
