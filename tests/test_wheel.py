@@ -24,8 +24,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
         return zipfile.ZipFile(built)
     folder = tmp_path_factory.mktemp("wheel")
     make_project(folder / "source")
-    words = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", folder, folder / "source"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    words = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
+    done = subprocess.run([*words, "-w", folder, folder / "source"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     [file] = folder.glob("*.whl")
     return zipfile.ZipFile(file)
