@@ -11,7 +11,8 @@ from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
-_ROOT = Path(__file__).resolve().parents[1]
+from datamodules.installed import ROOT
+
 _PRELOADED = ["torch", "datamodules.loaders", "datamodules.workers"]  # what a worker needs, imported once for all
 _FROM_OUTSIDE = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -22,7 +23,7 @@ os.register_at_fork(after_in_child=forkserver._forkserver.__init__)  # type: ign
 
 def python_path(*more: Path) -> str:
     """The `PYTHONPATH` by which a new process imports this very tree, and `more`, wherever it is started from."""
-    return os.pathsep.join(filter(None, [str(_ROOT), *map(str, more), os.environ.get("PYTHONPATH")]))
+    return os.pathsep.join(filter(None, [str(ROOT), *map(str, more), os.environ.get("PYTHONPATH")]))
 
 
 def start_server() -> None:

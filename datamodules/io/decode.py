@@ -12,11 +12,12 @@ import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from datamodules.errors import InputError
+from datamodules.installed import extra
 
 HEIC_SUFFIXES = (".heic", ".heif", ".hif")
 IMAGE_SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", *HEIC_SUFFIXES)
 FORMATS = "PNG, JPEG, BMP, TIFF, WebP or HEIC"  # as people say it
-PHOTOS_EXTRA = "pip install -c constraints.txt -e '.[photos]'"
+PHOTOS_EXTRA = extra("photos")
 MAX_PIXELS = 1_000_000_000
 
 # By content, not by suffix, and no others: Pillow would start a PostScript interpreter for an .eps renamed to .png.

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from datamodules.errors import InputError
+from datamodules.installed import extra
 from datamodules.io.decode import check_pixels
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv")
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}  # that are written: they hold H.264 at any time
-VIDEO_EXTRA = "pip install -c constraints.txt -e '.[video]'"
+VIDEO_EXTRA = extra("video")
 # By content, as of photographs; and nothing but this file is opened: some formats are lists of others, or of addresses.
 _READ = {"format_whitelist": "mov,mp4,matroska,webm,avi,mpegts,mpeg,asf", "protocol_whitelist": "file"}
 # So good that a viewer sees no loss. A frame refers to none that is shown later, so that pieces can follow one another.

@@ -1,5 +1,5 @@
 """What is checked of a composed config before any data is read, and how configs are composed."""
 
-from pathlib import Path
+from datamodules.installed import ROOT
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+CONF = ROOT / "conf"

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from datamodules.errors import ConfigError
 from experiments.config import CONF
+from experiments.config.arguments import in_quotes
 from experiments.config.check import take_text
 from experiments.config.errors import explain_hydra_error
 from experiments.runtime.environment import prepare_environment
@@ -32,7 +33,7 @@ def compose(*more: str) -> tuple[DictConfig, Mapping[str, Any]]:
     hydra_config = HydraConfig.get()
     name, overrides = hydra_config.job.config_name or "config", [*hydra_config.overrides.task, *more]
     with _explained():
-        cfg = hydra.compose(name, overrides, return_hydra_config=True)
+        cfg = hydra.compose(name, [*_own_folders(), *overrides], return_hydra_config=True)
     choices = OmegaConf.to_container(cfg.hydra.runtime.choices)
     with open_dict(cfg):
         del cfg["hydra"]
@@ -40,6 +41,13 @@ def compose(*more: str) -> tuple[DictConfig, Mapping[str, Any]]:
             cfg.choices[group] = choices[group]  # type: ignore[index,call-overload]  # a mapping
         take_text(cfg, overrides)
     return cfg, choices  # type: ignore[return-value]  # a mapping
+
+
+def _own_folders() -> list[str]:
+    """The override for folders with one's own configs: overrides of the task lack it, other ranks --config-dir too."""
+    given = [source for source in HydraConfig.get().runtime.config_sources if "command-line" in source.provider]
+    folders = ",".join(in_quotes(f"{source.schema}://{source.path}") for source in given)
+    return [f"hydra.searchpath=[{folders}]"] if given else []
 
 
 @contextmanager

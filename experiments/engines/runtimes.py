@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from datamodules.errors import InputError
+from datamodules.installed import extra
 from experiments.engines.names import Engine, Precision
 from experiments.runtime.signal_stack import signal_stack_kept
 
 Run = Callable[[Mapping[str, np.ndarray]], Sequence[np.ndarray]]  # the inputs of a graph by name to its outputs
-INSTALL = "pip install -c constraints.txt -e '.[fast]'"
+INSTALL = extra("fast")
 # Engines beside torch by what they compute in, in the order in which `auto` tries them: the faster one first.
 TRIED: dict[Precision, tuple[str, ...]] = {
     "float32": ("openvino", "onnxruntime"),

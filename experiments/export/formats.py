@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from datamodules.installed import extra
 from experiments.export.exportable import TOLERANCE, Exportable, ExportError, compare, quiet, refuse_transforms
 from lightning_modules.checkpoints.checkpoint import load_network
 from lightning_modules.checkpoints.safetensors import HALF, KEY, save_weights
@@ -96,6 +97,4 @@ def require_onnx() -> None:
         try:
             importlib.import_module(package)
         except ModuleNotFoundError as error:
-            raise ExportError(
-                f"needs {error.name}, which is not installed: pip install -c constraints.txt -e '.[export]'"
-            ) from error
+            raise ExportError(f"needs {error.name}, which is not installed: {extra('export')}") from error

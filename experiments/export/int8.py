@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from datamodules.batch import Batch
 from datamodules.image_datamodule import ImageDataModule
+from datamodules.installed import extra
 from datamodules.sources import splits_of
 from experiments.config.arguments import overridden_keys
 from experiments.config.training import check_inputs, construct, input_mistake, instantiate, scale_mistake
@@ -109,8 +110,7 @@ def write_int8(exportable: Exportable, path: Path, about: Mapping[str, Any], on:
         import nncf
         import openvino
     except ModuleNotFoundError as error:
-        line = f"needs {error.name}, which is not installed: pip install -c constraints.txt -e '.[fast]'"
-        raise ExportError(line) from error
+        raise ExportError(f"needs {error.name}, which is not installed: {extra('fast')}") from error
     core, options = openvino.Core(), {"INFERENCE_PRECISION_HINT": "f32"}
     plain = core.read_model(graph(exportable))
     try:

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from datamodules.errors import ConfigError, InputError
+from datamodules.installed import CHECKOUT, ROOT
 from datamodules.io.atomic import part_of, replacing
 from experiments.runtime.saved_config import read_mapping
 from lightning_modules.loggers.agents import agent_trial
@@ -227,7 +228,7 @@ def describe() -> dict[str, Any]:
         "git_commit": _git("rev-parse", "HEAD"),
         "git_dirty": bool(_git("status", "--porcelain")),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in _PACKAGES},
+        "versions": {name: version(name) for name in (_PACKAGES if CHECKOUT else ("deblur-sr", *_PACKAGES))},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
         "processes": distributed.world(),
         "threads": torch.get_num_threads(),
@@ -266,8 +267,9 @@ def _now() -> str:
 
 
 def _git(*arguments: str) -> str:
-    here = Path(__file__).resolve().parent
+    if not CHECKOUT:  # a repository around an installed wheel is another one
+        return ""
     try:
-        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from datamodules.errors import ConfigError, InputError
+from datamodules.installed import extra
 from experiments.engines import names as engines
 from experiments.serve.temp_files import OF_UPLOADS, Room, smallest_room, temporary_folder
 
@@ -56,9 +57,7 @@ def run(cfg: DictConfig) -> None:
         InputError: if gradio is not installed, a network cannot be loaded, or the port is taken.
     """
     if not find_spec("gradio"):
-        raise InputError(
-            "task=serve needs gradio, which is not installed: pip install -c constraints.txt -e '.[serve]'"
-        )
+        raise InputError(f"task=serve needs gradio, which is not installed: {extra('serve')}")
     with temporary_folder() as folder:
         uploads, examples = folder / "files", folder / "examples"
         uploads.mkdir()

@@ -23,6 +23,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from datamodules.errors import ConfigError
+from datamodules.installed import PIP_INSTALL
 from experiments.config.arguments import in_quotes
 from experiments.job import JobFailed, JobStopped, begin_sweep, complete
 from experiments.runtime.environment import STOP_FILE
@@ -209,7 +210,7 @@ def prepare(config: DictConfig) -> None:
 
 
 def missing_plugin(choice: str, package: str) -> ConfigError:
-    return ConfigError(f"{choice}: its package {package} is not installed: pip install -c constraints.txt {package}")
+    return ConfigError(f"{choice}: its package {package} is not installed: {PIP_INSTALL} {package}")
 
 
 def sweep_name(config: DictConfig) -> str:

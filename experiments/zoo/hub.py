@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from datamodules.errors import InputError
+from datamodules.installed import extra
 from datamodules.io.atomic import replacing
 from experiments.runtime.environment import cache_folder
 
@@ -94,9 +95,7 @@ def _fetch(address: str, repo: str, name: str, commit: str, path: Path, kept: Pa
     try:
         from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     except ModuleNotFoundError as error:
-        raise InputError(
-            f"{address}: needs {error.name}, which is not installed: pip install -c constraints.txt -e '.[hub]'"
-        ) from error
+        raise InputError(f"{address}: needs {error.name}, which is not installed: {extra('hub')}") from error
 
     endpoint = os.environ.get("HF_ENDPOINT")  # the library reads it only once
     place = path.with_name(f".{path.name}.part")

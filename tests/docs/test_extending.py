@@ -179,3 +179,32 @@ def test_data_set(cli: Cli, beside: str) -> None:
     outcome = cli(beside, *SMALL, "data=listed", *STEPS)
     assert outcome.status == 0, outcome.err
     assert "listed" in outcome.out
+
+
+@pytest.mark.parametrize("given", ["--config-dir my_configs", "hydra.searchpath=[file://my_configs]"])
+def test_configs_elsewhere(cli: Cli, beside: str, make_photographs: Callable[..., Path], given: str) -> None:
+    """Options of a folder of one's own, built upon the suite's, beside them and found by them."""
+    shutil.move("added/my_configs", "my_configs")
+    make_photographs(24, 40, 48, name="PHOTOS")
+    small = [word for word in [*SMALL[1:], *STEPS] if word != "name=extended"]
+    outcome = cli(*given.split(), "experiment=mine", *small, "name=mine")
+    assert outcome.status == 0, outcome.err
+    saved = OmegaConf.load("runs/mine/config.yaml")
+    assert (saved.data.root, saved.degradation.sigma, saved.callbacks.ema.decay) == ("PHOTOS", [0.6, 1.2], 0.99)
+    assert cli(*given.split(), *own_set()).status == 0
+
+
+def own_set() -> list[str]:
+    """An evaluation on a set that is in my_configs/: for each of a suite a config is composed after the command's."""
+    Path("my_configs/data").mkdir(parents=True)
+    Path("my_configs/data/own.yaml").write_text("defaults:\n  - folder\n\nroot: PHOTOS\n")
+    suite = ["suite=ed_dsrn_table1", "suite.sets=[own]", "logger=none", "pictures=none", "name=own"]
+    return ["task=evaluate", "model=bicubic", *suite]
+
+
+@pytest.mark.slow
+def test_other_processes_find_configs_elsewhere(cli: Cli, make_photographs: Callable[..., Path]) -> None:
+    make_photographs(24, 40, 48, name="PHOTOS")
+    outcome = cli("--config-dir", "my_configs", *own_set(), "trainer=ddp_cpu")
+    assert outcome.status == 0, outcome.err
+    assert "ed_dsrn_table1: PHOTOS, test split, 3 images" in outcome.out

@@ -28,7 +28,7 @@ RUNS = {
 }
 COPIES = {"quickstart": ("NAME", "A", "B", "C")}
 FILES = dict.fromkeys(("usrnet_tiny.pth", "CHECKPOINT", "FILE"), "quick_usrnet")
-LEFT_OUT = (".git", "runs", "wandb", "datasets", ".venv", "__pycache__", "*.egg-info", ".*_cache")
+LEFT_OUT = (".git", "runs", "wandb", "datasets", ".venv", "__pycache__", "*.egg-info", ".*_cache", "build")
 
 
 def photographs(folder: Path, names: list[str], size: tuple[int, int] = (48, 48)) -> None:

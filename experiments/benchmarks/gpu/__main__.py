@@ -19,8 +19,8 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from datamodules.errors import InputError
+from datamodules.installed import CHECKOUT, ROOT
 
-PROJECT = Path(__file__).resolve().parents[3] / "pyproject.toml"
 NOT_NEEDED = ("wandb", "plotly")  # imported only where they are used
 # Other distributions of the same module.
 ALSO = {"opencv-python-headless": ("opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python")}
@@ -60,7 +60,8 @@ def main() -> int:
     args = parser.parse_args()
     if (args.images is None) != (args.set5 is None):
         parser.error("--images and --set5 go together: without both, all photographs are those of scikit-image")
-    if wrong := lacking(tomllib.loads(PROJECT.read_text())["project"]["dependencies"]):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"] if CHECKOUT else {"dependencies": []}
+    if wrong := lacking(project["dependencies"]):  # beside a wheel, pip has seen to them
         print(f"cannot run here: {', '.join(wrong)}", file=sys.stderr)
         return 1
     from experiments.benchmarks.gpu.session import run  # not before it is known that all packages are there

@@ -36,14 +36,13 @@ class SlurmJobs(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from datamodules.errors import ConfigError
+        from datamodules.installed import extra
         from experiments.config.processes import check_request
 
         try:
             from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
         except ModuleNotFoundError as error:
-            raise ConfigError(
-                f"hydra/launcher=slurm: {error.name} is not installed: pip install -c constraints.txt -e '.[slurm]'"
-            ) from error
+            raise ConfigError(f"hydra/launcher=slurm: {error.name} is not installed: {extra('slurm')}") from error
         from datamodules.workers import python_path
         from experiments.sweeps.slurm_job import job
 

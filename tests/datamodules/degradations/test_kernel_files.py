@@ -110,7 +110,7 @@ def test_the_shipped_kernels_are_the_default() -> None:
 def test_an_installed_wheel_has_the_kernels_and_their_licence() -> None:
     config = tomllib.loads((CONF.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     there = kernel_files.USRNET12.parent
-    files = {file.name for pattern in config["datamodules.degradations"] for file in there.glob(pattern)}
+    files = {file.name for pattern in config["*"] for file in there.glob(pattern)}
     assert files == {"usrnet_kernels.npz", "usrnet_kernels.LICENSE"}
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from datamodules.errors import ConfigError, InputError
+from experiments.runtime import run_folder
 from experiments.runtime.run_folder import checked_name, open_run, run_name, write_text
 from tests.conftest import Outcome
 
@@ -84,6 +85,15 @@ def test_meta_says_what_ran(tmp_path: Path) -> None:
     meta = open_run(tmp_path / "r", config(), "never")
     assert {"git_commit", "versions", "device", "command", "wandb_id"} <= set(meta)
     assert meta["versions"]["torch"] == torch.__version__
+
+
+def test_meta_of_a_wheel_names_its_version_and_no_commit_of_a_repository_around_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_folder, "CHECKOUT", False)
+    monkeypatch.setattr(run_folder, "version", lambda name: f"of {name}")
+    meta = open_run(tmp_path / "r", config(), "never")
+    assert (meta["git_commit"], meta["git_dirty"], meta["versions"]["deblur-sr"]) == ("", False, "of deblur-sr")
 
 
 def test_what_is_taken_out_and_seeds_are_in_the_name() -> None:
