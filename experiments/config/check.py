@@ -94,7 +94,7 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
             raise ConfigError(line)
     # Hydra records no choice for groups of which several options are taken.
     files = group_files(choices)
-    groups = {"protocol": "conf/protocol/", "metric": "conf/metric/"}
+    groups = {group: f"conf/{group}/" for group in ("protocol", "metric", "logger")}
     sources = {**groups, **dict.fromkeys(keys, files.get("task", "conf/task/")), **files}
     _check_variant(cfg)
     if not cfg.get("protocol"):
