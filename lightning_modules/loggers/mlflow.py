@@ -24,8 +24,8 @@ from lightning_modules.loggers.wandb import rank_zero
 require("mlflow")
 
 log = logging.getLogger(__name__)
-logging.getLogger("mlflow").setLevel(logging.WARNING)  # it would tell of every table of a new file
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # it would tell of the tables of a new file
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # its own 7 take minutes, of a dead server
 _IDENTITY = "deblur_sr.id"  # the tag by which a run is found again
 _SQLITE = "sqlite:///"

@@ -147,6 +147,7 @@ def test_the_user_is_told_where_it_is(logged: Logged) -> None:
     assert f"TensorBoard: {Path('runs/tiny/tensorboard')}" in logged.err
     assert "tensorboard --logdir runs\n" in logged.err
     assert f"mlflow ui --backend-store-uri sqlite:///{logged.run.parent / 'mlflow.db'}" in logged.err
+    # The tables of a new file, say, or that an experiment of this name is not there yet.
     foreign = [line for line in logged.err.splitlines() if "mlflow" in line.lower() and not line.startswith("MLflow: ")]
     assert not foreign, "MLflow or Lightning said something of its own"
 
