@@ -141,6 +141,8 @@ def set_up(cfg: DictConfig, device: torch.device) -> Training:
     with rank_zero_first():
         datamodule.prepare_data()
         datamodule.setup("test")  # first: copies of its images are looked for in the others
+        if (most := cfg.trainer.get("limit_test_batches")) is not None:
+            datamodule.numbers["test"] = datamodule.numbers["test"][:most]
         datamodule.setup("fit")
     meta = _open_folder(cfg, config, module, datamodule, resume_from, checkpoint)
     csv.rewind(checkpoint["global_step"] - 1)  # Lightning numbers the first step 0: what is kept are those made

@@ -57,6 +57,7 @@ _VALUES: dict[str, Any] = {
     **dict.fromkeys(("trainer.max_epochs", "data.batch_size", "data.samples_per_epoch"), PositiveInt),
     **dict.fromkeys(("trainer.check_val_every_n_epoch", "trainer.accumulate_grad_batches"), PositiveInt),
     "validation_sheets.every_n_epochs": PositiveInt,
+    "trainer.limit_test_batches": PositiveInt,
     **dict.fromkeys(("trainer.log_every_n_steps", "checkpoint.every_n_steps"), NonNegativeInt),
     **dict.fromkeys(("nonfinite.max_skips", "validation_sheets.images"), NonNegativeInt),
     "trainer.num_sanity_val_steps": Annotated[int, Field(ge=-1)],
