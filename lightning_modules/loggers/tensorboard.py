@@ -24,11 +24,10 @@ def tensorboard_logger(
     Args:
         run_dir: folder of the run.
         config: of the experiment, plain; becomes `hparams.yaml`.
-        first_step: what an interrupted training has logged after it is not shown: it is trained again.
+        first_step: what an interrupted training has logged from it on is not shown: it is trained again.
         about: what other loggers want to know.
     """
-    # The pictures of a validation stand at the step that comes next, the scores at the one that was made.
-    logger = TensorBoardRecorder(run_dir, "tensorboard", "", default_hp_metric=False, purge_step=first_step + 1)
+    logger = TensorBoardRecorder(run_dir, "tensorboard", "", default_hp_metric=False, purge_step=first_step)
     logger.log_hyperparams(dict(config))
     return logger
 
@@ -42,8 +41,10 @@ class TensorBoardRecorder(TensorBoardLogger, Recorder):
 
     @rank_zero_only
     def log_image(self, key: str, images: Sequence[Image.Image], step: int | None = None) -> None:
+        # `step` counts the steps made; scores stand at the last of them, whose number is one less.
+        last = step - 1 if step else step
         for picture in images:
-            self.experiment.add_image(key, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+            self.experiment.add_image(key, np.asarray(picture.convert("RGB")), last, dataformats="HWC")
 
     def log_results(
         self, values: Mapping[str, float], files: Mapping[str, Path], config: Mapping[str, Any], step: int
