@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 # A person at the keyboard; a machine that wants its place back, or says how long there is to go.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
 
 
 class UserError(Exception):

@@ -11,14 +11,19 @@ from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
+from datamodules.errors import SIGNALS
 from datamodules.installed import ROOT
 
 _PRELOADED = ["torch", "datamodules.loaders", "datamodules.workers"]  # what a worker needs, imported once for all
-_FROM_OUTSIDE = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+_FROM_OUTSIDE = tuple(number for number in SIGNALS if number != signal.SIGTERM)
+# Windows has no such server, and no signals to block: workers are new processes there, which import everything again.
+_FORKS = hasattr(multiprocessing.context, "ForkServerContext")
+_Process: Any = getattr(multiprocessing.context, "ForkServerProcess" if _FORKS else "SpawnProcess")
+_AnyContext: Any = getattr(multiprocessing.context, "ForkServerContext" if _FORKS else "SpawnContext")
 
-
-# A process that is forked from this one has a server of its own: it could not wait for this one's.
-os.register_at_fork(after_in_child=forkserver._forkserver.__init__)  # type: ignore[misc]  # begun anew
+if _FORKS:
+    # A process that is forked from this one has a server of its own: it could not wait for this one's.
+    os.register_at_fork(after_in_child=forkserver._forkserver.__init__)  # type: ignore[misc]  # begun anew
 
 
 def python_path(*more: Path) -> str:
@@ -28,6 +33,8 @@ def python_path(*more: Path) -> str:
 
 def start_server() -> None:
     """Start the process that workers are forked from, unless it is there; it imports while this one goes on."""
+    if not _FORKS:
+        return
     CONTEXT.set_forkserver_preload(_PRELOADED)
     resource_tracker.ensure_running()  # otherwise the server would, and that unblocks signals
     variables = {"PYTHONPATH": python_path(), "PYTHONSAFEPATH": "1"}
@@ -44,7 +51,7 @@ def start_server() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
-class _Worker(multiprocessing.context.ForkServerProcess):
+class _Worker(_Process):
     """Only the process that has started a worker decides when it ends.
 
     Ctrl-C and SLURM reach every process of a job, and the training has a step to finish: a worker that were gone by
@@ -65,15 +72,15 @@ class _Worker(multiprocessing.context.ForkServerProcess):
         start_server()
         main, method = sys.modules["__main__"], multiprocessing.get_start_method(allow_none=True)
         sys.modules["__main__"] = types.ModuleType("__main__")
-        multiprocessing.set_start_method("forkserver", force=True)
+        multiprocessing.set_start_method("forkserver" if _FORKS else "spawn", force=True)
         try:
-            return multiprocessing.context.ForkServerProcess._Popen(process_obj)
+            return _Process._Popen(process_obj)
         finally:
             multiprocessing.set_start_method(method, force=True)
             sys.modules["__main__"] = main
 
 
-class _Context(multiprocessing.context.ForkServerContext):
+class _Context(_AnyContext):
     """How workers start: forked from a server process without threads.
 
     Never forked from this process. A fork copies one thread only: a lock that another one (gloo, autograd, W&B, a
@@ -98,18 +105,22 @@ def leave_signals_to_trainer() -> None:
     """In a worker: heed SIGTERM of the process that has started it and no other signal; end when that is gone."""
     for number in _FROM_OUTSIDE:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     trainer = multiprocessing.parent_process()
     assert trainer is not None
 
     def wait_for_the_word() -> None:
-        while signal.sigwaitinfo([signal.SIGTERM]).si_pid != trainer.pid:
-            pass
+        if hasattr(signal, "sigwaitinfo"):
+            while signal.sigwaitinfo([signal.SIGTERM]).si_pid != trainer.pid:
+                pass
+        else:  # macOS does not tell who has sent it, and has no SLURM
+            signal.sigwait([signal.SIGTERM])
         os._exit(0)
 
     def wait_for_the_end() -> None:
         trainer.join()
         os._exit(1)
 
-    for wait in (wait_for_the_word, wait_for_the_end):
-        threading.Thread(target=wait, daemon=True).start()
+    if _FORKS:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # before there are threads, which inherit it
+        threading.Thread(target=wait_for_the_word, daemon=True).start()
+    threading.Thread(target=wait_for_the_end, daemon=True).start()

@@ -186,7 +186,7 @@ def _heed(stop: Path) -> None:
     if signal.getsignal(signal.SIGTERM) is _end:
         return
     signal.signal(signal.SIGTERM, _end)
-    if os.getpgrp() != os.getpid():
+    if hasattr(os, "getpgrp") and os.getpgrp() != os.getpid():  # Windows has no groups
         os.setpgid(0, 0)
     parent = os.getppid()
 

@@ -20,9 +20,9 @@ from experiments.config.processes import check_tasks
 from experiments.config.training import build_procedure, check_training, construct, instantiate, network_step
 from experiments.evaluate.measure import Measurement, on_data, progress_bar
 from experiments.models import checksum
+from experiments.results.loggers import finish, log_training, training_loggers
 from experiments.results.records import EvaluationRecord, read_records
 from experiments.results.tables import report
-from experiments.results.wandb import log_training, training_loggers
 from experiments.runtime import distributed
 from experiments.runtime.lock import held
 from experiments.runtime.run_folder import check_run, close_run, open_run
@@ -41,7 +41,6 @@ from lightning_modules.checkpoints.checkpoint import load_network, load_weights,
 from lightning_modules.checkpoints.resume import find_resumable, restore_last
 from lightning_modules.checkpoints.untrusted import defined_in, targets
 from lightning_modules.loggers.csv import MetricsCSV
-from lightning_modules.loggers.wandb import finish
 from lightning_modules.metrics.build import build_metrics
 from lightning_modules.restoration import RestorationModule
 
@@ -142,10 +141,12 @@ def set_up(cfg: DictConfig, device: torch.device) -> Training:
     with rank_zero_first():
         datamodule.prepare_data()
         datamodule.setup("test")  # first: copies of its images are looked for in the others
+        if (most := cfg.trainer.get("limit_test_batches")) is not None:
+            datamodule.numbers["test"] = datamodule.numbers["test"][:most]
         datamodule.setup("fit")
     meta = _open_folder(cfg, config, module, datamodule, resume_from, checkpoint)
     csv.rewind(checkpoint["global_step"] - 1)  # Lightning numbers the first step 0: what is kept are those made
-    loggers = training_loggers(cfg, run_dir, meta, module)
+    loggers = training_loggers(cfg, run_dir, meta, module, checkpoint["global_step"])
     checkpointing = LastAndBest(str(run_dir / "checkpoints"), module.monitor, **config["checkpoint"])
     trainer = _build_trainer(cfg, config, module, [csv, *loggers], checkpointing)
     return Training(cfg, config, run_dir, device, module, datamodule, checkpointing, loggers, trainer, resume_from)
@@ -275,7 +276,7 @@ def publish(training: Training, records: list[EvaluationRecord], record: Evaluat
         print(report(records, [run_dir]), flush=True)
     points = training.datamodule.val_points
     close_run(run_dir, score=score, val_points=points, checkpoint_sha256=record.checkpoint_sha256)
-    log_training(training.loggers, run_dir, records, {"tested_step": step, training.module.monitor: score})
+    log_training(training.loggers, training.cfg, run_dir, records, {training.module.monitor: score}, step)
 
 
 def fit_basis(network: Any, datamodule: Any, seed: int, count: int = 30_000) -> None:

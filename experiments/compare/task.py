@@ -59,7 +59,7 @@ def run(cfg: DictConfig) -> None:
     folder = Path(cfg.run_dir)
     write(comparison, folder, cfg.shown)
     print(f"\n{markdown(comparison)}\ncomparison: {folder}\npage: {folder / 'index.html'}", flush=True)
-    from experiments.results.wandb import log_comparison
+    from experiments.results.loggers import log_comparison
 
     log_comparison(cfg, folder, value_lines(comparison))
 

@@ -57,6 +57,7 @@ _VALUES: dict[str, Any] = {
     **dict.fromkeys(("trainer.max_epochs", "data.batch_size", "data.samples_per_epoch"), PositiveInt),
     **dict.fromkeys(("trainer.check_val_every_n_epoch", "trainer.accumulate_grad_batches"), PositiveInt),
     "validation_sheets.every_n_epochs": PositiveInt,
+    "trainer.limit_test_batches": PositiveInt,
     **dict.fromkeys(("trainer.log_every_n_steps", "checkpoint.every_n_steps"), NonNegativeInt),
     **dict.fromkeys(("nonfinite.max_skips", "validation_sheets.images"), NonNegativeInt),
     "trainer.num_sanity_val_steps": Annotated[int, Field(ge=-1)],
@@ -94,7 +95,7 @@ def check(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
             raise ConfigError(line)
     # Hydra records no choice for groups of which several options are taken.
     files = group_files(choices)
-    groups = {"protocol": "conf/protocol/", "metric": "conf/metric/"}
+    groups = {group: f"conf/{group}/" for group in ("protocol", "metric", "logger")}
     sources = {**groups, **dict.fromkeys(keys, files.get("task", "conf/task/")), **files}
     _check_variant(cfg)
     _check_named(cfg)

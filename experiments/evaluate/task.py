@@ -26,9 +26,9 @@ from experiments.evaluate.measure import Measurement, on_data, progress_bar
 from experiments.evaluate.suites import Cell
 from experiments.models import Model, find, run_folders
 from experiments.named_network import refuse_several, without_folder
+from experiments.results.loggers import log_evaluation
 from experiments.results.records import EvaluationRecord, read_records
 from experiments.results.tables import report
-from experiments.results.wandb import log_evaluation
 from experiments.runtime import distributed
 from experiments.runtime.lock import held
 from experiments.runtime.run_folder import write_text

@@ -16,10 +16,10 @@ from datamodules.errors import InputError
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.paired_datamodule import PairedDataModule
 from datamodules.sources import Split, splits_of
-from experiments.config.training import check_inputs, check_patch, check_transforms, construct, instantiate
+from experiments.config.training import check_inputs, check_patch, check_transforms, construct
 from experiments.preview.sheet import preview_sheet
 from experiments.preview.statistics import Statistics
-from lightning_modules.loggers import wandb
+from experiments.results.loggers import finish, start_loggers
 from lightning_modules.plots.sheet import save_png
 
 STATISTICS_BATCH = 4  # samples that share a random scale: few, for many scales
@@ -64,11 +64,10 @@ def run(cfg: DictConfig) -> None:
     sheet = preview_sheet(title, drawn_by, crops, statistics(datamodule, cfg.samples))
     path = Path(cfg.run_dir) / "preview.png"
     save_png(sheet, path)
-    for make in (instantiate(cfg.logger) or {}).values():
-        logger = make(path.parent, run_id=secrets.token_hex(4), name=cfg.name, job_type="preview", config=config)
+    about = {"run_id": secrets.token_hex(4), "name": cfg.name, "job_type": "preview", "group": cfg.group}
+    for logger in start_loggers(cfg, path.parent, [], config=config, **about):
         logger.log_image("preview", [sheet])
-        print(wandb.where_line(logger))
-        wandb.finish(logger, 0)
+        finish(logger, 0)
     print(f"preview: {path}", flush=True)
 
 

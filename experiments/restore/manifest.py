@@ -1,13 +1,13 @@
 """What made each result in a folder, so that an interrupted restoration continues and nothing is mistaken."""
 
 import contextlib
-import fcntl
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self, TextIO
 
 from datamodules.errors import InputError
+from datamodules.io.flock import lock
 from experiments.restore.paths import Item
 
 
@@ -127,7 +127,7 @@ class Manifest:
 def _locked(path: Path) -> TextIO:
     file = path.open("a+", encoding="utf-8", errors="replace")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(file)
     except OSError:
         file.close()
         raise

@@ -1,109 +1,43 @@
-"""What of a task goes to Weights & Biases, besides the curves: names and tags, the final test, a comparison.
-
-A training makes a run of job type `train`. An evaluation and a comparison make one of their own, of job type `evaluate`
-or `compare`, where `logger=wandb` is on the command line. Every result is on this disk before it is logged.
-"""
+"""What Weights & Biases shows of results: tables of images, cells and comparisons, with pictures, and artifacts."""
 
 import logging
 import re
-import secrets
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import requests
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from experiments.config.training import instantiate
 from experiments.results.records import BASELINE, METRICS, EvaluationRecord, canonical
 from experiments.results.tables import cell_folder, short_keys
-from experiments.runtime.run_folder import named_overrides
-from lightning_modules.loggers.agents import agent_trial
-from lightning_modules.loggers.wandb import finish, keep_best, rank_zero, where_line
-from lightning_modules.restoration import RestorationModule
 
 log = logging.getLogger(__name__)
 
 RESULTS = ("results.json", "config.yaml", "meta.json", "metrics.csv")  # of a run folder; what `compare` reads of it
 PICTURES = 64  # at most in a table of images
 WIDTH = 1024  # pixels of a picture there
-_UNTAGGED = ("experiment", "model", "data", "data.root", "seed")  # overrides that other tags or the group say already
 
 
-def training_loggers(cfg: DictConfig, run_dir: Path, meta: Mapping[str, Any], module: RestorationModule) -> list[Any]:
-    """The loggers besides the CSV, none or W&B, with the names that make seeds and ablations one view.
-
-    Args:
-        meta: of the run folder; its `wandb_id` continues a known W&B run.
-        module: its best scores and lowest losses stand in W&B's table of runs.
-    """
-    setting = cfg.name.removesuffix(f"-{agent_trial() or ''}").replace(f"-seed={cfg.seed}", "")
-    config = {**OmegaConf.to_container(cfg, resolve=True), "meta": dict(meta)}  # type: ignore[dict-item]  # a mapping
-    tags = [f"model:{cfg.label}", f"data:{cfg.choices.data}", f"seed:{cfg.seed}"]
-    changed = named_overrides(HydraConfig.get().overrides.task)
-    tags += [f"{key}={value}" for key, value in changed.items() if key not in _UNTAGGED]
-    about = {"run_id": meta["wandb_id"], "name": cfg.name, "job_type": "train", "group": cfg.group or setting}
-    loggers = _start(cfg, run_dir, tags, config=config, **about)
-    scores = [f"val/{metric}/{protocol.name}" for protocol in module.protocols for metric in ("psnr", "ssim")]
-    terms = module.loss.terms if module.loss else ()
-    for logger in loggers:
-        keep_best(logger, scores, ["train/loss", *(f"train/loss_{branch}" for branch in terms)])
-    return loggers
-
-
-def log_training(
-    loggers: Sequence[Any], run_dir: Path, records: Sequence[EvaluationRecord], best: Mapping[str, float]
-) -> None:
-    """The final test of a training: means in the summary, a table of images, the results as an artifact.
+def log_results(run: Any, run_dir: Path, records: Sequence[EvaluationRecord], best: Mapping[str, float]) -> None:
+    """What was measured, in a run of W&B: means in the summary, a table of images, the results as an artifact.
 
     Args:
         best: for the summary: the step of the checkpoint that was tested, and the best score by its name as a curve. In
             a run that was continued, W&B itself goes on with the best of the first part.
     """
-    for logger in loggers if rank_zero() else []:
-        run = logger.experiment
-        with _server_may_be_lost(run):
-            run.summary.update(
-                {key: {"max": value} if key.startswith("val/") else value for key, value in best.items()}
-            )
-            _log_results(run, run_dir, records)
+    with _server_may_be_lost(run):
+        run.summary.update({key: {"max": value} if key.startswith("val/") else value for key, value in best.items()})
+        _log_results(run, run_dir, records)
 
 
-def log_evaluation(cfg: DictConfig, run_dir: Path, records: Sequence[EvaluationRecord]) -> None:
-    """An evaluation as a W&B run of its own, if `logger=` is on the command line: tables of images and cells, results.
-
-    Args:
-        run_dir: folder that holds results.json and the pictures.
-        records: of this evaluation; all of one run folder.
-    """
-    if not records:
-        return
-    sets = dict.fromkeys(record.dataset for record in records)
-    tags = [*(f"model:{model}" for model in _models(records)), *(f"data:{dataset}" for dataset in sets)]
-    group = cfg.group or records[0].suite or "+".join(sets)
-    about = {"job_type": "evaluate", "name": f"{run_dir.name} on {group}", "group": group}
-    _job(cfg, run_dir, lambda run: _log_results(run, run_dir, records), tags, **about)
-
-
-def log_comparison(cfg: DictConfig, folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A comparison as a W&B run of its own, if `logger=` is on the command line: the table and the folder.
-
-    Args:
-        folder: all files in it become an artifact of type "comparison".
-        rows: of the table, long format; keys become columns.
-    """
-
-    def log_it(run: Any) -> None:
+def log_table(run: Any, name: str, rows: Sequence[Mapping[str, Any]], files: Mapping[str, Path]) -> None:
+    """A comparison in a run of W&B: the table, and the files as an artifact."""
+    with _server_may_be_lost(run):
         _log_table(run, "comparison", rows)
-        inside = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
-        files = {path.as_posix(): folder / path for path in inside if path.parts[0] != "wandb"}
-        _log_artifact(run, "comparison", folder.name, files)
-
-    _job(cfg, folder, log_it, [], job_type="compare", name=folder.name, group=cfg.group)
+        _log_artifact(run, "comparison", name, files)
 
 
 def summary(records: Sequence[EvaluationRecord]) -> dict[str, float]:
@@ -123,7 +57,7 @@ def image_rows(records: Sequence[EvaluationRecord], run_dir: Path) -> list[dict[
         records: of one data set. Bicubic has no rows where there is a network.
         run_dir: the run folder. A picture is the path of its sheet, or of the bare result, or None.
     """
-    models, cells = _models(records), _cells(records)
+    models, cells = model_names(records), _cells(records)
     bicubic = {record.key: record.images for record in records if record.is_baseline}
     rows: dict[str, dict[str, Any]] = {}
     for record in records:
@@ -153,7 +87,7 @@ def cell_rows(records: Sequence[EvaluationRecord]) -> list[dict[str, Any]]:
     ]
 
 
-def _models(records: Sequence[EvaluationRecord]) -> list[str]:
+def model_names(records: Sequence[EvaluationRecord]) -> list[str]:
     """The networks, or bicubic where there is nothing else."""
     return [model for model in dict.fromkeys(record.model for record in records) if model != BASELINE] or [BASELINE]
 
@@ -167,35 +101,6 @@ def _picture(run_dir: Path, record: EvaluationRecord, name: str) -> Path | None:
     folder = run_dir / "images" / record.dataset / cell_folder(record.cell)
     stem = name.replace("/", "_")
     return next((path for path in (folder / f"{stem}.png", folder / f"{stem}_sr.png") if path.is_file()), None)
-
-
-def _start(cfg: DictConfig, folder: Path, tags: Sequence[str], **about: Any) -> list[Any]:
-    """The loggers that the config asks for, started; the user is told where each is.
-
-    Args:
-        about: run_id, name, job_type, group and config of the W&B run.
-    """
-    loggers = []
-    for make in (instantiate(cfg.logger) or {}).values():
-        loggers.append(make(folder, **about, tags=[*make.keywords.get("tags", ()), *tags]))
-        log.info("%s", where_line(loggers[-1]))
-    return loggers
-
-
-def _job(cfg: DictConfig, folder: Path, log_it: Callable[[Any], None], tags: Sequence[str], **about: Any) -> None:
-    """A W&B run that only holds results that are there already."""
-    chosen = any(re.match(r"[+~]*logger[.=]", item) for item in HydraConfig.get().overrides.task)
-    if not chosen or not rank_zero():
-        return
-    config = OmegaConf.to_container(cfg, resolve=True)
-    for logger in _start(cfg, folder, tags, run_id=secrets.token_hex(4), config=config, **about):
-        status = 1
-        try:
-            with _server_may_be_lost(logger.experiment):
-                log_it(logger.experiment)
-            status = 0
-        finally:
-            finish(logger, status)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from datamodules.workers import python_path
 
 PORT = "DEBLUR_SR_PORT"  # environment variable of such a rank: where it meets the others on this machine
 AGAIN = getattr(os, "EX_TEMPFAIL", 75)  # exit status of a process that may well succeed at another attempt
+_SIGKILL = 9  # a name that Windows lacks
 LOST = 4  # exit status of a process whose only trouble is that another one is gone
 _GRACE = 15.0  # seconds that rank 0 has to notice by itself that another one is gone
 
@@ -81,7 +82,7 @@ class RankProcesses:
         said = "".join(f"\n  rank {rank}: {line}" for line in shown)
         if status > 0:
             return LostRank(f"rank {rank} ended with status {status}; the others were stopped{said}", status)
-        why = ", for want of memory perhaps" if -status == signal.SIGKILL else ""
+        why = ", for want of memory perhaps" if -status == _SIGKILL else ""
         return LostRank(
             f"rank {rank} was ended by {signal.Signals(-status).name}{why}; the others were stopped: "
             f"the same command with resume=auto continues at the last checkpoint{said}"

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import os
 import platform
 import sys
@@ -12,9 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from datamodules.errors import InputError
+from datamodules.io.flock import lock
 from experiments.runtime.run_folder import unwritable
 
-_ITSELF = os.O_CREAT | os.O_NOFOLLOW  # no link, such as one in a copied folder, to a file that would be overwritten
+# No link, such as one in a copied folder, to a file that would be overwritten; Windows does not know the flag.
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
 @contextlib.contextmanager
@@ -50,7 +51,7 @@ def held(
             since = datetime.now(UTC).isoformat(timespec="seconds")
             said = f"{platform.node()}, process {os.getpid()}, since {since}: {command}"
             # Closed at once: a file that is open for writing would keep its file system from becoming read-only.
-            writer = os.open(file, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW)
+            writer = os.open(file, os.O_WRONLY | os.O_TRUNC | _NO_LINK)
             os.write(writer, said.encode(errors="replace"))
             os.close(writer)
         yield
@@ -70,10 +71,10 @@ def _lock(file: Path) -> int | None:
         with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as closing:
             file.parent.mkdir(parents=True, exist_ok=True)
             for mode in (os.O_RDONLY, os.O_RDWR):  # NFS locks only what is open for writing
-                descriptor = os.open(file, mode | _ITSELF, 0o666)
+                descriptor = os.open(file, mode | os.O_CREAT | _NO_LINK, 0o666)
                 closing.callback(os.close, descriptor)
                 try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    lock(descriptor)
                     break
                 except BlockingIOError:
                     return None

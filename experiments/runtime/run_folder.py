@@ -25,7 +25,7 @@ from lightning_modules.loggers.agents import agent_trial
 
 # Overrides that change how or where an experiment runs, not what it computes, are no part of its name.
 _UNNAMED = re.compile(
-    r"^(name|group|resume|runs_dir|data_dir|task|run|ckpt|run_dir|pictures|metric(\..*)?"
+    r"^(name|group|resume|runs_dir|data_dir|task|local|run|ckpt|run_dir|pictures|metric(\..*)?"
     r"|suite\..*|hydra.*|logger.*|callbacks\.(?!ema|early_stopping).*"
     r"|data\.(num_workers|cache_dir|on_corrupt)|trainer\.(accelerator|enable_progress_bar|num_nodes))$"
 )

@@ -1,7 +1,6 @@
 """What stands between the network and the page: who may ask, limits on requests, and no request to anybody else."""
 
 import asyncio
-import fcntl
 import ipaddress
 import socket
 import struct
@@ -111,7 +110,9 @@ def addresses(host: str) -> list[str]:
     found = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
         for _, name in socket.if_nameindex() if host == "0.0.0.0" else ():
-            with suppress(OSError):  # it has no address, or this is not Linux
+            with suppress(OSError, ImportError):  # it has no address, or this is not Linux
+                import fcntl
+
                 answer = fcntl.ioctl(asked, _SIOCGIFADDR, struct.pack("256s", name.encode()))
                 found.append(socket.inet_ntoa(answer[20:24]))
     return [address for address in found if not is_local(address)] or [socket.gethostname()]

@@ -1,6 +1,5 @@
 """The one folder that the server writes to: uploads, results, what they are made of; gone when it ends."""
 
-import fcntl
 import math
 import os
 import shutil
@@ -13,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from datamodules.errors import InputError
+from datamodules.io import flock
 
 PREFIX = "deblur-sr-serve-"
 OVERHEAD = 1 << 20  # bytes of a request besides the file in it, and of a request without one
@@ -32,18 +32,18 @@ def temporary_folder() -> Iterator[Path]:
         folder = Path(name)
         with (folder / "new").open("w") as lock:
             with suppress(OSError):  # a file system without locks
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                flock.lock(lock)
                 (folder / "new").rename(folder / "lock")  # there only once it is locked
             yield folder
 
 
 def remove_left(place: Path) -> None:
     """Delete folders in `place` of servers that could not do so themselves."""
-    for path in place.glob(f"{PREFIX}*/lock"):
+    for path in place.glob(f"{PREFIX}*/lock") if flock.LOCKS else ():  # without them, who knows which are in use
         if not path.is_file() or path.lstat().st_uid != os.getuid():
             continue
         with suppress(OSError), path.open("rb") as lock:  # in use, or a link
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock.lock(lock)
             shutil.rmtree(path.parent)
 
 

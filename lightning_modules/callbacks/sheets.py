@@ -120,7 +120,7 @@ class Sheets:
 
 
 class ValidationSheets(pl.Callback):
-    """Logs the sheets of the first validation images to W&B, every few epochs.
+    """Logs the sheets of the first validation images to the loggers that take pictures, every few epochs.
 
     Args:
         protocol: what the captions measure.

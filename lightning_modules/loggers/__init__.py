@@ -1,1 +1,1 @@
-"""Where a training is logged: CSV and W&B."""
+"""Where a training is logged: CSV in any case, W&B, TensorBoard, MLflow."""

@@ -39,6 +39,7 @@ def wandb_logger(
     tags: Sequence[str],
     config: dict[str, Any],
     entity: str | None = None,
+    first_step: int = 0,
 ) -> WandbLogger:
     """Start (or, for a known `run_id`, continue) a W&B run; without a usable server it is recorded offline.
 
@@ -50,6 +51,7 @@ def wandb_logger(
         group: of runs that belong together in W&B's table, such as the seeds of a setting.
         job_type: train, evaluate, compare or preview.
         tags: those longer than W&B takes are cut.
+        first_step: of no matter: W&B takes nothing back, and what is trained again has the same values.
     """
     folder = Path(run_dir).resolve()
     folder.mkdir(parents=True, exist_ok=True)

@@ -74,7 +74,7 @@ def test_sheet_goes_to_wandb(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
     (copy,) = (tmp_path / "runs" / "seen" / "wandb").glob("offline-run-*/files/media/images/*.png")
     assert copy.read_bytes()[:4] == b"\x89PNG"
     (folder,) = (tmp_path / "runs" / "seen" / "wandb").glob("offline-run-*")
-    assert f"wandb sync {folder}" in outcome.out
+    assert f"wandb sync {folder}" in outcome.err
 
 
 @pytest.mark.many

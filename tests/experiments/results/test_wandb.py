@@ -177,7 +177,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         from hydra.core.hydra_config import HydraConfig
         from experiments.runtime.environment import prepare_environment
         from experiments.results.records import EvaluationRecord
-        from experiments.results.wandb import log_comparison, log_evaluation
+        from experiments.results.loggers import log_comparison, log_evaluation
 
         prepare_environment()
         records = json.loads({json.dumps([one.to_json() for one in found])!r})
