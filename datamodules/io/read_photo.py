@@ -95,7 +95,7 @@ def _by_pillow(stream: BinaryIO, max_pixels: int | None) -> Photograph:
     orientation = image.getexif().get(_ORIENTATION, 1)  # a TIFF has been turned, and has lost its tag
     if kind == "PNG" and image.mode in ("1", "L") and isinstance(level := info.get("transparency"), int):
         stream.seek(24)
-        steps = {1: 255 if level == 1 else 1, 2: 85, 4: 17}  # as Pillow has done with the pixels; 12 with one bit's level
+        steps = {1: 255 if level == 1 else 1, 2: 85, 4: 17}  # as Pillow does with pixels, 12 also with one bit
         info["transparency"] = level * steps.get(stream.read(1)[0], 1)
     if sixteen_bit and kind == "HEIF":
         stored = sixteen_bit_pixels(stream, image.size)
