@@ -93,9 +93,10 @@ def _by_pillow(stream: BinaryIO, max_pixels: int | None) -> Photograph:
         notes.append(f"its EXIF has more than {_LARGEST_EXIF} bytes, left out")
         del info["exif"]
     orientation = image.getexif().get(_ORIENTATION, 1)  # a TIFF has been turned, and has lost its tag
-    if kind == "PNG" and image.mode == "L" and isinstance(level := info.get("transparency"), int):
+    if kind == "PNG" and image.mode in ("1", "L") and isinstance(level := info.get("transparency"), int):
         stream.seek(24)
-        info["transparency"] = level * {2: 85, 4: 17}.get(stream.read(1)[0], 1)  # as Pillow has done with the pixels
+        steps = {1: 255 if level == 1 else 1, 2: 85, 4: 17}  # as Pillow does with pixels, 12 also with one bit
+        info["transparency"] = level * steps.get(stream.read(1)[0], 1)
     if sixteen_bit and kind == "HEIF":
         stored = sixteen_bit_pixels(stream, image.size)
         planes = (stored[:, :, :3], stored[:, :, 3] if stored.shape[2] == 4 else None)

@@ -44,6 +44,7 @@ sys.meta_path.insert(0, Refuse())
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the page names: a photograph and an exported run, of another and quicker network."""
     folder = tmp_path_factory.mktemp("elsewhere")
+    pytest.importorskip("onnxscript")
     Image.fromarray(photograph(21, 34, 0)).save(folder / "PHOTO.jpg", quality=95)
     torch.manual_seed(0)
     network = SRResNet(width=2, n_blocks=1, global_residual="bicubic", head_gain=0.1).eval()

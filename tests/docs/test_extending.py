@@ -24,7 +24,6 @@ from experiments.restore import Restorer
 from experiments.restore.adapt import Continued, place_kernel
 from experiments.restore.arguments import restorer_options
 from experiments.serve.models import Models
-from experiments.serve.service import Service
 from experiments.serve.temp_files import Room
 from lightning_modules.checkpoints.checkpoint import load_network
 from tests.conftest import Outcome, photograph
@@ -91,6 +90,9 @@ def other(name: str, cli: Cli, beside: str, make_photographs: Callable[..., Path
 @OTHERS
 def test_networks_of_other_kinds_restore_photographs(other: Path, name: str, given: str | None, cli: Cli) -> None:
     """The photograph is continued, and the kernel moved to the middle of the blocks."""
+    pytest.importorskip("gradio")
+    from experiments.serve.service import Service
+
     restorer, image = Restorer.load(other, device="cpu"), photograph(24, 30, 3)
     known = given_kernel(given) if given else None
     found = restorer.restore(image, kernel=known)

@@ -5,8 +5,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
+import pytest
+
+av = pytest.importorskip("av")  # the extra `video`
 
 TIMES = (0, 3, 4, 9, 10, 11, 20, 22)  # of the frames, in thirtieths of a second
 _RATE = 48_000

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pillow_heif
+import pytest
 import tifffile
 
 
 def heic(pixels: np.ndarray, **options: Any) -> bytes:
     """A HEIC file of uint8 [H, W, C] without loss, or of uint16, of which 10 bits are kept."""
+    pillow_heif = pytest.importorskip("pillow_heif")
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[pixels.shape[2]] + (";16" if pixels.dtype == np.uint16 else "")
     stream = io.BytesIO()
     image = pillow_heif.from_bytes(mode, pixels.shape[1::-1], pixels.tobytes())
@@ -24,6 +25,7 @@ def write_raw(path: Path, levels: tuple[int, int, int], orientation: int = 1) ->
     Returns:
         The sRGB values [2, 3] of 16 bits that they stand for, by the definition of sRGB: left, right.
     """
+    pytest.importorskip("rawpy")  # reads it
     red, green, blue = levels
     mosaic = np.tile(np.array([[red, green], [green, blue]], np.uint16), (24, 32))
     mosaic[:, :32] //= 2

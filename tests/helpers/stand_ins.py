@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image
 
 from tests.conftest import photograph
-from tests.helpers.clips import write_clip
 from tests.helpers.pages import ROOT
 
 # Trainings whose folders the pages name; the others are copies.
@@ -41,6 +40,8 @@ def photographs(folder: Path, names: list[str], size: tuple[int, int] = (48, 48)
 
 def make_files(folder: Path) -> None:
     """Photographs, pairs, kernels and the data sets, complete in number."""
+    from tests.helpers.clips import write_clip  # skips where PyAV is missing
+
     photographs(folder / "PHOTOS", [f"{i}.png" for i in range(24)], (96, 112))
     photographs(folder / "photos", ["1.jpg", "2.png"], (60, 80))
     for name in ("PHOTO.jpg", "photo.jpg", "photo.png", "part.png"):

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pillow_heif
 import pytest
 from PIL import Image
 
@@ -57,6 +56,7 @@ def test_heic_that_is_multiplied_by_its_alpha(tmp_path: Path, deep: bool) -> Non
     pixels = np.full((64, 64, 4), 100, np.uint16 if deep else np.uint8) * (257 if deep else 1)
     pixels[..., 3] = 128 * (257 if deep else 1)
     pixels[:32] = 0
+    pillow_heif = pytest.importorskip("pillow_heif")
     image = pillow_heif.from_bytes("RGBa;16" if deep else "RGBa", (64, 64), pixels.tobytes())
     image.save(tmp_path / "a.heic", quality=-1, chroma=444, matrix_coefficients=0)
     found = read_photograph(tmp_path / "a.heic")
@@ -69,6 +69,7 @@ def test_heic_that_is_multiplied_by_its_alpha(tmp_path: Path, deep: bool) -> Non
 
 
 def test_heic_whose_picture_is_not_the_first(tmp_path: Path) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
     image = pillow_heif.from_pillow(Image.fromarray(eight(1)))
     image.add_from_pillow(Image.fromarray(eight(2)))
     for index, expected in ((0, "the first of 2 pictures"), (1, "one of 2 pictures")):

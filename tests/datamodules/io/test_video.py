@@ -6,13 +6,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 
 from datamodules.errors import InputError
 from datamodules.io.video import CONTAINERS, Piece, check_writable, examine, read_frames, write_video
 from tests.helpers.clips import TIMES, psnr, shown, sounds, truncate, write_clip, write_sound
+
+av = pytest.importorskip("av")
 
 
 def pieces_of(path: Path, lengths: tuple[int, ...]) -> list[Path]:

@@ -33,6 +33,7 @@ def test_ways_take_turns_after_a_call_that_warms_up() -> None:
 def test_engines_are_measured_side_by_side(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pytest.importorskip("onnxscript")
     network = tiny("srresnet")
     monkeypatch.setenv("DEBLUR_SR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(restore, "random_weights", lambda name: Model(name, lambda _: network, network.scales))

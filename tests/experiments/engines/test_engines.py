@@ -23,6 +23,8 @@ from tests.conftest import photograph
 from tests.helpers.marks import quick
 from tests.helpers.networks import MODELS, tiny
 
+pytest.importorskip("onnxscript")  # the extra `export`: it makes the graph that every engine reads
+
 ENGINES = ("openvino", "onnxruntime")
 SIZES = ((37, 53), (64, 48), (45, 29))
 FOURIER = {"dan_usrnet_tiny", "dpir_small", "usrnet_tiny", "dan_usrnet", "dpir", "usrnet", "usrgan", "usrgan_tiny"}

@@ -202,6 +202,7 @@ def test_a_scale_is_proposed_where_one_fits(
 @pytest.mark.slow
 def test_records_name_engine_and_precision(cli: Cli, run: Path, others: Path) -> None:
     """Beside those of torch in float32, from which they differ by nothing that counts."""
+    pytest.importorskip("onnxscript")
     for engine in ("torch", "onnxruntime"):
         outcome = cli("task=evaluate", "run=runs/tiny", f"engine={engine}", "pictures=none", *on(others))
         assert outcome.status == 0, outcome.err

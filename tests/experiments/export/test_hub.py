@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from huggingface_hub import ModelCard
 
 from lightning_modules.checkpoints.checkpoint import load_network
 from tests.conftest import Outcome
@@ -19,6 +18,7 @@ Cli = Callable[..., Outcome]
 
 
 def test_the_folder_of_a_run(cli: Cli, trained: Trained) -> None:
+    ModelCard = pytest.importorskip("huggingface_hub").ModelCard
     outcome = cli("task=export", f"run={trained.run}", "formats=[hub]", "output=out")
     assert outcome.status == 0, outcome.err
     assert outcome.out.endswith("hub: read out/ed_dsrn-hub/README.md, then: hf upload USER/REPO out/ed_dsrn-hub .\n")

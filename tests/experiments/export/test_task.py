@@ -11,8 +11,6 @@ from typing import Any
 
 import hydra
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -29,6 +27,9 @@ from networks.base import RestorationNetwork
 from tests.conftest import Outcome, figures
 from tests.experiments.config.test_configs import MODELS, compose
 from tests.helpers.marks import quick
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
 
 Cli = Callable[..., Outcome]
 

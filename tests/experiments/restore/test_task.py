@@ -60,6 +60,8 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], li
 
 @pytest.mark.parametrize("engine", quick(["auto", "openvino"], "auto"))
 def test_mixed_folder(cli: Cli, tmp_path: Path, mixed: tuple[Path, list[str], list[str]], engine: str) -> None:
+    if engine != "auto":
+        pytest.importorskip(engine)
     folder, good, bad = mixed
     outcome = cli(*BICUBIC, *SMALL, f"engine={engine}", f"input={folder}", "output=out", "scale=2")
     assert outcome.status == 1
@@ -158,6 +160,8 @@ def test_tiles_are_no_setting(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["auto", "openvino"])
 def test_killed_folder_continues(cli: Cli, tmp_path: Path, engine: str) -> None:
+    if engine != "auto":
+        pytest.importorskip(engine)
     save(tmp_path / "in", *(f"{i}.png" for i in range(6)), size=(200, 300))
     command = [*BICUBIC, f"engine={engine}", "input=in", "output=out", "scale=4"]
     root = Path(__file__).parents[3]

@@ -197,6 +197,7 @@ def test_signal_stops_the_sweep(cli: Cli, quick: list[str], tmp_path: Path, numb
 @pytest.mark.slow
 def test_ctrl_c_with_jobs_side_by_side(cli: Cli, quick: list[str], tmp_path: Path) -> None:
     """Both running jobs write their checkpoints, the third never begins, no process is left."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
 
     def press(there: Path = tmp_path) -> None:
         for _ in range(2000):
@@ -224,6 +225,7 @@ def test_ctrl_c_with_jobs_side_by_side(cli: Cli, quick: list[str], tmp_path: Pat
 
 @pytest.mark.slow
 def test_search_continues_without_a_storage(cli: Cli, quick: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     command = ["-m", *quick, "hydra/sweeper=optuna", "optimizer.lr=tag(log, interval(1e-4, 1e-2))", "resume=auto"]
     outcome = cli(*command, "hydra.sweeper.n_trials=2")
     assert outcome.status == 0, outcome.err
@@ -241,6 +243,7 @@ def test_search_continues_without_a_storage(cli: Cli, quick: list[str], tmp_path
 
 
 def test_trial_that_fails_does_not_end_a_search(cli: Cli, quick: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     outcome = cli("-m", *quick, "hydra/sweeper=optuna", "model.pooling=one,two", "hydra.sweeper.n_trials=2")
     assert outcome.status == 2
     assert outcome.err.endswith("2 of 2 jobs failed\n")

@@ -10,7 +10,6 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from huggingface_hub import constants
 
 from datamodules.errors import InputError
 from experiments.models import load
@@ -19,6 +18,8 @@ from experiments.zoo.hub import address_of
 from tests.conftest import Outcome, figures
 from tests.helpers.hub import Hub, serving
 from tests.helpers.zoo import fill
+
+constants = pytest.importorskip("huggingface_hub.constants")
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ADDRESS = f"hf://someone/blurry/mine.safetensors@{COMMIT}"
