@@ -42,13 +42,14 @@ GROUPS = {  # in the order of the page, with what the files themselves do not sa
     "`suite.grid`, recorded under `suite.name` ([measuring](measuring.md)).",
     "trainer": "Processes, devices, precision, length ([scale](scale.md)).",
     "callbacks": "One or a list ([scale](scale.md#averaged-weights-early-stopping-warm-up)).",
-    "logger": "Curves and tables ([W&B](wandb.md)).",
+    "logger": "Curves and tables, one or a list ([W&B, TensorBoard, MLflow](wandb.md)).",
     "experiment": "Whole recipes ([training](training.md)).",
+    "debug": "Does it run at all ([training](training.md)).",
     "hydra/launcher": "How the jobs of a sweep, `-m`, are started; without it one after the other "
     "([sweeps](scale.md#sweeps)).",
     "hydra/sweeper": "Which jobs a sweep has ([sweeps](scale.md#sweeps)).",
 }
-RECIPES = ("experiment", "suite")  # groups without keys of their own
+RECIPES = ("experiment", "suite", "debug")  # groups without keys of their own
 BASES = {"data": "sharp_images"}  # the file of what all options of a group have
 
 
