@@ -90,7 +90,7 @@ def test_parameters_and_inputs_of_the_systems() -> None:
 def test_prose_names_keys_that_exist() -> None:
     """`data.root=...` and `data.root` in sentences are on the page of all keys, or in the value of a key there."""
     rows = {name for page, _, rows in tables() if page == "docs/keys.md" for row in rows for name in names(row[0])}
-    groups = {group for group, _ in OPTIONS} | {"hydra/launcher", "hydra/sweeper"}
+    groups = {group for group, _ in OPTIONS} | {"hydra/launcher", "hydra/sweeper", "hydra.searchpath"}  # its own
     starts = {key.split(".")[0] for key in rows if "." in key}
     codes = re.compile(r"`\+?([a-z_/]+)((?:\.\w+)*)(=[^`\"]*)?`")  # quotes: an argument in Python
     found = [(page.name, *code) for page in PAGES for code in codes.findall(prose(page))]

@@ -65,6 +65,8 @@ class Logged:
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory: pytest.TempPathFactory) -> Logged:
+    pytest.importorskip("tensorboard")
+    pytest.importorskip("mlflow")
     folder = tmp_path_factory.mktemp("logged")
     (folder / "photographs").mkdir()
     for i in range(4):
@@ -179,6 +181,7 @@ def test_a_dead_server_is_named_before_the_training(logged: Logged, monkeypatch:
 
 
 def test_a_server_that_is_lost_does_not_end_the_training(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
     from lightning_modules.loggers.mlflow import MLflowRecorder
 
     class Lost(MLflowRecorder):
