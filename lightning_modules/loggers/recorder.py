@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from datamodules.errors import ConfigError
+from datamodules.installed import extra
 
 
 def require(package: str) -> None:
@@ -18,7 +19,7 @@ def require(package: str) -> None:
         ConfigError: names the extra of the same name that brings it.
     """
     if find_spec(package) is None:
-        raise ConfigError(f"needs {package}, which is not installed: pip install -c constraints.txt -e '.[{package}]'")
+        raise ConfigError(f"needs {package}, which is not installed: {extra(package)}")
 
 
 class Recorder(ABC):
