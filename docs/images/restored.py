@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photograph", type=Path)
     parser.add_argument("result", type=Path)
-    parser.add_argument("--region", type=int, nargs=4, default=(400, 120, 880, 540), metavar="PIXEL")
+    parser.add_argument("--region", type=int, nargs=4, default=(340, 240, 760, 600), metavar="PIXEL")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "restored.jpg")
     args = parser.parse_args()
     picture = draw(*(Image.open(path).convert("RGB") for path in (args.photograph, args.result)), tuple(args.region))

@@ -1,8 +1,6 @@
 """The cards: complete, true to their files, and the page that is made of them."""
 
-import fnmatch
 import shlex
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,12 +33,6 @@ def test_nothing_is_wrong_with_the_zoo() -> None:
 
 def test_the_page_is_made_of_the_cards() -> None:
     assert (catalogue.FOLDER / "README.md").read_text("utf-8") == readme(), "run python -m experiments.zoo"
-
-
-def test_a_wheel_has_the_files() -> None:
-    packages = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["package-data"]
-    files = [file.name for file in catalogue.FOLDER.iterdir() if file.is_file() and file.suffix != ".py"]
-    assert not [name for name in files if not any(fnmatch.fnmatch(name, like) for like in packages["experiments.zoo"])]
 
 
 @pytest.mark.parametrize("name", NAMES)
