@@ -97,8 +97,8 @@ def test_command_is_one_that_can_be_tested(snippet: Snippet, command: str) -> No
 def test_a_fresh_environment_begins_with_the_readme() -> None:
     """The README's commands before any other page, literally, are those of .ci/run."""
     script = (ROOT / ".ci" / "run").read_text().replace("pip install -q ", "pip install ")
-    first = [command for snippet, command in ALL if snippet.page == "README.md"][:4]
-    assert [command.split()[0] for command in first] == ["pip", "python", "pip", "pytest"]
+    first = [command for snippet, command in ALL if snippet.page == "README.md"][:5]
+    assert [command.split()[0] for command in first] == ["pip", "python", "python", "pip", "pytest"]
     assert all(re.search(rf"^{re.escape(command)}(?=\s|$)", script, flags=re.MULTILINE) for command in first), first
 
 
