@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import contextlib
 import logging
 import os
 import re
@@ -23,6 +24,12 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, and small ones gain nothing by more
 prepare_environment()  # for tests that compose a config without the command line
+with contextlib.suppress(ModuleNotFoundError):  # it comes with TensorBoard, and is imported with OpenVINO
+    import absl.logging
+
+    # Its handler closes the stream that was sys.stderr when it was imported, as soon as Hydra sets up logging anew: in
+    # a test that is where pytest keeps what is printed.
+    absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 SLOW = {"slow", "browser", "slurm"}
