@@ -249,6 +249,7 @@ def test_pictures(tmp_path: Path) -> None:
     assert picture(method.runs, benchmark, "x/1") == folder / "x_1_sr.png"
     assert picture(baseline.runs, benchmark, "x/1", "input") == folder / "x_1_input.png"
     assert picture(method.runs, benchmark, "x/1", "hr") == folder / "x_1_hr.png"
+    assert picture(method.runs, benchmark, 300 * "x") is None, "a name that no file can have"
 
 
 def test_curves(tmp_path: Path) -> None:
