@@ -16,7 +16,7 @@ FOLDER = Path(__file__).resolve().parent
 PREFIX = "zoo:"
 SUFFIX = ".safetensors"
 WORD = re.compile(r"[\w-]+")  # a name: no folder, no ending
-PHOTOGRAPHS = "nafnet_sr_photographs"  # what task=restore takes where no network is named, as soon as it is here
+PHOTOGRAPHS = "nafnet_sr_photographs"  # what task=restore takes where no network is named, if it is here
 
 log = logging.getLogger(__name__)
 
