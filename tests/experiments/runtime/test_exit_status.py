@@ -71,6 +71,7 @@ def test_what_is_not_told_in_a_line_passes_through_a_job(error: Exception, monke
 
     monkeypatch.setattr(slurm_requeue, "listen", lambda: lambda _, status: status)
     monkeypatch.setattr(job, "complete", fail)
+    monkeypatch.setattr(job, "_of_the_system", lambda error, cfg: None)  # asks Hydra for the command line
     with pytest.raises(type(error)):
         job._perform(OmegaConf.create())
 
