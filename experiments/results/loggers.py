@@ -67,10 +67,7 @@ def log_training(
         step: of the checkpoint that was tested.
     """
     for logger in loggers if wandb.rank_zero() else []:
-        if isinstance(logger, Recorder):
-            logger.log_results(of_wandb.summary(records), _files(run_dir), _plain(cfg), step)
-        else:
-            of_wandb.log_results(logger.experiment, run_dir, records, {"tested_step": step, **best})
+        _log_records(logger, cfg, run_dir, records, step, {"tested_step": step, **best})
 
 
 def log_evaluation(cfg: DictConfig, run_dir: Path, records: Sequence[EvaluationRecord]) -> None:
@@ -82,18 +79,26 @@ def log_evaluation(cfg: DictConfig, run_dir: Path, records: Sequence[EvaluationR
     """
     if not records:
         return
-
-    def log_it(logger: Any) -> None:
-        if isinstance(logger, Recorder):
-            logger.log_results(of_wandb.summary(records), _files(run_dir), _plain(cfg), 0)
-        else:
-            of_wandb.log_results(logger.experiment, run_dir, records, {})
-
     sets = dict.fromkeys(record.dataset for record in records)
     tags = [*(f"model:{model}" for model in of_wandb.model_names(records)), *(f"data:{dataset}" for dataset in sets)]
     group = cfg.group or records[0].suite or "+".join(sets)
     about = {"job_type": "evaluate", "name": f"{run_dir.name} on {group}", "group": group}
-    _job(cfg, run_dir, log_it, tags, **about)
+    _job(cfg, run_dir, lambda logger: _log_records(logger, cfg, run_dir, records, 0, {}), tags, **about)
+
+
+def _log_records(
+    logger: Any,
+    cfg: DictConfig,
+    run_dir: Path,
+    records: Sequence[EvaluationRecord],
+    step: int,
+    best: Mapping[str, float],
+) -> None:
+    if isinstance(logger, Recorder):
+        files = {name: run_dir / name for name in of_wandb.RESULTS if (run_dir / name).is_file()}
+        logger.log_results(of_wandb.summary(records), files, _plain(cfg), step)
+    else:
+        of_wandb.log_results(logger.experiment, run_dir, records, best)
 
 
 def log_comparison(cfg: DictConfig, folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -157,7 +162,3 @@ def _job(cfg: DictConfig, folder: Path, log_it: Callable[[Any], None], tags: Seq
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]  # a mapping
-
-
-def _files(run_dir: Path) -> dict[str, Path]:
-    return {name: run_dir / name for name in of_wandb.RESULTS if (run_dir / name).is_file()}
