@@ -21,9 +21,10 @@ import copy
 import math
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -60,13 +61,15 @@ def random_weights(model: str) -> Model:
     return Model(model, lambda _: network, network.scales)
 
 
-def restorers(model: Model, scale: int) -> dict[str, Restorer]:
-    """Those that there are, by engine and precision; why one is left out is printed."""
+def restorers(model: Model, scale: int, chosen: Sequence[str]) -> dict[str, Restorer]:
+    """Those that there are of the chosen engines, by engine and precision; why one is left out is printed."""
     engines: list[tuple[Engine, Precision]] = [("torch", "float32"), ("torch", "bf16")]
     engines += [(name, precision) for precision, names in TRIED.items() for name in names]  # type: ignore[misc]
     found = {}
     for engine, precision in engines:
         name = f"{engine} {precision}"
+        if engine not in chosen and name != TORCH:
+            continue
         try:
             restorer = Restorer(model, "cpu", precision, engine=engine)
             restorer.prepare(scale)
@@ -151,13 +154,20 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(1000, 700), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--photographs", type=int, default=1, help="in a folder, for `files`")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--engines",
+        nargs="+",
+        choices=(every := get_args(Engine)[1:]),
+        default=every,
+        help="besides torch in float32; all stay in memory, where those of a large network may be too many",
+    )
     parser.add_argument("--output", type=Path, help="file for the table besides")
     args = parser.parse_args()
     model = load(args.weights) if args.weights else random_weights(args.model)
     scale = model.scales[-1]
     if (inputs := model.network(scale).inputs) != ("lr",):
         parser.error(f"{model.name} takes {', '.join(inputs)}: expected a network that takes the image alone")
-    found = restorers(model, scale)
+    found = restorers(model, scale, args.engines)
     network, image = found[TORCH].prepare(scale), mirrored(*args.size)
     tiles = tiles_of(image, found[TORCH], network, scale)
     with tempfile.TemporaryDirectory() as place:
@@ -166,7 +176,7 @@ def main() -> None:
         for number in range(args.photographs):
             Image.fromarray(image).save(folder / "in" / f"{number}.png")
         ways: dict[str, Callable[[], object]] = {}
-        for name in [*found, CONTIGUOUS]:
+        for name in [*found, *([CONTIGUOUS] if "torch" in args.engines else [])]:
             ways[f"{name}|alone"] = alone(network, scale, tiles, name)
         for name, restorer in found.items():
             ways[f"{name}|Restorer"] = lambda restorer=restorer: restorer.restore(image, scale)  # type: ignore[misc]

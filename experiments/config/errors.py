@@ -178,10 +178,12 @@ def _explain_key(error: ConfigAttributeError | ConfigKeyError, conf_dir: Path) -
     if not parent:
         return _explain_root_key(key, node, conf_dir)
     target = node.get("_target_")
+    parameters = list[str]()
     try:
-        parameters = list(inspect.signature(locate(str(target))).parameters)
+        if not difflib.get_close_matches(key, known, n=1, cutoff=0.9):  # a slip: what it is of is imported for no other
+            parameters = list(inspect.signature(locate(str(target))).parameters)
     except Exception:  # these names only enrich a message about another mistake, which must come out whatever happens
-        parameters = []
+        pass
     if key in parameters:
         return f"{path}: not set in the config ({where}), though {target} takes it: to add it write +{path}=..."
     return f"{path}: unknown key ({where}): {parent} has {listing(known)}{did_you_mean(key, [*known, *parameters])}"

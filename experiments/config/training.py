@@ -51,11 +51,10 @@ def construct(cfg: DictConfig, node: str, *, meta: bool = False) -> Any:
         ConfigError: for an option that the part refuses.
         InputError: for a file that it cannot read.
     """
-    import torch
-
     from networks.base import RestorationNetwork
+    from networks.ops.meta import shapes_alone
 
-    with _refused_as(node), torch.device("meta") if meta else contextlib.nullcontext():
+    with _refused_as(node), shapes_alone() if meta else contextlib.nullcontext():
         part = instantiate(cfg[node])
     if node == "degradation" and type(part).__name__ == "AsStored":  # what files hold besides, it hands on
         source = cfg.data.get("source") or {}

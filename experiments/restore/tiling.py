@@ -173,20 +173,25 @@ class Joined:
     def __init__(self, target: Image, scale: Fraction | int, width: int, channels: int) -> None:
         self.target, self.scale = target, scale
         self.begun = torch.zeros(channels, 0, int(scale * width))  # of the next row: its part of what is mixed
+        self.space = self.begun  # of the highest row so far: memory that is new for every row costs more than its sums
 
     def start_row(self, row: Span) -> None:
         row = row.times(self.scale)
-        channels, height, width = self.begun.shape
-        self.row = torch.zeros(channels, row.last - row.first, width)
-        self.row[:, :height] = self.begun
+        channels, begun, width = self.begun.shape
+        height = row.last - row.first
+        if height > self.space.shape[1]:
+            self.space = torch.empty(channels, height, width)
+        self.row = self.space[:, :height]
+        self.row[:, :begun] = self.begun
+        self.row[:, begun:] = 0
 
     def add(self, result: Tensor, row: Span, column: Span) -> None:
         """The result [C, h, w] of one tile."""
         row, column = row.times(self.scale), column.times(self.scale)
         rows = slice(row.first - row.start, row.last - row.start)
         columns = slice(column.first - column.start, column.last - column.start)
-        weighted = result[:, rows, columns].float().cpu() * row.weights()[:, None] * column.weights()
-        self.row[:, :, column.first : column.last] += weighted
+        weights = row.weights()[:, None] * column.weights()
+        self.row[:, :, column.first : column.last].addcmul_(result[:, rows, columns].float().cpu(), weights)
 
     def finish_row(self, row: Span) -> None:
         row = row.times(self.scale)

@@ -27,6 +27,7 @@ from lightning_modules.checkpoints.untrusted import (
     targets,
 )
 from networks.base import RestorationNetwork
+from networks.ops.meta import shapes_alone
 
 PREFIX = "network."
 log = logging.getLogger(__name__)
@@ -241,9 +242,7 @@ def load_network(path: Path) -> tuple[RestorationNetwork, dict[str, Any]]:
     """Rebuild the trained network of a checkpoint, in evaluation mode on the CPU, and return it with the checkpoint."""
     checkpoint = read_checkpoint(path)
     model = checkpoint["config"]["model"]
-    with torch.device(
-        "meta"
-    ):  # no more memory is taken than the tensors of the file have, whatever its config asks for
+    with shapes_alone():  # no more memory is taken than the tensors of the file have, whatever its config asks for
         _refuse_misfit(build_network(model, str(path)), *_of_network(checkpoint, str(path)))
     network = build_network(model, str(path))
     load_weights(network, checkpoint, str(path))

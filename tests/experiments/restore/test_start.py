@@ -48,10 +48,11 @@ def test_refused_config_imports_no_torch(tmp_path: Path, arguments: list[str], m
     assert not modules & (OF_TRAINING | OF_OTHERS | OF_PIXELS)
 
 
-def test_photograph_is_restored_without_what_trains(tmp_path: Path) -> None:
+@pytest.mark.parametrize("network", [["model=bicubic", "scale=2"], ["weights=ed_dsrn_small"]])
+def test_photograph_is_restored_without_what_trains(tmp_path: Path, network: list[str]) -> None:
     Image.fromarray(photograph(12, 14, 0)).save(tmp_path / "a.png")
-    network = ["model=bicubic", "scale=2", "trainer.accelerator=cpu", "precision=bf16"]
-    status, modules, err = started(tmp_path, "input=a.png", "output=out", *network)
+    computing = ["trainer.accelerator=cpu", "precision=bf16"]
+    status, modules, err = started(tmp_path, "input=a.png", "output=out", *network, *computing)
     assert status == 0, err
     assert (tmp_path / "out" / "a.png").is_file()
     assert "torch" in modules

@@ -178,12 +178,17 @@ def test_killed_folder_continues(cli: Cli, tmp_path: Path, engine: str) -> None:
     assert_continues(cli, tmp_path, command, clean=False)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "engine"),
+    [(signal.SIGINT, "auto"), (signal.SIGTERM, "auto"), *quick([(signal.SIGTERM, "openvino")])],
+)
 def test_interrupted_folder_continues(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, engine: str
 ) -> None:
+    if engine != "auto":
+        pytest.importorskip(engine)
     save(tmp_path / "in", *(f"{i}.png" for i in range(6)))
-    command = [*BICUBIC, "input=in", "output=out", "scale=2"]
+    command = [*BICUBIC, f"engine={engine}", "input=in", "output=out", "scale=2"]
     restore, calls = Restorer.restore, []
 
     def interrupted(self: Restorer, *arguments: object, **options: object) -> object:
@@ -498,14 +503,17 @@ def test_full_temporary_folder_ends_the_work_of_srn(cli: Cli, tmp_path: Path, mo
     assert files(tmp_path / "out") == {"a.png", "b.png", ".restored.jsonl"}
 
 
-def test_full_disk_ends_the_work(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("engine", quick(["auto", "openvino"], "auto"))
+def test_full_disk_ends_the_work(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+    if engine != "auto":
+        pytest.importorskip(engine)
     save(tmp_path, "in/a.png", "in/b.png")
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("datamodules.io.write_photo._write_png", full)
-    outcome = cli(*BICUBIC, "input=in", "output=out", "scale=1")
+    outcome = cli(*BICUBIC, f"engine={engine}", "input=in", "output=out", "scale=2")
     assert outcome.status == 1
     assert outcome.err.startswith("out/a.png: cannot be written: No space left on device")
     assert outcome.err.count("\n") == 1

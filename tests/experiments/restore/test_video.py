@@ -15,6 +15,7 @@ from datamodules.io.video import read_frames
 from experiments.restore import Restorer
 from tests.conftest import Outcome
 from tests.helpers.clips import TIMES, psnr, shown, sounds, truncate, write_clip, write_sound
+from tests.helpers.marks import quick
 
 Cli = Callable[..., Outcome]
 BICUBIC = ["task=restore", "model=bicubic", "trainer.accelerator=cpu"]
@@ -58,10 +59,15 @@ def interrupted_at(frame: int, calls: list[int]) -> Callable[..., Any]:
     return restoring
 
 
-def test_interrupted_video_goes_on_where_it_was(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("engine", quick(["auto", "openvino"], "auto"))
+def test_interrupted_video_goes_on_where_it_was(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    if engine != "auto":
+        pytest.importorskip(engine)
     write_clip(tmp_path / "clip.mp4")
     monkeypatch.setattr("experiments.restore.video.FRAMES", 3)
-    command = [*BICUBIC, "input=clip.mp4", "scale=1"]
+    command = [*BICUBIC, f"engine={engine}", "input=clip.mp4", "scale=1"]
     assert cli(*command, "output=whole.mkv").status == 0
     for scale, left in ((1, 5), (1, 5), (2, 8)):
         with monkeypatch.context() as patch:
