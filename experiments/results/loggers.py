@@ -151,12 +151,14 @@ def _job(cfg: DictConfig, folder: Path, log_it: Callable[[Any], None], tags: Seq
     chosen = any(re.match(r"[+~]*logger[.=]", item) for item in HydraConfig.get().overrides.task)
     if not chosen or not wandb.rank_zero():
         return
-    for logger in start_loggers(cfg, folder, tags, run_id=secrets.token_hex(4), config=_plain(cfg), **about):
-        status = 1
-        try:
+    loggers = start_loggers(cfg, folder, tags, run_id=secrets.token_hex(4), config=_plain(cfg), **about)
+    status = 1
+    try:
+        for logger in loggers:
             log_it(logger)
-            status = 0
-        finally:
+        status = 0
+    finally:
+        for logger in loggers:
             finish(logger, status)
 
 

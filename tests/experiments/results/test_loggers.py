@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
+from experiments.results import loggers
 from tests.conftest import Outcome, photograph
 
 LOGGERS = "logger=[tensorboard,mlflow]"
@@ -203,6 +205,24 @@ def test_a_server_that_is_lost_does_not_end_the_training(caplog: pytest.LogCaptu
     assert logger.asked == 1
     (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert record.getMessage().startswith("MLflow at http://host takes no more (gone)")
+
+
+def test_every_logger_of_an_evaluation_is_closed_where_one_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    closed = []
+
+    def log_it(logger: str) -> None:
+        if logger == "b":
+            raise OSError("gone")
+
+    chosen = OmegaConf.create({"overrides": {"task": ["logger=[a,b,c]"]}})
+    monkeypatch.setattr(loggers.HydraConfig, "get", lambda: chosen)
+    monkeypatch.setattr(loggers, "start_loggers", lambda *_, **__: ["a", "b", "c"])
+    monkeypatch.setattr(loggers, "finish", lambda *ended: closed.append(ended))
+    with pytest.raises(OSError, match="gone"):
+        loggers._job(OmegaConf.create({}), tmp_path, log_it, [])
+    assert closed == [("a", 1), ("b", 1), ("c", 1)]
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
