@@ -18,6 +18,7 @@ from torch import Tensor
 
 from networks.base import RestorationNetwork
 from networks.ops.fourier import centre_at_origin, work_dtype
+from networks.ops.meta import shapes_alone
 from networks.ops.options import check_choice, check_positive, check_widths
 from networks.ops.published import renamed
 from networks.restored import Restored
@@ -192,7 +193,7 @@ def import_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: if a parameter is missing or not theirs, or the file is one of USRNet, which has the same names.
     """
-    with torch.device("meta"):
+    with shapes_alone():
         own_names = DMBSR(n_iter=1, widths=(1, 1, 1, 1), hyper_width=1).state_dict()
     found = renamed(state, {official_name(name): name for name in own_names}, "official DMBSR")
     count = len(found["hyper.mlp.4.bias"])

@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from networks.base import RestorationNetwork
+from networks.ops.meta import shapes_alone
 from networks.ops.options import check_choice, check_positive, check_widths
 from networks.ops.published import renamed
 from networks.restored import Restored
@@ -84,6 +84,6 @@ def _official_name(own: str) -> str:
 
 def import_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict of the authors' code, with four blocks at each place, under the names used here."""
-    with torch.device("meta"):
+    with shapes_alone():
         own_names = DRUNet(widths=(1, 1, 1, 1)).state_dict()
     return renamed(state, {_official_name(name): name for name in own_names}, "official DRUNet")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from networks.base import RestorationNetwork
 from networks.ops.convolution import ResidualBlock, conv
+from networks.ops.meta import shapes_alone
 from networks.ops.options import check_choice
 from networks.ops.published import renamed
 from networks.ops.resize import bicubic_resize, pad_to_multiple
@@ -216,6 +217,6 @@ def import_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Args:
         state: a bare state dict of their last version; their files hold a pickled module and must be converted first.
     """
-    with torch.device("meta"):
+    with shapes_alone():
         names = {official_name(name): name for name in GFN().state_dict()}
     return renamed(state, names, "official GFN")

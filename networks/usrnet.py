@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from networks.base import RestorationNetwork
 from networks.ops.convolution import ResidualBlock
 from networks.ops.fourier import centre_at_origin, work_dtype
+from networks.ops.meta import shapes_alone
 from networks.ops.options import check_choice, check_positive, check_widths
 from networks.ops.published import renamed
 from networks.ops.resize import pad_to_multiple
@@ -225,6 +226,6 @@ def official_name(own: str) -> str:
 
 def import_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state_dict of the authors' code (USRNet, USRGAN or their tiny versions) under the names used here."""
-    with torch.device("meta"):
+    with shapes_alone():
         own_names = USRNet(n_iter=1, widths=(1, 1, 1, 1), hyper_width=1).state_dict()
     return renamed(state, {official_name(name): name for name in own_names}, "official USRNet")

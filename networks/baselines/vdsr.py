@@ -8,11 +8,11 @@ come out: the network sees their luma, Cb and Cr are enlarged bicubically.
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from networks.base import RestorationNetwork
 from networks.ops.luma import luma, replace_luma
+from networks.ops.meta import shapes_alone
 from networks.ops.options import check_choice
 from networks.ops.published import renamed
 from networks.ops.resize import bicubic_resize
@@ -66,6 +66,6 @@ def import_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Its names are `input.weight`, `residual_layer.0.conv.weight` to `residual_layer.17.conv.weight`, `output.weight`.
     """
     theirs = ["input.weight", *(f"residual_layer.{i}.conv.weight" for i in range(18)), "output.weight"]
-    with torch.device("meta"):
+    with shapes_alone():
         ours = list(VDSR().state_dict())
     return renamed(state, dict(zip(theirs, ours, strict=True)), "public VDSR")
