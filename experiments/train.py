@@ -131,19 +131,12 @@ def set_up(cfg: DictConfig, device: torch.device) -> Training:
     with rank_zero_first():
         resume_from, checkpoint = _look(csv, config, cfg.resume, raw)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    module = _build_module(cfg, config)
+    module = build_module(cfg, config)
     if cfg.weights and resume_from is None:  # before the data, which may take hours
         read_weights(module.network, weights_file(cfg.weights), start=True)
     if device.type == "cpu" and rank() == 0:
         _say_how_long(cfg, module)
-    datamodule = construct(cfg, "data")
-    datamodule.patch_multiple = math.lcm(datamodule.multiple, network_step(module.network, datamodule.degradation))
-    with rank_zero_first():
-        datamodule.prepare_data()
-        datamodule.setup("test")  # first: copies of its images are looked for in the others
-        if (most := cfg.trainer.get("limit_test_batches")) is not None:
-            datamodule.numbers["test"] = datamodule.numbers["test"][:most]
-        datamodule.setup("fit")
+    datamodule = load_data(cfg, module)
     meta = _open_folder(cfg, config, module, datamodule, resume_from, checkpoint)
     csv.rewind(checkpoint["global_step"] - 1)  # Lightning numbers the first step 0: what is kept are those made
     loggers = training_loggers(cfg, run_dir, meta, module, checkpoint["global_step"])
@@ -176,12 +169,25 @@ def _look(
     return found, checkpoint
 
 
-def _build_module(cfg: DictConfig, config: dict[str, Any]) -> RestorationModule:
+def build_module(cfg: DictConfig, config: dict[str, Any]) -> RestorationModule:
     """The training procedure around a new network."""
     network, protocols = instantiate(cfg.model), list(instantiate(cfg.protocol).values())
     speed = {"channels_last": cfg.channels_last, "compile": cfg.compile}
     module: RestorationModule = build_procedure(cfg, network, protocols, config=config, **speed)
     return module
+
+
+def load_data(cfg: DictConfig, module: RestorationModule) -> Any:
+    """The data of training, validation and test, decoded, in patches that suit the network."""
+    datamodule = construct(cfg, "data")
+    datamodule.patch_multiple = math.lcm(datamodule.multiple, network_step(module.network, datamodule.degradation))
+    with rank_zero_first():
+        datamodule.prepare_data()
+        datamodule.setup("test")  # first: copies of its images are looked for in the others
+        if (most := cfg.trainer.get("limit_test_batches")) is not None:
+            datamodule.numbers["test"] = datamodule.numbers["test"][:most]
+        datamodule.setup("fit")
+    return datamodule
 
 
 def _say_how_long(cfg: DictConfig, module: RestorationModule, many: int = 10_000) -> None:

@@ -13,7 +13,7 @@ from experiments.config.tasks import full_keys, lacking, root_keys, task_keys
 
 # The key that a plain word behind the name of a task stands for, and the groups of which it may name an option.
 _SUBJECTS = {"restore": "input", "compare": "runs", "evaluate": "run", "export": "run", "serve": "run"}
-_SUBJECTS |= {"profile": "models", "train": "data", "prepare": "data", "preview": "data"}
+_SUBJECTS |= {"profile": "models", "train": "data", "lr_find": "data", "prepare": "data", "preview": "data"}
 _GROUPS = {"train": ("experiment", "model", "data"), "prepare": ("data",), "preview": ("data", "degradation")}
 _GROUPS |= {"evaluate": ("data", "suite", "model"), "profile": (), "compare": ()}
 _GROUPS |= {"": ("experiment", "model", "data", "suite")}

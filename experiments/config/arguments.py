@@ -28,15 +28,21 @@ def quoted(arguments: Sequence[str]) -> list[str]:
 
     So any key takes any text, such as `data.root=/photos/été (1), b`. What Hydra can parse keeps its meaning, with -m
     and without: quotes, null, lists, numbers (see `check.take_text`), `\,` and other escapes, no spaces around a value;
-    and `${KEY}` of a key or resolver that there is. With -m a comma is between two jobs. `~/` is the home folder, as
+    and `${KEY}` of a key or resolver that there is. In a sweep a comma is between two jobs. `~/` is the home folder, as
     shells know it only after some keys.
     """
     setup_globals()  # the resolvers of Hydra, which would come later
-    sweeps = any(
-        given in ("-m", "hydra.mode=MULTIRUN") or (len(given) > 2 and "--multirun".startswith(given))
-        for given in arguments
-    )
+    sweeps = any(map(_sweeps, arguments))
     return [_quoted(argument, sweeps) for argument in arguments]
+
+
+def _sweeps(argument: str) -> bool:
+    """Whether it asks for a sweep, as -m does and an experiment whose file is one."""
+    key, _, option = argument.partition("=")
+    file = CONF / key / f"{option}.yaml"
+    if key == "experiment" and file.is_file():
+        return bool(OmegaConf.select(OmegaConf.load(file), "hydra.mode") == "MULTIRUN")
+    return argument in ("-m", "hydra.mode=MULTIRUN") or (len(argument) > 2 and "--multirun".startswith(argument))
 
 
 def _quoted(argument: str, sweeps: bool) -> str:

@@ -25,7 +25,7 @@ those of launchers and sweepers are here. This page is made of the files in `con
 GROUPS = {  # in the order of the page, with what the files themselves do not say
     "data": "The photographs; a data set of pairs brings its degraded images along ([data](data.md)).",
     "degradation": "What makes the inputs ([data](data.md)).",
-    "model": "The network, and with it the recipe by which it is trained ([systems](../README.md#systems)).",
+    "model": "The network, and with it the recipe by which it is trained ([systems](systems.md)).",
     "loss": "`loss.terms` has a term for every branch of the network that is supervised, `{fn, weight, reduction}`: "
     "`fn` is mse, l1, charbonnier or psnr, `reduction` mean, sum (over an image) or literal (as the paper's equations "
     "have it). `sr` and `pyramid` also take `colour`, rgb or y, and `pyramid` takes `resize`, which makes its targets.",

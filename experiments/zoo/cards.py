@@ -106,11 +106,14 @@ def mistakes() -> Iterator[str]:
         yield f"{total:,} bytes of weights, expected at most {LARGEST_SUM:,}"
 
 
+_OF_RECIPES = ("train", "lr_find", "preview")
+
+
 def with_recipe(arguments: Sequence[str]) -> list[str]:
     """The command line of a training from `weights=NAME`, with the overrides of its network where it names none.
 
-    What another task needs is in the file of the weights; a training needs loss, degradation and optimiser besides. Of
-    a group for which another option is given only the scale is kept, which is that of the network.
+    What another task needs is in the file of the weights; a training, and what looks at one, needs loss, degradation
+    and optimiser besides. Of a group for which another option is given only the scale is kept: that of the network.
 
     Raises:
         InputError: for a name that is none.
@@ -119,7 +122,7 @@ def with_recipe(arguments: Sequence[str]) -> list[str]:
     weights = given.get("weights", "null")
     word = catalogue.WORD.fullmatch(weights) and weights != "null" and not Path(weights).exists()
     ours = bool(word) or weights.startswith(catalogue.PREFIX)
-    if not ours or {"model", "experiment"} & given.keys() or given.get("task", "train") != "train":
+    if not ours or {"model", "experiment"} & given.keys() or given.get("task", "train") not in _OF_RECIPES:
         return [*arguments]
     own = {word: _key(word) for word in card(catalogue.weights_file(weights).stem).overrides}
     own = {word: key for word, key in own.items() if key == "degradation.scale" or key.partition(".")[0] not in given}

@@ -35,7 +35,7 @@ NOT_RUN = {
 NOT_RUN_PYTHON = {"gradio_client": "needs a server: the tests of task=serve start one"}
 SHELL, PYTHON = ("bash", "sh"), ("python",)
 SHOWN = ("", "text", "json", "yaml", "markdown")  # languages of blocks that are only looked at
-TASKS = ("train", "evaluate", "compare", "prepare", "preview", "profile", "restore", "serve", "export")
+TASKS = ("train", "lr_find", "evaluate", "compare", "prepare", "preview", "profile", "restore", "serve", "export")
 SECONDS = 1800  # of a block; a sweep of 33 trainings is the longest
 ADVICE = (
     f"make it a command that runs in the folder of stand_ins.py, or give a reason in NOT_RUN of {Path(__file__).name}"
@@ -190,7 +190,9 @@ def session_until(snippet: Snippet) -> list[str]:
 
 
 @pytest.mark.docs_slow
-@pytest.mark.parametrize("snippet", RUNNABLE, ids=str)
+@pytest.mark.parametrize(
+    "snippet", [pytest.param(s, id=str(s), marks=pytest.mark.xdist_group(s.page)) for s in RUNNABLE]
+)
 def test_snippet_runs(
     project: Path,
     folders: dict[str, Path],

@@ -58,13 +58,16 @@ class Served:
         return self.process.wait(60), (self.folder / "err").read_text()
 
 
+CI = ("CI", "TF_BUILD", "JENKINS_URL")  # where one of these is set, OpenVINO would keep its use to itself
+
+
 def serve(folder: Path, overrides: Sequence[str]) -> Served:
     """Start `python run.py task=serve` on a free port, in a folder of its own, and wait until it answers."""
     for name in ("work", "tmp", "watch", "got"):
         (folder / name).mkdir(parents=True)
     (folder / "watch" / "sitecustomize.py").write_text(WATCH)
     environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("GRADIO")},
+        **{name: value for name, value in os.environ.items() if not name.startswith(("GRADIO", "ORT_", *CI))},
         "PYTHONPATH": os.pathsep.join([str(folder / "watch"), str(ROOT)]),
         "TMPDIR": str(folder / "tmp"),
         "ASKED": str(folder / "asked"),

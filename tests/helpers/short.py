@@ -11,6 +11,7 @@ CPU = "trainer.accelerator=cpu"
 SMALL_STEP = ["data.batch_size=2", "data.patch=96"]
 BY_TASK = {
     "train": [CPU, *SMALL_STEP, "trainer.max_epochs=1", "data.samples_per_epoch=4", "data.num_workers=0"],
+    "lr_find": [CPU, "data.num_workers=0"],
     "evaluate": [CPU, "data.num_workers=0"],
     "preview": ["data.patch=96", "data.num_workers=0"],
     "profile": [CPU, *SMALL_STEP, "target=[96,96]", "warmup=0", "repeats=1"],
@@ -30,6 +31,7 @@ SMALL = ["model.widths=[4,4,4,4]", "model.n_units=1"]
 OPTIONS = {
     "experiments.benchmarks.exports": ["--models", "bicubic", "vdsr"],
     "experiments.benchmarks.gpu": ["--smoke"],
+    "experiments.benchmarks.restore": ["--size", "64", "48", "--photographs", "1", "--rounds", "1"],
     "experiments.benchmarks.train_step": [
         "--rounds",
         "1",
@@ -53,12 +55,14 @@ def appended(words: list[str]) -> list[str]:
     """Overrides that make a command of run.py short, by what is on its command line."""
     task = value(words, "task") or "train"
     added = [*BY_TASK.get(task, [])]
+    model, experiment = value(words, "model"), value(words, "experiment")
     if task == "train":
-        model, experiment = value(words, "model"), value(words, "experiment")
         of_the_family = (model or "ed_dsrn").startswith("ed_") and (model or experiment in (None, "ablation_ed_dsrn"))
         added += SMALL if of_the_family and value(words, "weights") is None else []
     for word in words:
         added += BY_WORD.get(word, [])
+    if words[1:] == [f"experiment={experiment}"] and str(experiment).startswith("quick_"):
+        added.append(f"name={experiment}")  # what it would be called without what is appended
     if {"experiment=ablation_ed_dsrn", "seed=1,2,3"} <= {*words}:  # 33 trainings, after the 11 of one seed
         added.append('hydra.sweeper.changes=["model=ed_srn"]')
     return added

@@ -184,7 +184,9 @@ def test_sweeps_stay_sweeps(argument: str, values: list[object]) -> None:
     assert [getattr(value, "text", value) for value in parsed.value().list] == values
 
 
-@pytest.mark.parametrize("flag", ["-m", "--multirun", "--multi", "--m", "hydra.mode=MULTIRUN"])
+@pytest.mark.parametrize(
+    "flag", ["-m", "--multirun", "--multi", "--m", "hydra.mode=MULTIRUN", "experiment=ablation_ed_dsrn"]
+)
 def test_every_way_to_ask_for_a_sweep(flag: str) -> None:
     assert quoted([flag, "seed=1,2"]) == [flag, "seed=1,2"]
     assert quoted(["seed=1,2"]) == ["seed='1,2'"]

@@ -100,6 +100,7 @@ NEEDS: dict[tuple[str, str], list[str]] = {
     ("experiment", "deblurcnn_div2k"): ["model.width=0.125"],
     ("loss", "deblurcnn"): ["model=deblurcnn", "model.width=0.125"],
     ("task", "restore"): ["model=bicubic", "input=photographs", "output=restored", "scale=2"],
+    ("task", "lr_find"): ["lr_max=1000", "steps=40"],
     ("task", "profile"): ["target=[16,24]", "warmup=0", "repeats=1"],
     **{("model", name): SMALL_SRRESNET for name in ("srresnet", "edsr", "edsr_baseline")},
     ("model", "lapsrn"): SMALL_LAPSRN,

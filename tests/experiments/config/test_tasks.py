@@ -42,7 +42,10 @@ def test_keys_of_the_file_are_those_of_the_room(task: str) -> None:
         ("+kernel=disk:2", "kernel: unknown key in task=train: known to task=restore"),
         ("tile=2", "tile: unknown key in task=train: known to task=restore, task=serve"),
         ("self_ensemble=true", "self_ensemble: unknown key in task=train: known to task=evaluate"),
-        ("task=restore keep_memory=false", "keep_memory: unknown key in task=restore: known to task=train"),
+        (
+            "task=restore keep_memory=false",
+            "keep_memory: unknown key in task=restore: known to task=lr_find, task=train",
+        ),
         ("task=evaluate nonfinite.max_skips=1", "nonfinite: unknown key in task=evaluate: known to task=train"),
         ("suite=gopro", "suite: unknown key in task=train: known to task=evaluate"),
         ("suite=gopro task=compare", "suite: unknown key in task=compare: known to task=evaluate"),

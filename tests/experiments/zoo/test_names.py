@@ -199,6 +199,7 @@ def test_a_training_from_a_name_has_the_recipe_of_its_network(cli: Cli, zoo: Pat
         "weights=zoo:mine",
         "degradation=ed_dsrn",
     ]
+    assert with_recipe(["task=lr_find", "weights=mine"]) == [*recipe, "task=lr_find", "weights=mine"]
     for others in (["model=edsr"], ["experiment=quickstart"], ["task=evaluate"]):
         assert with_recipe(["weights=mine", *others]) == ["weights=mine", *others]
     for none in ("mine.ckpt", "null", "runs/a"):

@@ -1,0 +1,129 @@
+"""task=lr_find: a range test of the learning rate, for a network, data or a batch that no recipe was made for.
+
+L. N. Smith, "Cyclical learning rates for training neural networks", WACV 2017, section 3.3, by Lightning's Tuner.
+"""
+
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig, OmegaConf
+from pydantic import Field, PositiveFloat
+from pytorch_lightning.tuner import Tuner
+
+from datamodules.distributed import on_rank_zero, rank
+from datamodules.errors import ConfigError, InputError
+from experiments import train
+from experiments.config.training import instantiate
+from experiments.results.writers import csv_text
+from experiments.runtime import distributed
+from experiments.runtime.run_folder import write_text
+from experiments.runtime.speed import keep_memory, settle
+from experiments.zoo.catalogue import weights_file
+from lightning_modules.checkpoints.checkpoint import read_weights
+from lightning_modules.restoration import RestorationModule
+
+_UNSTEADY = 10  # first losses, smoothed over hardly any steps
+
+KEYS: dict[str, Any] = {
+    "compile": bool,
+    "keep_memory": bool,
+    "lr_min": PositiveFloat,
+    "lr_max": PositiveFloat,
+    "steps": Annotated[int, Field(ge=3 * _UNSTEADY)],
+}
+
+
+def check(cfg: DictConfig) -> None:
+    """Verify that the recipe fits together and that one learning rate is all it has.
+
+    Raises:
+        ConfigError: one line with the key, what was found and what to do.
+    """
+    train.check(cfg)
+    if cfg.lr_min >= cfg.lr_max:
+        raise ConfigError(f"lr_min: found {cfg.lr_min:g}, expected less than lr_max, which is {cfg.lr_max:g}")
+    kind = str(cfg.procedure._target_).rpartition(".")[2]
+    if kind != RestorationModule.__name__:
+        raise ConfigError(
+            f"procedure: {kind} has a learning rate for each of its optimisers or stages, and task=lr_find looks for "
+            "one: choose procedure=supervised"
+        )
+
+
+def run(cfg: DictConfig) -> None:
+    """Train for `steps` steps at a rate that grows by the same factor from one to the next, and print what it shows.
+
+    All but the schedule is the recipe's. Writes RUN_DIR/lr_find.csv and a plot, lr_find.html; rates that `parameters`
+    sets for parts of the network are not looked at.
+
+    Raises:
+        InputError: for unreadable data, a full disk, a span that the loss does not turn in.
+    """
+    distributed.start(cfg)
+    settle(cfg)
+    if cfg.keep_memory:
+        keep_memory()
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # a mapping
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    module = train.build_module(cfg, config)
+    if cfg.weights:
+        read_weights(module.network, weights_file(cfg.weights), start=True)
+    datamodule = train.load_data(cfg, module)
+    if rank() == 0:
+        train.fit_basis(module.network, datamodule, cfg.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        rates, losses = _range_test(cfg, module, datamodule, folder)
+    on_rank_zero(lambda: _publish(cfg, rates, losses))
+
+
+def _range_test(
+    cfg: DictConfig, module: RestorationModule, datamodule: Any, folder: str
+) -> tuple[list[float], list[float]]:
+    """Learning rates and smoothed losses of the steps."""
+    processes = distributed.for_lightning(cfg.trainer, module)
+    quiet = {"logger": False, "limit_val_batches": 0, "max_epochs": -1, "default_root_dir": folder}
+    trainer: pl.Trainer = instantiate(cfg.trainer, **quiet, **processes)
+    span = {"min_lr": cfg.lr_min, "max_lr": cfg.lr_max, "num_training": cfg.steps}
+    # Lightning would end where a loss is four times its least, which one that may be negative always is.
+    found = Tuner(trainer).lr_find(module, datamodule=datamodule, update_attr=False, early_stop_threshold=None, **span)
+    assert found is not None  # no fast_dev_run
+    return found.results["lr"], found.results["loss"]
+
+
+def turning(rates: Sequence[float], losses: Sequence[float]) -> float:
+    """The rate at which the smoothed loss is least, those of the first steps left out.
+
+    Raises:
+        InputError: if the loss grows all the way, or falls to the end, so that the span does not show it.
+    """
+    seen = [(loss, rate) for rate, loss in zip(rates, losses, strict=True) if math.isfinite(loss)][_UNSTEADY:]
+    if not seen:
+        raise InputError("the loss is not a number at any rate: debug=one_batch names the operation that is to blame")
+    least = min(seen)
+    if least == seen[0]:
+        raise InputError("lr_min: the loss grew from there on: set it lower")
+    if least == seen[-1]:
+        raise InputError("lr_max: the loss fell up to there: set it higher, or steps")
+    return least[1]
+
+
+def _publish(cfg: DictConfig, rates: Sequence[float], losses: Sequence[float]) -> None:
+    import plotly.graph_objects as go  # only this task draws with it
+
+    path = Path(cfg.run_dir) / "lr_find.csv"
+    page = path.with_suffix(".html")
+    write_text(path, csv_text([{"lr": rate, "loss": loss} for rate, loss in zip(rates, losses, strict=True)]))
+    figure = go.Figure(go.Scatter(x=rates, y=losses))
+    figure.update_layout(title=f"{cfg.label}, batches of {cfg.data.batch_size}")
+    figure.update_xaxes(type="log", title="learning rate", exponentformat="power")
+    low, high = min(filter(math.isfinite, losses), default=0.0), max(losses[: cfg.steps // 3])
+    figure.update_yaxes(title="training loss, smoothed", range=[low, high + (high - low) / 2])  # not where it explodes
+    write_text(page, figure.to_html())
+    print(f"lr_find: {page}", flush=True)
+    least = turning(rates, losses)
+    given = f"; it is {cfg.optimizer.lr:g} here" if "lr" in cfg.optimizer else ""
+    print(f"least loss at a rate of {least:.2g}; a tenth of it is a usual choice: optimizer.lr={least / 10:.1g}{given}")
