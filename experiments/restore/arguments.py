@@ -100,7 +100,7 @@ def checked_scale(scale: int | None, scales: Sequence[int], name: str) -> int:
     enlarges = f"{name} enlarges by {', '.join(map(str, scales))}"
     scale = None if scale is None else whole_number("scale", scale, 1)
     if scale is None and len(scales) > 1:
-        raise InputError(f"scale: {enlarges}: say by which, scale={scales[0]}", key="scale")
+        raise InputError(f"scale: {enlarges}: say by which, scale={scales[-1]}", key="scale")
     if scale is not None and scale not in scales:
         raise InputError(f"scale: found {scale}, {enlarges}", key="scale")
     return int(scale or scales[0])

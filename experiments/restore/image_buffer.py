@@ -122,24 +122,29 @@ class Picture:
             raise InputError("out: is read-only, expected an array to write into")
 
 
-def write(target: Image, top: int, values: Tensor) -> None:
-    """Put values [C, h, w] into the rows of an image from `top` on, as far as there are rows and columns.
+def write(target: Image, top: int, left: int, values: np.ndarray) -> None:
+    """Put values [C, h, w] into an image from row `top` and column `left` on, as far as there are rows and columns.
 
     Clamped to [0, 1], and rounded where the image holds integers. An array [H, W, C] of floats is no image but what is
     kept between two steps: it takes the values as they are.
     """
-    height, width = target.shape[-2:] if isinstance(target, Tensor) else target.shape[:2]
-    values = values[:, : max(0, height - top), :width]
-    for start in range(0, values.shape[1], LINES):
-        lines = values[:, start : start + LINES]
-        rows = slice(top + start, top + start + lines.shape[1])
-        if isinstance(target, Tensor):
-            target[:, rows] = lines.clamp(0, 1)
-        elif target.dtype == np.float32:
-            target[rows] = lines.numpy().transpose(1, 2, 0)
-        else:
-            levels = (lines.clamp(0, 1) * largest(target.dtype)).round().numpy().astype(target.dtype)
-            target[rows] = levels.transpose(1, 2, 0) if target.ndim == 3 else levels[0]
+    kept = isinstance(target, np.ndarray) and target.dtype == np.float32
+    if isinstance(target, Tensor):
+        room = target.numpy()
+    else:
+        room = target.transpose(2, 0, 1) if target.ndim == 3 else target[None]
+    room = room[:, top : top + values.shape[1], left : left + values.shape[2]]
+    values = values[:, : room.shape[1], : room.shape[2]]
+    level = max(1, largest(room.dtype))
+    for start in range(0, room.shape[1], LINES):
+        rows = slice(start, start + LINES)
+        lines = values[:, rows]
+        if not kept:
+            lines = np.clip(lines * np.float32(level), 0, level)
+        if level > 1:
+            np.rint(lines, out=lines)
+        for channel, plane in zip(room, lines, strict=True):  # sooner done than all of them at once
+            channel[rows] = plane
 
 
 def as_input(images: Tensor, device: torch.device, takes_gray: bool) -> Tensor:

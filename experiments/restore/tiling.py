@@ -13,7 +13,6 @@ from dataclasses import astuple, dataclass
 from fractions import Fraction
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from datamodules.errors import InputError
@@ -64,13 +63,13 @@ class Span:
         """The tile in a result that is `scale` times as large."""
         return Span(*(int(scale * value) for value in astuple(self)))
 
-    def weights(self) -> Tensor:
+    def weights(self) -> np.ndarray:
         """Of the kept pixels; those of neighbours sum to 1."""
-        weights = torch.ones(self.last - self.first)
+        weights = np.ones(self.last - self.first, np.float32)
         if self.before:
-            weights[: self.before] = (torch.arange(self.before) + 0.5) / self.before
+            weights[: self.before] = (np.arange(self.before) + 0.5) / self.before
         if self.after:
-            weights[-self.after :] = 1 - (torch.arange(self.after) + 0.5) / self.after
+            weights[-self.after :] = 1 - (np.arange(self.after) + 0.5) / self.after
         return weights
 
 
@@ -164,41 +163,47 @@ def in_batches(columns: Sequence[Span], batch: int) -> list[list[Span]]:
 
 
 class Joined:
-    """Puts the results of tiles together, row by row of tiles, and writes what is complete.
+    """Puts the results of tiles together, tiles from left to right in rows from top to bottom, and writes them.
 
-    Holds one row of tiles as floats: its memory depends on the tiles and the width of the image, not on its height.
-    The width is that of the image, the scale that of the result against it.
+    What no neighbour has a part in is written at once. Kept are the strips that wait for the tile to the right and for
+    those below: no more memory for a high image, and little for a wide one. By NumPy, which leaves the other cores to
+    the network and to the file that is being written.
+
+    Args:
+        target: gets the result.
+        scale: of the result against the image.
+        width: of the image.
     """
 
     def __init__(self, target: Image, scale: Fraction | int, width: int, channels: int) -> None:
         self.target, self.scale = target, scale
-        self.begun = torch.zeros(channels, 0, int(scale * width))  # of the next row: its part of what is mixed
-        self.space = self.begun  # of the highest row so far: memory that is new for every row costs more than its sums
+        self.below = np.empty((channels, 0, int(scale * width)), np.float32)
 
     def start_row(self, row: Span) -> None:
         row = row.times(self.scale)
-        channels, begun, width = self.begun.shape
-        height = row.last - row.first
-        if height > self.space.shape[1]:
-            self.space = torch.empty(channels, height, width)
-        self.row = self.space[:, :height]
-        self.row[:, :begun] = self.begun
-        self.row[:, begun:] = 0
+        channels, _, width = self.below.shape
+        self.above, self.below = self.below, np.empty((channels, row.after, width), np.float32)
+        self.left = np.empty((channels, row.last - row.first, 0), np.float32)
 
     def add(self, result: Tensor, row: Span, column: Span) -> None:
         """The result [C, h, w] of one tile."""
         row, column = row.times(self.scale), column.times(self.scale)
         rows = slice(row.first - row.start, row.last - row.start)
         columns = slice(column.first - column.start, column.last - column.start)
-        weights = row.weights()[:, None] * column.weights()
-        self.row[:, :, column.first : column.last].addcmul_(result[:, rows, columns].float().cpu(), weights)
+        kept, weights = result[:, rows, columns].float().cpu().numpy(), column.weights()
+        middle = kept.shape[2] - column.after
+        self._finish(self.left + kept[:, :, : column.before] * weights[: column.before], row, column.first)
+        self._finish(kept[:, :, column.before : middle], row, column.first + column.before)
+        self.left = kept[:, :, middle:] * weights[middle:]
 
-    def finish_row(self, row: Span) -> None:
-        row = row.times(self.scale)
-        complete = self.row.shape[1] - row.after
-        write(self.target, row.first, self.row[:, :complete])
-        self.begun = self.row[:, complete:].clone()
-        release(self.target)
+    def _finish(self, values: np.ndarray, row: Span, left: int) -> None:
+        """Values [C, h, w] that are those of the row, from column `left` on."""
+        columns, weights = slice(left, left + values.shape[2]), row.weights()[:, None]
+        complete = values.shape[1] - row.after
+        mixed = self.above[:, :, columns] + values[:, : row.before] * weights[: row.before]
+        write(self.target, row.first, left, mixed)
+        write(self.target, row.first + row.before, left, values[:, row.before : complete])
+        self.below[:, :, columns] = values[:, complete:] * weights[complete:]
 
 
 def restore_tiles(
@@ -223,7 +228,7 @@ def restore_tiles(
                     result.add(values, row, column)
             yield len(group)
         for result in joined:
-            result.finish_row(row)
+            release(result.target)
 
 
 def release(image: Image) -> None:

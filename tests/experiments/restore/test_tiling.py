@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from datamodules.errors import InputError
 from experiments.models import Model
 from experiments.restore import Restorer
 from experiments.restore.receptive_field import alignment
-from experiments.restore.tiling import RESULT_SIDE, Tiling, choose_tiling, spans
+from experiments.restore.tiling import RESULT_SIDE, Joined, Tiling, choose_tiling, spans
 from networks.gfn import GFN
 from networks.srn import SRN
 from tests.conftest import photograph
@@ -111,14 +112,31 @@ def test_the_comparison_sees_tiles_that_overlap_too_little() -> None:
 )
 def test_weights_sum_to_one_everywhere(length: int, margin: int, overlap: int) -> None:
     tiling = Tiling(64, overlap, margin, exact=True)
-    total = torch.zeros(3 * length)
+    total = np.zeros(3 * length, np.float32)
     for span in spans(length, tiling):
         assert span.start % 8 == 0
         assert span.stop - span.start <= 64
         assert span.first == 0 or span.first - span.start == margin
         assert span.last == length or span.stop - span.last == margin
         total[3 * span.first : 3 * span.last] += span.times(3).weights()
-    torch.testing.assert_close(total, torch.ones_like(total))
+    np.testing.assert_allclose(total, 1, rtol=1e-6)
+
+
+def test_little_is_kept_of_a_wide_row() -> None:
+    """What waits for its neighbours: the strips at their joints, not the row."""
+    tiling, width = Tiling(64, 24, 8, exact=True), 1000
+    row, columns = spans(200, tiling)[1], spans(width, tiling)
+    target = np.zeros((4 * 200, 4 * width, 3), np.uint8)
+    joined = Joined(target, 4, width, 3)
+    joined.below = np.zeros((3, 4 * row.before, 4 * width), np.float32)
+    joined.start_row(row)
+    for column in columns:
+        joined.add(torch.ones(3, 4 * 64, 4 * (column.stop - column.start)), row, column)
+        kept = joined.above.nbytes + joined.below.nbytes + joined.left.nbytes
+        assert kept < 4 * 3 * 4 * width * 4 * (row.before + row.after + 1)
+    middle = slice(4 * (row.first + row.before), 4 * (row.last - row.after))
+    assert (target[middle] == 255).all()
+    assert (target[: 4 * row.first] == 0).all()
 
 
 def test_the_tiles_that_are_chosen() -> None:
