@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.runtime.environment import prepare_environment
+from experiments.runtime.environment import prepare_environment, report_nothing
 
 # No test may reach a network service: W&B stays offline and asks nobody.
 os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_ERROR_REPORTING"] = "false"
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, and small ones gain nothing by more
+report_nothing()
 prepare_environment()  # for tests that compose a config without the command line
 with contextlib.suppress(ModuleNotFoundError):  # it comes with TensorBoard, and is imported with OpenVINO
     import absl.logging

@@ -1,6 +1,5 @@
 """What opens a graph in an engine, and which of them there are."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from datamodules.errors import InputError
 from datamodules.installed import extra
 from experiments.engines.names import Engine, Precision
+from experiments.runtime.environment import report_nothing
 from experiments.runtime.signal_stack import signal_stack_kept
 
 Run = Callable[[Mapping[str, np.ndarray]], Sequence[np.ndarray]]  # the inputs of a graph by name to its outputs
@@ -60,6 +60,7 @@ def open_openvino(graph: Path, precision: Precision) -> Run:
     Raises:
         EngineError: if it cannot be, or not in this precision.
     """
+    report_nothing()
     import openvino
 
     hint = "bf16" if precision == "bf16" else "f32"  # without, it takes bfloat16 where the processor has it
@@ -87,7 +88,7 @@ def open_openvino(graph: Path, precision: Precision) -> Run:
 
 def open_onnxruntime(graph: Path, precision: Precision) -> Run:
     """As `open_openvino`; in bfloat16 it does not compute."""
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read on import; without, onnxruntime reports its use
+    report_nothing()
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

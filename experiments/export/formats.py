@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from datamodules.installed import extra
 from experiments.export.exportable import TOLERANCE, Exportable, ExportError, compare, quiet, refuse_transforms
+from experiments.runtime.environment import report_nothing
 from lightning_modules.checkpoints.checkpoint import load_network
 from lightning_modules.checkpoints.safetensors import HALF, KEY, save_weights
 
@@ -92,7 +92,7 @@ def write_onnx(exportable: Exportable, path: Path, about: Mapping[str, Any]) -> 
 
 def require_onnx() -> None:
     """Import the packages of the extra `export`; ExportError if one is missing."""
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read on import; without, onnxruntime reports its use
+    report_nothing()
     for package in ("onnx", "onnxscript", "onnxruntime"):
         try:
             importlib.import_module(package)

@@ -1,7 +1,6 @@
 """Networks in 8-bit integers, for OpenVINO: calibrated on photographs by NNCF, and refused where they lose too much."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,6 +21,7 @@ from experiments.export.exportable import Exportable, ExportError, quiet
 from experiments.export.graph import graph, keep_int8
 from experiments.models import Model
 from experiments.preview.task import draw_crops
+from experiments.runtime.environment import report_nothing
 from experiments.runtime.saved_config import to_build
 from experiments.runtime.signal_stack import signal_stack_kept
 from lightning_modules.checkpoints.untrusted import escaped
@@ -105,7 +105,7 @@ def write_int8(exportable: Exportable, path: Path, about: Mapping[str, Any], on:
     Raises:
         ExportError: for a network that is no graph, that loses more than `LARGEST_LOSS`, or if a package is missing.
     """
-    os.environ.setdefault("NNCF_CI", "1")  # read on import; without, NNCF reports its use
+    report_nothing()
     try:
         import nncf
         import openvino

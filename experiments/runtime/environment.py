@@ -33,6 +33,13 @@ def prepare_environment() -> None:
     OmegaConf.register_new_resolver("stderr_is_terminal", bar_wanted, replace=True)
 
 
+def report_nothing() -> None:
+    """Keep onnxruntime, OpenVINO and NNCF from reporting their use to their makers; called before they are imported."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("NNCF_CI", "1")
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # so its import fails, as they allow
+
+
 def _remove_empty_cache() -> None:
     """Torch makes a folder for compiled code among the temporary files as soon as parts of it are imported."""
     if found := sys.modules.get("torch._inductor.runtime.cache_dir_utils"):
