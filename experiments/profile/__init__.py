@@ -1,5 +1,5 @@
 """task=profile: what networks cost."""
 
-from experiments.profile.task import KEYS, run
+from experiments.profile.task import KEYS, check, run
 
-__all__ = ["KEYS", "run"]
+__all__ = ["KEYS", "check", "run"]

@@ -47,6 +47,16 @@ KEYS: dict[str, Any] = {
 }
 
 
+def check(cfg: DictConfig) -> None:
+    """Refuse weights on the command line, by which a network would seem to be named.
+
+    Raises:
+        ConfigError: where there are some.
+    """
+    if cfg.weights and "weights" in overridden_keys():
+        raise ConfigError("weights: what a network costs does not depend on them: name it by model= or experiment=")
+
+
 def run(cfg: DictConfig) -> None:
     """Measure every model in a process of its own; print the table, write RUNS_DIR/profile/NAME.csv and .json.
 

@@ -250,6 +250,7 @@ def test_text() -> None:
         (["trainer.precision=16-mixed"], "trainer.precision: found '16-mixed', expected 32-true or bf16-mixed"),
         (["trainer.accelerator=mps"], "trainer.accelerator: found 'mps'"),
         (["model.widths=[1,2]"], "widths is [1, 2], expected 4"),
+        (["weights=drunet_small"], "weights: what a network costs does not depend on them"),
     ],
 )
 def test_mistakes_are_one_line(cli: Cli, tmp_path: Path, overrides: list[str], message: str) -> None:
