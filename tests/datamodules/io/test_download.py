@@ -288,11 +288,12 @@ class Handler(BaseHTTPRequestHandler):
         if number <= server.cuts:
             body = body[: server.cut_after]
         middle = len(body) // 2
-        server.sent += self.wfile.write(body[:middle])
+        server.sent += len(body)  # before the client has them
+        self.wfile.write(body[:middle])
         if number <= server.holds:
             server.held.set()
             server.go_on.wait()
-        server.sent += self.wfile.write(body[middle:])
+        self.wfile.write(body[middle:])
 
     def log_message(self, *_: object) -> None:
         pass
