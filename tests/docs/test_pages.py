@@ -12,7 +12,7 @@ from tests.helpers.pages import PAGES, ROOT, anchors, links, names, prose, table
 
 # Which page has the table of all options of a group; other pages may have tables of some.
 HOMES = {
-    "model": "README.md",
+    "model": "docs/systems.md",
     "task": "README.md",
     "data": "docs/data.md",
     "degradation": "docs/data.md",
@@ -66,7 +66,7 @@ def test_tables_have_every_option_once(group: str) -> None:
 
 @pytest.mark.slow
 def test_parameters_and_inputs_of_the_systems() -> None:
-    """The README's table has the numbers of the networks as configured, rounded to thousands."""
+    """The table of systems has the numbers of the networks as configured, rounded to thousands."""
     words = {"lr": "photograph", "kernel": "kernel", "kernels": "kernels", "weights": "maps of weights"}
     words |= {"noise_level": "noise level", "scale": "scale"}
     [(header, rows)] = [(h, rows) for page, h, rows in tables() if page == HOMES["model"] and h[0] == "`model=`"]
