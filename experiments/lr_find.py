@@ -4,8 +4,10 @@ L. N. Smith, "Cyclical learning rates for training neural networks", WACV 2017, 
 """
 
 import math
+import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,7 +63,8 @@ def run(cfg: DictConfig) -> None:
     sets for parts of the network are not looked at.
 
     Raises:
-        InputError: for unreadable data, a full disk, a span that the loss does not turn in.
+        InputError: for unreadable data, a full disk, steps that an epoch does not hold, a span that the loss does not
+            turn in.
     """
     distributed.start(cfg)
     settle(cfg)
@@ -70,14 +73,22 @@ def run(cfg: DictConfig) -> None:
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # a mapping
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     module = train.build_module(cfg, config)
+    module.make_scheduler = None  # the range test is one of its own
     if cfg.weights:
         read_weights(module.network, weights_file(cfg.weights), start=True)
     datamodule = train.load_data(cfg, module)
     if rank() == 0:
         train.fit_basis(module.network, datamodule, cfg.seed)
-    with tempfile.TemporaryDirectory() as folder:
+    with ExitStack() as stack:
+        folder = on_rank_zero(lambda: stack.enter_context(_scratch(Path(cfg.run_dir).parent)))
         rates, losses = _range_test(cfg, module, datamodule, folder)
     on_rank_zero(lambda: _publish(cfg, rates, losses))
+
+
+def _scratch(runs: Path) -> tempfile.TemporaryDirectory[str]:
+    """For the weights as they were, which all processes read again, those of other nodes too."""
+    runs.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(prefix=".lr_find_", dir=runs)
 
 
 def _range_test(
@@ -85,12 +96,19 @@ def _range_test(
 ) -> tuple[list[float], list[float]]:
     """Learning rates and smoothed losses of the steps."""
     processes = distributed.for_lightning(cfg.trainer, module)
-    quiet = {"logger": False, "limit_val_batches": 0, "max_epochs": -1, "default_root_dir": folder}
+    # Lightning's range test would validate wherever an epoch ends, whatever limit_val_batches says.
+    no_validation = {"check_val_every_n_epoch": sys.maxsize, "val_check_interval": 1.0}
+    quiet = {"logger": False, "max_epochs": -1, "default_root_dir": folder, "fast_dev_run": False, **no_validation}
     trainer: pl.Trainer = instantiate(cfg.trainer, **quiet, **processes)
     span = {"min_lr": cfg.lr_min, "max_lr": cfg.lr_max, "num_training": cfg.steps}
     # Lightning would end where a loss is four times its least, which one that may be negative always is.
     found = Tuner(trainer).lr_find(module, datamodule=datamodule, update_attr=False, early_stop_threshold=None, **span)
     assert found is not None  # no fast_dev_run
+    if len(found.results["loss"]) < cfg.steps:  # of a step that an epoch ends before it has all of its batches, nothing
+        raise InputError(
+            f"trainer.accumulate_grad_batches: found {trainer.accumulate_grad_batches}, expected a divisor of the "
+            f"batches of an epoch, {trainer.num_training_batches:g}: set data.samples_per_epoch"
+        )
     return found.results["lr"], found.results["loss"]
 
 
@@ -100,13 +118,16 @@ def turning(rates: Sequence[float], losses: Sequence[float]) -> float:
     Raises:
         InputError: if the loss grows all the way, or falls to the end, so that the span does not show it.
     """
-    seen = [(loss, rate) for rate, loss in zip(rates, losses, strict=True) if math.isfinite(loss)][_UNSTEADY:]
+    pairs = [(loss, rate) for rate, loss in zip(rates, losses, strict=True)]
+    seen = [pair for pair in pairs[_UNSTEADY:] if math.isfinite(pair[0])]
+    if not seen and any(math.isfinite(loss) for loss in losses):
+        raise InputError("lr_min: the loss was not a number soon after: set it lower")
     if not seen:
         raise InputError("the loss is not a number at any rate: debug=one_batch names the operation that is to blame")
     least = min(seen)
     if least == seen[0]:
         raise InputError("lr_min: the loss grew from there on: set it lower")
-    if least == seen[-1]:
+    if least == pairs[-1]:
         raise InputError("lr_max: the loss fell up to there: set it higher, or steps")
     return least[1]
 

@@ -7,12 +7,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 from hydra.core.utils import setup_globals
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config import CONF
 from experiments.config.tasks import root_keys
@@ -39,9 +41,11 @@ def quoted(arguments: Sequence[str]) -> list[str]:
 def _sweeps(argument: str) -> bool:
     """Whether it asks for a sweep, as -m does and an experiment whose file is one."""
     key, _, option = argument.partition("=")
-    file = CONF / key / f"{option}.yaml"
-    if key == "experiment" and file.is_file():
-        return bool(OmegaConf.select(OmegaConf.load(file), "hydra.mode") == "MULTIRUN")
+    if key == "experiment":
+        try:
+            return bool(OmegaConf.select(OmegaConf.load(CONF / key / f"{option}.yaml"), "hydra.mode") == "MULTIRUN")
+        except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):  # reported by who reads on
+            return False
     return argument in ("-m", "hydra.mode=MULTIRUN") or (len(argument) > 2 and "--multirun".startswith(argument))
 
 

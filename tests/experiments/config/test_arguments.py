@@ -192,6 +192,18 @@ def test_every_way_to_ask_for_a_sweep(flag: str) -> None:
     assert quoted(["seed=1,2"]) == ["seed='1,2'"]
 
 
+@pytest.mark.parametrize("text", [b"a: [", b"\xe9", b"- a", b"hydra: 3", b"", None])
+def test_an_experiment_that_cannot_be_read_is_left_to_hydra(
+    text: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("experiments.config.arguments.CONF", tmp_path)
+    name = "bad" if text is not None else ",".join(["too_long_for_a_name"] * 20)
+    if text is not None:
+        (tmp_path / "experiment").mkdir()
+        (tmp_path / "experiment" / "bad.yaml").write_bytes(text)
+    assert quoted([f"experiment={name}", "seed=1"])[1:] == ["seed=1"]
+
+
 @pytest.mark.parametrize("argument", ["x=[a (1],b", "x={a:1,b:/p (},c", "x='a,é", "x={a:1,b:/p (}"])
 def test_a_sweep_is_left_to_hydra_where_nobody_can_tell_what_was_meant(argument: str) -> None:
     assert quoted(["-m", argument]) == ["-m", argument]
