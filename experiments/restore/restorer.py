@@ -90,8 +90,8 @@ class Restorer:
                 integers, by OpenVINO, for which `task=export formats=[int8]` has made a graph.
             self_ensemble: the mean result of the eight flips and rotations of the image; eight times the work.
             use: which checkpoint of a run; None: the one that it is judged by (`checkpoint.use` of its training).
-            engine: what computes the network on a CPU: "torch", "openvino", "onnxruntime", or "auto", the fastest of
-                these that is installed and agrees with torch (see `prepare`).
+            engine: what computes the network on a CPU: "torch", "openvino", "onnxruntime", or "auto", the first
+                of the latter two that is installed and agrees with torch, else torch (see `prepare`).
 
         Raises:
             InputError: if a file is missing, damaged or of another network; for a device that is not there; for an
