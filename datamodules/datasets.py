@@ -153,8 +153,8 @@ class WholeImages(Dataset[Item]):
     Degraded images that come with the sharp ones are cut alike; `multiple` is then a multiple of their scale.
 
     Attributes:
-        points: every image comes at each of them (`Batch.point`), named `NAME@POINT`, all images at the first one
-            first; `numbers` then count them so: of n images, i at point p is number p * n + i.
+        points: every image comes at each of them (`Batch.point`), named `NAME@POINT`; `numbers` then count them
+            so: of n images, i at point p is number p * n + i.
     """
 
     cache: ImageCache

@@ -96,6 +96,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.transforms = Transforms(transforms, patch) if transforms else None
         self.scale, self.multiple = degradation.scale, degradation.multiple
         self.patch_multiple = self.multiple  # of what is advised; the network may ask for more
+        self.least = 1  # side of a validation or test image, of what is measured of it
         self.caches: dict[Split, ImageCache] = {}
         self.inputs: dict[Split, Inputs] = {}  # stays empty: the degradation makes the inputs
         self.numbers: dict[Split, list[int]] = {}
@@ -159,8 +160,8 @@ class ImageDataModule(pl.LightningDataModule):
         return self.caches[split]
 
     def _large_enough(self, split: Split, numbers: Sequence[int]) -> list[int]:
-        margin = self.degradation.margin
-        cache, least = self.caches[split], self.patch if split == "train" else self.multiple + 2 * margin
+        margin, whole = self.degradation.margin, -(-self.least // self.multiple) * self.multiple
+        cache, least = self.caches[split], self.patch if split == "train" else whole + 2 * margin
         small = [i for i in numbers if min(cache.shapes[i]) < least]
         large = [i for i in numbers if min(cache.shapes[i]) >= least]
         if not small:
@@ -173,6 +174,8 @@ class ImageDataModule(pl.LightningDataModule):
             size = f"smaller than data.patch={least}"
             if split != "train":
                 size = f"smaller than one {self.multiple}-fold reduced pixel"
+                if self.least > self.multiple:
+                    size = f"smaller than the {whole} pixels that protocol= needs"
                 size += f" and the {margin} on either side that degradation.margin cuts off" * (margin > 0)
             raise InputError(f"{first}, {size}: {self._larger_or_fewer(split, numbers, bool(large))}")
         log.warning(
@@ -233,9 +236,13 @@ class ImageDataModule(pl.LightningDataModule):
         return self._evaluation_loader("val", distributed.share(numbers) or numbers[:1], self.val_points)
 
     def _all(self, split: Split) -> list[int]:
-        """The images of `val` or `test` as `WholeImages` numbers them."""
-        turns = range(len(self.val_points) or 1) if split == "val" else range(1)
-        return [turn * len(self.caches[split]) + number for turn in turns for number in self.numbers[split]]
+        """The images of `val` or `test` as `WholeImages` numbers them.
+
+        The point changes from image to image, so that the first few (trainer.limit_val_batches) cover the range too.
+        """
+        points, numbers = (len(self.val_points) or 1) if split == "val" else 1, self.numbers[split]
+        turns = [((i + round_) % points, number) for round_ in range(points) for i, number in enumerate(numbers)]
+        return [turn * len(self.caches[split]) + number for turn, number in turns]
 
     def image_names(self, split: Split) -> list[str]:
         """Names of all images of `val` or `test`, as batches have them, in the order of their loader; after `setup`."""

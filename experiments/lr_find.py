@@ -109,7 +109,8 @@ def _range_test(
             f"trainer.accumulate_grad_batches: found {trainer.accumulate_grad_batches}, expected a divisor of the "
             f"batches of an epoch, {trainer.num_training_batches:g}: set data.samples_per_epoch"
         )
-    return found.results["lr"], found.results["loss"]
+    # Lightning has divided them by the number of batches that are added up.
+    return found.results["lr"], [loss * trainer.accumulate_grad_batches for loss in found.results["loss"]]
 
 
 def turning(rates: Sequence[float], losses: Sequence[float]) -> float:

@@ -4,7 +4,7 @@ import logging
 import math
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from lightning_modules.checkpoints.resume import find_resumable, restore_last
 from lightning_modules.checkpoints.untrusted import defined_in, targets
 from lightning_modules.loggers.csv import MetricsCSV
 from lightning_modules.metrics.build import build_metrics
+from lightning_modules.metrics.psnr_ssim import smallest_side
 from lightning_modules.restoration import RestorationModule
 
 log = logging.getLogger(__name__)
@@ -181,12 +182,22 @@ def load_data(cfg: DictConfig, module: RestorationModule) -> Any:
     """The data of training, validation and test, decoded, in patches that suit the network."""
     datamodule = construct(cfg, "data")
     datamodule.patch_multiple = math.lcm(datamodule.multiple, network_step(module.network, datamodule.degradation))
+    with suppress(ValueError):  # a protocol that does not go with the scale, which is refused later
+        scales = datamodule.degradation.scales
+        datamodule.least = max(smallest_side(protocol.at(scale)) for protocol in module.protocols for scale in scales)
     with rank_zero_first():
         datamodule.prepare_data()
         datamodule.setup("test")  # first: copies of its images are looked for in the others
         if (most := cfg.trainer.get("limit_test_batches")) is not None:
             datamodule.numbers["test"] = datamodule.numbers["test"][:most]
         datamodule.setup("fit")
+    for split, loader in (("train", datamodule.train_dataloader()), ("val", datamodule.val_dataloader())):
+        part, batches = cfg.trainer[f"limit_{split}_batches"], len(loader)
+        if isinstance(part, float) and int(part * batches) == 0:
+            raise InputError(
+                f"trainer.limit_{split}_batches: found {part}, which of the {batches} batches of a process leaves none:"
+                " set a larger part, or a number of batches"
+            )
     return datamodule
 
 
@@ -258,7 +269,7 @@ def fit(training: Training) -> None:
     )
     best = training.checkpointing.best
     if not best.exists():
-        why = "trainer.max_epochs or trainer.limit_val_batches left no validation"
+        why = "trainer.max_epochs or trainer.check_val_every_n_epoch left no validation"
         raise InputError(f"{best} was never written: {why}", file=best)
 
 

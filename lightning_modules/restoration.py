@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 from datamodules import distributed
 from datamodules.batch import Batch
@@ -161,7 +162,9 @@ class RestorationModule(pl.LightningModule):
             scheduler = make(optimizer, **length)
         except ValueError as error:  # a schedule that does not fit the length of the training
             raise InputError(f"scheduler: {error}") from error
-        return {"lr_scheduler": {"scheduler": scheduler, "interval": getattr(scheduler, "interval", "epoch")}}
+        by_step = wants_length(make) or isinstance(scheduler, OneCycleLR | CyclicLR)  # torch's own that count batches
+        interval = getattr(scheduler, "interval", "step" if by_step else "epoch")
+        return {"lr_scheduler": {"scheduler": scheduler, "interval": interval}}
 
     def configure_gradient_clipping(
         self,

@@ -63,6 +63,8 @@ _VALUES: dict[str, Any] = {
     "trainer.num_sanity_val_steps": Annotated[int, Field(ge=-1)],
     "trainer.gradient_clip_val": NonNegativeFloat,
     **dict.fromkeys(("trainer.limit_train_batches", "trainer.limit_val_batches"), Batches),
+    # Images are float32: with weights of another type, as of bf16-true, the first convolution fails.
+    "trainer.precision": Literal["auto", "32-true", "32", 32, "16-mixed", "16", 16, "bf16-mixed", "bf16"],
     "trainer.accelerator": Literal["auto", "gpu", "cpu", "cuda", "mps", "tpu"],
     "data.num_workers": Annotated[int, Field(ge=0, le=1024)],
     "data.suite_seed": Seed,

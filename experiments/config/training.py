@@ -272,7 +272,12 @@ def _check_optimizer(cfg: DictConfig) -> None:
     if cfg.scheduler:
         with _refused_as("scheduler"):
             make = instantiate(cfg.scheduler)
-            make(optimizer, **({"total_steps": 10**9} if wants_length(make) else {}))
+            scheduler = make(optimizer, **({"total_steps": 10**9} if wants_length(make) else {}))
+        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            raise ConfigError(
+                "scheduler: found ReduceLROnPlateau, which waits for a score, expected one that counts epochs or "
+                "steps: choose another, such as scheduler=cosine, or callbacks=early_stopping"
+            )
 
 
 def _check_procedure(cfg: DictConfig, network: Any) -> Any:
@@ -288,6 +293,7 @@ def _check_procedure(cfg: DictConfig, network: Any) -> Any:
             "model= of the same network without a GAN, and set weights=runs/NAME/checkpoints/best.ckpt; "
             "procedure.continues=false starts from nothing all the same"
         )
+    _check_validations(cfg.trainer.check_val_every_n_epoch, cfg.trainer.max_epochs or module.epochs, module)
     if module.automatic_optimization:
         return module
     for key, neutral, instead in (
@@ -300,6 +306,18 @@ def _check_procedure(cfg: DictConfig, network: Any) -> Any:
                 f"cannot use: set trainer.{key}={'null' if neutral is None else neutral} and use {instead}"
             )
     return module
+
+
+def _check_validations(every: int, epochs: int, module: Any) -> None:
+    """Without a validation there is no best checkpoint; scores of the stages do not compare."""
+    key = f"trainer.check_val_every_n_epoch: found {every}"
+    if every > epochs:
+        raise ConfigError(f"{key}, expected at most the {epochs} epochs of the training: set it lower")
+    stage_of = getattr(module, "at", None)
+    if stage_of and stage_of(epochs // every * every - 1)[0] != stage_of(epochs - 1)[0]:
+        raise ConfigError(
+            f"{key}, which leaves no validation in the last stage, of {epochs} epochs in all: set it lower"
+        )
 
 
 def _check_branches(cfg: DictConfig, name: str, procedure: Any, degradation: Any) -> None:

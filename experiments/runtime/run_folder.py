@@ -30,7 +30,12 @@ _UNNAMED = re.compile(
     r"|data\.(num_workers|cache_dir|on_corrupt)|trainer\.(accelerator|enable_progress_bar|num_nodes))$"
 )
 # What has to be equal when a run is continued, and the keys in it that may differ all the same.
-_IDENTITY = ("model", "procedure", "loss", "optimizer", "scheduler", "degradation", "data", "seed", "callbacks.ema")
+_IDENTITY = (
+    *("model", "procedure", "loss", "optimizer", "scheduler", "degradation", "data", "seed", "callbacks.ema"),
+    "trainer.accumulate_grad_batches",
+)
+# What decides how long a schedule is that has the length of the training, `scheduler.total_steps=null`.
+_LENGTH = ("trainer.max_epochs", "trainer.limit_train_batches")
 FREE_DATA_KEYS = {"num_workers", "timeout_minutes", "cache_dir", "root", "source"}
 # Keys that an older run may lack, though what has been trained does not depend on them.
 _NEW_KEYS = {"data": {"val_points", "transforms"}, "procedure": {"continues"}}
@@ -185,10 +190,19 @@ def without_new_keys(config: Mapping[str, Any], before: Mapping[str, Any]) -> di
 
 def _check_same(run_dir: Path, config: Mapping[str, Any], raw: Mapping[str, Any]) -> None:
     before = read_mapping(run_dir / "config.yaml")
+    first, now = (next(iter((c.get("protocol") or {}).items()), None) for c in (before, config))
+    if first and now and first != now:
+        raise InputError(
+            f"{run_dir}: the first protocol, which chooses the best checkpoint, was {first[0]} in this run and is "
+            f"{now[0]}{', with other options,' * (first[0] == now[0])} now: keep it in front, or start a new run with "
+            "name=..."
+        )
     old, new = flat(before), flat(without_new_keys(config, before))
     free = tuple(f"data.{key}." for key in FREE_DATA_KEYS)
+    follows_length = new.get("scheduler.total_steps", 0) is None
+    same = tuple(f"{part}." for part in (*_IDENTITY, *(_LENGTH if follows_length else ())))
     for key in [*old, *new]:
-        counts = f"{key}.".startswith(tuple(f"{part}." for part in _IDENTITY)) and not f"{key}.".startswith(free)
+        counts = f"{key}.".startswith(same) and not f"{key}.".startswith(free)
         if counts and old.get(key) != new.get(key):
             given = _given(key, flat(raw))
             follows = f" ({key} follows it)" if given != key else ""

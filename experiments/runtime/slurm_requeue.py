@@ -15,7 +15,7 @@ from experiments.runtime.launchers import place
 from experiments.runtime.saved_config import read_mapping
 
 log = logging.getLogger(__name__)
-_RESTARTS = 20  # after so many, a job that again could not save anything is not requeued: it may go on so for ever
+_RESTARTS = 20  # after so many, a job that could not save anything is not requeued: it may go on so for ever
 _AGAIN = "the same command with resume=auto continues"
 
 
@@ -62,7 +62,7 @@ def _leave(error: BaseException, status: int, submitit: Any) -> int:
 def _why_not_to_requeue(job: str, saved: bool) -> str | None:
     restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
     if restarts >= _RESTARTS and not saved:
-        return f"it was stopped before its first step once more, after {restarts} restarts: is --time too short?"
+        return f"it could not save anything this time, after {restarts} restarts: is --time too short?"
     shown, failure = _scontrol("show", "job", "--oneliner", job)
     if failure:
         return f"SLURM does not answer ({failure}): {_AGAIN}"

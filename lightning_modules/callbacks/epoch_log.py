@@ -39,7 +39,8 @@ class EpochLog(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.losses.append((outputs["loss"] if isinstance(outputs, dict) else outputs).detach())
+        loss = (outputs["loss"] if isinstance(outputs, dict) else outputs).detach()
+        self.losses.append(loss * trainer.accumulate_grad_batches)  # by which Lightning has divided it
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.validated = not trainer.sanity_checking

@@ -126,7 +126,7 @@ class ValidationSheets(pl.Callback):
         protocol: what the captions measure.
         label: name of the model over its panel.
         images: how many validation images.
-        every_n_epochs: how often.
+        every_n_epochs: how often: after the first epoch, and after every so many.
     """
 
     def __init__(self, protocol: Protocol, label: str, images: int = 4, every_n_epochs: int = 1) -> None:
@@ -142,7 +142,8 @@ class ValidationSheets(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if batch_idx >= self.images or trainer.current_epoch % self.every_n_epochs or trainer.sanity_checking:
+        between = trainer.current_epoch > 0 and (trainer.current_epoch + 1) % self.every_n_epochs
+        if batch_idx >= self.images or between or trainer.sanity_checking:
             return
         loggers = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
         if loggers:

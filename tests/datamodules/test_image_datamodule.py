@@ -216,6 +216,28 @@ def test_image_smaller_than_the_patch(make_photographs: Callable[..., Path], tmp
     assert len(made.numbers["train"]) < len(made.caches["train"])
 
 
+def test_images_that_are_too_small_to_be_measured(tmp_path: Path) -> None:
+    """19 pixels are wanted of what is left of an image that is cut to multiples of 4, where training takes less."""
+    for folder in ("train", "other"):
+        (tmp_path / folder).mkdir()
+        for i, side in enumerate((32, 19, 32, 20)):
+            Image.fromarray(photograph(side, side, i)).save(tmp_path / folder / f"{i}.png")
+
+    def made(on_small: str) -> ImageDataModule:
+        source = Folder(str(tmp_path / "train"), str(tmp_path / "other"), holdout=False)
+        options: dict[str, Any] = {"patch": 16, "num_workers": 0, "seed": 3, "cache_dir": str(tmp_path / "c")}
+        data = ImageDataModule(source, EDDSRNDegradation(), on_small=on_small, **options)  # type: ignore[arg-type]
+        data.least = 19
+        data.setup("test")
+        return data
+
+    with pytest.raises(
+        InputError, match=r"1\.png: image is 19x19, smaller than the 20 pixels that protocol= needs: set "
+    ):
+        made("error")
+    assert made("skip").numbers["test"] == [0, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("sides", "multiple", "hint"),
     [
@@ -327,8 +349,14 @@ def test_validation_covers_the_range_of_the_degradation(make_photographs: Callab
     made = module(make_photographs(), tmp_path / "c", val_points=[0.05, 0.95])
     names = [made.caches["val"].names[number] for number in made.numbers["val"]]
     batches = [made.on_after_batch_transfer(batch, 0) for batch in made.val_dataloader()]
-    assert [batch.name[0] for batch in batches] == [f"{name}@{point}" for point in (0.05, 0.95) for name in names]
-    for near, far in zip(batches[: len(names)], batches[len(names) :], strict=True):
+    points = [0.05, 0.95] * len(names)  # from the first image to the next: the first few cover the range
+    first = [f"{name}@{point}" for name, point in zip(names, points, strict=False)]
+    assert [batch.name[0] for batch in batches[: len(names)]] == first
+    by_name = {batch.name[0]: batch for batch in batches}
+    assert {*by_name} == {f"{name}@{point}" for name in names for point in (0.05, 0.95)}
+    assert made.image_names("val") == [batch.name[0] for batch in batches]
+    for name in names:
+        near, far = by_name[f"{name}@0.05"], by_name[f"{name}@0.95"]
         assert near.lr is not None
         assert far.lr is not None
         assert torch.equal(near.hr, far.hr)

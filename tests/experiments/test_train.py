@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -192,3 +193,23 @@ def test_gray_and_small_images_train_too(cli: Cli, tiny: list[str], tmp_path: Pa
         pixels = np.random.default_rng(i).integers(0, 256, (40 + i, 33), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"gray{i}.png")
     assert cli(*tiny).status == 0
+
+
+def test_parts_of_an_epoch_that_hold_no_batch(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
+    for split, part in (("train", 0.2), ("val", 0.1)):
+        found = cli(*tiny, f"trainer.limit_{split}_batches={part}")
+        assert found.status == 1
+        said = rf"trainer\.limit_{split}_batches: found {part}, which of the \d+ batches of a process leaves none: set "
+        assert re.match(said, found.err.splitlines()[-1]), found.err
+        assert [*(tmp_path / "runs").glob("*")] == []
+
+
+def test_images_too_small_to_be_measured_are_found_before_the_training(
+    cli: Cli, tiny: list[str], make_photographs: Callable[..., Path], tmp_path: Path
+) -> None:
+    icons = make_photographs(count=2, height=18, name="icons")
+    found = cli(*tiny, f"data.source.test_root={icons}")
+    assert found.status == 1
+    assert "image is 96x18 (and " in found.err.splitlines()[-1]
+    assert "smaller than the 20 pixels that protocol= needs: give larger images" in found.err.splitlines()[-1]
+    assert [*(tmp_path / "runs").glob("*")] == []

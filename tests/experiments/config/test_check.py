@@ -123,6 +123,23 @@ JOINT = "procedure.stages.joint"
             ["scheduler.step_size: is missing, deleted on the command line: omit ~scheduler.step_size"],
         ),
         (["model=usrnet", "scheduler.milestones=5"], ["scheduler.milestones: found 5"]),
+        (
+            [
+                "scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau",
+                "~scheduler.step_size",
+                "~scheduler.gamma",
+            ],
+            ["scheduler: found ReduceLROnPlateau, which waits for a score, expected one that counts epochs or steps"],
+        ),
+        # Validations.
+        (
+            ["trainer.max_epochs=4", "trainer.check_val_every_n_epoch=5"],
+            ["trainer.check_val_every_n_epoch: found 5, expected at most the 4 epochs of the training: set it lower"],
+        ),
+        (
+            ["experiment=quick_gfn", "trainer.check_val_every_n_epoch=2"],
+            ["trainer.check_val_every_n_epoch: found 2, which leaves no validation in the last stage"],
+        ),
     ],
 )
 def test_parts_that_do_not_fit(cli: Cli, tmp_path: Path, overrides: list[str], parts: list[str]) -> None:
@@ -232,6 +249,7 @@ def test_what_is_no_network_of_the_suite() -> None:
         ("optimizer.lr=nan", "optimizer.lr: found nan"),
         ("loss.terms.sr.weight=inf", "loss.terms.sr.weight: found inf"),
         ("scheduler.step_size=0", "scheduler.step_size: found 0"),
+        ("trainer.precision=bf16-true", "trainer.precision: found 'bf16-true'"),
         ("task=preview degradation=dan_setting2 degradation.kernels.size=0", "degradation.kernels.size: found 0"),
         ("task=restore noise_level=1.5", "noise_level: found 1.5"),
         *((f"task=restore {key}=-1", f"{key}: found -1") for key in ("scale", "tile", "overlap", "batch")),

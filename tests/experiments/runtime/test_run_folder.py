@@ -61,6 +61,31 @@ def test_another_configuration_cannot_continue_a_run(tmp_path: Path) -> None:
     assert (tmp_path / "r" / "config.yaml").read_text() == before
 
 
+def test_what_a_schedule_as_long_as_the_training_depends_on(tmp_path: Path) -> None:
+    """By the length in epochs nothing else is decided: others may be prolonged."""
+    for name, total_steps in (("null", None), ("given", 9)):
+        schedule: dict[str, object] = {"scheduler": {"total_steps": total_steps}}
+        open_run(tmp_path / name, config() | schedule, "never")
+        longer = config() | schedule | {"trainer": {"max_epochs": 2}}
+        if total_steps:
+            open_run(tmp_path / name, longer, "auto")
+            continue
+        with pytest.raises(InputError, match=r"trainer\.max_epochs was 1 in this run and is 2 now"):
+            open_run(tmp_path / name, longer, "auto")
+
+
+def test_the_protocol_that_chooses_the_best_checkpoint_stays(tmp_path: Path) -> None:
+    y, rgb = {"y": {"shave": 4}}, {"rgb": {"shave": 4}}
+    open_run(tmp_path / "r", config() | {"protocol": y}, "never")
+    open_run(tmp_path / "r", config() | {"protocol": y | rgb}, "auto")
+    with pytest.raises(
+        InputError, match=r"the first protocol, which .*, was y in this run and is rgb now: keep it in f"
+    ):
+        open_run(tmp_path / "r", config() | {"protocol": rgb | y}, "auto")
+    with pytest.raises(InputError, match=r"was y in this run and is y, with other options, now: keep"):
+        open_run(tmp_path / "r", config() | {"protocol": {"y": {"shave": 2}}}, "auto")
+
+
 def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot be written: .* choose another runs_dir="):

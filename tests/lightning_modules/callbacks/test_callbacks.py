@@ -191,6 +191,11 @@ def test_epoch_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         "epoch 1/2, step 3, loss 1.00000, val/score 30.00 dB (best 30.00), T s",
         "epoch 2/2, step 6, loss 4.00000, val/score 29.50 dB (best 30.00), T s",
     ]
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "lightning_modules"):  # where batches are added up it is the same loss
+        trainer = make_trainer(tmp_path, [EpochLog(MONITOR)], 1, accumulate_grad_batches=3)
+        fit(trainer, Module([30.0], lambda _: 2.0))
+    assert "step 1, loss 2.00000, " in caplog.text
     again = EpochLog(MONITOR)
     again.load_state_dict({"best": 30.0})
     assert again.state_dict() == {"best": 30.0, "stage": None}
@@ -323,12 +328,12 @@ def test_validation_sheets_reach_the_loggers_that_take_them(monkeypatch: pytest.
         return result_rows(tiles, *arguments)
 
     monkeypatch.setattr(sheets, "result_rows", watched)
-    for epoch, sanity in ((0, True), (0, False), (1, False), (2, False)):
+    for epoch, sanity in ((0, True), (0, False), (1, False), (2, False), (3, False)):
         trainer: Any = SimpleNamespace(
             current_epoch=epoch, sanity_checking=sanity, loggers=[object(), pictures], global_step=10 * epoch
         )
         for i in range(3):
             batch = Batch(hr, [f"image{i}"], torch.tensor([i]), torch.tensor([i]), lr=lr, scale=4)
             callback.on_validation_batch_end(trainer, None, {"restored": Restored(sr=hr)}, batch, i)  # type: ignore[arg-type]
-    assert pictures.taken == [("val/image0", 0), ("val/image1", 0), ("val/image0", 20), ("val/image1", 20)]
+    assert pictures.taken == [(f"val/image{i}", step) for step in (0, 10, 30) for i in (0, 1)]  # epochs 1, 2 and 4
     assert titles[:4] == ["input", "bicubic", "mine", "ground truth"]

@@ -167,6 +167,26 @@ def test_a_given_length_stays(tmp_path: Path) -> None:
     assert found == pytest.approx([0.01 * (1 - t / 24) for t in range(12)])
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1),
+        partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=12),
+        partial(torch.optim.lr_scheduler.CyclicLR, base_lr=0.01, max_lr=0.1, step_size_up=3, cycle_momentum=False),
+    ],
+)
+def test_schedules_of_torch_that_count_batches(tmp_path: Path, make: Any) -> None:
+    optimizer = make_optimizer(0.01)
+    by_hand = make(optimizer, **({"total_steps": 12} if wants_length(make) else {}))
+    expected = []
+    for _ in range(12):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        by_hand.step()
+    assert max(expected) > 0.09
+    assert fit(tmp_path / "a.ckpt", make) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("save", [2, 4, 6])
 def test_multistep_counts_steps_also_after_a_resume(tmp_path: Path, save: int) -> None:
     make = partial(multistep, milestones=[3, 5, 9], gamma=0.5)
