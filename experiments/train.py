@@ -4,7 +4,7 @@ import logging
 import math
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ from lightning_modules.checkpoints.resume import find_resumable, restore_last
 from lightning_modules.checkpoints.untrusted import defined_in, targets
 from lightning_modules.loggers.csv import MetricsCSV
 from lightning_modules.metrics.build import build_metrics
-from lightning_modules.metrics.psnr_ssim import smallest_side
+from lightning_modules.metrics.psnr_ssim import least_side
 from lightning_modules.restoration import RestorationModule
 
 log = logging.getLogger(__name__)
@@ -182,9 +182,7 @@ def load_data(cfg: DictConfig, module: RestorationModule) -> Any:
     """The data of training, validation and test, decoded, in patches that suit the network."""
     datamodule = construct(cfg, "data")
     datamodule.patch_multiple = math.lcm(datamodule.multiple, network_step(module.network, datamodule.degradation))
-    with suppress(ValueError):  # a protocol that does not go with the scale, which is refused later
-        scales = datamodule.degradation.scales
-        datamodule.least = max(smallest_side(protocol.at(scale)) for protocol in module.protocols for scale in scales)
+    datamodule.least = least_side(module.protocols, datamodule.degradation.scales)
     with rank_zero_first():
         datamodule.prepare_data()
         datamodule.setup("test")  # first: copies of its images are looked for in the others
@@ -292,7 +290,8 @@ def publish(training: Training, records: list[EvaluationRecord], record: Evaluat
     if records:
         print(report(records, [run_dir]), flush=True)
     points = training.datamodule.val_points
-    close_run(run_dir, score=score, val_points=points, checkpoint_sha256=record.checkpoint_sha256)
+    tested = {r.protocol_name: dict(r.means) for r in records if not r.is_baseline}
+    close_run(run_dir, score=score, val_points=points, checkpoint_sha256=record.checkpoint_sha256, test=tested)
     log_training(training.loggers, training.cfg, run_dir, records, {training.module.monitor: score}, step)
 
 

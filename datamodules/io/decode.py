@@ -129,7 +129,7 @@ def decode_rgb8(path: str | Path) -> np.ndarray:
         ImageFile.LOAD_TRUNCATED_IMAGES = False
         image.load()  # reads the whole file, also where OpenCV decodes it below: OpenCV returns partial pictures
         # After load(), which itself turns a TIFF and then removes the tag.
-        orientation = image.getexif().get(_ORIENTATION, 1)
+        orientation = orientation_of(image)
         # Transparency is dropped anyway; left in, it makes Pillow warn of some palettes.
         image.info.pop("transparency", None)
         if sixteen_bit:
@@ -139,6 +139,14 @@ def decode_rgb8(path: str | Path) -> np.ndarray:
             whole = image.convert("RGBA") if image.mode == "RGBa" else image
             pixels = np.asarray(whole.convert("RGB"))
         return np.ascontiguousarray(upright(pixels, orientation))
+
+
+def orientation_of(image: Image.Image) -> int:
+    """By the tag of EXIF; 1 where there is none, or none that can be read."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # Pillow raises many kinds for a damaged header of a PNG or WebP; the pixels are sound
+        return 1
 
 
 @contextmanager

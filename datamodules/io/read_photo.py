@@ -22,6 +22,7 @@ from datamodules.io.decode import (
     is_sixteen_bit,
     open_image,
     opened,
+    orientation_of,
     sixteen_bit_pixels,
     unmultiplied,
     upright,
@@ -92,7 +93,7 @@ def _by_pillow(stream: BinaryIO, max_pixels: int | None) -> Photograph:
     if len(info.get("exif") or b"") > _LARGEST_EXIF:
         notes.append(f"its EXIF has more than {_LARGEST_EXIF} bytes, left out")
         del info["exif"]
-    orientation = image.getexif().get(_ORIENTATION, 1)  # a TIFF has been turned, and has lost its tag
+    orientation = orientation_of(image)  # a TIFF has been turned, and has lost its tag
     if kind == "PNG" and image.mode in ("1", "L") and isinstance(level := info.get("transparency"), int):
         stream.seek(24)
         steps = {1: 255 if level == 1 else 1, 2: 85, 4: 17}  # as Pillow does with pixels, 12 also with one bit

@@ -16,7 +16,7 @@ from experiments.compare.match import BICUBIC, Group, Setting, match, shown
 from experiments.compare.scores import Values, averages, scored
 from experiments.compare.types import Benchmark, Comparison, Method, Run, Table, Timing, median_timing
 from experiments.results.published import published
-from experiments.results.records import BASELINE, EvaluationRecord, canonical
+from experiments.results.records import BASELINE, MADE_BY, EvaluationRecord, canonical
 from experiments.results.table import count
 from experiments.results.tables import cell_folder
 from experiments.runtime.run_folder import flat
@@ -65,9 +65,12 @@ def compare(
 def _methods(groups: Sequence[Group]) -> dict[Setting, Method]:
     """Methods in the order in which their runs were given, bicubic first; each with a label of its own."""
     runs: dict[Setting, dict[str, Run]] = {}
+    made_by: dict[Setting, dict[str, dict[str, Any]]] = {}
     for group in groups:
         for setting, records in group.records.items():
             runs.setdefault(setting, {}).update({source.where: source for source, _ in records})
+            of_runs = {source.where: {name: getattr(record, name) for name in MADE_BY} for source, record in records}
+            made_by.setdefault(setting, {}).update(of_runs)
     labels = {BICUBIC: BASELINE, **_labels([setting for setting in runs if setting != BICUBIC])}
     return {
         setting: Method(
@@ -78,6 +81,7 @@ def _methods(groups: Sequence[Group]) -> dict[Setting, Method]:
             self_ensemble=setting.self_ensemble,
             parameters=0 if setting == BICUBIC else next(iter(runs[setting].values())).parameters,
             baseline=setting == BICUBIC,
+            made_by=made_by[setting],
         )
         for setting in sorted(runs, key=lambda setting: setting != BICUBIC)
     }

@@ -74,14 +74,16 @@ def write(comparison: Comparison, folder: Path, shown: int = 8) -> None:
         raise InputError(f"{folder}: a run of this name exists: give the comparison another name with name=...")
     from experiments.compare.page import page
 
-    for kind, content in (("md", markdown), ("tex", latex), ("csv", csv_text), ("json", to_json)):
-        write_text(folder / f"comparison.{kind}", content(comparison))
-    write_text(folder / "index.html", page(comparison, shown))
+    made = (("md", markdown), ("tex", latex), ("csv", csv_text), ("json", to_json))
+    texts = {f"comparison.{kind}": content(comparison) for kind, content in made}
+    texts["index.html"] = page(comparison, shown)  # all before one is written: a picture may be damaged
+    for name, text in texts.items():
+        write_text(folder / name, text)
 
 
 def _folders(name: str) -> list[Path]:
     """A folder, or for a pattern such as runs/ed_* the measured runs that it fits."""
-    if not any(character in name for character in "*?["):
+    if Path(name).is_dir() or not any(character in name for character in "*?["):
         return [Path(name)]
     folders = sorted(Path(path) for path in glob.glob(name) if (Path(path) / "results.json").is_file())
     if not folders:

@@ -46,6 +46,7 @@ class Method:
     self_ensemble: bool = False  # the result is the mean over the eight flips and rotations
     parameters: int | None = None  # of the network, where it is known
     baseline: bool = False  # bicubic enlargement of the same input, measured along with every network
+    made_by: dict[str, dict[str, Any]] = field(default_factory=dict)  # `MADE_BY` of its records, by `where` of the run
 
 
 @dataclass(frozen=True)
@@ -168,5 +169,5 @@ class Comparison:
 
 def to_json(comparison: Comparison) -> str:
     """Everything but the records as JSON; infinite values become null, folders plain strings."""
-    left_out = {"methods": {"__all__": {"runs": {"__all__": {"where", "parameters", "records"}}}}}
+    left_out: Any = {"methods": {"__all__": {"made_by": True, "runs": {"__all__": {"where", "parameters", "records"}}}}}
     return TypeAdapter(Comparison).dump_json(comparison, indent=1, exclude=left_out).decode() + "\n"

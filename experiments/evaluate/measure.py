@@ -34,10 +34,11 @@ from experiments.results.records import (
     METRICS,
     EvaluationRecord,
     add_records,
+    made_of,
     read_records,
 )
 from experiments.results.tables import cell_folder
-from experiments.runtime.run_folder import write_text
+from experiments.runtime.run_folder import flat, write_text
 from lightning_modules.callbacks.sheets import Measured, Sheets, enlarged, save_pictures
 from lightning_modules.metrics.build import ImageMetric, build_metrics
 from lightning_modules.metrics.psnr_ssim import smallest_side
@@ -107,6 +108,10 @@ class Measurement:
     def pictures_folder(self) -> Path:
         return self.folder / "images" / self.record.dataset / cell_folder(self.record.cell)
 
+    @property
+    def _made_of(self) -> dict[str, Any]:
+        return {name: getattr(self.record, name) for name in MADE_OF_FIELDS}
+
     def _has_picture(self, name: str) -> bool:
         return (self.pictures_folder / f"{name.replace('/', '_')}_sr.png").is_file()
 
@@ -118,7 +123,8 @@ class Measurement:
         path, names = self.folder / "results.json", self.datamodule.image_names("test")
         if not path.exists():
             return []
-        if pictures != "none" and not all(map(self._has_picture, names)):
+        kept = made_of(self.pictures_folder, self._made_of) and all(map(self._has_picture, names))
+        if pictures != "none" and not kept:
             return []
         there = {known.key: known for known in read_records(path)}
         records = []
@@ -155,17 +161,19 @@ class Measurement:
         module, datamodule, where = self.module, self.datamodule, self.pictures_folder
         names, numbers = datamodule.image_names("test"), datamodule.numbers["test"]
         sheets = Sheets(module.protocols[0], self.record.model)
-        if pictures != "none" and distributed.rank() == 0:
-            made_of = {name: getattr(self.record, name) for name in MADE_OF_FIELDS}
-            write_text(where / MADE_OF, json.dumps(made_of))
         partial_results = self._partial_results()
+        there = distributed.broadcast(made_of(where, self._made_of))  # by an interrupted measurement, or a finished one
+        if pictures != "none" and distributed.rank() == 0:
+            write_text(where / MADE_OF, json.dumps(self._made_of))
         module.to(device).eval()
         with partial_results, torch.inference_mode():
             if distributed.rank() == 0:
                 remove_parts(where)  # of a measurement that was killed
             # A measurement that goes on may want pictures where the interrupted one did not.
             earlier = partial_results.read().items()
-            complete = {name: entry for name, entry in earlier if pictures == "none" or self._has_picture(name)}
+            complete = {
+                name: entry for name, entry in earlier if pictures == "none" or (there and self._has_picture(name))
+            }
             done = distributed.broadcast(complete)
             scores = {subject: self._scores(subject, done).to(device) for subject in ("network", BASELINE)}
             seconds = {name: entry["seconds"] for name, entry in done.items()}
@@ -187,6 +195,8 @@ class Measurement:
                     result, baseline = (self._caption(found[subject]) for subject in scores)
                     bicubic = None if enlargement is None else Measured(enlargement, baseline)
                     sheets.save(where, restored, batch, Measured(restored.sr, result), bicubic)
+                elif pictures == "results":
+                    (where / f"{name.replace('/', '_')}.png").unlink(missing_ok=True)  # a sheet of another measurement
                 if pictures != "none":
                     save_pictures(where, restored, batch, enlargement)
                 partial_results.write(name, **found, seconds=seconds[name])  # what is in it has its pictures
@@ -258,7 +268,7 @@ def _found(scores: MetricCollection, name: str) -> dict[str, float]:
 
 
 def _files(datamodule: ImageDataModule, cfg: DictConfig) -> dict[str, str]:
-    """What tells whether a file that the values depend on has changed: sharp and degraded images, optional metrics."""
+    """What tells whether a file that the values depend on has changed: images, kernels, optional metrics."""
     states = {"sharp": _state(datamodule.caches["test"].files)}
     if any(datamodule.caches["test"].gray):
         states["gray"] = "luma"  # earlier versions measured them as RGB: their figures are not taken for finished
@@ -269,6 +279,10 @@ def _files(datamodule: ImageDataModule, cfg: DictConfig) -> dict[str, str]:
             states["kernels"] = _digest(inputs.kernels.numpy().tobytes())
         if inputs.noise_levels is not None:
             states["noise_levels"] = _digest(repr(inputs.noise_levels).encode())
+    degradation: Any = OmegaConf.to_container(cfg.degradation, resolve=True)
+    for name, value in flat(degradation).items():
+        if name.endswith("path") and isinstance(value, str) and (path := Path(value).expanduser()).exists():
+            states[name] = checksum(path) if path.is_file() else _state(sorted(filter(Path.is_file, path.iterdir())))
     return {**states, **{name: _state_of_metric(node) for name, node in cfg.metric.items()}}
 
 

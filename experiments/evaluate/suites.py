@@ -20,9 +20,10 @@ from experiments.config.arguments import overridden_keys
 from experiments.config.check import check
 from experiments.config.compose import compose
 from experiments.config.errors import did_you_mean, listing
-from experiments.config.training import construct
+from experiments.config.training import construct, instantiate
 from experiments.runtime.run_folder import flat
 from lightning_modules.checkpoints.untrusted import escaped
+from lightning_modules.metrics.psnr_ssim import least_side
 
 
 @dataclass
@@ -159,6 +160,8 @@ def open_data(cells: Sequence[Cell]) -> None:
             if source not in prepared:
                 cell.datamodule.prepare_data()
                 prepared.add(source)
+            protocols = instantiate(cell.cfg.protocol).values()
+            cell.datamodule.least = least_side(protocols, cell.datamodule.degradation.scales)
             cell.datamodule.setup("test")
         except InputError as error:
             if cell.suite is None:

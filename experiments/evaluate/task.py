@@ -121,6 +121,8 @@ def run(cfg: DictConfig) -> None:
         refuse_misfit(job)
     with rank_zero_first():
         suites.open_data(list({id(job.cell): job.cell for job in jobs}.values()))
+    for job in jobs if rank() == 0 else ():
+        _refuse_other_images(job)
     known = broadcast([job.measurement(device).finished(cfg.pictures) if cfg.suite else [] for job in jobs])
     if rank() == 0 and without_folder(cfg):
         with held(Path(cfg.run_dir) / ".lock", patience=10):  # a training may have begun here meanwhile
@@ -193,6 +195,18 @@ def _refuse_other_model(cfg: DictConfig, own: Path) -> None:
                 f"{own}: was measured with model.{key}={before.get(key)}, this is {now.get(key)}: "
                 "give this evaluation another name with name=..."
             )
+
+
+def _refuse_other_images(job: Job) -> None:
+    """Two data sets of one name, as of two folders called test, would take each other's place in all that is kept."""
+    file, data = job.folder / "results.json", job.cell.datamodule
+    there = [record for record in read_records(file) if record.dataset == data.source.name] if file.exists() else []
+    names = data.image_names("test")
+    if there and names and all({*names}.isdisjoint(record.images) for record in there):
+        raise InputError(
+            f"{file}: has figures of other images called {data.source.name}, as {next(iter(there[0].images))}, and"
+            f" none of {names[0]}: give the folder of these images another name, or a link to it (ln -s)"
+        )
 
 
 def single(cfg: DictConfig, model: Model) -> Cell:

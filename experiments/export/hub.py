@@ -9,7 +9,7 @@ from experiments.config.markdown import table
 from experiments.export.exportable import Exportable
 from experiments.models import Model
 from experiments.results.records import EvaluationRecord, read_mapping, read_records
-from experiments.runtime.run_folder import write_text
+from experiments.runtime.run_folder import flat, write_text
 from experiments.zoo import catalogue
 from experiments.zoo.cards import card
 from experiments.zoo.readme import INPUTS, sections
@@ -34,7 +34,9 @@ def add_card(exportable: Exportable, weights: Path, about: Mapping[str, Any], mo
     The card says what the file itself says, what its run or its card in the zoo knows of the training, and what has
     been measured so far; not what the network is good for, which its author knows: one that is there is not replaced.
     """
-    weights.with_suffix(".json").replace(weights.with_name("config.json"))
+    config = weights.with_name("config.json")
+    other = read_mapping(config).get("source_sha256") not in (None, about["source_sha256"])
+    weights.with_suffix(".json").replace(config)
     parts = [f"# {about['label']}", _facts(exportable, about), _use(weights.name)]
     if name := next(filter(None, map(catalogue.name_of, model.files)), None):
         parts += ["## What it is", *sections(card(name))]
@@ -42,7 +44,8 @@ def add_card(exportable: Exportable, weights: Path, about: Mapping[str, Any], mo
         parts += _of_run(model)
     page = weights.with_name("README.md")
     if page.exists():
-        log.warning("%s: is there and stays as it is: delete it to have it written with what is known now", page)
+        of = ", though it was written for other weights" * other
+        log.warning("%s: is there and stays as it is%s: delete it to have it written with what is known now", page, of)
     else:
         write_text(page, FRONT + "\n\n".join(parts) + "\n")
 
@@ -75,8 +78,10 @@ def _of_run(model: Model) -> list[str]:
     parts = ["## Training", f"```bash\npython run.py {' '.join(overrides)}\n```"] if overrides else []
     records = [record for record in read_records(file) if not record.is_baseline] if file.is_file() else []
     records = [record for record in records if record.checkpoint_sha256 == model.sha256]
+    records = [record for record in records if not (record.self_ensemble or record.computed)]  # of these weights alone
     if records:
-        parts += ["## Figures", table(["data", "protocol", "PSNR dB", "SSIM"], map(_figures, records))]
+        heads = ["data", "degradation", "protocol", "PSNR dB", "SSIM"]
+        parts += ["## Figures", table(heads, map(_figures, records))]
     return parts
 
 
@@ -85,6 +90,9 @@ def _figures(record: EvaluationRecord) -> list[str]:
     suite = f", suite {record.suite}" if record.suite else ""
     count = len(record.images)
     data = f"{record.dataset}{cell}{suite}, {count} image{'s' * (count > 1)}"
+    options = flat({key: value for key, value in record.degradation.items() if key != "_target_"})
+    listed = [f"{key}={value}" for key, value in options.items() if not key.endswith("_partial_")]
+    degradation = f"{record.degradation['_target_'].rpartition('.')[2]}: {', '.join(listed)}"
     digits = {"psnr": 2, "ssim": 4}
     means = [f"{record.means[key]:.{count}f}" if key in record.means else "" for key, count in digits.items()]
-    return [data, record.protocol_name, *means]
+    return [data, degradation, record.protocol_name, *means]

@@ -80,8 +80,8 @@ def report(records: Sequence[EvaluationRecord], folders: Iterable[Path]) -> str:
             for grid in _grouped(of_set, lambda record: record.protocol_name):
                 parts.append(f"{_heading(grid)}, {grid[0].protocol_name}\n{text(grid_table(grid))}")
         else:
-            # The same inputs under other degradations (runs of different training) are different tables.
-            for alike in _grouped(of_set, lambda record: str((record.degradation, record.suite_seed, record.scale))):
+            # Other inputs (runs of different training: other degradations, other folders of one name) are other tables.
+            for alike in _grouped(of_set, _inputs):
                 parts.append(f"{_heading(alike)}\n{text(score_table(alike))}")
     files = []
     for folder in folders:
@@ -89,6 +89,10 @@ def report(records: Sequence[EvaluationRecord], folders: Iterable[Path]) -> str:
         if (folder / "images").is_dir():
             files.append(f"pictures: {folder / 'images'}")
     return "\n" + "\n\n".join([*parts, "\n".join(files)])
+
+
+def _inputs(record: EvaluationRecord) -> str:
+    return str((record.degradation, record.suite_seed, record.scale, record.files.get("sharp")))
 
 
 def _grouped(

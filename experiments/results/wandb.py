@@ -11,7 +11,7 @@ from typing import Any
 import requests
 from PIL import Image
 
-from experiments.results.records import BASELINE, METRICS, EvaluationRecord, canonical
+from experiments.results.records import BASELINE, MADE_OF_FIELDS, METRICS, EvaluationRecord, canonical, made_of
 from experiments.results.tables import cell_folder, short_keys
 
 log = logging.getLogger(__name__)
@@ -99,6 +99,8 @@ def _cells(records: Sequence[EvaluationRecord]) -> dict[str, str]:
 
 def _picture(run_dir: Path, record: EvaluationRecord, name: str) -> Path | None:
     folder = run_dir / "images" / record.dataset / cell_folder(record.cell)
+    if not made_of(folder, {field: getattr(record, field) for field in MADE_OF_FIELDS}):
+        return None
     stem = name.replace("/", "_")
     return next((path for path in (folder / f"{stem}.png", folder / f"{stem}_sr.png") if path.is_file()), None)
 

@@ -259,7 +259,7 @@ def write_text(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part:
-            part.write_text(text)
+            part.write_text(text, encoding="utf-8")
     except OSError as error:
         raise unwritable(path, error) from error
 

@@ -15,9 +15,7 @@ from experiments.runtime.run_folder import FREE_DATA_KEYS, without_new_keys, wri
 # Where and how a run works: may differ from the finished one all the same.
 _FREE = {
     "": {"name", "group", "resume", "runs_dir", "run_dir", "data_dir", "label", "choices", "task"}
-    | {"logger", "callbacks", "checkpoint", "validation_sheets", "pictures"}
-    | {"keep_memory"}
-    | {"metrics", "lpips_weights", "niqe_model"},  # of earlier versions
+    | {"logger", "callbacks", "checkpoint", "validation_sheets", "pictures", "keep_memory"},
     "data": FREE_DATA_KEYS,
     "trainer": {"accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar", "log_every_n_steps"},
 }
@@ -79,10 +77,12 @@ def read_row(
     curve, minutes = _progress(folder)
     row = Row(folder.name, overrides, state, curve if score is None else score, minutes=minutes, message=error)
     if state == "done":
-        sha = read_mapping(folder / "meta.json")["finished"].get("checkpoint_sha256")
-        for record in read_records(folder / "results.json"):
+        finished = read_mapping(folder / "meta.json")["finished"]
+        sha = finished.get("checkpoint_sha256")
+        for record in read_records(folder / "results.json") if sha and "test" not in finished else ():  # an older run
             if record.checkpoint_sha256 == sha and not (record.suite or record.self_ensemble or record.computed):
-                row.test[record.protocol_name] = dict(record.means)
+                row.test.setdefault(record.protocol_name, dict(record.means))
+        row.test |= finished.get("test", {})
     return row
 
 

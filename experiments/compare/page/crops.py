@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from datamodules.errors import InputError
-from experiments.compare.types import Benchmark, Comparison, Method, Run, Table
-from experiments.results.records import MADE_OF, read_mapping
+from experiments.compare.types import Benchmark, Comparison, Method, Table
+from experiments.results.records import made_of
 from experiments.results.table import number
 from lightning_modules.plots.regions import Box, busiest_box
 
@@ -98,31 +98,23 @@ def choose(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
 
 
 def picture(
-    runs: Iterable[Run], benchmark: Benchmark, image: str, kind: Literal["sr", "input", "hr"] = "sr"
+    methods: Iterable[Method], benchmark: Benchmark, image: str, kind: Literal["sr", "input", "hr"] = "sr"
 ) -> Path | None:
-    """An 8-bit picture from the first of these runs that kept it, or None.
+    """An 8-bit picture from the first run of these methods that kept it, or None.
 
     Args:
-        kind: the result of the run ("sr"), the degraded input enlarged bicubically to the size of the truth ("input"),
-            or the truth ("hr"); the last two are the same in all runs.
+        kind: the result of the method ("sr"), the degraded input enlarged bicubically to the size of the truth
+            ("input"), or the truth ("hr"); the last two are the same in all runs.
     """
     name = f"{image.replace('/', '_')}_{kind}.png"
-    for run in runs:
+    for method, run in [(made, run) for made in methods for run in made.runs]:
         if run.folder is not None:
             path = run.folder / "images" / benchmark.folder / name
             there = os.path.isfile(path)  # Path.is_file() raises where a stranger's image has too long a name
-            if there and _made_of(path.parent / MADE_OF, benchmark, run if kind == "sr" else None):
+            of = {"degradation": benchmark.degradation, "suite_seed": benchmark.suite_seed}
+            if there and made_of(path.parent, of | (method.made_by.get(run.where, {}) if kind == "sr" else {})):
                 return path
     return None
-
-
-def _made_of(file: Path, benchmark: Benchmark, run: Run | None) -> bool:
-    """Whether the pictures are of this measurement: a later one of the same data set puts its own in their place."""
-    if not file.is_file():
-        return True
-    measured = read_mapping(file)
-    alike = (measured.get("degradation"), measured.get("suite_seed")) == (benchmark.degradation, benchmark.suite_seed)
-    return alike and (run is None or measured.get("checkpoint_sha256") == run.checkpoint_sha256)
 
 
 def png_uri(image: Image.Image) -> str:
@@ -142,7 +134,7 @@ def _candidates(comparison: Comparison) -> Iterator[Candidate]:
             for image in benchmark.images:
                 values = [scores[label].images.get(image, math.nan) for label in labels]
                 finite = [value for value in values if math.isfinite(value)]
-                kept = any(picture(method.runs, benchmark, image) for method in methods)
+                kept = picture(methods, benchmark, image) is not None
                 if kept and finite and (benchmark.folder, image) not in seen:
                     yield Candidate(table, benchmark, image, max(finite) - min(finite), methods)
                 seen.add((benchmark.folder, image))
@@ -150,12 +142,11 @@ def _candidates(comparison: Comparison) -> Iterator[Candidate]:
 
 def _example(candidate: Candidate, baseline: str, side: int) -> Example:
     benchmark, image, methods = candidate.benchmark, candidate.image, candidate.methods
-    runs = [run for method in methods for run in method.runs]
-    rows = [("input (bicubic)", baseline, "", picture(runs, benchmark, image, "input"))]
+    rows = [("input (bicubic)", baseline, "", picture(methods, benchmark, image, "input"))]
     for method in methods:
-        path = picture(method.runs, benchmark, image)
+        path = picture([method], benchmark, image)
         rows.append((method.label, method.label, _seed_text(method, path), path))
-    rows.append(("ground truth", "", "", picture(runs, benchmark, image, "hr")))
+    rows.append(("ground truth", "", "", picture(methods, benchmark, image, "hr")))
     images = [_open(path) if path else None for *_, path in rows]
     scene = images[-1] or next(result for result in images[1:-1] if result)
     notes = []
@@ -234,7 +225,7 @@ def _open(path: Path) -> Image.Image:
     try:
         with Image.open(path) as file:
             return file.convert("L" if file.mode in ("1", "L") else "RGB")
-    except OSError as error:
+    except Exception as error:  # of a damaged header Pillow raises other ones than OSError
         raise InputError(f"{path}: not a readable picture ({error}): delete it, or evaluate the run again") from error
 
 

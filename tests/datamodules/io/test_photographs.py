@@ -14,6 +14,7 @@ import tifffile
 from PIL import Image, ImageCms, PngImagePlugin
 
 from datamodules.errors import InputError
+from datamodules.io.decode import decode_rgb8
 from datamodules.io.photo import Photograph
 from datamodules.io.read_photo import read_photograph
 from datamodules.io.write_photo import write_photograph
@@ -321,6 +322,18 @@ def test_damaged_exif_is_left_out_and_said(tmp_path: Path) -> None:
         found = read_photograph(tmp_path / "a.jpg")
         assert len(found.notes) == 1
         assert found.notes[0].startswith(("its EXIF cannot be read", "some of its tags are damaged"))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
+@pytest.mark.parametrize("broken", [b"junkjunkjunk", b"II*\0"])
+def test_pixels_beside_damaged_exif_are_sound(tmp_path: Path, kind: str, broken: bytes) -> None:
+    exif = broken if kind == "PNG" else b"Exif\0\0" + broken
+    content = saved(Image.fromarray(eight()), kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
+    (tmp_path / "a").write_bytes(content)
+    found = read_photograph(tmp_path / "a")
+    assert found.notes
+    assert np.array_equal(found.pixels, decode_rgb8(tmp_path / "a"))
+    assert kind == "JPEG" or np.array_equal(found.pixels, eight())
 
 
 def test_profile_for_other_channels_is_left_out(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from datamodules.errors import InputError
 from experiments.compare import read_wandb as read_wandb_module
@@ -55,6 +57,22 @@ def test_folder_of_a_comparison(cli: Cli, runs: Path, tmp_path: Path) -> None:
     before = (folder / "comparison.json").read_text()
     assert cli("task=compare", "runs=[runs/ed*,runs/srn]", "name=both", "shown=1").status == 0
     assert (folder / "comparison.json").read_text() == before
+
+
+def test_a_damaged_picture_leaves_the_earlier_comparison_whole(cli: Cli, runs: Path) -> None:
+    folder, pictures = runs / "both", runs / "srn" / "images" / "set5"
+    pictures.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(pictures / "baby_sr.png")
+    assert cli("task=compare", "runs=[runs/ed*,runs/srn]", "name=both").status == 0
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    content = bytearray((pictures / "baby_sr.png").read_bytes())
+    content[content.index(b"IDAT")] ^= 0xFF
+    for damaged in (content, content[:50]):
+        (pictures / "baby_sr.png").write_bytes(damaged)
+        found = cli("task=compare", "runs=runs/srn", "name=both")
+        assert found.status == 1
+        assert found.err.splitlines()[-1].startswith("runs/srn/images/set5/baby_sr.png: not a readable picture (")
+        assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 @pytest.mark.parametrize("change", [{"cascade": ["a", "b"]}, {"ckpt": "other.ckpt"}, {"label": "ed_dsrn"}])
@@ -129,9 +147,27 @@ def test_runs_from_wandb(monkeypatch: pytest.MonkeyPatch, runs: Path, tmp_path: 
         read_wandb("me/project", ["x"])
 
 
+def test_runs_of_wandb_that_are_not_asked_for_may_be_damaged(
+    monkeypatch: pytest.MonkeyPatch, runs: Path, tmp_path: Path
+) -> None:
+    diverged = write_run(tmp_path / "x", "bad", pair("ed_srn", [math.nan] * 5))
+    older = write_run(tmp_path / "y", "srn", pair("ed_srn", [math.nan] * 5))
+    serve(
+        monkeypatch,
+        [Artifact(older, "2026-11-01"), Artifact(runs / "srn", "2026-11-03")],
+        [Artifact(diverged, "2026-11-02")],
+    )
+    assert [run.name for run in read_wandb("me/project", ["srn"])] == ["srn"]
+    with pytest.raises(InputError, match=r"me/project, artifact results-bad:v0: .* is nan"):
+        read_wandb("me/project", [])
+    monkeypatch.setattr(Artifact, "download", lambda *_, **__: 1 / 0)
+    with pytest.raises(InputError, match=r"^wandb=me/project: cannot be read \(division by zero\)"):
+        read_wandb("me/project", ["srn"])
+
+
 def test_wandb_without_results(monkeypatch: pytest.MonkeyPatch) -> None:
     serve(monkeypatch)
-    with pytest.raises(InputError, match=r"^wandb=me/project: no run there has logged results"):
+    with pytest.raises(InputError, match=r"^wandb=me/project: no run there has results"):
         read_wandb("me/project", [])
     with pytest.raises(InputError, match=r"me/nothing: cannot be read \(Could not find project\)"):
         read_wandb("me/nothing", [])

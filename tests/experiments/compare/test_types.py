@@ -241,15 +241,15 @@ def test_pictures(tmp_path: Path) -> None:
     (benchmark,) = found.tables[0].benchmarks
     assert benchmark.folder == "set5/scale=2,number=0"
     method, baseline = found.method("usrnet"), found.method("bicubic")
-    assert picture(method.runs, benchmark, "x/1") is None
+    assert picture([method], benchmark, "x/1") is None
     folder = tmp_path / "a" / "images" / "set5" / "scale=2,number=0"
     folder.mkdir(parents=True)
     for kind in ("sr", "hr", "input"):
         (folder / f"x_1_{kind}.png").touch()
-    assert picture(method.runs, benchmark, "x/1") == folder / "x_1_sr.png"
-    assert picture(baseline.runs, benchmark, "x/1", "input") == folder / "x_1_input.png"
-    assert picture(method.runs, benchmark, "x/1", "hr") == folder / "x_1_hr.png"
-    assert picture(method.runs, benchmark, 300 * "x") is None, "a name that no file can have"
+    assert picture([method], benchmark, "x/1") == folder / "x_1_sr.png"
+    assert picture([baseline], benchmark, "x/1", "input") == folder / "x_1_input.png"
+    assert picture([method], benchmark, "x/1", "hr") == folder / "x_1_hr.png"
+    assert picture([method], benchmark, 300 * "x") is None, "a name that no file can have"
 
 
 def test_curves(tmp_path: Path) -> None:
@@ -284,13 +284,15 @@ def test_pictures_of_a_later_measurement_are_not_shown(tmp_path: Path) -> None:
         (None, True, True),
         (of, True, True),
         ({**of, "checkpoint_sha256": "x"}, False, True),
+        ({**of, "self_ensemble": True}, False, True),
+        ({**of, "engine": "openvino", "precision": "int8"}, False, True),
         ({**of, "suite_seed": 1}, False, False),
         ({**of, "degradation": {**DEGRADATION, "sigma": [4.0, 4.0]}}, False, False),
     ):
         if made_of:
             (pictures / MADE_OF).write_text(json.dumps(made_of))
-        assert (picture(method.runs, benchmark, "baby") is not None) == result
-        assert (picture(method.runs, benchmark, "baby", "input") is not None) == enlarged
+        assert (picture([method], benchmark, "baby") is not None) == result
+        assert (picture([method], benchmark, "baby", "input") is not None) == enlarged
 
 
 def test_few_seeds_are_said(tmp_path: Path) -> None:

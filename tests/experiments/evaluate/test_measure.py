@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -295,3 +296,26 @@ def test_finished_cells_are_known_by_weights_images_and_metrics(data: ImageDataM
     assert known(metrics={"niqe": Mean()}) == 0
     data.numbers["test"] = data.numbers["test"][1:]
     assert known() == 0
+
+
+def test_pictures_belong_to_one_measurement(data: ImageDataModule, tmp_path: Path) -> None:
+    """Those of a later one take their place, and are no reason to take the earlier one for finished with pictures."""
+    run, module = tmp_path / "run", RestorationModule(Brighter(), PROTOCOLS)
+    finished = Measurement(module, data, run, record(data)).finished
+    call(module, data, run, pictures="sheets")
+    assert len(finished("results")) == 4
+    call(module, data, run, {"self_ensemble": True}, pictures="results")
+    assert [*run.rglob("image?.png")] == []  # no sheet of the earlier one beside them
+    assert (len(finished("results")), len(finished())) == (0, 4)
+
+
+def test_a_kernel_file_that_was_replaced_is_noticed(data: ImageDataModule, tmp_path: Path) -> None:
+    file = tmp_path / "kernels" / "a.npy"
+    file.parent.mkdir()
+    for path in (file, file.parent):
+        cfg = OmegaConf.merge(CFG, {"degradation": {"kernels": {"suite": {"path": str(path)}}}})
+        states = []
+        for size in (3, 5):
+            np.save(file, np.ones((size, size)))
+            states.append(on_data(EvaluationRecord("x"), data, cfg, CPU).files["kernels.suite.path"])  # type: ignore[arg-type]
+        assert states[0] != states[1]

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from experiments.results.records import EvaluationRecord
+from experiments.results.records import MADE_OF, EvaluationRecord
 from experiments.results.wandb import cell_rows, image_rows, summary
 from lightning_modules.metrics.protocol import Protocol
 from tests.conftest import photograph
@@ -149,6 +149,8 @@ def test_tables_of_a_grid(tmp_path: Path) -> None:
         ["net", 3, 0.03, "a/b", folder / "a_b_sr.png", 22.5, 0.5, 2.5, 2.0],
         ["net", 3, 0.03, "c", None, 21.0, 0.5, 0.0, 2.0],
     ]
+    (folder / MADE_OF).write_text(json.dumps({"checkpoint_sha256": "of another measurement"}))
+    assert [row["picture"] for row in image_rows(found, tmp_path)] == [None] * 4
     cell = {"model": "net", "dataset": "set5", "protocol": "y", "scale": 3, "noise": 0.03, "psnr": 21.75, "ssim": 0.5}
     assert cell_rows(found)[3] == cell
     assert summary(found)["test/set5/psnr/y/net"] == 21.5

@@ -137,6 +137,16 @@ def test_what_counts_as_finished(trained: Trained, runs: Path, monkeypatch: pyte
     # Runs of before have saved the keys of all tasks.
     (run / "config.yaml").write_text(yaml.safe_dump({**cfg, "run": None, "input": None, "self_ensemble": False}))
     assert score_of_finished(cfg) == pytest.approx(best, abs=1e-6)
+    own = read_row(cfg, "", "", trains=True).test
+    content = json.loads((run / "results.json").read_text())
+    later = [{**record, "dataset": "set5", "psnr": 1.0} for record in content["records"]]
+    (run / "results.json").write_text(json.dumps({**content, "records": content["records"] + later}))
+    meta = json.loads((run / "meta.json").read_text())
+    for keys in ({"test"}, {"test", "checkpoint_sha256"}, set()):  # of earlier versions, and this one
+        kept = {key: value for key, value in meta["finished"].items() if key not in keys}
+        (run / "meta.json").write_text(json.dumps({**meta, "finished": kept}))
+        assert read_row(cfg, "", "", trains=True).test == ({} if "checkpoint_sha256" in keys else own)
+    assert own["y_shave4"]["psnr"] > 1
     row = read_row(changed(cfg, "trainer.max_epochs", 3), "", "", trains=True)
     assert (row.state, row.test) == ("unfinished", {})
     assert row.best == pytest.approx(best)
