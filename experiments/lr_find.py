@@ -16,16 +16,14 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, PositiveFloat
 from pytorch_lightning.tuner import Tuner
 
-from datamodules.distributed import on_rank_zero, rank
+from datamodules.distributed import on_rank_zero
 from datamodules.errors import ConfigError, InputError
 from experiments import train
-from experiments.config.training import instantiate
+from experiments.config.construct import instantiate
 from experiments.results.writers import csv_text
 from experiments.runtime import distributed
 from experiments.runtime.run_folder import write_text
 from experiments.runtime.speed import keep_memory, settle
-from experiments.zoo.catalogue import weights_file
-from lightning_modules.checkpoints.checkpoint import read_weights
 from lightning_modules.restoration import RestorationModule
 
 _UNSTEADY = 10  # first losses, smoothed over hardly any steps
@@ -71,14 +69,10 @@ def run(cfg: DictConfig) -> None:
     if cfg.keep_memory:
         keep_memory()
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]  # a mapping
-    pl.seed_everything(cfg.seed, workers=True, verbose=False)
     module = train.build_module(cfg, config)
     module.make_scheduler = None  # the range test is one of its own
-    if cfg.weights:
-        read_weights(module.network, weights_file(cfg.weights), start=True)
     datamodule = train.load_data(cfg, module)
-    if rank() == 0:
-        train.fit_basis(module.network, datamodule, cfg.seed)
+    train.fit_basis(module.network, datamodule, cfg.seed)
     with ExitStack() as stack:
         folder = on_rank_zero(lambda: stack.enter_context(_scratch(Path(cfg.run_dir).parent)))
         rates, losses = _range_test(cfg, module, datamodule, folder)

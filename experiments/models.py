@@ -1,6 +1,5 @@
 """Which network a task means: a run, a checkpoint, weights of a model, a model without any, or two in a row."""
 
-import difflib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,12 +10,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import ConfigError, InputError
-from experiments.config.arguments import as_one, command, overridden_keys
+from experiments.config.arguments import overridden_keys
 from experiments.config.compose import compose_model
-from experiments.config.errors import listing
+from experiments.config.construct import construct
 from experiments.config.signatures import check_targets
-from experiments.config.training import construct
-from experiments.named_network import model_is_named, named_runs
+from experiments.named_network import model_is_named, named_runs, run_folders
 from experiments.runtime.saved_config import read_mapping
 from experiments.zoo import catalogue
 from lightning_modules.checkpoints.checkpoint import load_network, read_weights
@@ -229,37 +227,6 @@ def _part(item: str, use: str | None) -> Model:
     if "/" in item or path.suffix:
         raise InputError(f"cascade: {item}: not there, expected a run folder, a checkpoint, or a model without weights")
     return load(model=item)
-
-
-def run_folders(cfg: DictConfig) -> list[Path]:
-    """The folders that `run=` names, one or several.
-
-    Raises:
-        InputError: as `named_folders`.
-    """
-    folders = [name for name in named_runs(cfg) if not catalogue.is_address(name)]
-    return named_folders("run", folders, Path(cfg.runs_dir))
-
-
-def named_folders(key: str, names: Sequence[str], runs_dir: Path) -> list[Path]:
-    """The folders that a key names.
-
-    Raises:
-        InputError: if some are not there, but others that were probably meant; if several are not there, with all.
-    """
-    parts = [part for name in names for part in ([name] if Path(name).exists() else name.split(","))]
-    there = {folder.name: str(folder) for folder in sorted(runs_dir.glob("*")) if (folder / "config.yaml").is_file()}
-    known = {name: f"{catalogue.PREFIX}{name}" for name in catalogue.names() if key == "run"} | there
-    near = {part: difflib.get_close_matches(Path(part).name, known, n=1) for part in parts if not Path(part).exists()}
-    meant = [known[near[part][0]] if near.get(part) else part for part in parts]
-    if meant != [*names] and (len(parts) > len(names) or all(near.values())):
-        raise InputError(
-            f"{key}={','.join(names)}: no such run folder: did you mean: {command(f'{key}={as_one(meant)}')}", key=key
-        )
-    if len(near) > 1 or (near and there):
-        has = f"which has {listing(there)}" if there else "where there is none"
-        raise InputError(f"{key}: no such run folder: {', '.join(near)}: they are below runs_dir={runs_dir}, {has}")
-    return [Path(name) for name in names]
 
 
 def asked_use(cfg: DictConfig) -> str | None:

@@ -1,9 +1,14 @@
 """What on the command line names a network; none is loaded, and nothing is imported, to tell."""
 
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
 from omegaconf import DictConfig
 
-from datamodules.errors import ConfigError
-from experiments.config.arguments import overridden_keys
+from datamodules.errors import ConfigError, InputError
+from experiments.config.arguments import as_one, command, overridden_keys
+from experiments.config.errors import listing
 from experiments.zoo import catalogue
 
 
@@ -24,6 +29,37 @@ def refuse_several(cfg: DictConfig) -> None:
 def named_runs(cfg: DictConfig) -> list[str]:
     """What `run=` names, one or several: folders, and networks that have none, as zoo:NAME."""
     return [cfg.run] if isinstance(cfg.run, str) else list(cfg.run or [])
+
+
+def run_folders(cfg: DictConfig) -> list[Path]:
+    """The folders that `run=` names, one or several.
+
+    Raises:
+        InputError: as `named_folders`.
+    """
+    folders = [name for name in named_runs(cfg) if not catalogue.is_address(name)]
+    return named_folders("run", folders, Path(cfg.runs_dir))
+
+
+def named_folders(key: str, names: Sequence[str], runs_dir: Path) -> list[Path]:
+    """The folders that a key names.
+
+    Raises:
+        InputError: if some are not there, but others that were probably meant; if several are not there, with all.
+    """
+    parts = [part for name in names for part in ([name] if Path(name).exists() else name.split(","))]
+    there = {folder.name: str(folder) for folder in sorted(runs_dir.glob("*")) if (folder / "config.yaml").is_file()}
+    known = {name: f"{catalogue.PREFIX}{name}" for name in catalogue.names() if key == "run"} | there
+    near = {part: difflib.get_close_matches(Path(part).name, known, n=1) for part in parts if not Path(part).exists()}
+    meant = [known[near[part][0]] if near.get(part) else part for part in parts]
+    if meant != [*names] and (len(parts) > len(names) or all(near.values())):
+        raise InputError(
+            f"{key}={','.join(names)}: no such run folder: did you mean: {command(f'{key}={as_one(meant)}')}", key=key
+        )
+    if len(near) > 1 or (near and there):
+        has = f"which has {listing(there)}" if there else "where there is none"
+        raise InputError(f"{key}: no such run folder: {', '.join(near)}: they are below runs_dir={runs_dir}, {has}")
+    return [Path(name) for name in names]
 
 
 def without_folder(cfg: DictConfig) -> bool:

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from datamodules.cache import ImageCache
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.sources import splits_of
-from experiments.config.training import construct
+from experiments.config.construct import construct
 from experiments.results.table import ResultTable, TableColumn, heads, words
 from experiments.results.writers import text
 

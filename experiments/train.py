@@ -16,8 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from datamodules.degradations.keyed_random import make_key
 from datamodules.distributed import on_rank_zero, rank, rank_zero_first
 from datamodules.errors import ConfigError, InputError
+from experiments.config.construct import build_procedure, construct, instantiate
 from experiments.config.processes import check_tasks
-from experiments.config.training import build_procedure, check_training, construct, instantiate, network_step
+from experiments.config.training import check_training, network_step
 from experiments.evaluate.measure import Measurement, on_data, progress_bar
 from experiments.models import checksum
 from experiments.results.loggers import finish, log_training, training_loggers
@@ -47,6 +48,7 @@ from lightning_modules.restoration import RestorationModule
 
 log = logging.getLogger(__name__)
 
+_BASIS_KERNELS = 30_000  # of the degradation, to which the code of a network for kernels is fitted
 _LEASE = 180.0  # seconds until the locks of a node that has died are given up by the server of its files
 
 KEYS: dict[str, Any] = {"compile": bool, "keep_memory": bool, "nonfinite": dict}
@@ -131,10 +133,7 @@ def set_up(cfg: DictConfig, device: torch.device) -> Training:
     # All that is there already is read before anything is made: a mistake in it, or in the data, changes nothing.
     with rank_zero_first():
         resume_from, checkpoint = _look(csv, config, cfg.resume, raw)
-    pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    module = build_module(cfg, config)
-    if cfg.weights and resume_from is None:  # before the data, which may take hours
-        read_weights(module.network, weights_file(cfg.weights), start=True)
+    module = build_module(cfg, config, resumed=resume_from is not None)
     if device.type == "cpu" and rank() == 0:
         _say_how_long(cfg, module)
     datamodule = load_data(cfg, module)
@@ -170,11 +169,14 @@ def _look(
     return found, checkpoint
 
 
-def build_module(cfg: DictConfig, config: dict[str, Any]) -> RestorationModule:
-    """The training procedure around a new network."""
+def build_module(cfg: DictConfig, config: dict[str, Any], *, resumed: bool = False) -> RestorationModule:
+    """The training procedure around a new network with the weights to start from, if no checkpoint brings others."""
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
     network, protocols = instantiate(cfg.model), list(instantiate(cfg.protocol).values())
     speed = {"channels_last": cfg.channels_last, "compile": cfg.compile}
     module: RestorationModule = build_procedure(cfg, network, protocols, config=config, **speed)
+    if cfg.weights and not resumed:  # before the data, which may take hours
+        read_weights(module.network, weights_file(cfg.weights), start=True)
     return module
 
 
@@ -199,13 +201,13 @@ def load_data(cfg: DictConfig, module: RestorationModule) -> Any:
     return datamodule
 
 
-def _say_how_long(cfg: DictConfig, module: RestorationModule, many: int = 10_000) -> None:
+def _say_how_long(cfg: DictConfig, module: RestorationModule) -> None:
     """One line before a recipe made for a GPU begins on a CPU that nobody has asked for."""
     batches = cfg.data.samples_per_epoch // cfg.data.batch_size
     if isinstance(cfg.trainer.limit_train_batches, int):
         batches = min(batches, cfg.trainer.limit_train_batches)
     steps, patch = batches * (cfg.trainer.max_epochs or module.epochs), cfg.data.patch
-    if steps > many and cfg.trainer.accelerator == "auto":
+    if steps > 10_000 and cfg.trainer.accelerator == "auto":
         log.warning(
             "%d steps of %d crops of %dx%d pixels on a CPU: this recipe of %s is one for a GPU; to begin smaller: "
             "python run.py experiment=quickstart, or set trainer.max_epochs= and data.samples_per_epoch=",
@@ -229,8 +231,8 @@ def _open_folder(
         on_rank_zero(lambda: restore_last(resume_from))
         load_weights(module.network, checkpoint, str(resume_from))  # names the difference better than a failing restore
         log.info("continuing %s after step %d", run_dir, checkpoint["global_step"])
-    elif rank() == 0:
-        fit_basis(module.network, datamodule, cfg.seed)  # the others get it with the weights when training starts
+    else:
+        fit_basis(module.network, datamodule, cfg.seed)
     return meta
 
 
@@ -295,15 +297,14 @@ def publish(training: Training, records: list[EvaluationRecord], record: Evaluat
     log_training(training.loggers, training.cfg, run_dir, records, {training.module.monitor: score}, step)
 
 
-def fit_basis(network: Any, datamodule: Any, seed: int, count: int = 30_000) -> None:
+def fit_basis(network: Any, datamodule: Any, seed: int) -> None:
     """Show a new network that describes kernels by a code what kernels there are; others are left alone.
 
-    Args:
-        count: kernels to draw from the degradation.
+    On the first process: the others get it with the weights when training starts.
     """
-    if not network.has_basis or network.basis.fitted:
+    if rank() > 0 or not network.has_basis or network.basis.fitted:
         return
     draw = datamodule.degradation.kernels
-    keys = torch.tensor([make_key("kernel_basis", seed, i) for i in range(count)])
-    log.info("fitting the kernel code to %d kernels of the degradation", count)
+    keys = torch.tensor([make_key("kernel_basis", seed, i) for i in range(_BASIS_KERNELS)])
+    log.info("fitting the kernel code to %d kernels of the degradation", len(keys))
     network.fit_basis(torch.cat([draw(part) for part in keys.split(1000)]), seed)

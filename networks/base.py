@@ -115,3 +115,6 @@ class Wrapped(RestorationNetwork):
     @property
     def takes_gray(self) -> bool:
         return self.network.takes_gray
+
+    def with_known_kernel(self) -> RestorationNetwork | None:
+        return self.network.with_known_kernel()

@@ -1,11 +1,13 @@
 """The written contract: what the suite asks of a degradation."""
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
 from datamodules.batch import Batch
+from networks.ops.options import check_kernel_size
 
 Kernels = Callable[..., Tensor]  # [B] -> [B, 1, k, k]; with a parameter `point` they heed `Batch.point`
 
@@ -55,3 +57,15 @@ class Degradation:
 
     def __call__(self, batch: Batch) -> Batch:
         raise NotImplementedError
+
+    def take(self, kernels: Kernels) -> None:
+        """Draw the kernels by this. Raises ValueError for its option `size`, which it would find out late."""
+        parameters = inspect.signature(kernels).parameters
+        if "size" in parameters and (size := parameters["size"].default) is not inspect.Parameter.empty:
+            check_kernel_size(**{"kernels.size": size})
+        self.kernels, self.has_points = kernels, "point" in parameters
+
+    def draw(self, batch: Batch) -> Tensor:
+        """The kernels of a batch: drawn by its keys, or those at its point, where they heed such a thing."""
+        assert self.kernels is not None
+        return self.kernels(batch.key, point=batch.point) if self.has_points else self.kernels(batch.key)

@@ -114,34 +114,26 @@ def blur_decimate(
 
 
 def convolve_separable(
-    images: Tensor,
-    lines: Tensor,
-    boundary: Boundary = "replicate",
-    scale: int = 1,
-    *,
-    algorithm: SeparableAlgorithm = "auto",
+    images: Tensor, lines: Tensor, boundary: Boundary = "replicate", *, algorithm: SeparableAlgorithm = "auto"
 ) -> Tensor:
     """Convolve with kernels that are the outer product of a line with itself, such as isotropic Gaussians.
 
-    Equal to `blur_decimate(images, lines^T lines, scale, boundary)` within rounding.
+    Equal to `convolve(images, lines^T lines, boundary)` within rounding.
 
     Args:
         images: [B, C, H, W], any range, any floating dtype.
         lines: [B, k] (or [1, k], shared), centre at index floor(k/2), any size.
         boundary: as `convolve`.
-        scale: keep every `scale`-th row and column of the result only.
         algorithm: "matrices" (products with n x n matrices that hold the boundary) or "passes" (two convolutions) to
             force one.
 
     Returns:
-        [B, C, ceil(H/s), ceil(W/s)], same dtype as `images`.
+        [B, C, H, W], same dtype as `images`.
     """
     if lines.dim() != 2:
         raise ValueError(f"lines have shape {tuple(lines.shape)}, expected [{len(images)}, k]")
     check_choice("algorithm", algorithm, ("auto", "matrices", "passes"))
     _check(images, lines[:, None, None, :], boundary, "auto")
-    if scale < 1:
-        raise ValueError(f"scale is {scale}, expected an integer of at least 1")
     dtype = work_dtype(images)
     height, width = images.shape[-2:]
     if algorithm == "auto":
@@ -153,11 +145,11 @@ def convolve_separable(
     with torch.autocast(images.device.type, enabled=False):
         x, lines = images.to(dtype), lines.to(dtype)
         if algorithm == "matrices":
-            left = convolution_matrix(lines, height, boundary, scale)[:, None]
-            right = convolution_matrix(lines, width, boundary, scale)[:, None].mT
+            left = convolution_matrix(lines, height, boundary)[:, None]
+            right = convolution_matrix(lines, width, boundary)[:, None].mT
             return (left @ x @ right).to(images.dtype)
-        x = spatial(x, lines[:, None, :, None], boundary, (scale, 1))
-        return spatial(x, lines[:, None, None, :], boundary, (1, scale)).to(images.dtype)
+        x = spatial(x, lines[:, None, :, None], boundary)
+        return spatial(x, lines[:, None, None, :], boundary).to(images.dtype)
 
 
 def _check(images: Tensor, kernels: Tensor, boundary: str, algorithm: str) -> None:

@@ -24,7 +24,7 @@ _CACHED = 1 << 19  # pixels that a CPU transforms at once
 _BY_KORNIA = 1 << 20
 
 
-def boundary_index(first: int, last: int, n: int, boundary: Boundary, device: torch.device | None = None) -> Tensor:
+def boundary_index(first: int, last: int, n: int, boundary: Boundary, device: torch.device) -> Tensor:
     """Which pixel of a line of n stands at the positions first..last-1 of its infinite continuation.
 
     "replicate": 0 0 | 0 1 2 | 2 2; "reflect": 2 1 | 0 1 2 | 1 0, and on and on with period 2(n - 1); "circular":
@@ -62,7 +62,7 @@ def extend(images: Tensor, kh: int, kw: int, boundary: Boundary) -> Tensor:
     return images.index_select(-2, rows).index_select(-1, columns)
 
 
-def spatial(images: Tensor, kernels: Tensor, boundary: Boundary, stride: int | tuple[int, int] = 1) -> Tensor:
+def spatial(images: Tensor, kernels: Tensor, boundary: Boundary, stride: int = 1) -> Tensor:
     """Convolution in space; of the result only every `stride`-th row and column is computed."""
     channels, height, width = images.shape[1:]
     kh, kw = kernels.shape[-2:]
@@ -70,7 +70,7 @@ def spatial(images: Tensor, kernels: Tensor, boundary: Boundary, stride: int | t
     kernels = kernels.expand(len(images), -1, -1, -1)
     if images.shape[:2] == (1, 1):  # a single plane takes another routine, which rounds otherwise than the rest
         images = images.expand(-1, 2, -1, -1)
-    measured = images.device.type == "cpu" and images.dtype == torch.float32 and stride in (1, (1, 1))
+    measured = images.device.type == "cpu" and images.dtype == torch.float32 and stride == 1
     if measured and kh * kw * height * width >= _BY_KORNIA:
         # Extended here: Kornia turns round at most once, and centres even kernels elsewhere.
         blurred = kornia.filters.filter2d(images, kernels[:, 0], padding="valid", behaviour="conv")
@@ -149,7 +149,7 @@ def _spectral(images: Tensor, kernels: Tensor, boundary: Boundary, stride: int) 
     return torch.fft.irfft(columns, n=size[1])[..., :height:row_step, :width:stride]
 
 
-def convolution_matrix(lines: Tensor, n: int, boundary: Boundary, stride: int = 1) -> Tensor:
+def convolution_matrix(lines: Tensor, n: int, boundary: Boundary) -> Tensor:
     """One-dimensional convolution as matrices, the boundary included.
 
     Args:
@@ -157,11 +157,10 @@ def convolution_matrix(lines: Tensor, n: int, boundary: Boundary, stride: int = 
         n: length of the line they act on.
 
     Returns:
-        [B, ceil(n / stride), n]: row i holds the weights of output i * stride.
+        [B, n, n]: row i holds the weights of output i.
     """
     batch, k = lines.shape
     before, after = _margins(k)
-    rows = -(-n // stride)
-    source = boundary_index(-before, n + after, n, boundary, lines.device).unfold(0, k, stride)  # [rows, k]
-    weights = lines.flip(1)[:, None, :].expand(batch, rows, k)
-    return lines.new_zeros(batch, rows, n).scatter_add(2, source.expand(batch, rows, k), weights)
+    source = boundary_index(-before, n + after, n, boundary, lines.device).unfold(0, k, 1)  # [n, k]
+    weights = lines.flip(1)[:, None, :].expand(batch, n, k)
+    return lines.new_zeros(batch, n, n).scatter_add(2, source.expand(batch, n, k), weights)

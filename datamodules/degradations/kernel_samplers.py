@@ -24,7 +24,7 @@ from datamodules.degradations.keyed_random import integers, make_key, uniform
 from datamodules.degradations.trajectories import LARGEST, camera_shake
 from datamodules.errors import InputError
 from datamodules.io.atomic import replacing
-from networks.ops.options import LARGEST_KERNEL, check_choice, check_kernel_size
+from networks.ops.options import LARGEST_KERNEL, check_choice, check_kernel_size, check_range
 
 log = logging.getLogger(__name__)
 
@@ -96,11 +96,8 @@ class LinearMotion:
             raise ValueError(
                 f"length is {list(length)}, expected [low, high], odd numbers with 3 <= low <= high <= {LARGEST_KERNEL}"
             )
-        if len(angle) != 2 or not -360 <= angle[0] <= angle[1] <= 360:
-            raise ValueError(f"angle is {list(angle)}, expected [low, high] with -360 <= low <= high <= 360")
-        if len(direction) != 2 or not -1 <= direction[0] <= direction[1] <= 1:
-            raise ValueError(f"direction is {list(direction)}, expected [low, high] with -1 <= low <= high <= 1")
-        self.family, self.length, self.angle, self.direction, self.mode = family, length, angle, direction, mode
+        self.angle, self.direction = check_range("angle", angle, -360, 360), check_range("direction", direction, -1, 1)
+        self.family, self.length, self.mode = family, length, mode
 
     def __call__(self, keys: Tensor) -> Tensor:
         low, high = self.length

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from datamodules.degradations.keyed_random import integers, uniform
+from datamodules.degradations.trajectories import check_size
 from datamodules.degradations.trajectories import trajectory_motion as trajectory_motion
 
 
@@ -110,7 +111,7 @@ def kornia_motion(
     Returns:
         [B, 1, k, k] in the dtype of `angle`.
     """
-    _check(size)
+    check_size(size)
     kernels = angle.new_zeros(len(angle), 1, size, size)
     for side in map(int, length.unique().tolist()):  # Kornia's length is its side, one for a batch
         chosen, start = length == side, size // 2 - side // 2
@@ -189,18 +190,13 @@ def sample_dan_gaussian(
 
 def _odd(size: int) -> int:
     """The side that Kornia is asked for: it centres even kernels between pixels, so one more is made, and cut off."""
-    _check(size)
+    check_size(size)
     return size + 1 - size % 2
-
-
-def _check(size: int) -> None:
-    if size < 1:
-        raise ValueError(f"kernel size is {size}, expected at least 1")
 
 
 def _offsets(size: int, like: Tensor) -> Tensor:
     """Pixel positions [size] relative to the centre index floor(size/2)."""
-    _check(size)
+    check_size(size)
     return torch.arange(size, device=like.device, dtype=like.dtype) - size // 2
 
 

@@ -17,7 +17,7 @@ from datamodules.degradations.noise import jpeg, sample_jpeg_quality
 from datamodules.degradations.resample import bicubic_resize
 from datamodules.degradations.second_order import MODES
 from datamodules.degradations.trajectories import shake_of_reach
-from networks.ops.options import LARGEST_KERNEL
+from networks.ops.options import LARGEST_KERNEL, check_range
 
 KINDS = ("shake", "defocus", "gaussian", "sharp")
 ALMOST_SHARP = (0.1, 0.5)  # standard deviation of the Gaussian that counts as none, in pixels
@@ -82,14 +82,13 @@ class PhotographDegradation(Degradation):
             raise ValueError(f"kernel_size is {kernel_size}, expected an odd number from 3 to {LARGEST_KERNEL}")
         if len(shares) != len(KINDS) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
             raise ValueError(f"shares is {list(shares)}, expected [{', '.join(KINDS)}] that add up to 1")
-        if len(jpeg_quality) != 2 or not 1 <= jpeg_quality[0] <= jpeg_quality[1] <= 100:
-            raise ValueError(f"jpeg_quality is {list(jpeg_quality)}, expected [low, high] with 1 <= low <= high <= 100")
+        check_range("jpeg_quality", jpeg_quality, 1, 100)
         half = kernel_size // 2
         self.kernel_size, self.shares, self.jpeg_quality = kernel_size, tuple(shares), tuple(jpeg_quality)
-        self.shake, self.defocus = _range("shake", shake, 0, half), _range("defocus", defocus, 0, half)
-        self.sigma = _range("sigma", sigma, 0.1, half)
-        self.shot, self.read = _range("shot", shot, 0, 255), _range("read", read, 0, 255)
-        self.common, self.grain = _range("common", common, 0, 1), _range("grain", grain, 0.1, GRAIN_SIDE // 2)
+        self.shake, self.defocus = check_range("shake", shake, 0, half), check_range("defocus", defocus, 0, half)
+        self.sigma, self.common = check_range("sigma", sigma, 0.1, half), check_range("common", common, 0, 1)
+        self.shot, self.read = check_range("shot", shot, 0, 255), check_range("read", read, 0, 255)
+        self.grain = check_range("grain", grain, 0.1, GRAIN_SIDE // 2)
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Batch:
@@ -192,9 +191,3 @@ def _curve(curve: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     In float64, for the last bit of a power depends on where in the batch a value stands.
     """
     return curve(images.double().expand(-1, 3, -1, -1))[:, : images.shape[1]].to(images.dtype)
-
-
-def _range(name: str, value: Range, least: float, most: float) -> tuple[float, float]:
-    if len(value) != 2 or not least <= value[0] <= value[1] <= most:
-        raise ValueError(f"{name} is {list(value)}, expected [low, high] with {least:g} <= low <= high <= {most:g}")
-    return float(value[0]), float(value[1])

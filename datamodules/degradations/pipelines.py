@@ -4,7 +4,6 @@ A pipeline states what `datamodules.degradations.base` asks of it; the config ch
 and the loss ask for. Kernels come from a callable `keys -> [B, 1, k, k]` that the config chooses.
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,24 +25,7 @@ from datamodules.degradations.noise import (
 )
 from datamodules.degradations.resample import bicubic_kernel, bicubic_resize
 from datamodules.errors import InputError
-from networks.ops.options import check_choice, check_kernel_size
-
-
-def heeds_points(kernels: Kernels) -> bool:
-    return "point" in inspect.signature(kernels).parameters
-
-
-def of_allowed_size(kernels: Kernels) -> Kernels:
-    """Kernels that are drawn by a function. Raises ValueError for its option `size`, which it would find out late."""
-    size = inspect.signature(kernels).parameters.get("size")
-    if size is not None and size.default is not size.empty:
-        check_kernel_size(**{"kernels.size": size.default})
-    return kernels
-
-
-def draw(kernels: Kernels, batch: Batch) -> Tensor:
-    """The kernels of a batch: drawn by its keys, or those at its point, where they have such a thing."""
-    return kernels(batch.key, point=batch.point) if heeds_points(kernels) else kernels(batch.key)
+from networks.ops.options import check_choice, check_kernel_size, check_range
 
 
 class EDDSRNDegradation(Degradation):
@@ -72,11 +54,9 @@ class EDDSRNDegradation(Degradation):
         boundary: Boundary = "replicate",
         eight_bit: bool = False,
     ) -> None:
-        if len(sigma) != 2 or not 0 < sigma[0] <= sigma[1]:
-            raise ValueError(f"sigma is {list(sigma)}, expected [low, high] with 0 < low <= high")
+        self.sigma = check_range("sigma", sigma, 0, above=True)
         check_kernel_size(kernel_size=kernel_size)
         super().__init__(scale)
-        self.sigma = (float(sigma[0]), float(sigma[1]))
         self.kernel_size = kernel_size
         self.boundary: Boundary = boundary
         self.eight_bit = eight_bit
@@ -129,15 +109,14 @@ class ClassicalDegradation(Degradation):
             raise ValueError(f"noise is {noise!r}, expected a standard deviation >= 0 on the [0, 1] scale, or usrnet")
         check_choice("reduction", reduction, ("decimate", "bicubic"))
         check_choice("storage", storage, ("float", "eight_bit", "trunc8"))
-        self.kernels, self.reduction, self.boundary = of_allowed_size(kernels), reduction, boundary
-        self.has_points = heeds_points(kernels)
-        self.noise, self.storage = noise, storage
+        self.take(kernels)
+        self.reduction, self.boundary, self.noise, self.storage = reduction, boundary, noise, storage
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Batch:
         hr = as_float(batch.hr)
         scale = self.scales[batch.group % len(self.scales)]
-        kernel = draw(self.kernels, batch)
+        kernel = self.draw(batch)
         lr, noise_level = self.stored_and_noisy(batch, hr, lambda x: self._reduced(x, kernel.to(x), scale))
         return replace(batch, hr=hr, lr=lr, kernel=kernel, noise_level=noise_level, scale=scale)
 
@@ -227,13 +206,13 @@ class CooperativeDegradation(Degradation):
     ) -> None:
         check_choice("order", order, ("old", "new", "released"))
         super().__init__(1, factor)
-        self.kernels, self.order, self.factor, self.boundary = of_allowed_size(kernels), order, factor, boundary
-        self.has_points = heeds_points(kernels)
+        self.take(kernels)
+        self.order, self.factor, self.boundary = order, factor, boundary
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Batch:
         hr = as_float(batch.hr)
-        kernel = draw(self.kernels, batch)
+        kernel = self.draw(batch)
         blur = partial(convolve, kernels=kernel, boundary=self.boundary)
         down = partial(bicubic_resize, scale=self.factor, down=True)
         up = partial(bicubic_resize, scale=self.factor)

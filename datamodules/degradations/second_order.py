@@ -13,7 +13,7 @@ from datamodules.degradations.blur import convolve
 from datamodules.degradations.kernels import anisotropic_gaussian
 from datamodules.degradations.keyed_random import bits, integers, uniform
 from datamodules.degradations.noise import add_gaussian_noise, jpeg, sample_jpeg_quality, to_eight_bit_levels
-from networks.ops.options import check_kernel_size
+from networks.ops.options import check_kernel_size, check_range
 
 MODES = ("area", "bilinear", "bicubic")
 Range = Sequence[float]
@@ -81,17 +81,17 @@ class SecondOrderDegradation(Degradation):
             )
         check_kernel_size(kernel_size=kernel_size)
         self.kernel_size, self.smallest_kernel = kernel_size, smallest_kernel
-        self.sigmas = [_range(name, value) for name, value in (("sigma", sigma), ("sigma2", sigma2))]
-        self.noises = [_range(name, value, zero=True) for name, value in (("noise", noise), ("noise2", noise2))]
+        self.sigmas = [check_range("sigma", sigma, 0, above=True), check_range("sigma2", sigma2, 0, above=True)]
+        self.noises = [check_range("noise", noise, 0), check_range("noise2", noise2, 0)]
         self.resize_probs = [_shares("resize_prob", resize_prob), _shares("resize_prob2", resize_prob2)]
-        self.resize_ranges = [_range("resize_range", resize_range), _range("resize_range2", resize_range2)]
+        ranges = (("resize_range", resize_range), ("resize_range2", resize_range2))
+        self.resize_ranges = [check_range(name, value, 0, above=True) for name, value in ranges]
         for low, high in self.resize_ranges:
             if not low <= 1 <= high:
                 raise ValueError(f"resize_range is [{low:g}, {high:g}], expected low <= 1 <= high")
         self.qualities: list[tuple[int, int]] = []
         for name, quality in (("jpeg_quality", jpeg_quality), ("jpeg_quality2", jpeg_quality2)):
-            if len(quality) != 2 or not 1 <= quality[0] <= quality[1] <= 100:
-                raise ValueError(f"{name} is {list(quality)}, expected [low, high] with 1 <= low <= high <= 100")
+            check_range(name, quality, 1, 100)
             self.qualities.append((quality[0], quality[1]))
         self.isotropic_prob = _probability("isotropic_prob", isotropic_prob)
         self.blur_probs = (1.0, _probability("blur2_prob", blur2_prob))
@@ -177,12 +177,6 @@ def _resize(images: Tensor, size: tuple[int, int], mode: str) -> Tensor:
     if mode == "area":
         return F.interpolate(images, size, mode=mode)
     return F.interpolate(images, size, mode=mode, align_corners=False, antialias=True)
-
-
-def _range(name: str, value: Range, zero: bool = False) -> tuple[float, float]:
-    if len(value) != 2 or not 0 <= value[0] <= value[1] or (value[0] == 0 and not zero):
-        raise ValueError(f"{name} is {list(value)}, expected [low, high] with 0 {'<=' if zero else '<'} low <= high")
-    return float(value[0]), float(value[1])
 
 
 def _shares(name: str, value: Range) -> tuple[float, float, float]:

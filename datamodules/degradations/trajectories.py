@@ -49,7 +49,7 @@ def camera_shake(keys: Tensor, size: int = 25) -> Tensor:
     Returns:
         [B, 1, size, size], float32, on the device of `keys`.
     """
-    _check(size)
+    check_size(size)
     path = _unit_box(_path(normal(keys, "camera_shake/path", (6, STEPS))))
     # One call for all: on small batches the count of operations is what takes time.
     draws = uniform(keys, "camera_shake/kernel", (4 + SIZE_DRAWS,)).double()
@@ -82,7 +82,7 @@ def shake_of_reach(keys: Tensor, reach: Tensor, size: int = 25) -> Tensor:
     Returns:
         [B, 1, size, size], float32, on the device of `keys`.
     """
-    _check(size)
+    check_size(size)
     path = _path(normal(keys, "shake_of_reach/path", (6, STEPS)))
     path = path - path.mean(-1, keepdim=True)
     farthest = path.norm(dim=1).amax(-1).clamp(min=torch.finfo(path.dtype).tiny)
@@ -224,7 +224,7 @@ def complex_walk(keys: Tensor, size: int = 64, exposure: float | None = None) ->
     Returns:
         [B, 1, size, size], float32, on the device of `keys`.
     """
-    _check(size)
+    check_size(size)
     if exposure is not None and not 0 < exposure <= 1:
         raise ValueError(f"exposure is {exposure}, expected a number in (0, 1] or None")
     path = _walk(keys, step=60 / 64 * size / (WALK_STEPS - 1))
@@ -273,6 +273,7 @@ def _walk(keys: Tensor, step: float) -> Tensor:
     return torch.view_as_real(path.T).flip(-1).transpose(1, 2) * step
 
 
-def _check(size: int) -> None:
+def check_size(size: int) -> None:
+    """Raise ValueError for a side of kernels below 1."""
     if size < 1:
         raise ValueError(f"kernel size is {size}, expected at least 1")

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from datamodules.errors import InputError
 from experiments.compare.types import Run
-from experiments.config.training import construct
+from experiments.config.construct import construct
 from experiments.results.records import EvaluationRecord, read_curves, read_mapping, read_records
 from experiments.runtime.saved_config import to_build
 from lightning_modules.checkpoints.untrusted import bounded, escaped

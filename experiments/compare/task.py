@@ -13,7 +13,7 @@ from experiments.compare.build import compare
 from experiments.compare.read_runs import read_runs
 from experiments.compare.types import Comparison, to_json
 from experiments.compare.writers import csv_text, latex, markdown, value_lines
-from experiments.models import named_folders
+from experiments.named_network import named_folders
 from experiments.runtime.run_folder import write_text
 
 KEYS: dict[str, Any] = {

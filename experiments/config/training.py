@@ -1,83 +1,16 @@
 """What has to fit before a network is trained: data, degradation, network, loss and optimiser, none of them run."""
 
-import contextlib
 import math
-import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from datamodules.errors import ConfigError, InputError, OptionError
+from datamodules.errors import ConfigError
 from datamodules.sources import splits_of, training_set_of
 from experiments.config.compose import default_degradation
+from experiments.config.construct import build_procedure, construct, instantiate, refused_as
 from experiments.config.errors import locate
-from lightning_modules.checkpoints.untrusted import escaped
-
-
-def instantiate(node: DictConfig, *arguments: Any, **options: Any) -> Any:
-    """What a node of the config describes, with its lists and mappings as those of Python."""
-    import hydra
-
-    plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-    if "${" in str(plain):  # in a path, not to be resolved: Hydra resolves twice
-        node = OmegaConf.create(escaped(escaped(plain)))
-    return hydra.utils.instantiate(node, *arguments, _convert_="all", **options)
-
-
-@contextlib.contextmanager
-def _refused_as(node: str) -> Iterator[None]:
-    """What a part of the experiment refuses is a mistake in this node of the config."""
-    try:
-        yield
-    except Exception as error:
-        cause = error if isinstance(error, ValueError) else error.__cause__  # Hydra wraps what a constructor raises
-        if isinstance(cause, OptionError):
-            raise ConfigError(str(cause), key=cause.key) from error
-        if isinstance(cause, ValueError):
-            raise ConfigError(f"{node}: {str(cause).splitlines()[0]}", key=node) from error
-        if isinstance(cause, InputError):  # a file that it reads, such as weights
-            raise cause from error
-        if lacking := re.search(r"missing \d+ required .*?'(\w+)'", str(error)):  # of what is only made here
-            key = f"{node}.{lacking[1]}"
-            raise ConfigError(f"{key}: a value is required: set it on the command line: +{key}=...", key=key) from error
-        raise
-
-
-def construct(cfg: DictConfig, node: str, *, meta: bool = False) -> Any:
-    """Build a part of the experiment, which checks its options; `meta` takes no memory, for networks only to look at.
-
-    Raises:
-        ConfigError: for an option that the part refuses.
-        InputError: for a file that it cannot read.
-    """
-    from networks.base import RestorationNetwork
-    from networks.ops.meta import shapes_alone
-
-    with _refused_as(node), shapes_alone() if meta else contextlib.nullcontext():
-        part = instantiate(cfg[node])
-    if node == "degradation" and type(part).__name__ == "AsStored":  # what files hold besides, it hands on
-        source = cfg.data.get("source") or {}
-        known = {"kernel": source.get("kernels"), "noise_level": source.get("noise_level")}
-        part.provides += tuple(field for field, value in known.items() if value is not None)
-    if node == "model" and not isinstance(part, RestorationNetwork):
-        raise ConfigError(
-            f"model._target_: found {cfg.model._target_}, expected a class that derives from "
-            "networks.base.RestorationNetwork: see docs/extending.md"
-        )
-    return part
-
-
-def build_procedure(cfg: DictConfig, network: Any, protocols: list[Any], **options: Any) -> Any:
-    """The training procedure around a network."""
-    return instantiate(cfg.procedure)(
-        network,
-        protocols,
-        loss=instantiate(cfg.loss),
-        optimizer=instantiate(cfg.optimizer),
-        scheduler=instantiate(cfg.scheduler) if cfg.scheduler else None,
-        **options,
-    )
 
 
 def check_training(cfg: DictConfig) -> None:
@@ -105,7 +38,7 @@ def check_training(cfg: DictConfig) -> None:
     _check_network(cfg, network, degradation)
     procedure = _check_procedure(cfg, network)
     _check_branches(cfg, type(network).__name__, procedure, degradation)
-    with _refused_as("protocol"):  # borders that depend on the scale have to be whole pixels
+    with refused_as("protocol"):  # borders that depend on the scale have to be whole pixels
         for protocol in instantiate(cfg.protocol).values():
             for scale in degradation.scales:
                 protocol.at(scale)
@@ -113,7 +46,7 @@ def check_training(cfg: DictConfig) -> None:
 
 def _check_splits(cfg: DictConfig) -> None:
     """Said before anybody looks for the images of a test set to train on, or downloads them."""
-    with _refused_as("data"):
+    with refused_as("data"):
         source = instantiate(cfg.data.source) if "source" in cfg.data else None
     if "train" not in splits_of(source):
         data, training = cfg.choices.data, training_set_of(source)
@@ -177,7 +110,7 @@ def check_transforms(cfg: DictConfig) -> None:
             key = f"data.transforms.{number}"
             reason = str(error.__cause__ or error).partition("For further information")[0]  # of pydantic's address
             raise ConfigError(f"{key}: {node.get('_target_')}: {reason}", key=key) from error
-    with _refused_as("data.transforms"):
+    with refused_as("data.transforms"):
         Transforms(made, cfg.data.patch)
 
 
@@ -267,10 +200,10 @@ def _check_optimizer(cfg: DictConfig) -> None:
 
     from lightning_modules.optim.schedules import wants_length
 
-    with _refused_as("optimizer"):
+    with refused_as("optimizer"):
         optimizer = instantiate(cfg.optimizer)([torch.nn.Parameter(torch.zeros(1))])
     if cfg.scheduler:
-        with _refused_as("scheduler"):
+        with refused_as("scheduler"):
             make = instantiate(cfg.scheduler)
             scheduler = make(optimizer, **({"total_steps": 10**9} if wants_length(make) else {}))
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
@@ -285,7 +218,7 @@ def _check_procedure(cfg: DictConfig, network: Any) -> Any:
     if cfg.trainer.max_epochs is None and not cfg.procedure.get("stages"):
         raise ConfigError("trainer.max_epochs: found null, expected the number of epochs (only stages know theirs)")
     construct(cfg, "loss")
-    with _refused_as("procedure"):
+    with refused_as("procedure"):
         module = build_procedure(cfg, network, [])
     if module.continues and not cfg.weights:
         raise ConfigError(

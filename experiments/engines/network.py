@@ -97,9 +97,6 @@ class ComputedNetwork(Wrapped):
             raise _NotMade
         self._graph = found
 
-    def with_known_kernel(self) -> RestorationNetwork | None:
-        return self.network.with_known_kernel()
-
     def forward(self, lr: Tensor, **others: Any) -> Restored:
         fields = {"lr": lr, **others}
         if self._graph and (lr.shape[1] != 3 or others.get("scale", self.fixed_scale) != self.fixed_scale):

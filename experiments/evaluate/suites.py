@@ -19,8 +19,8 @@ from datamodules.image_datamodule import ImageDataModule
 from experiments.config.arguments import overridden_keys
 from experiments.config.check import check
 from experiments.config.compose import compose
+from experiments.config.construct import construct, instantiate
 from experiments.config.errors import did_you_mean, listing
-from experiments.config.training import construct, instantiate
 from experiments.runtime.run_folder import flat
 from lightning_modules.checkpoints.untrusted import escaped
 from lightning_modules.metrics.psnr_ssim import least_side

@@ -16,16 +16,17 @@ from datamodules.errors import InputError, UserError
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.sources import Source
 from experiments.config.arguments import overridden_keys
+from experiments.config.construct import construct, instantiate
 from experiments.config.signatures import check_targets
-from experiments.config.training import check_inputs, construct, input_mistake, instantiate, scale_mistake
+from experiments.config.training import check_inputs, input_mistake, scale_mistake
 from experiments.engines.names import Precision
 from experiments.engines.network import accelerated
 from experiments.engines.runtimes import check_engine
 from experiments.evaluate import suites
 from experiments.evaluate.measure import Measurement, on_data, progress_bar
 from experiments.evaluate.suites import Cell
-from experiments.models import Model, find, run_folders
-from experiments.named_network import refuse_several, without_folder
+from experiments.models import Model, find
+from experiments.named_network import refuse_several, run_folders, without_folder
 from experiments.results.loggers import log_evaluation
 from experiments.results.records import EvaluationRecord, read_records
 from experiments.results.tables import report

@@ -16,7 +16,8 @@ from datamodules.image_datamodule import ImageDataModule
 from datamodules.installed import extra
 from datamodules.sources import splits_of
 from experiments.config.arguments import overridden_keys
-from experiments.config.training import check_inputs, construct, input_mistake, instantiate, scale_mistake
+from experiments.config.construct import construct, instantiate
+from experiments.config.training import check_inputs, input_mistake, scale_mistake
 from experiments.export.exportable import Exportable, ExportError, quiet
 from experiments.export.graph import graph, keep_int8
 from experiments.models import Model

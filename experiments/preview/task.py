@@ -16,7 +16,8 @@ from datamodules.errors import InputError
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.paired_datamodule import PairedDataModule
 from datamodules.sources import Split, splits_of
-from experiments.config.training import check_inputs, check_patch, check_transforms, construct
+from experiments.config.construct import construct
+from experiments.config.training import check_inputs, check_patch, check_transforms
 from experiments.preview.sheet import preview_sheet
 from experiments.preview.statistics import Statistics
 from experiments.results.loggers import finish, start_loggers

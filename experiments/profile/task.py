@@ -23,9 +23,9 @@ from datamodules.errors import ConfigError, InputError
 from experiments.config import CONF
 from experiments.config.arguments import command, overridden_keys
 from experiments.config.compose import compose
+from experiments.config.construct import construct
 from experiments.config.errors import group_files, listing
 from experiments.config.signatures import check_targets
-from experiments.config.training import construct
 from experiments.profile.table import table
 from experiments.profile.worker import Phase, measure_alone
 from experiments.results.writers import csv_text, text

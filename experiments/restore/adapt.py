@@ -34,9 +34,6 @@ class Continued(Wrapped):
 
     whole_image = True
 
-    def with_known_kernel(self) -> RestorationNetwork | None:
-        return self.network.with_known_kernel()
-
     def forward(self, lr: Tensor, **others: Any) -> Restored:
         h, w = lr.shape[-2:]
         s = int(others.get("scale", self.scales[0]))

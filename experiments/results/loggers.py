@@ -14,7 +14,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.config.training import instantiate
+from experiments.config.construct import instantiate
 from experiments.results import wandb as of_wandb
 from experiments.results.records import EvaluationRecord
 from experiments.runtime.run_folder import named_overrides

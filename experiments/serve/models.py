@@ -11,8 +11,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.errors import ConfigError, InputError
-from experiments.models import asked_use, chosen_checkpoint, judged_by, run_folders
-from experiments.named_network import model_is_named, named_runs
+from experiments.models import asked_use, chosen_checkpoint, judged_by
+from experiments.named_network import model_is_named, named_runs, run_folders
 from experiments.restore import Restorer
 from experiments.restore.arguments import restorer_options
 from experiments.zoo import catalogue

@@ -1,5 +1,6 @@
 """Checks of what networks and degradations are made with: errors name the option, the value, what was expected."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,16 @@ def check_kernel_size(**options: int) -> None:
     for name, value in options.items():
         if not 1 <= value <= LARGEST_KERNEL:
             raise ValueError(f"{name} is {value}, expected pixels from 1 to {LARGEST_KERNEL}")
+
+
+def check_range(
+    name: str, value: Sequence[float], least: float, most: float = math.inf, *, above: bool = False
+) -> tuple[float, float]:
+    """A range within `least` ... `most`, or `above` the least, as a pair. Raises ValueError for any other value."""
+    if len(value) != 2 or not least <= value[0] <= value[1] <= most or (above and value[0] == least):
+        bounds = f"{least:g} {'<' if above else '<='} low <= high" + f" <= {most:g}" * (most < math.inf)
+        raise ValueError(f"{name} is {list(value)}, expected [low, high] with {bounds}")
+    return float(value[0]), float(value[1])
 
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:

@@ -9,7 +9,8 @@ import torch
 from omegaconf import OmegaConf
 
 from datamodules.errors import InputError
-from experiments.models import Model, load, named_folders, of_config, saved_config
+from experiments.models import Model, load, of_config, saved_config
+from experiments.named_network import named_folders
 from lightning_modules.checkpoints.safetensors import save_weights
 from networks.baselines.edsr import EDSR
 from networks.bicubic import Bicubic

@@ -1,7 +1,6 @@
 """Run folders that somebody has damaged or forged, and the readers of the tasks that meet them."""
 
 import copy
-import io
 import json
 import os
 import random
@@ -256,11 +255,3 @@ def readers(run: Path, cfg: Any) -> dict[str, Callable[[], Any]]:
         "export": exported,
         "serve": served,
     }
-
-
-def zipped(data: bytes) -> bytes:
-    """An archive of one entry, compressed."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("archive/data.pkl", data)
-    return file.getvalue()

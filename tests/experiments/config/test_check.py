@@ -7,8 +7,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from experiments.config.construct import construct
 from experiments.config.errors import ConfigError
-from experiments.config.training import construct
 from networks.usrnet import USRNet
 from tests.conftest import Outcome
 from tests.experiments.config.test_arguments import compose as typed

@@ -12,7 +12,8 @@ from PIL import Image
 
 from datamodules.errors import InputError
 from experiments.compare.read_runs import read_run
-from experiments.models import load, named_folders, run_folders
+from experiments.models import load
+from experiments.named_network import named_folders, run_folders
 from experiments.restore import Restorer
 from experiments.results.records import EvaluationRecord
 from experiments.results.tables import row_names
