@@ -241,8 +241,10 @@ def _check_procedure(cfg: DictConfig, network: Any) -> Any:
     return module
 
 
-def _check_validations(every: int, epochs: int, module: Any) -> None:
+def _check_validations(every: int | None, epochs: int, module: Any) -> None:
     """Without a validation there is no best checkpoint; scores of the stages do not compare."""
+    if every is None:  # by +trainer.val_check_interval, in batches
+        return
     key = f"trainer.check_val_every_n_epoch: found {every}"
     if every > epochs:
         raise ConfigError(f"{key}, expected at most the {epochs} epochs of the training: set it lower")

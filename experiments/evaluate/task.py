@@ -3,6 +3,7 @@
 import copy
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -122,8 +123,7 @@ def run(cfg: DictConfig) -> None:
         refuse_misfit(job)
     with rank_zero_first():
         suites.open_data(list({id(job.cell): job.cell for job in jobs}.values()))
-    for job in jobs if rank() == 0 else ():
-        _refuse_other_images(job)
+    _refuse_other_images(jobs)
     known = broadcast([job.measurement(device).finished(cfg.pictures) if cfg.suite else [] for job in jobs])
     if rank() == 0 and without_folder(cfg):
         with held(Path(cfg.run_dir) / ".lock", patience=10):  # a training may have begun here meanwhile
@@ -198,16 +198,18 @@ def _refuse_other_model(cfg: DictConfig, own: Path) -> None:
             )
 
 
-def _refuse_other_images(job: Job) -> None:
+def _refuse_other_images(jobs: Sequence[Job]) -> None:
     """Two data sets of one name, as of two folders called test, would take each other's place in all that is kept."""
-    file, data = job.folder / "results.json", job.cell.datamodule
-    there = [record for record in read_records(file) if record.dataset == data.source.name] if file.exists() else []
-    names = data.image_names("test")
-    if there and names and all({*names}.isdisjoint(record.images) for record in there):
-        raise InputError(
-            f"{file}: has figures of other images called {data.source.name}, as {next(iter(there[0].images))}, and"
-            f" none of {names[0]}: give the folder of these images another name, or a link to it (ln -s)"
-        )
+    files = {job.folder / "results.json" for job in jobs}
+    known = {file: read_records(file) if file.exists() else [] for file in files}
+    for job in jobs:
+        file, data = job.folder / "results.json", job.cell.datamodule
+        there, names = [r for r in known[file] if r.dataset == data.source.name], data.image_names("test")
+        if there and names and all({*names}.isdisjoint(record.images) for record in there):
+            raise InputError(
+                f"{file}: has figures of other images called {data.source.name}, as {next(iter(there[0].images))}, and"
+                f" none of {names[0]}: give the folder of these images another name, or a link to it (ln -s)"
+            )
 
 
 def single(cfg: DictConfig, model: Model) -> Cell:

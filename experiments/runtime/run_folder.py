@@ -30,10 +30,7 @@ _UNNAMED = re.compile(
     r"|data\.(num_workers|cache_dir|on_corrupt)|trainer\.(accelerator|enable_progress_bar|num_nodes))$"
 )
 # What has to be equal when a run is continued, and the keys in it that may differ all the same.
-_IDENTITY = (
-    *("model", "procedure", "loss", "optimizer", "scheduler", "degradation", "data", "seed", "callbacks.ema"),
-    "trainer.accumulate_grad_batches",
-)
+_IDENTITY = ("model", "procedure", "loss", "optimizer", "scheduler", "degradation", "data", "seed", "callbacks.ema")
 # What decides how long a schedule is that has the length of the training, `scheduler.total_steps=null`.
 _LENGTH = ("trainer.max_epochs", "trainer.limit_train_batches")
 FREE_DATA_KEYS = {"num_workers", "timeout_minutes", "cache_dir", "root", "source"}

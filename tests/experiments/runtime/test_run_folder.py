@@ -96,7 +96,7 @@ def test_write_text_leaves_the_old_file_when_the_disk_is_full(tmp_path: Path, mo
     target = tmp_path / "results.json"
     write_text(target, "old")
 
-    def full(self: Path, text: str) -> int:
+    def full(self: Path, text: str, encoding: str) -> int:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
