@@ -4,10 +4,8 @@ The images are divided over the processes that there are. Each process writes do
 one makes records of it when all are done.
 """
 
-import hashlib
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
@@ -25,20 +23,12 @@ from datamodules import distributed
 from datamodules.errors import InputError
 from datamodules.image_datamodule import ImageDataModule
 from datamodules.io.atomic import remove_parts
+from experiments.evaluate.file_states import file_states
 from experiments.evaluate.partial_results import PartialResults
-from experiments.models import checksum
-from experiments.results.records import (
-    BASELINE,
-    MADE_OF,
-    MADE_OF_FIELDS,
-    METRICS,
-    EvaluationRecord,
-    add_records,
-    made_of,
-    read_records,
-)
+from experiments.results.pictures import MADE_OF, MADE_OF_FIELDS, made_of
+from experiments.results.records import BASELINE, METRICS, EvaluationRecord, add_records, read_records
 from experiments.results.tables import cell_folder
-from experiments.runtime.run_folder import flat, write_text
+from experiments.runtime.run_folder import write_text
 from lightning_modules.callbacks.sheets import Measured, Sheets, enlarged, save_pictures
 from lightning_modules.metrics.build import ImageMetric, build_metrics
 from lightning_modules.metrics.psnr_ssim import smallest_side
@@ -64,7 +54,7 @@ def on_data(
         scale=scales[0] if len(scales) == 1 else None,
         degradation=degradation,
         suite_seed=datamodule.suite_seed,
-        files=_files(datamodule, cfg),
+        files=file_states(datamodule, cfg),
         higher_is_better={name: metric.higher_is_better for name, metric in build_metrics(cfg.metric).items()},
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         threads=torch.get_num_threads(),
@@ -265,46 +255,3 @@ def _found(scores: MetricCollection, name: str) -> dict[str, float]:
     """What was measured of one image, by `key`."""
     values = {title: score.of(name) for title, score in scores.items() if isinstance(score, ImageScore)}
     return {title: value for title, value in values.items() if value is not None}
-
-
-def _files(datamodule: ImageDataModule, cfg: DictConfig) -> dict[str, str]:
-    """What tells whether a file that the values depend on has changed: images, kernels, optional metrics."""
-    states = {"sharp": _state(datamodule.caches["test"].files)}
-    if any(datamodule.caches["test"].gray):
-        states["gray"] = "luma"  # earlier versions measured them as RGB: their figures are not taken for finished
-    if "test" in datamodule.inputs:
-        inputs = datamodule.inputs["test"]
-        states["degraded"] = _state(inputs.cache.files)
-        if inputs.kernels is not None:
-            states["kernels"] = _digest(inputs.kernels.numpy().tobytes())
-        if inputs.noise_levels is not None:
-            states["noise_levels"] = _digest(repr(inputs.noise_levels).encode())
-    degradation: Any = OmegaConf.to_container(cfg.degradation, resolve=True)
-    for name, value in flat(degradation).items():
-        if name.endswith("path") and isinstance(value, str) and (path := Path(value).expanduser()).exists():
-            states[name] = checksum(path) if path.is_file() else _state(sorted(filter(Path.is_file, path.iterdir())))
-    return {**states, **{name: _state_of_metric(node) for name, node in cfg.metric.items()}}
-
-
-def _state_of_metric(node: DictConfig) -> str:
-    """Of its file, or of its options."""
-    file = node.get("weights") or node.get("model")
-    if isinstance(file, str) and Path(file).is_file():
-        return checksum(Path(file))
-    return _digest(OmegaConf.to_yaml(node).encode())
-
-
-def _state(paths: Sequence[Path]) -> str:
-    try:
-        statuses = [os.stat(file) for file in paths]
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{error.filename}: is gone since it was decoded: put it back, and run the same command again "
-            "(after a training with resume=auto, which goes straight to the test)"
-        ) from error
-    states = [(str(file), status.st_size, status.st_mtime_ns) for file, status in zip(paths, statuses, strict=True)]
-    return _digest(json.dumps(states).encode())
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]

@@ -34,9 +34,6 @@ METRICS: dict[str, tuple[str, int, int]] = {
     "kernel_error": ("kernel err.", 5, -1),
 }
 BASELINE = "bicubic"  # enlargement of the input, measured along with every network
-MADE_OF = ".made_of.json"  # beside pictures: fields of the measurement that they are of
-MADE_BY = {"checkpoint_sha256": None, "self_ensemble": False, "engine": "torch", "precision": "float32"}
-MADE_OF_FIELDS = ("degradation", "suite_seed", *MADE_BY)  # these, by default as in files that lack them
 Images = dict[str, dict[str, float]]  # image -> metric (or "seconds")
 # What values depend on, besides the network: only records that agree in all of it are compared.
 _CONDITIONS = ("suite", "dataset", "cell", "protocol", "split", "suite_seed", "scale", "degradation", "branch")
@@ -219,17 +216,6 @@ def read_mapping(path: Path) -> dict[str, Any]:
         return saved_config.read_mapping(path)
     except InputError:
         return {}
-
-
-def made_of(folder: Path, values: Mapping[str, Any]) -> bool:
-    """Whether the pictures in a folder are of a measurement with these fields, so far as they say what they are of.
-
-    A later measurement of the same data set puts its own pictures in their place.
-    """
-    if not (folder / MADE_OF).is_file():
-        return True
-    found = {**MADE_BY, **read_mapping(folder / MADE_OF)}
-    return all(canonical(found.get(name)) == canonical(value) for name, value in values.items())
 
 
 def read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:

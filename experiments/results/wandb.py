@@ -11,7 +11,8 @@ from typing import Any
 import requests
 from PIL import Image
 
-from experiments.results.records import BASELINE, MADE_OF_FIELDS, METRICS, EvaluationRecord, canonical, made_of
+from experiments.results.pictures import MADE_OF_FIELDS, made_of
+from experiments.results.records import BASELINE, METRICS, EvaluationRecord, canonical
 from experiments.results.tables import cell_folder, short_keys
 
 log = logging.getLogger(__name__)

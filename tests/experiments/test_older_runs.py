@@ -20,7 +20,7 @@ from experiments.compare.page.crops import picture
 from experiments.compare.read_runs import read_runs
 from experiments.models import of_run
 from experiments.restore import Restorer
-from experiments.results.records import MADE_OF, MADE_OF_FIELDS
+from experiments.results.pictures import MADE_OF, MADE_OF_FIELDS
 from experiments.results.tables import cell_folder
 from experiments.runtime.saved_config import MOVED, renamed
 from experiments.sweeps.table import score_of_finished

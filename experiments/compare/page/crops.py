@@ -16,7 +16,7 @@ from PIL import Image
 
 from datamodules.errors import InputError
 from experiments.compare.types import Benchmark, Comparison, Method, Table
-from experiments.results.records import made_of
+from experiments.results.pictures import made_of
 from experiments.results.table import number
 from lightning_modules.plots.regions import Box, busiest_box
 

@@ -13,7 +13,7 @@ from PIL import Image
 from experiments.compare.page.crops import picture
 from experiments.compare.read_runs import MOST_POINTS, curves
 from experiments.compare.types import to_json
-from experiments.results.records import MADE_OF
+from experiments.results.pictures import MADE_OF
 from tests.helpers.comparison_runs import (
     DEGRADATION,
     GAINS,

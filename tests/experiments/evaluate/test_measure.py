@@ -19,7 +19,8 @@ from datamodules.image_datamodule import ImageDataModule
 from datamodules.io.atomic import part_of, replacing
 from datamodules.sources.folder import Folder
 from experiments.evaluate.measure import Measurement, on_data, progress_bar
-from experiments.results.records import MADE_OF, EvaluationRecord
+from experiments.results.pictures import MADE_OF
+from experiments.results.records import EvaluationRecord
 from experiments.results.tables import cell_folder
 from lightning_modules.callbacks import sheets
 from lightning_modules.metrics import scores

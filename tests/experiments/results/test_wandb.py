@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from experiments.results.records import MADE_OF, EvaluationRecord
+from experiments.results.pictures import MADE_OF
+from experiments.results.records import EvaluationRecord
 from experiments.results.wandb import cell_rows, image_rows, summary
 from lightning_modules.metrics.protocol import Protocol
 from tests.conftest import photograph
