@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from datamodules.degradations.keyed_random import make_key
-from datamodules.distributed import on_rank_zero, rank, rank_zero_first
+from datamodules.distributed import gather, on_rank_zero, rank, rank_zero_first
 from datamodules.errors import ConfigError, InputError
 from experiments.config.construct import build_procedure, construct, instantiate
 from experiments.config.processes import check_tasks
@@ -137,6 +137,7 @@ def set_up(cfg: DictConfig, device: torch.device) -> Training:
     if device.type == "cpu" and rank() == 0:
         _say_how_long(cfg, module)
     datamodule = load_data(cfg, module)
+    _check_parts(cfg.trainer, datamodule)
     meta = _open_folder(cfg, config, module, datamodule, resume_from, checkpoint)
     csv.rewind(checkpoint["global_step"] - 1)  # Lightning numbers the first step 0: what is kept are those made
     loggers = training_loggers(cfg, run_dir, meta, module, checkpoint["global_step"])
@@ -191,14 +192,18 @@ def load_data(cfg: DictConfig, module: RestorationModule) -> Any:
         if (most := cfg.trainer.get("limit_test_batches")) is not None:
             datamodule.numbers["test"] = datamodule.numbers["test"][:most]
         datamodule.setup("fit")
+    return datamodule
+
+
+def _check_parts(trainer: DictConfig, datamodule: Any) -> None:
+    """Some of the training and of the validation have to be left, to every process."""
     for split, loader in (("train", datamodule.train_dataloader()), ("val", datamodule.val_dataloader())):
-        part, batches = cfg.trainer[f"limit_{split}_batches"], len(loader)
+        part, batches = trainer[f"limit_{split}_batches"], min(gather(len(loader)))
         if isinstance(part, float) and int(part * batches) == 0:
             raise InputError(
                 f"trainer.limit_{split}_batches: found {part}, which of the {batches} batches of a process leaves none:"
                 " set a larger part, or a number of batches"
             )
-    return datamodule
 
 
 def _say_how_long(cfg: DictConfig, module: RestorationModule) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 from datamodules.errors import InputError
 from experiments.compare.read_runs import read_run
 from experiments.compare.types import Run
-from experiments.results.records import read_mapping
+from experiments.results.records import LARGEST
+from lightning_modules.checkpoints.untrusted import parse_json
 from lightning_modules.loggers.wandb import api_or_refuse
 
 
@@ -53,9 +54,11 @@ def read_wandb(project: str, names: Sequence[str]) -> list[Run]:
 
 def _run_name(folder: Path) -> str:
     """As the records say it, of which one may be damaged; "" where they do not."""
-    records = read_mapping(folder / "results.json").get("records")
-    first = records[0] if isinstance(records, list) and records else None
-    return str(first.get("run") or "") if isinstance(first, dict) else ""
+    file = folder / "results.json"
+    with suppress(InputError, OSError, AttributeError, LookupError, TypeError):
+        if file.stat().st_size <= LARGEST:
+            return str(parse_json(file.read_bytes(), str(file), "")["records"][0].get("run") or "")
+    return ""
 
 
 @contextmanager

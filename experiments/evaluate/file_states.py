@@ -30,7 +30,8 @@ def file_states(datamodule: ImageDataModule, cfg: DictConfig) -> dict[str, str]:
     degradation: Any = OmegaConf.to_container(cfg.degradation, resolve=True)
     for name, value in flat(degradation).items():
         if name.endswith("path") and isinstance(value, str) and (path := Path(value).expanduser()).exists():
-            states[name] = checksum(path) if path.is_file() else _state(sorted(filter(Path.is_file, path.iterdir())))
+            files = [path] if path.is_file() else sorted(filter(Path.is_file, path.iterdir()))
+            states[name] = _digest(json.dumps([(file.name, checksum(file)) for file in files]).encode())
     return {**states, **{name: _state_of_metric(node) for name, node in cfg.metric.items()}}
 
 

@@ -26,7 +26,7 @@ from datamodules.io.atomic import remove_parts
 from experiments.evaluate.file_states import file_states
 from experiments.evaluate.partial_results import PartialResults
 from experiments.results.pictures import MADE_OF, MADE_OF_FIELDS, made_of
-from experiments.results.records import BASELINE, METRICS, EvaluationRecord, add_records, read_records
+from experiments.results.records import BASELINE, METRICS, EvaluationRecord, add_records, read_records, same_files
 from experiments.results.tables import cell_folder
 from experiments.runtime.run_folder import write_text
 from lightning_modules.callbacks.sheets import Measured, Sheets, enlarged, save_pictures
@@ -102,6 +102,10 @@ class Measurement:
     def _made_of(self) -> dict[str, Any]:
         return {name: getattr(self.record, name) for name in MADE_OF_FIELDS}
 
+    def _has_pictures(self) -> bool:
+        """Whether what lies there, if anything does, is of this measurement, be it finished or interrupted."""
+        return made_of(self.pictures_folder, self._made_of, folders=True)
+
     def _has_picture(self, name: str) -> bool:
         return (self.pictures_folder / f"{name.replace('/', '_')}_sr.png").is_file()
 
@@ -113,8 +117,7 @@ class Measurement:
         path, names = self.folder / "results.json", self.datamodule.image_names("test")
         if not path.exists():
             return []
-        kept = made_of(self.pictures_folder, self._made_of) and all(map(self._has_picture, names))
-        if pictures != "none" and not kept:
+        if pictures != "none" and not (self._has_pictures() and all(map(self._has_picture, names))):
             return []
         there = {known.key: known for known in read_records(path)}
         records = []
@@ -124,7 +127,7 @@ class Measurement:
                 known = there.get(replace(subject, branch=branch, protocol=asdict(protocol)).key)
                 if known is None or known.checkpoint_sha256 != subject.checkpoint_sha256:
                     return []
-                if any(known.files.get(name) != value for name, value in subject.files.items()):
+                if not same_files(known, subject):
                     return []
                 if list(known.images) != names or any(
                     metric not in known.means for metric in self.metrics if branch == "sr"
@@ -152,8 +155,10 @@ class Measurement:
         names, numbers = datamodule.image_names("test"), datamodule.numbers["test"]
         sheets = Sheets(module.protocols[0], self.record.model)
         partial_results = self._partial_results()
-        there = distributed.broadcast(made_of(where, self._made_of))  # by an interrupted measurement, or a finished one
+        there = distributed.broadcast(self._has_pictures())
         if pictures != "none" and distributed.rank() == 0:
+            for picture in [] if there else [*where.glob("*.png")]:
+                picture.unlink()  # of another measurement
             write_text(where / MADE_OF, json.dumps(self._made_of))
         module.to(device).eval()
         with partial_results, torch.inference_mode():
@@ -185,8 +190,6 @@ class Measurement:
                     result, baseline = (self._caption(found[subject]) for subject in scores)
                     bicubic = None if enlargement is None else Measured(enlargement, baseline)
                     sheets.save(where, restored, batch, Measured(restored.sr, result), bicubic)
-                elif pictures == "results":
-                    (where / f"{name.replace('/', '_')}.png").unlink(missing_ok=True)  # a sheet of another measurement
                 if pictures != "none":
                     save_pictures(where, restored, batch, enlargement)
                 partial_results.write(name, **found, seconds=seconds[name])  # what is in it has its pictures

@@ -123,7 +123,8 @@ def run(cfg: DictConfig) -> None:
         refuse_misfit(job)
     with rank_zero_first():
         suites.open_data(list({id(job.cell): job.cell for job in jobs}.values()))
-    _refuse_other_images(jobs)
+    if rank() == 0:
+        _warn_of_other_images(jobs)
     known = broadcast([job.measurement(device).finished(cfg.pictures) if cfg.suite else [] for job in jobs])
     if rank() == 0 and without_folder(cfg):
         with held(Path(cfg.run_dir) / ".lock", patience=10):  # a training may have begun here meanwhile
@@ -198,17 +199,18 @@ def _refuse_other_model(cfg: DictConfig, own: Path) -> None:
             )
 
 
-def _refuse_other_images(jobs: Sequence[Job]) -> None:
-    """Two data sets of one name, as of two folders called test, would take each other's place in all that is kept."""
+def _warn_of_other_images(jobs: Sequence[Job]) -> None:
+    """Two data sets of one name, as of two folders called test, take each other's place in all that is kept."""
     files = {job.folder / "results.json" for job in jobs}
     known = {file: read_records(file) if file.exists() else [] for file in files}
     for job in jobs:
         file, data = job.folder / "results.json", job.cell.datamodule
         there, names = [r for r in known[file] if r.dataset == data.source.name], data.image_names("test")
         if there and names and all({*names}.isdisjoint(record.images) for record in there):
-            raise InputError(
-                f"{file}: has figures of other images called {data.source.name}, as {next(iter(there[0].images))}, and"
-                f" none of {names[0]}: give the folder of these images another name, or a link to it (ln -s)"
+            log.warning(
+                "%s: its figures of %s are of other images, as %s; those of %s take their place: to keep both, measure "
+                "with data=folder data.source.holdout=false and a data.root= of another name",
+                *(file, data.source.name, next(iter(there[0].images)), names[0]),
             )
 
 

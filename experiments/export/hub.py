@@ -1,5 +1,6 @@
 """A folder for Hugging Face: weights, the configuration of their network, and a model card."""
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from experiments.config.markdown import table
 from experiments.export.exportable import Exportable
 from experiments.models import Model
-from experiments.results.records import EvaluationRecord, read_mapping, read_records
+from experiments.results.records import EvaluationRecord, canonical, read_mapping, read_records
 from experiments.runtime.run_folder import flat, write_text
 from experiments.zoo import catalogue
 from experiments.zoo.cards import card
@@ -34,9 +35,7 @@ def add_card(exportable: Exportable, weights: Path, about: Mapping[str, Any], mo
     The card says what the file itself says, what its run or its card in the zoo knows of the training, and what has
     been measured so far; not what the network is good for, which its author knows: one that is there is not replaced.
     """
-    config = weights.with_name("config.json")
-    other = read_mapping(config).get("source_sha256") not in (None, about["source_sha256"])
-    weights.with_suffix(".json").replace(config)
+    weights.with_suffix(".json").replace(weights.with_name("config.json"))
     parts = [f"# {about['label']}", _facts(exportable, about), _use(weights.name)]
     if name := next(filter(None, map(catalogue.name_of, model.files)), None):
         parts += ["## What it is", *sections(card(name))]
@@ -44,7 +43,7 @@ def add_card(exportable: Exportable, weights: Path, about: Mapping[str, Any], mo
         parts += _of_run(model)
     page = weights.with_name("README.md")
     if page.exists():
-        of = ", though it was written for other weights" * other
+        of = ", though it does not name these weights" * (f"`{about['source_sha256']}`" not in page.read_text("utf-8"))
         log.warning("%s: is there and stays as it is%s: delete it to have it written with what is known now", page, of)
     else:
         write_text(page, FRONT + "\n\n".join(parts) + "\n")
@@ -57,7 +56,7 @@ def _facts(exportable: Exportable, about: Mapping[str, Any]) -> str:
         f"Image restoration: {type(exportable.network).__name__}, {parameters:,} parameters. Takes: {takes}; "
         f"enlarges x{', x'.join(map(str, about['scales']))}. Parameters are stored as {about['dtype']}. "
         f"Images are {about['values']}. The configuration of the network is in config.json and in the metadata of the "
-        "weights, from which deblur-sr rebuilds it."
+        f"weights, from which deblur-sr rebuilds it. Checksum of the checkpoint: `{about['source_sha256']}`."
     )
 
 
@@ -90,9 +89,10 @@ def _figures(record: EvaluationRecord) -> list[str]:
     suite = f", suite {record.suite}" if record.suite else ""
     count = len(record.images)
     data = f"{record.dataset}{cell}{suite}, {count} image{'s' * (count > 1)}"
-    options = flat({key: value for key, value in record.degradation.items() if key != "_target_"})
-    listed = [f"{key}={value}" for key, value in options.items() if not key.endswith("_partial_")]
-    degradation = f"{record.degradation['_target_'].rpartition('.')[2]}: {', '.join(listed)}"
+    options = json.loads(canonical(record.degradation))  # of files only their names
+    target = str(options.pop("_target_", "")).rpartition(".")[2]
+    listed = [f"{key}={value}" for key, value in flat(options).items() if key and not key.endswith("_partial_")]
+    degradation = " ".join([target, *listed])
     digits = {"psnr": 2, "ssim": 4}
     means = [f"{record.means[key]:.{count}f}" if key in record.means else "" for key, count in digits.items()]
     return [data, degradation, record.protocol_name, *means]

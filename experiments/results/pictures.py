@@ -11,12 +11,15 @@ MADE_BY = {"checkpoint_sha256": None, "self_ensemble": False, "engine": "torch",
 MADE_OF_FIELDS = ("degradation", "suite_seed", *MADE_BY)  # these, by default as in files that lack them
 
 
-def made_of(folder: Path, values: Mapping[str, Any]) -> bool:
+def made_of(folder: Path, values: Mapping[str, Any], folders: bool = False) -> bool:
     """Whether the pictures in a folder are of a measurement with these fields, so far as they say what they are of.
 
     A later measurement of the same data set puts its own pictures in their place.
+
+    Args:
+        folders: see `canonical`.
     """
     if not (folder / MADE_OF).is_file():
         return True
     found = {**MADE_BY, **read_mapping(folder / MADE_OF)}
-    return all(canonical(found.get(name)) == canonical(value) for name, value in values.items())
+    return all(canonical(found.get(name), folders) == canonical(value, folders) for name, value in values.items())

@@ -97,7 +97,7 @@ class EvaluationRecord:
     @property
     def key(self) -> str:
         """Equal for two records of the same measurement: the later one replaces the earlier, as do newer weights."""
-        # On one machine files of one name in two folders are two files; `files` does not tell those of kernels apart.
+        # On one machine files of one name in two folders are two files.
         return canonical(
             [self.model, self.checkpoint, self.self_ensemble, self.computed, self.conditions], folders=True
         )
@@ -265,12 +265,17 @@ def _write(path: Path, records: Sequence[EvaluationRecord]) -> None:
     run_folder.write_text(path, json.dumps(content, indent=2) + "\n")
 
 
+def same_files(earlier: EvaluationRecord, record: EvaluationRecord) -> bool:
+    """Whether both are of the same states of files; of those of kernels, earlier versions kept none."""
+    known = {name: value for name, value in record.files.items() if name.endswith("path")} | {**earlier.files}
+    return all(known.get(name) == value for name, value in record.files.items())
+
+
 def with_earlier_metrics(record: EvaluationRecord, earlier: EvaluationRecord | None) -> EvaluationRecord:
     """Optional metrics that an earlier measurement of the same files and weights has, and this one does not."""
     if earlier is None or list(earlier.images) != list(record.images):
         return record
-    same = earlier.checkpoint_sha256 == record.checkpoint_sha256
-    if not same or any(earlier.files.get(name) != value for name, value in record.files.items()):
+    if earlier.checkpoint_sha256 != record.checkpoint_sha256 or not same_files(earlier, record):
         return record
     images = {name: {**earlier.images[name], **values} for name, values in record.images.items()}
     return replace(

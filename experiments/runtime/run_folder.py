@@ -196,7 +196,8 @@ def _check_same(run_dir: Path, config: Mapping[str, Any], raw: Mapping[str, Any]
         )
     old, new = flat(before), flat(without_new_keys(config, before))
     free = tuple(f"data.{key}." for key in FREE_DATA_KEYS)
-    follows_length = new.get("scheduler.total_steps", 0) is None
+    fills_in = "scheduler.total_steps" in new or str(new.get("scheduler._target_")).endswith(".OneCycleLR")
+    follows_length = fills_in and new.get("scheduler.total_steps") is None and new.get("scheduler.epochs") is None
     same = tuple(f"{part}." for part in (*_IDENTITY, *(_LENGTH if follows_length else ())))
     for key in [*old, *new]:
         counts = f"{key}.".startswith(same) and not f"{key}.".startswith(free)

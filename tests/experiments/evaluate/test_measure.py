@@ -305,6 +305,8 @@ def test_pictures_belong_to_one_measurement(data: ImageDataModule, tmp_path: Pat
     finished = Measurement(module, data, run, record(data)).finished
     call(module, data, run, pictures="sheets")
     assert len(finished("results")) == 4
+    call(module, data, run, pictures="results")
+    assert len([*run.rglob("image?.png")]) == 5  # sheets of the same one
     call(module, data, run, {"self_ensemble": True}, pictures="results")
     assert [*run.rglob("image?.png")] == []  # no sheet of the earlier one beside them
     assert (len(finished("results")), len(finished())) == (0, 4)

@@ -37,7 +37,9 @@ def test_the_folder_of_a_run(cli: Cli, trained: Trained) -> None:
     records = [r for r in read_records(trained.run / "results.json") if r["model"] != "bicubic"]
     assert page.count(f"\n| {records[0]['dataset']}, 1 image | ") == len(records)
     assert f"| {records[0]['psnr']:.2f} | {records[0]['ssim']:.4f} |" in page
-    assert page.count(", 1 image | EDDSRNDegradation: scale=4, sigma=[1.2, 1.8], ") == len(records)
+    assert page.count(
+        ", 1 image | EDDSRNDegradation boundary=replicate eight_bit=False kernel_size=21 scale=4 sigma=[1.2, 1.8] | "
+    ) == len(records)
     results = trained.run / "results.json"
     content = json.loads(results.read_text())
     content["records"] += [{**records[0], "precision": "int8", "psnr": 1.0}, {**records[0], "self_ensemble": True}]
@@ -45,9 +47,11 @@ def test_the_folder_of_a_run(cli: Cli, trained: Trained) -> None:
     (folder / "README.md").unlink()
     assert cli("task=export", f"run={trained.run}", "formats=[hub]", "output=out").status == 0
     assert (folder / "README.md").read_text() == text  # figures of these weights alone
-    (folder / "config.json").write_text(json.dumps({"source_sha256": "other"}))
     outcome = cli("task=export", f"run={trained.run}", "formats=[hub]", "output=out")
-    assert "README.md: is there and stays as it is, though it was written for other weights: delete" in outcome.err
+    assert "README.md: is there and stays as it is: delete" in outcome.err
+    for _ in range(2):
+        outcome = cli("task=export", f"run={trained.run}", "checkpoint.use=last", "formats=[hub]", "output=out")
+        assert "README.md: is there and stays as it is, though it does not name these weights: delete" in outcome.err
 
 
 def test_the_folder_of_a_name(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

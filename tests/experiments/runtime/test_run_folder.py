@@ -63,11 +63,17 @@ def test_another_configuration_cannot_continue_a_run(tmp_path: Path) -> None:
 
 def test_what_a_schedule_as_long_as_the_training_depends_on(tmp_path: Path) -> None:
     """By the length in epochs nothing else is decided: others may be prolonged."""
-    for name, total_steps in (("null", None), ("given", 9)):
-        schedule: dict[str, object] = {"scheduler": {"total_steps": total_steps}}
-        open_run(tmp_path / name, config() | schedule, "never")
-        longer = config() | schedule | {"trainer": {"max_epochs": 2}}
-        if total_steps:
+    one_cycle = {"_target_": "torch.optim.lr_scheduler.OneCycleLR"}
+    schedules: dict[str, dict[str, object]] = {
+        "null": {"total_steps": None},
+        "given": {"total_steps": 9},
+        "one cycle": one_cycle,
+        "given to one cycle": {**one_cycle, "epochs": 1, "steps_per_epoch": 4},
+    }
+    for name, schedule in schedules.items():
+        open_run(tmp_path / name, config() | {"scheduler": schedule}, "never")
+        longer = config() | {"scheduler": schedule, "trainer": {"max_epochs": 2}}
+        if name.startswith("given"):
             open_run(tmp_path / name, longer, "auto")
             continue
         with pytest.raises(InputError, match=r"trainer\.max_epochs was 1 in this run and is 2 now"):
