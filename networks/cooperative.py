@@ -6,7 +6,7 @@ cooperative learning", Journal of Real-Time Image Processing 2020. The layers fo
 The network works at the target resolution: its input is the low-resolution image already enlarged bicubically. What
 differs from the original: sides that 8 does not divide are padded and cropped; the statistics behind a frozen
 convolution stay as they are, where the original went on averaging them; and images are not transposed, as they were
-there by MATLAB's memory order, which matters to imported weights only.
+there by MATLAB's memory order, which would matter to the authors' weights only; nothing reads those here.
 """
 
 import math

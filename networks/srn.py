@@ -86,7 +86,7 @@ class SRN(RestorationNetwork):
         n_blocks: residual blocks per level of the encoder and of the decoder.
         feedback: the second input of a finer scale is the coarser estimate, enlarged; without it, as at the coarsest
             scale, it is the blurred image once more. Without it and without the LSTM the scales only share weights.
-        resize: how images and states are resized, see `bilinear_resize`; "tf1" is for imported weights.
+        resize: how images and states are resized, see `bilinear_resize`; "tf1" is what the released code did.
         global_residual: add the blurred image to every estimate, which lets short trainings start from there; the
             paper does not.
         head_gain: factor on the initial weights of the output layer. Below 1, no large first estimates drive the ReLUs

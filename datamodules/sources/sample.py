@@ -1,4 +1,4 @@
-"""A dozen photographs that come with scikit-image: trains and evaluates without any download."""
+"""Thirteen photographs that come with scikit-image: trains and evaluates without any download."""
 
 from importlib.metadata import version
 from importlib.resources import files as package_files

@@ -50,7 +50,7 @@ def sections(about: Card) -> Iterator[str]:
         ]
     )
     yield _commands(about.recipe)
-    header = ["data", "protocol", "PSNR dB", "SSIM", "input, PSNR dB"]
+    header = ["data", "protocol", "PSNR dB", "SSIM", "bicubic (x1: the input), PSNR dB"]
     yield table(header, [_figure(figure) for figure in about.figures])
     yield "In the order of the rows:"
     yield _commands([figure.command for figure in about.figures])

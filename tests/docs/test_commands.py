@@ -67,6 +67,12 @@ OF_RUN = [
     for snippet, command in ALL
     if snippet.page not in EXTENDING and (words := words_of_run(command)) is not None
 ]
+OF_FIGURES = [
+    (str(snippet), words)
+    for snippet in snippets(of_figures=True)
+    for command in snippet.commands()
+    if snippet.language in SHELL and (words := words_of_run(command)) is not None
+]
 
 
 def test_languages_are_known() -> None:
@@ -140,7 +146,9 @@ def leave_out(task: ModuleType, monkeypatch: pytest.MonkeyPatch, done: list[str]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("place", "words"), OF_RUN, ids=lambda item: item if isinstance(item, str) else "")
+@pytest.mark.parametrize(
+    ("place", "words"), OF_RUN + OF_FIGURES, ids=lambda item: item if isinstance(item, str) else ""
+)
 def test_configuration_is_accepted(
     cli: Callable[..., Outcome], named: Path, monkeypatch: pytest.MonkeyPatch, place: str, words: list[str]
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+OF_FIGURES = [ROOT / "experiments" / room / "README.md" for room in ("results", "zoo")]
 FENCE = re.compile(r"^```(\w*)$")
 INLINE = re.compile(r"`(python (?!-c)[^`]+)`")
 NAMED = re.compile(r"`([\w./-]+\.(?:py|yaml))`[^`]*:$")
@@ -44,14 +45,16 @@ class Snippet:
     def commands(self) -> list[str]:
         """The commands of a shell block one by one, without comments; lines that go on with a backslash are one."""
         joined = re.sub(r"\\\n\s*", " ", self.text)
+        for name, value in reversed(re.findall(r'^([A-Z_]+)="([^"]*)"', joined, flags=re.MULTILINE)):
+            joined = re.sub(rf"\${name}\b", value, joined)
         lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in joined.splitlines())
         return [part.strip() for line in lines if line for part in line.split(" && ")]
 
 
 @cache
-def snippets() -> tuple[Snippet, ...]:
-    """All fenced blocks and commands inside sentences, in the order of the pages."""
-    return tuple(snippet for page in PAGES for snippet in _snippets(page))
+def snippets(of_figures: bool = False) -> tuple[Snippet, ...]:
+    """All fenced blocks and commands inside sentences, in the order of the pages; or those beside figures."""
+    return tuple(snippet for page in (OF_FIGURES if of_figures else PAGES) for snippet in _snippets(page))
 
 
 def _snippets(page: Path) -> Iterator[Snippet]:
