@@ -3,6 +3,7 @@
 `datamodules.paired_datamodule` adds data that bring their degraded images along.
 """
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,6 +98,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.scale, self.multiple = degradation.scale, degradation.multiple
         self.patch_multiple = self.multiple  # of what is advised; the network may ask for more
         self.least = 1  # side of a validation or test image, of what is measured of it
+        self.limit_val: int | float | None = None  # how many validation images, or what share of them
         self.caches: dict[Split, ImageCache] = {}
         self.inputs: dict[Split, Inputs] = {}  # stays empty: the degradation makes the inputs
         self.numbers: dict[Split, list[int]] = {}
@@ -238,11 +240,18 @@ class ImageDataModule(pl.LightningDataModule):
     def _all(self, split: Split) -> list[int]:
         """The images of `val` or `test` as `WholeImages` numbers them.
 
-        The point changes from image to image, so that the first few (trainer.limit_val_batches) cover the range too.
+        The point changes from image to image, so that the first few (`limit_val`) cover the range too.
         """
         points, numbers = (len(self.val_points) or 1) if split == "val" else 1, self.numbers[split]
         turns = [((i + round_) % points, number) for round_ in range(points) for i, number in enumerate(numbers)]
+        if split == "val" and self.limit_val is not None:
+            turns = turns[: self.limit_val if isinstance(self.limit_val, int) else int(self.limit_val * len(turns))]
         return [turn * len(self.caches[split]) + number for turn, number in turns]
+
+    def digest(self, split: Split) -> str:
+        """Of the pixels of the images of `train` or `val`, wherever they lie; after `setup`."""
+        hashes, numbers = self.caches[split].hashes, self.numbers[split] if split == "train" else self._all(split)
+        return hashlib.sha256("".join(sorted(hashes[n % len(hashes)] for n in numbers)).encode()).hexdigest()
 
     def image_names(self, split: Split) -> list[str]:
         """Names of all images of `val` or `test`, as batches have them, in the order of their loader; after `setup`."""

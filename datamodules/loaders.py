@@ -102,15 +102,19 @@ def _watch(reference: "weakref.ref[_Batches]") -> None:
 
     It may be in a read from a worker that stands still in the midst of a message, for which there is no limit.
     """
+    waited, asked = 0.0, None
     while (batches := reference()) is not None and not batches._shutdown:
-        if batches.asked is not None and time.monotonic() > batches.asked + batches.patience:
+        if asked != batches.asked:
+            waited, asked = 0.0, batches.asked
+        if asked is not None and waited > batches.patience:
             batches.gave_up = True
             for worker in batches._workers:
                 worker.kill()
             return
-        patience = batches.patience
+        pause = min(1.0, batches.patience / 4)
         del batches
-        time.sleep(min(1.0, patience / 4))
+        time.sleep(pause)
+        waited += pause  # by no clock, which goes on while the whole job is suspended
 
 
 class Loader(DataLoader[Item]):

@@ -3,6 +3,7 @@
 import logging
 import math
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ from lightning_modules.restoration import RestorationModule
 log = logging.getLogger(__name__)
 
 _BASIS_KERNELS = 30_000  # of the degradation, to which the code of a network for kernels is fitted
+_NFS = 60  # seconds in which a file that another node has written is seen
 _LEASE = 180.0  # seconds until the locks of a node that has died are given up by the server of its files
 
 KEYS: dict[str, Any] = {"compile": bool, "keep_memory": bool, "nonfinite": dict}
@@ -133,6 +135,8 @@ def set_up(cfg: DictConfig, device: torch.device) -> Training:
     # All that is there already is read before anything is made: a mistake in it, or in the data, changes nothing.
     with rank_zero_first():
         resume_from, checkpoint = _look(csv, config, cfg.resume, raw)
+    if len(steps := set(gather(checkpoint["global_step"]))) > 1:
+        raise _unseen(run_dir, f"the processes find checkpoints of steps {', '.join(map(str, sorted(steps)))} there")
     module = build_module(cfg, config, resumed=resume_from is not None)
     if device.type == "cpu" and rank() == 0:
         _say_how_long(cfg, module)
@@ -192,18 +196,23 @@ def load_data(cfg: DictConfig, module: RestorationModule) -> Any:
         if (most := cfg.trainer.get("limit_test_batches")) is not None:
             datamodule.numbers["test"] = datamodule.numbers["test"][:most]
         datamodule.setup("fit")
+    datamodule.limit_val = cfg.trainer.limit_val_batches
     return datamodule
 
 
 def _check_parts(trainer: DictConfig, datamodule: Any) -> None:
-    """Some of the training and of the validation have to be left, to every process."""
-    for split, loader in (("train", datamodule.train_dataloader()), ("val", datamodule.val_dataloader())):
-        part, batches = trainer[f"limit_{split}_batches"], min(gather(len(loader)))
-        if isinstance(part, float) and int(part * batches) == 0:
-            raise InputError(
-                f"trainer.limit_{split}_batches: found {part}, which of the {batches} batches of a process leaves none:"
-                " set a larger part, or a number of batches"
-            )
+    """Some of the training, to every process, and of the validation have to be left."""
+    part, batches = trainer.limit_train_batches, min(gather(len(datamodule.train_dataloader())))
+    if isinstance(part, float) and int(part * batches) == 0:
+        raise InputError(
+            f"trainer.limit_train_batches: found {part}, which of the {batches} batches of a process leaves none: "
+            "set a larger part, or a number of batches"
+        )
+    if not datamodule.image_names("val"):
+        raise InputError(
+            f"trainer.limit_val_batches: found {trainer.limit_val_batches}, which leaves no validation image: set a "
+            "larger part, or a number of images"
+        )
 
 
 def _say_how_long(cfg: DictConfig, module: RestorationModule) -> None:
@@ -230,7 +239,13 @@ def _open_folder(
 ) -> dict[str, Any]:
     """Make the run folder, or continue in it with the weights of its network; returns its meta."""
     run_dir = Path(cfg.run_dir)
-    meta = on_rank_zero(lambda: open_run(run_dir, config, cfg.resume))
+    images = {split: datamodule.digest(split) for split in ("train", "val")}
+    meta = on_rank_zero(lambda: open_run(run_dir, config, cfg.resume, checkpoint["global_step"], images))
+    seen, tries = run_dir / "config.yaml", 0
+    while not seen.exists() and (tries := tries + 1) < _NFS:
+        time.sleep(1)
+    if not all(gather(seen.exists())):
+        raise _unseen(run_dir, "what the first process has written there is not seen by all")
     distributed.log_into(run_dir)
     if resume_from is not None:
         on_rank_zero(lambda: restore_last(resume_from))
@@ -239,6 +254,10 @@ def _open_folder(
     else:
         fit_basis(module.network, datamodule, cfg.seed)
     return meta
+
+
+def _unseen(run_dir: Path, why: str) -> InputError:
+    return InputError(f"{run_dir}: {why}: runs_dir= has to be a folder of a file system that all nodes share")
 
 
 def _build_trainer(
@@ -259,6 +278,7 @@ def _build_trainer(
         StopOnSignal(checkpointing),
         *instantiate(cfg.callbacks).values(),
     ]
+    processes["limit_val_batches"] = None  # the data module has counted them, over all processes
     trainer: pl.Trainer = instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, **processes)
     return trainer
 

@@ -110,6 +110,7 @@ class RestorationModule(pl.LightningModule):
         self.loss = loss
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.config = dict(config or {})
+        self.length: int | float | None = None  # steps of the training, where the schedule has its length
         self.begin_validation([])
         self.rules = read_rules(network, parameters)
         freeze(network, self.rules)
@@ -157,11 +158,26 @@ class RestorationModule(pl.LightningModule):
         make = self.make_scheduler
         if make is None:
             return {}
-        length = {"total_steps": self.trainer.estimated_stepping_batches} if wants_length(make) else {}
+        length = {}
+        if wants_length(make):
+            self.length, before = self.trainer.estimated_stepping_batches, self.length
+            if before not in (None, self.length):
+                raise InputError(
+                    f"scheduler: the training was {before} steps long when it began and is {self.length} now, by other "
+                    "processes, trainer.accumulate_grad_batches or data.batch_size: continue with as many images to an "
+                    "update, or start a new run with name=..."
+                )
+            length = {"total_steps": self.length}
         try:
             scheduler = make(optimizer, **length)
         except ValueError as error:  # a schedule that does not fit the length of the training
             raise InputError(f"scheduler: {error}") from error
+        floor = getattr(scheduler, "eta_min", 0.0)
+        if low := [g["initial_lr"] for g in optimizer.param_groups if g["initial_lr"] < floor]:
+            raise InputError(
+                f"scheduler.eta_min: found {floor:g}, to which a learning rate of {low[0]:g} would rise "
+                "(procedure.parameters): set it lower, or choose scheduler=cosine_steps, where it is in proportion"
+            )
         by_step = wants_length(make) or isinstance(scheduler, OneCycleLR | CyclicLR)  # torch's own that count batches
         interval = getattr(scheduler, "interval", "step" if by_step else "epoch")
         return {"lr_scheduler": {"scheduler": scheduler, "interval": interval}}
@@ -222,3 +238,8 @@ class RestorationModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self.config
+        if self.length is not None:
+            checkpoint["schedule_length"] = self.length
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.length = checkpoint.get("schedule_length")

@@ -227,6 +227,7 @@ class StagedModule(RestorationModule):
             checkpoint["config"] = {**self.config, "model": model}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         self.stage = checkpoint.get("stage")
         if self.stage is not None and self.stage not in self.stages:
             raise InputError(

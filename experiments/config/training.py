@@ -12,6 +12,18 @@ from experiments.config.compose import default_degradation
 from experiments.config.construct import build_procedure, construct, instantiate, refused_as
 from experiments.config.errors import locate
 
+# Arguments of Lightning's Trainer that may only be what they are without being set, and what there is instead.
+_ANSWERED_HERE = {
+    "max_steps": ((-1,), "trainer.max_epochs= and data.samples_per_epoch="),
+    "val_check_interval": ((None, 1.0), "shorter epochs, data.samples_per_epoch="),
+    "overfit_batches": ((0.0,), "debug=one_batch"),
+    "callbacks": ((None,), "callbacks="),
+    "logger": ((None,), "logger="),
+    "plugins": ((None,), "trainer.precision=, trainer.devices= or torchrun"),
+    "use_distributed_sampler": ((False,), "nothing: each process has its share of the images"),
+    "enable_checkpointing": ((False,), "checkpoint.use=, checkpoint.every_n_steps="),
+}
+
 
 def check_training(cfg: DictConfig) -> None:
     """A data set, a network, its inputs, its loss, its protocols and the degradation have to fit each other.
@@ -20,6 +32,9 @@ def check_training(cfg: DictConfig) -> None:
         ConfigError: one line, as in `experiments.config.check.check`.
     """
     _check_splits(cfg)
+    for name, (values, instead) in _ANSWERED_HERE.items():
+        if (found := cfg.trainer.get(name, values[0])) not in values:
+            raise ConfigError(f"trainer.{name}: found {found}, which the suite answers for itself: use {instead}")
     degradation = construct(cfg, "degradation")
     check_inputs(cfg, degradation)
     check_transforms(cfg)
@@ -36,7 +51,7 @@ def check_training(cfg: DictConfig) -> None:
     if cfg.callbacks:
         construct(cfg, "callbacks")
     _check_network(cfg, network, degradation)
-    procedure = _check_procedure(cfg, network)
+    procedure = _check_procedure(cfg, network, degradation)
     _check_branches(cfg, type(network).__name__, procedure, degradation)
     with refused_as("protocol"):  # borders that depend on the scale have to be whole pixels
         for protocol in instantiate(cfg.protocol).values():
@@ -213,8 +228,12 @@ def _check_optimizer(cfg: DictConfig) -> None:
             )
 
 
-def _check_procedure(cfg: DictConfig, network: Any) -> Any:
+def _check_procedure(cfg: DictConfig, network: Any, degradation: Any) -> Any:
     """The training procedure around a network without memory, which checks its options, and what it asks of others."""
+    import torch
+
+    from networks.ops.meta import shapes_alone
+
     if cfg.trainer.max_epochs is None and not cfg.procedure.get("stages"):
         raise ConfigError("trainer.max_epochs: found null, expected the number of epochs (only stages know theirs)")
     construct(cfg, "loss")
@@ -229,6 +248,13 @@ def _check_procedure(cfg: DictConfig, network: Any) -> Any:
     _check_validations(cfg.trainer.check_val_every_n_epoch, cfg.trainer.max_epochs or module.epochs, module)
     if module.automatic_optimization:
         return module
+    channels, side = 1 if cfg.data.get("gray") else 3, cfg.data.patch - 2 * degradation.margin
+    try:
+        with shapes_alone():
+            module.discriminator.to("meta")(torch.zeros(2, channels, side, side))
+    except (ValueError, RuntimeError) as error:
+        shape = f"{side}x{side} of {channels} channels (data.patch without degradation.margin)"
+        raise ConfigError(f"procedure.discriminator: does not take crops of {shape}: {error}") from error
     for key, neutral, instead in (
         ("gradient_clip_val", None, "procedure.clip"),
         ("accumulate_grad_batches", 1, "a larger data.batch_size"),
@@ -243,8 +269,8 @@ def _check_procedure(cfg: DictConfig, network: Any) -> Any:
 
 def _check_validations(every: int | None, epochs: int, module: Any) -> None:
     """Without a validation there is no best checkpoint; scores of the stages do not compare."""
-    if every is None:  # by +trainer.val_check_interval, in batches
-        return
+    if every is None:
+        raise ConfigError("trainer.check_val_every_n_epoch: found null, expected a number of epochs")
     key = f"trainer.check_val_every_n_epoch: found {every}"
     if every > epochs:
         raise ConfigError(f"{key}, expected at most the {epochs} epochs of the training: set it lower")

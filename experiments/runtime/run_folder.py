@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import logging
 import os
 import platform
 import re
@@ -23,6 +24,8 @@ from datamodules.io.atomic import part_of, replacing
 from experiments.runtime.saved_config import read_mapping
 from lightning_modules.loggers.agents import agent_trial
 
+log = logging.getLogger(__name__)
+
 # Overrides that change how or where an experiment runs, not what it computes, are no part of its name.
 _UNNAMED = re.compile(
     r"^(name|group|resume|runs_dir|data_dir|task|local|run|ckpt|run_dir|pictures|metric(\..*)?"
@@ -30,7 +33,18 @@ _UNNAMED = re.compile(
     r"|data\.(num_workers|cache_dir|on_corrupt)|trainer\.(accelerator|enable_progress_bar|num_nodes))$"
 )
 # What has to be equal when a run is continued, and the keys in it that may differ all the same.
-_IDENTITY = ("model", "procedure", "loss", "optimizer", "scheduler", "degradation", "data", "seed", "callbacks.ema")
+_IDENTITY = (
+    "model",
+    "procedure",
+    "loss",
+    "optimizer",
+    "scheduler",
+    "degradation",
+    "data",
+    "seed",
+    "weights",
+    "callbacks.ema",
+)
 # What decides how long a schedule is that has the length of the training, `scheduler.total_steps=null`.
 _LENGTH = ("trainer.max_epochs", "trainer.limit_train_batches")
 FREE_DATA_KEYS = {"num_workers", "timeout_minutes", "cache_dir", "root", "source"}
@@ -142,20 +156,35 @@ def check_run(
     return read_mapping(run_dir / "meta.json")
 
 
-def open_run(run_dir: Path, config: Mapping[str, Any], resume: str) -> dict[str, Any]:
+def open_run(
+    run_dir: Path,
+    config: Mapping[str, Any],
+    resume: str,
+    step: int = 0,
+    images: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Create the folder of a training run, or enter it to continue, and return its `meta.json`.
 
+    Args:
+        step: at which the training begins or goes on.
+        images: digests of those of `train` and `val`.
+
     Raises:
-        InputError: as `check_run`, or if the folder cannot be written.
+        InputError: as `check_run`, if the validation images are others, or if the folder cannot be written.
     """
     if meta := check_run(run_dir, config, resume):
+        _check_images(run_dir, meta.get("images", {}), images or {})
         meta.pop("finished", None)
         meta["continued"] = [*meta.get("continued", []), _now()]
         for name in ("config.yaml", "meta.json", "metrics.csv"):  # of a run that was killed while it wrote
             part_of(run_dir / name).unlink(missing_ok=True)
     else:
         meta = describe()
-    meta["slurm_job"] = os.environ.get("SLURM_JOB_ID")  # by which it knows itself when SLURM starts it again
+    meta["images"] = dict(images or {})
+    # By which a job knows itself when SLURM starts it again, and since which of its restarts it has begun at this step.
+    place = {"slurm_job": os.environ.get("SLURM_JOB_ID"), "slurm_step": step}
+    if not place.items() <= meta.items():
+        meta |= place | {"slurm_since": int(os.environ.get("SLURM_RESTART_COUNT") or 0)}
     write_text(run_dir / "meta.json", json.dumps(meta, indent=2) + "\n")
     write_text(run_dir / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
     return meta
@@ -209,6 +238,18 @@ def _check_same(run_dir: Path, config: Mapping[str, Any], raw: Mapping[str, Any]
                 f"{new.get(given, new.get(key))!r} now{follows}: "
                 "continue with the old value, or start a new run with name=..."
             )
+
+
+def _check_images(run_dir: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Scores of other images do not compare; a folder that has moved is the same."""
+    changed = [split for split in before if split in now and before[split] != now[split]]
+    if "val" in changed:
+        raise InputError(
+            f"{run_dir}: the validation images (data.root, trainer.limit_val_batches) are others than those by which "
+            "the best checkpoint of this run was chosen: put them back, or start a new run with name=..."
+        )
+    if changed:
+        log.warning("%s: the training images are others than before", run_dir)
 
 
 def _given(key: str, raw: Mapping[str, Any]) -> str:

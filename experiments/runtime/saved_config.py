@@ -22,7 +22,9 @@ _KINDS: dict[str, dict[str, type]] = {
     | dict.fromkeys(("choices", "checkpoint", "model", "procedure", "loss", "optimizer", "degradation"), dict)
     | dict.fromkeys(("protocol", "data", "trainer", "callbacks"), dict)
     | {"seed": int},
-    "meta.json": dict.fromkeys(("created", "git_commit", "wandb_id"), str) | {"continued": list, "finished": dict},
+    "meta.json": dict.fromkeys(("created", "git_commit", "wandb_id"), str)
+    | dict.fromkeys(("slurm_step", "slurm_since"), int)
+    | {"continued": list, "finished": dict, "images": dict},
 }
 # Where that may be written which a place of a config names, and of which kind it is.
 _WRITTEN_IN = {

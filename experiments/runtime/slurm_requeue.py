@@ -19,7 +19,7 @@ _RESTARTS = 20  # after so many, a job that could not save anything is not reque
 _AGAIN = "the same command with resume=auto continues"
 
 
-def listen() -> Callable[[BaseException, int], int]:
+def listen() -> Callable[..., int]:
     """From now on the signals of `SIGNALS` raise `Interrupted`; the result is what to do with that in the end.
 
     It is called with what ends the job and the exit status of that, and returns the status to exit with, after it has
@@ -29,10 +29,10 @@ def listen() -> Callable[[BaseException, int], int]:
     submitit = signal.getsignal(signal.SIGUSR2) if os.environ.get("SUBMITIT_EXECUTOR") == "slurm" else None
     for number in SIGNALS:
         signal.signal(number, raise_interrupted)
-    return lambda error, status: _leave(error, status, submitit)
+    return lambda error, status, run_dir=None: _leave(error, status, submitit, run_dir)
 
 
-def _leave(error: BaseException, status: int, submitit: Any) -> int:
+def _leave(error: BaseException, status: int, submitit: Any, run_dir: Path | None) -> int:
     told = error if isinstance(error, Interrupted) else None
     due = told.signum != signal.SIGINT if told else status == AGAIN
     if not due or "SLURM_JOB_ID" not in os.environ:
@@ -46,7 +46,7 @@ def _leave(error: BaseException, status: int, submitit: Any) -> int:
     job = os.environ["SLURM_JOB_ID"]
     if "SLURM_ARRAY_TASK_ID" in os.environ:  # one job of an array has the number of the whole array
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    if refusal := _why_not_to_requeue(job, told is not None and told.saved):
+    if refusal := _why_not_to_requeue(job, told is not None and told.saved, run_dir):
         log.warning("job %s is not requeued: %s", job, refusal)
         return status
     log.warning("job %s goes back into the queue", job)
@@ -59,8 +59,8 @@ def _leave(error: BaseException, status: int, submitit: Any) -> int:
     return status
 
 
-def _why_not_to_requeue(job: str, saved: bool) -> str | None:
-    restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+def _why_not_to_requeue(job: str, saved: bool, run_dir: Path | None) -> str | None:
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0) - _progress(run_dir)
     if restarts >= _RESTARTS and not saved:
         return f"it could not save anything this time, after {restarts} restarts: is --time too short?"
     shown, failure = _scontrol("show", "job", "--oneliner", job)
@@ -73,6 +73,16 @@ def _why_not_to_requeue(job: str, saved: bool) -> str | None:
     if about.get("JobState") not in ("RUNNING", "SIGNALING") and about.get("Reason") != "TimeLimit":
         return "somebody has cancelled it, or requeued it already"
     return f"it was submitted with --no-requeue: {_AGAIN}" if about.get("Requeue") == "0" else None
+
+
+def _progress(run_dir: Path | None) -> int:
+    """The restart from which on this job has begun at the same step of its training; 0 without a training."""
+    try:
+        meta = read_mapping(run_dir / "meta.json") if run_dir else {}
+    except InputError:
+        return 0
+    since = meta.get("slurm_since")
+    return since if meta.get("slurm_job") == os.environ["SLURM_JOB_ID"] and isinstance(since, int) else 0
 
 
 def _scontrol(*arguments: str) -> tuple[str, str | None]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 
+from datamodules.errors import InputError
 from datamodules.io.atomic import remove_parts
 
 
@@ -78,6 +79,11 @@ class LastAndBest(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if self.validated and self.monitor in trainer.callback_metrics:
             score = float(trainer.callback_metrics[self.monitor])
+            if math.isnan(score):  # of all processes
+                raise InputError(
+                    f"{self.monitor} is not a number after epoch {trainer.current_epoch + 1}: the network makes NaN "
+                    "of an image: try a lower optimizer.lr=; the checkpoints stay as they were"
+                )
             stage = pl_module.stage
             if score > self.best_score or stage != self.stage:
                 self.best_score, self.stage = score, stage

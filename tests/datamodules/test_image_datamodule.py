@@ -355,6 +355,12 @@ def test_validation_covers_the_range_of_the_degradation(make_photographs: Callab
     by_name = {batch.name[0]: batch for batch in batches}
     assert {*by_name} == {f"{name}@{point}" for name in names for point in (0.05, 0.95)}
     assert made.image_names("val") == [batch.name[0] for batch in batches]
+    whole, shown = made.digest("val"), made.image_names("val")
+    for limit, count in ((1, 1), (0.5, len(shown) // 2), (9, len(shown))):  # of those of all processes
+        made.limit_val = limit
+        assert made.image_names("val") == shown[:count]
+        assert len(made.val_dataloader()) == count
+    assert made.digest("val") == whole
     for name in names:
         near, far = by_name[f"{name}@0.05"], by_name[f"{name}@0.95"]
         assert near.lr is not None

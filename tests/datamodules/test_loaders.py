@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch.utils.data import Dataset
 
 from datamodules.errors import InputError, LoaderStuck, worker_death
-from datamodules.loaders import Loader
+from datamodules.loaders import Loader, _watch
 
 
 class Failing(Dataset[Any]):
@@ -67,6 +68,28 @@ def test_a_worker_that_does_not_deliver_ends_the_wait() -> None:
     with pytest.raises(LoaderStuck, match=r"^worker 1 of the loader \(process \d+\) has not .* 0.025 minutes"):
         list(loader)
     assert time.monotonic() - start < 40
+
+
+def test_the_time_in_which_a_job_is_suspended_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten ticks of a quarter second, after which nobody waits any more; the clock says that hours have passed."""
+    ticks = iter(range(10))
+    monkeypatch.setattr(time, "monotonic", lambda: 1e9)
+
+    class Batches:
+        asked, patience, gave_up, _workers = 1.0, 1.0, False, ()
+        _shutdown = property(lambda self: next(ticks, None) is None)
+
+    def sleep(seconds: float) -> None:
+        batches.asked += 1.0  # the next batch is waited for
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    batches = Batches()
+    _watch(weakref.ref(batches))  # type: ignore[arg-type]
+    assert not batches.gave_up
+    ticks = iter(range(10))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    _watch(weakref.ref(batches))  # type: ignore[arg-type]
+    assert batches.gave_up
 
 
 @pytest.mark.slow

@@ -214,6 +214,26 @@ def test_results_that_cannot_be_added_to_are_found_before_the_training(
     assert files(runs) == before
 
 
+def test_a_schedule_keeps_its_length(cli: Cli, tiny: list[str]) -> None:
+    """Fewer updates to the same epochs: the learning rate would be at its end at once."""
+    common = [*tiny, "scheduler=cosine_steps", "scheduler.warmup=0"]
+    with pytest.raises(RuntimeError, match="crash"):
+        cli(*common, crash(7))
+    found = cli(*common, "trainer.accumulate_grad_batches=2", "resume=auto")
+    assert found.status == 1
+    assert (
+        "scheduler: the training was 8 steps long when it began and is 4 now, by other proc"
+        in found.err.splitlines()[-1]
+    )
+    assert cli(*common, "resume=auto").status == 0
+
+
+def test_a_frozen_part_does_not_thaw(cli: Cli, tiny: list[str]) -> None:
+    found = cli(*tiny, "scheduler=cosine", '+procedure.parameters={stem: {match: "stem.*", lr: 0.0}}')
+    assert found.status == 1
+    assert "scheduler.eta_min: found 1e-06, to which a learning rate of 0 would rise" in found.err.splitlines()[-1]
+
+
 def test_the_key_that_was_given_is_named(cli: Cli, tiny: list[str]) -> None:
     common = [*tiny, "scheduler=cosine"]
     with pytest.raises(RuntimeError, match="crash"):

@@ -140,6 +140,25 @@ JOINT = "procedure.stages.joint"
             ["experiment=quick_gfn", "trainer.check_val_every_n_epoch=2"],
             ["trainer.check_val_every_n_epoch: found 2, which leaves no validation in the last stage"],
         ),
+        (["trainer.check_val_every_n_epoch=null"], ["trainer.check_val_every_n_epoch: found null, expected a number"]),
+        # What Lightning's Trainer has, and the suite in its place.
+        (
+            ["+trainer.max_steps=3"],
+            ["trainer.max_steps: found 3, ", "use trainer.max_epochs= and data.samples_per_epoch="],
+        ),
+        (["+trainer.val_check_interval=4"], ["trainer.val_check_interval: found 4, ", "data.samples_per_epoch="]),
+        (["+trainer.callbacks=[]"], ["trainer.callbacks: found [], ", "use callbacks="]),
+        (["+trainer.overfit_batches=1"], ["trainer.overfit_batches: found 1, ", "use debug=one_batch"]),
+        (["trainer.enable_checkpointing=true"], ["trainer.enable_checkpointing: found True, ", "checkpoint.use="]),
+        # Discriminators.
+        (
+            ["experiment=quick_dmbsr", "procedure=gan"],
+            ["procedure.discriminator: does not take crops of 48x48 of 3 channels", "images are 48x48, expected 96x96"],
+        ),
+        (
+            ["model=srn_gray", "degradation=camera_shake", "procedure=gan", "data.patch=96"],
+            ["does not take crops of 96x96 of 1 channels"],
+        ),
     ],
 )
 def test_parts_that_do_not_fit(cli: Cli, tmp_path: Path, overrides: list[str], parts: list[str]) -> None:

@@ -61,6 +61,33 @@ def test_another_configuration_cannot_continue_a_run(tmp_path: Path) -> None:
     assert (tmp_path / "r" / "config.yaml").read_text() == before
 
 
+def test_other_validation_images_and_weights_cannot_continue_a_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = {"train": "a", "val": "b"}
+    open_run(tmp_path / "r", config() | {"weights": None}, "never", images=images)
+    open_run(tmp_path / "r", config(root="moved") | {"weights": None}, "auto", images=images)
+    assert "images" not in caplog.text
+    with pytest.raises(InputError, match=r"the validation images .* are others than those by which"):
+        open_run(tmp_path / "r", config() | {"weights": None}, "auto", images=images | {"val": "c"})
+    with pytest.raises(InputError, match=r"weights was None in this run and is 'a\.ckpt' now"):
+        open_run(tmp_path / "r", config() | {"weights": "a.ckpt"}, "auto", images=images)
+    open_run(tmp_path / "r", config() | {"weights": None}, "auto", images=images | {"train": "c"})
+    assert "the training images are others than before" in caplog.text
+
+
+def test_restarts_are_counted_from_where_a_job_got_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    since = []
+    for restarts, step in enumerate((0, 10, 20, 20, 20, 30)):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
+        since.append(open_run(tmp_path / "r", config(), "auto", step)["slurm_since"])
+    assert since == [0, 1, 2, 2, 2, 5]
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    assert open_run(tmp_path / "r", config(), "auto", 30)["slurm_since"] == 0
+
+
 def test_what_a_schedule_as_long_as_the_training_depends_on(tmp_path: Path) -> None:
     """By the length in epochs nothing else is decided: others may be prolonged."""
     one_cycle = {"_target_": "torch.optim.lr_scheduler.OneCycleLR"}

@@ -103,6 +103,23 @@ def test_slurm_that_does_not_answer(scontrol: Scontrol, caplog: pytest.LogCaptur
     assert "scontrol cannot be run here" in caplog.text
 
 
+def test_restarts_without_any_progress_come_to_an_end(
+    scontrol: Scontrol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those before the training last got on do not count."""
+    run_dir, error = tmp_path / "run", LoaderStuck("no batch")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "34")
+    run_dir.mkdir()
+    (run_dir / "meta.json").write_text('{"slurm_job": "7", "slurm_step": 30, "slurm_since": 15}')
+    assert listen()(error, 75, run_dir) == 75
+    assert scontrol.asked[-1] == "requeue 7"
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "35")
+    listen()(error, 75, run_dir)
+    assert "it could not save anything this time, after 20 restarts" in caplog.text
+    listen()(error, 75, tmp_path / "of another task")
+    assert "after 35 restarts" in caplog.text
+
+
 def test_only_the_first_task_requeues(scontrol: Scontrol, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("STEP_NUM_TASKS", "2"), ("PROCID", "1"), ("LOCALID", "1")):
         monkeypatch.setenv(f"SLURM_{name}", value)

@@ -1,6 +1,7 @@
 """The callbacks, each in a Lightning run of a one-weight model or by itself."""
 
 import logging
+import math
 import os
 import re
 import signal
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.batch import Batch
-from datamodules.errors import Interrupted
+from datamodules.errors import InputError, Interrupted
 from lightning_modules.callbacks import interrupt, sheets
 from lightning_modules.callbacks.checkpointing import LastAndBest
 from lightning_modules.callbacks.epoch_log import EpochLog
@@ -78,6 +79,11 @@ def fit(trainer: pl.Trainer, module: Module, ckpt_path: Path | None = None) -> N
     trainer.fit(module, steps, DataLoader(torch.zeros(1)), ckpt_path=ckpt_path, weights_only=True)  # type: ignore[arg-type]
 
 
+def ours(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """Without what Lightning says, where it does."""
+    return [record for record in caplog.records if record.name.startswith("lightning_modules")]
+
+
 def step_of(path: Path) -> int:
     checkpoint = torch.load(path, weights_only=True)
     assert checkpoint["state_dict"]["weight"] == checkpoint["global_step"]
@@ -91,6 +97,13 @@ def test_best_is_the_best_and_last_the_last(tmp_path: Path) -> None:
     assert step_of(tmp_path / "best.ckpt") == 6  # the second epoch; an equal score later does not count
     assert step_of(tmp_path / "last.ckpt") == 12
     assert keeper.best_score == 5.0
+
+
+def test_a_validation_that_is_no_number_ends_the_training(tmp_path: Path) -> None:
+    keeper = LastAndBest(str(tmp_path), MONITOR)
+    with pytest.raises(InputError, match="is not a number after epoch 2: the network makes NaN of an image"):
+        fit(make_trainer(tmp_path, [keeper], 4), Module([3.0, math.nan, 5.0, 4.0]))
+    assert [step_of(tmp_path / name) for name in ("best.ckpt", "last.ckpt")] == [3, 3]
 
 
 def test_best_score_is_remembered_when_a_run_continues(tmp_path: Path) -> None:
@@ -148,7 +161,7 @@ def test_validation_every_second_epoch(tmp_path: Path, caplog: pytest.LogCapture
         fit(make_trainer(tmp_path, keepers, 5, check_val_every_n_epoch=2), Module([9.0, 3.0, 9.0, 5.0, 9.0]))
     assert written == [(False, 3), (6, 6), (6, 9), (12, 12), (12, 15)]
     # Only an epoch that was validated has a score to show.
-    shown = [re.search(r"val/score (\S+) dB \(best (\S+)\)", record.message) for record in caplog.records]
+    shown = [re.search(r"val/score (\S+) dB \(best (\S+)\)", record.message) for record in ours(caplog)]
     assert [match and match.groups() for match in shown] == [None, ("3.00", "3.00"), None, ("5.00", "5.00"), None]
 
 
@@ -186,7 +199,7 @@ def test_last_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_epoch_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "lightning_modules"):
         fit(make_trainer(tmp_path, [EpochLog(MONITOR)], 2), Module([30.0, 29.5]))
-    lines = [re.sub(r"\d+\.\d s$", "T s", record.message) for record in caplog.records]
+    lines = [re.sub(r"\d+\.\d s$", "T s", record.message) for record in ours(caplog)]
     assert lines == [
         "epoch 1/2, step 3, loss 1.00000, val/score 30.00 dB (best 30.00), T s",
         "epoch 2/2, step 6, loss 4.00000, val/score 29.50 dB (best 30.00), T s",
