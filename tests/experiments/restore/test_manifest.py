@@ -1,6 +1,7 @@
 """task=restore: whose a result is, and what happens to what is in its place."""
 
 import json
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +96,21 @@ def test_records_that_cannot_be_opened_leave_no_lock(cli: Cli, tmp_path: Path) -
     outcome = cli(*BICUBIC, "input=in", "output=out")
     assert outcome.err.startswith("output=out: cannot be used (Is a directory): ")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".restored.jsonl"]
+
+
+@pytest.mark.parametrize("name", [".restored.jsonl", ".restored.1.jsonl"])
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe"])
+def test_records_are_written_to_no_link(tmp_path: Path, name: str, kind: str) -> None:
+    """Of somebody else's folder, for their lines hold names that somebody else has chosen."""
+    victim, place = tmp_path / ".bashrc", tmp_path / "out" / name
+    place.parent.mkdir()
+    if kind == "link":
+        victim.write_text("mine\n")
+    os.mkfifo(place) if kind == "pipe" else place.symlink_to("../.bashrc")
+    with pytest.raises(InputError, match=f"{name}: is (a link|a pipe or the like), expected a reg"):
+        Manifest(place.parent, {}).__enter__()
+    assert [path.read_text() for path in tmp_path.glob(".bashrc")] == ["mine\n"] * (kind == "link")
+    Manifest(tmp_path / "other", {}).__enter__()
 
 
 @pytest.mark.usefixtures("runs")
