@@ -55,14 +55,14 @@ def refuse_unwritable(path: Path, width: int, height: int, dtype: np.dtype[Any],
 
 @contextlib.contextmanager
 def writing(path: Path, just_before: Callable[[Path], object] | None = None) -> Iterator[Path]:
-    """`replacing`, whose mistakes end in one line.
+    """`replacing`, whose mistakes end in one line; the file is on the disk before it has its name.
 
     Raises:
         InputError: no file can have this name.
         NotWritten: there is no space, no such folder or no permission.
     """
     try:
-        with replacing(path, just_before=just_before) as part:
+        with replacing(path, sync=True, just_before=just_before) as part:
             yield part
     except OSError as error:
         reason = error.strerror or str(error)

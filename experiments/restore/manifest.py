@@ -83,6 +83,8 @@ class Manifest:
     def finished(self, items: Iterable[Item], replace: bool) -> list[Item]:
         """Those of whose results all files are there, made with these settings of these photographs.
 
+        An empty file, as a power cut or a full disk may leave, is none.
+
         Args:
             replace: whether other files in their place may be replaced.
 
@@ -91,7 +93,7 @@ class Manifest:
         """
         done, others = [], []
         for item in items:
-            existing = [path for path in item.files if path.exists()]
+            existing = [path for path in item.files if not _is_absent(path)]
             different = [(path, why) for path in existing if (why := self._difference(path, item.source))]
             others += different[:1]
             if existing == list(item.files) and not different:
@@ -127,6 +129,11 @@ class Manifest:
             line = {"name": self._name(path), "of": str(source.resolve()), "source": before, "settings": self.settings}
             self.file.write(json.dumps(line) + "\n")
             self.file.flush()
+            os.fsync(self.file.fileno())  # a power cut may not leave the file without its line
+
+
+def _is_absent(path: Path) -> bool:
+    return not path.exists() or (path.is_file() and not path.stat().st_size)
 
 
 def _locked(path: Path) -> TextIO:
