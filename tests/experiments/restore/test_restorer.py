@@ -145,6 +145,17 @@ def test_a_turned_kernel_and_images_that_are_none() -> None:
         bicubic.restore(np.zeros((4, 2), np.uint8), 2, out=closed)
 
 
+def test_a_result_does_not_go_where_the_image_is() -> None:
+    """Tiles would be read of what others have left there."""
+    restorer, image = Restorer.load(model="bicubic", device="cpu"), photograph(30, 60, 0)
+    for out in (image, image[::-1], image[:, :, ::-1]):
+        with pytest.raises(InputError, match="out: is the memory of the image, expected another array") as caught:
+            restorer.restore(image, 1, out=out)
+        assert caught.value.key == "out"
+    np.testing.assert_array_equal(image, photograph(30, 60, 0))
+    restorer.restore(image[:, ::2], 1, out=image[:, 1::2])  # beside it
+
+
 @pytest.mark.parametrize("tile", [None, 64])
 @pytest.mark.parametrize("option", ["drunet", "srn"])
 def test_values_that_are_not_finite_are_no_result(option: str, tile: int | None) -> None:
