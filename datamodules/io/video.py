@@ -36,7 +36,7 @@ class Clip:
     Attributes:
         path: the file.
         frames: how many, as far as can be known before they are decoded.
-        left_out: what the result will not have, each a few words.
+        left_out: what the result will not have, or not as it should be, each a few words.
     """
 
     path: Path
@@ -52,23 +52,26 @@ def examine(path: Path, max_pixels: int | None = None) -> Clip:
     """
     with _opened(path) as (container, stream), _naming(path):
         check_pixels(stream.width, stream.height, max_pixels)
-        count, last, cut = 0, 0.0, False
+        count, last, damaged = 0, 0.0, 0
         for packet in container.demux():
             if packet.size:
                 count += packet.stream is stream
-                cut |= packet.is_corrupt
+                damaged += packet.is_corrupt
                 start = packet.dts if packet.pts is None else packet.pts
                 last = max(last, float(((start or 0) + (packet.duration or 0)) * packet.time_base))
         # Of others it is only estimated, and their headers or indices count the frames.
         told = container.duration if container.format.name.startswith("matroska") else 0
         end = ((told or 0) + max(0, container.start_time or 0)) / 1e6
-        if cut or count < stream.frames or not count or last < end - _LATE:
+        joined = damaged and container.format.name == "mpegts"  # whose packets are counted, anew in a file behind another
+        if (damaged and not joined) or count < stream.frames or not count or last < end - _LATE:
             raise InputError(f"is truncated: it ends after {count} frames and {last:.1f} s: copy it again")
         kept = ["audio", "data"] if container.chapters() else ["audio"]  # in MP4 chapters are such a stream
         others = [other.type for other in container.streams if other is not stream and other.type not in kept]
         left_out = [f"{len(others)} further stream(s) ({', '.join(sorted(set(others)))}) left out"] if others else []
         if any(component.is_alpha for component in stream.codec_context.format.components):
             left_out.append("its transparency left out")
+        if joined:
+            left_out.append(f"{damaged} of its packets are damaged, or it was joined of several files: look at its frames")
         return Clip(path, count, tuple(left_out))
 
 

@@ -153,6 +153,22 @@ def test_bad_files_are_one_line(tmp_path: Path, name: str, write: Callable[[Path
     assert "\n" not in str(caught.value)
 
 
+def join(path: Path, sizes: list[tuple[int, int]]) -> None:
+    """Write a video of files behind one another, as cameras store theirs in parts."""
+    parts = [path.with_name(f"{number}.mts") for number in range(len(sizes))]
+    for part, size in zip(parts, sizes, strict=True):
+        write_clip(part, range(20), size, sound=None)
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+
+
+def test_joined_streams_are_read_to_their_end(tmp_path: Path) -> None:
+    join(tmp_path / "a.mts", [(32, 48)] * 2)
+    found = examine(tmp_path / "a.mts")
+    assert (found.frames, len(found.left_out)) == (40, 1)
+    assert found.left_out[0].endswith("damaged, or it was joined of several files: look at its frames")
+    assert sum(1 for _ in read_frames(tmp_path / "a.mts")) == 40
+
+
 def test_sound_that_a_format_cannot_hold(tmp_path: Path) -> None:
     write_clip(tmp_path / "a.mkv", (0, 1), sound="libopus")
     check_writable(tmp_path / "a.mkv", "mp4")
