@@ -123,12 +123,16 @@ def read_frames(path: Path) -> Iterator[Frame]:
     """The frames of a video in the order in which they are shown.
 
     Raises:
-        InputError: one cannot be decoded.
+        InputError: one cannot be decoded, or is of another size than the first.
     """
     with _opened(path) as (container, stream), _naming(path):
         step = max(1, round(1 / (stream.average_rate or 25) / stream.time_base))
-        last = None
+        last, first = None, None
         for number, frame in enumerate(container.decode(stream)):
+            first = first or (frame.width, frame.height)
+            if first != (frame.width, frame.height):
+                found = f"frame {number + 1} is {frame.width}x{frame.height}, the first {first[0]}x{first[1]}"
+                raise InputError(f"{found}: convert the video to one size")
             time = frame.pts if frame.pts is not None else 0 if last is None else last + step
             last = time if last is None else max(time, last + 1)
             yield Frame(number, last, frame, stream.sample_aspect_ratio or Fraction(1))

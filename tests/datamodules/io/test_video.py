@@ -169,6 +169,15 @@ def test_joined_streams_are_read_to_their_end(tmp_path: Path) -> None:
     assert sum(1 for _ in read_frames(tmp_path / "a.mts")) == 40
 
 
+def test_frames_of_another_size_are_refused(tmp_path: Path) -> None:
+    join(tmp_path / "a.mts", [(32, 48), (64, 96)])
+    with pytest.raises(
+        InputError, match=r"a\.mts: frame 21 is 96x64, the first 48x32: convert the video to one size"
+    ):
+        for frame in read_frames(tmp_path / "a.mts"):
+            assert frame.pixels().shape == (32, 48, 3)
+
+
 def test_sound_that_a_format_cannot_hold(tmp_path: Path) -> None:
     write_clip(tmp_path / "a.mkv", (0, 1), sound="libopus")
     check_writable(tmp_path / "a.mkv", "mp4")
