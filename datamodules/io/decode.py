@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import cv2
 import numpy as np
-from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from datamodules.errors import InputError
 from datamodules.installed import extra
@@ -30,6 +30,7 @@ _ORIENTATION = 274  # tag number in EXIF and TIFF
 Image.init()
 # Pillow warns from this limit on and raises from twice the limit on; `_open` raises from the limit on.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+PngImagePlugin.MAX_TEXT_CHUNK = 1 << 26  # bytes, of colour profiles too, which in other formats have more than its 1 MB
 
 
 def list_images(root: str | Path) -> list[Path]:

@@ -221,6 +221,14 @@ def test_what_colours_mean_is_lost_where_it_counts(
     assert write_photograph(tmp_path / "a.png", found) == []
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp"])
+def test_large_profiles_come_back(tmp_path: Path, suffix: str) -> None:
+    profile = RGB + np.random.default_rng(0).bytes(1_500_000)
+    path = tmp_path / f"a.{suffix}"
+    assert write_photograph(path, Photograph(eight(), icc=profile)) == []
+    assert read_photograph(path).icc == profile
+
+
 def test_profile_for_gray_is_not_put_into_colours(tmp_path: Path) -> None:
     write_photograph(tmp_path / "a.webp", Photograph(eight()[:, :, :1], icc=RGB[:16] + b"GRAY" + RGB[20:]))
     with Image.open(tmp_path / "a.webp") as image:
