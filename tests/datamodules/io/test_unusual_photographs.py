@@ -229,6 +229,23 @@ def test_large_profiles_come_back(tmp_path: Path, suffix: str) -> None:
     assert read_photograph(path).icc == profile
 
 
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_what_jpeg_cannot_hold_is_left_out_and_said(tmp_path: Path, beyond: int) -> None:
+    """The most that its markers hold, EXIF to a few bytes, and more."""
+    tags = metadata.Directory()
+    tags[305], tags.tagtype[305] = b"", 2
+    size = 65533 - 6 - len(metadata.exif_with(metadata._to_bytes(tags, {}), 48, 36, None)) - 2 + 4 * beyond
+    tags[305] = "x" * size
+    xmp = b"x" * (65533 - 29 + beyond)
+    exif = metadata._to_bytes(tags, {})
+    notes = write_photograph(tmp_path / "a.jpg", Photograph(eight(), exif=exif, xmp=xmp))
+    found = read_photograph(tmp_path / "a.jpg")
+    assert len(notes) == 2 * beyond
+    assert all(note.endswith(" bytes left out, for JPEG holds 64 KB") for note in notes)
+    assert (found.exif is not None, found.xmp is not None) == (not beyond, not beyond)
+    assert np.abs(found.pixels.astype(int) - eight()).mean() < 8
+
+
 def test_profile_for_gray_is_not_put_into_colours(tmp_path: Path) -> None:
     write_photograph(tmp_path / "a.webp", Photograph(eight()[:, :, :1], icc=RGB[:16] + b"GRAY" + RGB[20:]))
     with Image.open(tmp_path / "a.webp") as image:
