@@ -6,6 +6,7 @@ import struct
 import tracemalloc
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,6 +66,27 @@ def test_tags_that_share_their_bytes_take_no_memory(tmp_path: Path, bits: int) -
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 30 << 20  # of 300
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+@pytest.mark.parametrize(
+    ("shape", "options", "says"),
+    [
+        ((64, 64, 9), {"planarconfig": "contig"}, "TIFF has 9 samples a pixel, expected at most 8"),
+        ((64, 64, 3), {"tile": (4096, 4112)}, "TIFF has 64x64 pixels in tiles of 16842752, expected at most 16777216"),
+    ],
+)
+def test_tiff_that_takes_more_than_its_pixels(
+    tmp_path: Path, depth: type, shape: tuple[int, ...], options: dict[str, Any], says: str
+) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros(shape, depth), photometric="rgb", compression="zlib", **options)
+    readers = [read_photograph, decode_rgb8]
+    for reader in readers if shape[2] == 3 else readers[: depth == np.uint16]:  # of the others Pillow has no mode
+        with pytest.raises(InputError, match=says):
+            reader(path)
+    tifffile.imwrite(path, np.zeros((64, 64, 3), depth), photometric="rgb", compression="zlib", tile=(4096, 4096))
+    assert read_photograph(path).pixels.shape == (64, 64, 3)
 
 
 def exif_with_tags_that_share(count: int, size: int) -> bytes:
