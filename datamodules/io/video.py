@@ -27,6 +27,7 @@ _OF_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder")  # w
 _BT709, _BT601 = 1, 5  # matrices of ITU-T H.273
 _FULL = 2  # range of values: 0 to 255
 _LATE = 1.0  # seconds before the end that a header tells, at which a file is truncated
+_BACK = 0.3  # seconds that pictures of a joined file may go back: those that refer to others are decoded ahead
 
 
 @dataclass(frozen=True)
@@ -52,17 +53,26 @@ def examine(path: Path, max_pixels: int | None = None) -> Clip:
     """
     with _opened(path) as (container, stream), _naming(path):
         check_pixels(stream.width, stream.height, max_pixels)
-        count, last, damaged = 0, 0.0, 0
+        count, last, damaged, again = 0, 0.0, 0, False
+        latest = dict[int, int]()
         for packet in container.demux():
             if packet.size:
                 count += packet.stream is stream
                 damaged += packet.is_corrupt
+                if packet.dts is not None:
+                    back = (latest.get(packet.stream_index, packet.dts) - packet.dts) * packet.time_base
+                    again |= back > (_BACK if packet.stream is stream else 0)  # sound is handed on as it is
+                    latest[packet.stream_index] = packet.dts
                 start = packet.dts if packet.pts is None else packet.pts
                 last = max(last, float(((start or 0) + (packet.duration or 0)) * packet.time_base))
         # Of others it is only estimated, and their headers or indices count the frames.
         told = container.duration if container.format.name.startswith("matroska") else 0
         end = ((told or 0) + max(0, container.start_time or 0)) / 1e6
-        joined = damaged and container.format.name == "mpegts"  # whose packets are counted, anew in a file behind another
+        joined = (
+            damaged and container.format.name == "mpegts"
+        )  # whose packets are counted, anew in a file behind another
+        if joined and again:
+            raise InputError("was joined of files whose times each begin anew: restore these one by one")
         if (damaged and not joined) or count < stream.frames or not count or last < end - _LATE:
             raise InputError(f"is truncated: it ends after {count} frames and {last:.1f} s: copy it again")
         kept = ["audio", "data"] if container.chapters() else ["audio"]  # in MP4 chapters are such a stream
@@ -71,7 +81,9 @@ def examine(path: Path, max_pixels: int | None = None) -> Clip:
         if any(component.is_alpha for component in stream.codec_context.format.components):
             left_out.append("its transparency left out")
         if joined:
-            left_out.append(f"{damaged} of its packets are damaged, or it was joined of several files: look at its frames")
+            left_out.append(
+                f"{damaged} of its packets are damaged, or it was joined of several files: look at its frames"
+            )
         return Clip(path, count, tuple(left_out))
 
 

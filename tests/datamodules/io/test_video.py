@@ -153,29 +153,33 @@ def test_bad_files_are_one_line(tmp_path: Path, name: str, write: Callable[[Path
     assert "\n" not in str(caught.value)
 
 
-def join(path: Path, sizes: list[tuple[int, int]]) -> None:
+def join(path: Path, sizes: list[tuple[int, int]], later: int = 50, sound: str | None = None) -> None:
     """Write a video of files behind one another, as cameras store theirs in parts."""
     parts = [path.with_name(f"{number}.mts") for number in range(len(sizes))]
     for part, size in zip(parts, sizes, strict=True):
-        write_clip(part, range(20), size, sound=None)
+        start = later * int(part.stem)
+        write_clip(part, range(start, start + 50), size, sound=sound)
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
 
 
 def test_joined_streams_are_read_to_their_end(tmp_path: Path) -> None:
     join(tmp_path / "a.mts", [(32, 48)] * 2)
     found = examine(tmp_path / "a.mts")
-    assert (found.frames, len(found.left_out)) == (40, 1)
+    assert (found.frames, len(found.left_out)) == (100, 1)
     assert found.left_out[0].endswith("damaged, or it was joined of several files: look at its frames")
-    assert sum(1 for _ in read_frames(tmp_path / "a.mts")) == 40
+    assert sum(1 for _ in read_frames(tmp_path / "a.mts")) == 100
+    for later, sound in ((0, None), (50, "aac")):  # a tone begins at 0
+        join(tmp_path / "b.mts", [(32, 48)] * 2, later, sound)
+        with pytest.raises(InputError, match=r"b\.mts: was joined of files whose times each begin anew: restore these"):
+            examine(tmp_path / "b.mts")
 
 
 def test_frames_of_another_size_are_refused(tmp_path: Path) -> None:
     join(tmp_path / "a.mts", [(32, 48), (64, 96)])
-    with pytest.raises(
-        InputError, match=r"a\.mts: frame 21 is 96x64, the first 48x32: convert the video to one size"
-    ):
-        for frame in read_frames(tmp_path / "a.mts"):
-            assert frame.pixels().shape == (32, 48, 3)
+    found = read_frames(tmp_path / "a.mts")
+    assert [next(found).pixels().shape for _ in range(50)] == [(32, 48, 3)] * 50
+    with pytest.raises(InputError, match=r"a\.mts: frame 51 is 96x64, the first 48x32: convert the video to one size"):
+        next(found)
 
 
 def test_sound_that_a_format_cannot_hold(tmp_path: Path) -> None:
