@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from datamodules.errors import InputError
-from datamodules.io.video import CONTAINERS, Piece, check_writable, examine, read_frames, write_video
-from tests.helpers.clips import TIMES, psnr, shown, sounds, truncate, write_clip, write_sound
+from datamodules.io.video import CONTAINERS, Frame, Piece, check_writable, examine, read_frames, write_video
+from tests.helpers.clips import TIMES, pattern, psnr, shown, sounds, truncate, write_clip, write_sound
 
 av = pytest.importorskip("av")
 
@@ -79,6 +79,17 @@ def test_colours_are_read_and_written_by_one_matrix(tmp_path: Path, colours: int
     assert psnr(again.pixels(), pixels) > 38
     assert again.look() == frame.look()
     assert again.decoded.color_primaries == (colours or 2)
+
+
+@pytest.mark.parametrize(("stored", "off"), [("yuv420p", 0.3), ("yuv420p10le", 0.6), ("yuv444p", 0.1)])
+def test_frames_are_as_bright_as_they_were(stored: str, off: float) -> None:
+    given = pattern(96, 128, 0)
+    decoded = av.VideoFrame.from_ndarray(given, format="rgb24")
+    decoded = decoded.reformat(format=stored, dst_colorspace=5, src_color_range=2, dst_color_range=1)
+    pixels = Frame(0, 0, decoded).pixels()
+    bias = given - pixels / (257 if pixels.dtype == np.uint16 else 1)
+    assert np.abs(bias.mean((0, 1))).max() < off
+    assert np.abs(bias).mean() < 1
 
 
 def test_what_goes_with_a_video(tmp_path: Path) -> None:
