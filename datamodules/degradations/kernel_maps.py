@@ -1,6 +1,8 @@
 """Kernels that share an image and their maps of weights, as a file that a person gives."""
 
+import math
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,8 @@ from torch import Tensor
 from datamodules.errors import InputError
 from networks.ops.options import LARGEST_KERNEL
 
+_LARGEST = 2**29  # numbers in an array, as of 40 kernels on a photograph of 12 million pixels
+_PACKED = (zipfile.BadZipFile, zlib.error)
 ARRAYS = {"kernels": "[K, k, k]", "weights": "[K, h, w]"}
 
 
@@ -30,7 +34,7 @@ def given_kernels(spec: str) -> tuple[Tensor, Tensor]:
     if not path.is_file():
         raise InputError(f"kernels={spec}: no such file, {expected}", key="kernels")
     try:
-        opened = np.load(path, allow_pickle=False)
+        opened = np.load(path, mmap_mode="r", allow_pickle=False)
         if isinstance(opened, np.ndarray):
             raise InputError(f"{path}: is one array, {expected}", key="kernels")
         with opened as file:
@@ -39,13 +43,33 @@ def given_kernels(spec: str) -> tuple[Tensor, Tensor]:
                 raise InputError(
                     f"{path}: has no {missing[0]} but {', '.join(names) or 'nothing'}, {expected}", key="kernels"
                 )
+            for name in ARRAYS:
+                _refuse_large(file.zip, name)
             kernels, weights = (file[name] for name in ARRAYS)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}), {expected}", key="kernels") from error
+    except (OSError, ValueError, ArithmeticError, EOFError, RuntimeError, MemoryError, *_PACKED) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path}: cannot be read ({reason}), {expected}", key="kernels") from error
     try:
         return checked_maps(kernels, weights)
     except InputError as error:
         raise InputError(f"{path}: {error}", key="kernels") from error
+
+
+def _refuse_large(file: zipfile.ZipFile, name: str) -> None:
+    """Of an array its header, which says how much memory it takes: zeros are a thousand times as large as stored.
+
+    Raises:
+        ValueError: it says too much, or more than there is.
+    """
+    member = file.getinfo(f"{name}.npy" if f"{name}.npy" in file.namelist() else name)
+    with file.open(member) as stream:
+        first = np.lib.format.read_magic(stream) == (1, 0)
+        shape, _, dtype = (np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0)(
+            stream
+        )
+    count = math.prod(max(1, side) for side in shape)
+    if count > _LARGEST or (0 not in shape and count * dtype.itemsize > member.file_size):
+        raise ValueError(f"{name} of shape {list(shape)} is too large, or is not all there")
 
 
 def checked_maps(kernels: np.ndarray | Tensor, weights: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:

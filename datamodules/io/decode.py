@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import cv2
 import numpy as np
-from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from datamodules.errors import InputError
 from datamodules.installed import extra
@@ -24,12 +24,14 @@ MAX_PIXELS = 1_000_000_000
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # of ISO 23008-12
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}  # RGBa: premultiplied
+_MOST_SAMPLES, _LARGEST_TILE = 8, 4096 * 4096  # of TIFF: samples of a pixel, pixels of a tile
 _ORIENTATION = 274  # tag number in EXIF and TIFF
 
 # Registers all formats now rather than in whichever thread decodes first.
 Image.init()
 # Pillow warns from this limit on and raises from twice the limit on; `_open` raises from the limit on.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+PngImagePlugin.MAX_TEXT_CHUNK = 1 << 26  # bytes, of colour profiles too, which in other formats have more than its 1 MB
 
 
 def list_images(root: str | Path) -> list[Path]:
@@ -202,6 +204,9 @@ def open_image(stream: BinaryIO, max_pixels: int | None = None) -> ImageFile.Ima
     check_pixels(image.width, image.height, max_pixels)
     if isinstance(image, TiffImagePlugin.TiffImageFile) and (image.tag_v2.get(262), image.tag_v2.get(259, 1)) == (6, 1):
         raise InputError("TIFF is YCbCr without compression, which Pillow does not read: save it as RGB")
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        tags = image.tag_v2
+        check_parts(image.width, image.height, tags.get(277, 1), tags.get(322, 1) * tags.get(323, 1))
     if not is_sixteen_bit(image) and image.mode not in _MODES:
         raise InputError(f"has pixels of mode {image.mode}: save it as RGB with 8 or 16 bits a channel")
     return image
@@ -230,6 +235,23 @@ def check_pixels(width: int, height: int, max_pixels: int | None = None) -> None
     limit = MAX_PIXELS if max_pixels is None else max_pixels
     if width * height > limit:
         raise InputError(f"has {width}x{height} pixels, more than {limit}: cut or shrink it")
+
+
+def check_parts(width: int, height: int, samples: int, tile: int) -> None:
+    """What a TIFF file takes in memory beside its pixels.
+
+    Args:
+        samples: of a pixel.
+        tile: pixels of a tile, of which one at least is decoded, however small the image.
+
+    Raises:
+        InputError: it is more than a photograph needs.
+    """
+    if samples > _MOST_SAMPLES:
+        raise InputError(f"TIFF has {samples} samples a pixel, expected at most {_MOST_SAMPLES}: save it as RGB")
+    most = max(_LARGEST_TILE, -(-width // 16) * -(-height // 16) * 256)  # sides of tiles are multiples of 16
+    if tile > most:
+        raise InputError(f"TIFF has {width}x{height} pixels in tiles of {tile}, expected at most {most}: save it anew")
 
 
 def is_sixteen_bit(image: ImageFile.ImageFile) -> bool:

@@ -18,6 +18,7 @@ from datamodules.io.decode import (
     HEIC_SUFFIXES,
     IMAGE_SUFFIXES,
     PHOTOS_EXTRA,
+    check_parts,
     check_pixels,
     is_sixteen_bit,
     open_image,
@@ -77,6 +78,8 @@ def read_photograph(path: str | Path, max_pixels: int | None = None) -> Photogra
                     raise InputError("TIFF has tags of more bytes than the file: replace or delete it")
                 if page.dtype == np.uint16 and page.bitspersample == 16:  # Pillow knows only some of these
                     check_pixels(page.imagewidth, page.imagelength, max_pixels)
+                    samples, tile = page.samplesperpixel * page.imagedepth, page.tilewidth * page.tilelength
+                    check_parts(page.imagewidth, page.imagelength, samples, tile * page.tiledepth)
                     return _sixteen_bit_tiff(stream, page, len(file.pages))
         return _by_pillow(stream, max_pixels)
 

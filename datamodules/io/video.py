@@ -27,6 +27,7 @@ _OF_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder")  # w
 _BT709, _BT601 = 1, 5  # matrices of ITU-T H.273
 _FULL = 2  # range of values: 0 to 255
 _LATE = 1.0  # seconds before the end that a header tells, at which a file is truncated
+_BACK = 0.3  # seconds that pictures of a joined file may go back: those that refer to others are decoded ahead
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Clip:
     Attributes:
         path: the file.
         frames: how many, as far as can be known before they are decoded.
-        left_out: what the result will not have, each a few words.
+        left_out: what the result will not have, or not as it should be, each a few words.
     """
 
     path: Path
@@ -52,23 +53,37 @@ def examine(path: Path, max_pixels: int | None = None) -> Clip:
     """
     with _opened(path) as (container, stream), _naming(path):
         check_pixels(stream.width, stream.height, max_pixels)
-        count, last, cut = 0, 0.0, False
+        count, last, damaged, again = 0, 0.0, 0, False
+        latest = dict[int, int]()
         for packet in container.demux():
             if packet.size:
                 count += packet.stream is stream
-                cut |= packet.is_corrupt
+                damaged += packet.is_corrupt
+                if packet.dts is not None:
+                    back = (latest.get(packet.stream_index, packet.dts) - packet.dts) * packet.time_base
+                    again |= back > (_BACK if packet.stream is stream else 0)  # sound is handed on as it is
+                    latest[packet.stream_index] = packet.dts
                 start = packet.dts if packet.pts is None else packet.pts
                 last = max(last, float(((start or 0) + (packet.duration or 0)) * packet.time_base))
         # Of others it is only estimated, and their headers or indices count the frames.
         told = container.duration if container.format.name.startswith("matroska") else 0
         end = ((told or 0) + max(0, container.start_time or 0)) / 1e6
-        if cut or count < stream.frames or not count or last < end - _LATE:
+        joined = (
+            damaged and container.format.name == "mpegts"
+        )  # whose packets are counted, anew in a file behind another
+        if joined and again:
+            raise InputError("was joined of files whose times each begin anew: restore these one by one")
+        if (damaged and not joined) or count < stream.frames or not count or last < end - _LATE:
             raise InputError(f"is truncated: it ends after {count} frames and {last:.1f} s: copy it again")
         kept = ["audio", "data"] if container.chapters() else ["audio"]  # in MP4 chapters are such a stream
         others = [other.type for other in container.streams if other is not stream and other.type not in kept]
         left_out = [f"{len(others)} further stream(s) ({', '.join(sorted(set(others)))}) left out"] if others else []
         if any(component.is_alpha for component in stream.codec_context.format.components):
             left_out.append("its transparency left out")
+        if joined:
+            left_out.append(
+                f"{damaged} of its packets are damaged, or it was joined of several files: look at its frames"
+            )
         return Clip(path, count, tuple(left_out))
 
 
@@ -92,7 +107,10 @@ class Frame:
         """Upright, RGB, uint8 or of more than 8 bits uint16 [H, W, 3]."""
         deep = any(component.bits > 8 for component in self.decoded.format.components)
         array = self.decoded.to_ndarray(
-            format="rgb48le" if deep else "rgb24", src_colorspace=_matrix(self.decoded), dst_color_range=_FULL
+            format="rgb48le" if deep else "rgb24",
+            src_colorspace=_matrix(self.decoded),
+            dst_color_range=_FULL,
+            interpolation=_exactly(),
         )
         return np.ascontiguousarray(np.rot90(array, round(self.decoded.rotation / 90)))  # both count to the left
 
@@ -110,6 +128,13 @@ class Frame:
         return 1 / self.ratio if round(self.decoded.rotation / 90) % 2 else self.ratio
 
 
+def _exactly() -> int:
+    """How FFmpeg makes RGB: by its fast way, which it takes otherwise, 8 bits come out a level too dark."""
+    from av.video.reformatter import Interpolation
+
+    return int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT)
+
+
 def _matrix(frame: Any) -> int:
     """That of the frame; of one that does not say it what players take, by the size."""
     told = {1: _BT709, 4: 4, 5: _BT601, 6: _BT601, 7: 7, 9: 9}.get(int(frame.colorspace))
@@ -120,12 +145,16 @@ def read_frames(path: Path) -> Iterator[Frame]:
     """The frames of a video in the order in which they are shown.
 
     Raises:
-        InputError: one cannot be decoded.
+        InputError: one cannot be decoded, or is of another size than the first.
     """
     with _opened(path) as (container, stream), _naming(path):
         step = max(1, round(1 / (stream.average_rate or 25) / stream.time_base))
-        last = None
+        last, first = None, None
         for number, frame in enumerate(container.decode(stream)):
+            first = first or (frame.width, frame.height)
+            if first != (frame.width, frame.height):
+                found = f"frame {number + 1} is {frame.width}x{frame.height}, the first {first[0]}x{first[1]}"
+                raise InputError(f"{found}: convert the video to one size")
             time = frame.pts if frame.pts is not None else 0 if last is None else last + step
             last = time if last is None else max(time, last + 1)
             yield Frame(number, last, frame, stream.sample_aspect_ratio or Fraction(1))

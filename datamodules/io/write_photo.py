@@ -1,6 +1,7 @@
 """Writes photographs with all that belongs to them, PNG and TIFF piece by piece."""
 
 import contextlib
+import dataclasses
 import errno
 import math
 import struct
@@ -22,6 +23,7 @@ from datamodules.io.photo import Photograph
 _SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP"}
 _LARGEST_SIDES = {"PNG": 2**31 - 1, "JPEG": 65500, "WEBP": 16383, "TIFF": 2**31 - 1}
 _JPEG_QUALITY = 95
+_JPEG_EXIF, _JPEG_XMP = 65533 - len(metadata.PREFIX), 65533 - 29  # bytes, of which the name in the marker takes some
 _TILE = 256  # side of a TIFF file's tiles
 _PNG_BLOCK = 1 << 19  # bytes of rows that are filtered at once: what the caches hold
 _PNG_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
@@ -55,14 +57,14 @@ def refuse_unwritable(path: Path, width: int, height: int, dtype: np.dtype[Any],
 
 @contextlib.contextmanager
 def writing(path: Path, just_before: Callable[[Path], object] | None = None) -> Iterator[Path]:
-    """`replacing`, whose mistakes end in one line.
+    """`replacing`, whose mistakes end in one line; the file is on the disk before it has its name.
 
     Raises:
         InputError: no file can have this name.
         NotWritten: there is no space, no such folder or no permission.
     """
     try:
-        with replacing(path, just_before=just_before) as part:
+        with replacing(path, sync=True, just_before=just_before) as part:
             yield part
     except OSError as error:
         reason = error.strerror or str(error)
@@ -107,16 +109,19 @@ def write_photograph(
         notes.append(f"gray stored as colour{profile}, for WebP has no gray")
     if kind == "WEBP" and photograph.dpi and not exif:
         notes.append("its dpi left out, which WebP does not hold")
+    if kind == "JPEG" and exif and len(exif) > _JPEG_EXIF:
+        notes.append(f"its EXIF of {len(exif)} bytes left out, for JPEG holds 64 KB")
+        exif = None
+    if kind == "JPEG" and photograph.xmp and len(photograph.xmp) > _JPEG_XMP:
+        notes.append(f"its XMP of {len(photograph.xmp)} bytes left out, for JPEG holds 64 KB")
+        photograph = dataclasses.replace(photograph, xmp=None)
     with writing(path, just_before) as part:
         if kind == "PNG":
             _write_png(part, photograph, exif)
         elif kind == "TIFF":
             notes += _write_tiff(part, photograph, exif)
         else:
-            try:
-                _write_by_pillow(part, kind, photograph, exif)
-            except ValueError as error:  # metadata beyond the 64 KB that JPEG has for them
-                raise InputError(f"{path}: cannot be written: {error}: write PNG or TIFF") from error
+            _write_by_pillow(part, kind, photograph, exif)
     return notes
 
 

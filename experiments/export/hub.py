@@ -43,7 +43,9 @@ def add_card(exportable: Exportable, weights: Path, about: Mapping[str, Any], mo
         parts += _of_run(model)
     page = weights.with_name("README.md")
     if page.exists():
-        of = ", though it does not name these weights" * (f"`{about['source_sha256']}`" not in page.read_text("utf-8"))
+        of = ", though it does not name these weights" * (
+            f"`{about['source_sha256']}`" not in page.read_text("utf-8", "replace")
+        )
         log.warning("%s: is there and stays as it is%s: delete it to have it written with what is known now", page, of)
     else:
         write_text(page, FRONT + "\n\n".join(parts) + "\n")

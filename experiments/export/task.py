@@ -1,5 +1,6 @@
 """task=export: write a network as files that work without this suite, each read back and compared before it is kept."""
 
+import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -79,15 +80,17 @@ def run(cfg: DictConfig) -> None:
         try:
             if name == "int8":
                 on = photographs(cfg, model, about["scale"])
-                path, card = write(exportable, about, name, folder, partial(write_int8, on=on))
+                path, card = write(exportable, about, name, folder, partial(write_int8, on=on), model.files)
                 path, images = path.with_suffix(".bin"), f"{len(card['images'])} images of {card['dataset']}"
                 said = f"{card['loss_db']:.2f} dB below float32 on {images}"
             elif name == "hub":
-                path, differences = write(exportable, about, "safetensors", folder / f"{about['label']}-hub")
+                path, differences = write(
+                    exportable, about, "safetensors", folder / f"{about['label']}-hub", read=model.files
+                )
                 add_card(exportable, path, about, model)
                 said = _closely(differences)
             else:
-                path, differences = write(exportable, about, name, folder)
+                path, differences = write(exportable, about, name, folder, read=model.files)
                 said = _closely(differences)
         except ExportError as error:
             refusals.append(f"{name}: {about['label']} {error}")
@@ -141,24 +144,35 @@ def describe(model: Model, scale: int | None, asked: Sequence[str], dtype: str =
 
 
 def write(
-    exportable: Exportable, about: Mapping[str, Any], name: Format, folder: Path, writer: Writer | None = None
+    exportable: Exportable,
+    about: Mapping[str, Any],
+    name: Format,
+    folder: Path,
+    writer: Writer | None = None,
+    read: Sequence[Path] = (),
 ) -> tuple[Path, dict[str, Any]]:
     """Write and check one file; it comes to its place when it has passed. Returns it and what the check has found.
 
+    Args:
+        read: files of the network itself, in whose place it must not come.
+
     Raises:
         ExportError: if the network cannot be written in this format, or what was written does not do the same.
-        InputError: if the folder cannot be written.
+        InputError: if the folder cannot be written, or the file is one of those that are read.
     """
     any_scale = len(about["scales"]) == 1 or name == "safetensors"
     stem = about["label"] if any_scale else f"{about['label']}_x{about['scale']}"
+    target = folder / f"{stem}{ENDINGS[name]}"
+    if os.path.realpath(target) in map(os.path.realpath, read):
+        raise InputError(f"{target}: is the file that is exported, and would be replaced: choose another output=")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as place:
-            path = Path(place) / f"{stem}{ENDINGS[name]}"
+            path = Path(place) / target.name
             of_file = {key: value for key, value in about.items() if key != "scale" or name != "safetensors"}
             found = (writer or WRITERS[name])(exportable, path, of_file)
             for file in sorted(Path(place).iterdir()):
                 file.replace(folder / file.name)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror or error}: choose another output=") from error
-    return folder / path.name, found
+    return target, found

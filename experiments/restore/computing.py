@@ -56,7 +56,11 @@ class Computing:
     def tiles(
         self, network: RestorationNetwork, picture: Picture, row: Span, group: Sequence[Span], fields: Mapping[str, Any]
     ) -> Restored:
-        """The network's result of tiles of equal size, those of `group` in a row."""
+        """The network's result of tiles of equal size, those of `group` in a row.
+
+        Raises:
+            InputError: it cannot work on them, or makes values that are not finite.
+        """
         parts = [picture.part(slice(row.start, row.stop), slice(column.start, column.stop)) for column in group]
         lr = as_input(torch.stack(parts), self.device, network.takes_gray)
         given: dict[str, Any] = {"lr": lr, "scale": fields.get("scale")}
@@ -70,14 +74,25 @@ class Computing:
         if "noise_level" in fields:
             given["noise_level"] = lr.new_full((len(lr), 1, 1, 1), fields["noise_level"])
         with self._inference(lr):
-            return network(**taken(network, given))
+            restored = network(**taken(network, given))
+        self._refuse_not_finite(restored.sr, restored.deblurred)
+        return restored
 
     def step(self, step: Step, blurred: Tensor, carried: Tensor | None) -> tuple[Tensor, Tensor]:
         """One scale of SRN for `restore_by_scales`."""
         lr = as_input(blurred, self.device, step.network.takes_gray)
         with self._inference(lr):
             estimates, handed_on = step(lr, None if carried is None else carried.to(self.device))
+        self._refuse_not_finite(estimates)
         return with_channels(estimates, blurred.shape[1]), handed_on
+
+    def _refuse_not_finite(self, *images: Tensor | None) -> None:
+        """What becomes black pixels as integers, and says nothing of what went wrong."""
+        if not all(image.isfinite().all() for image in images if image is not None):
+            raise InputError(
+                f"{self.model.name} makes values that are not finite: its weights are damaged, or this photograph or "
+                "its settings are beyond it: take other weights or settings"
+            )
 
     @contextmanager
     def _inference(self, lr: Tensor) -> Iterator[None]:

@@ -120,6 +120,8 @@ class Picture:
             raise InputError(f"out: found {kind}, expected an array {list(shapes[0])} of uint8 or uint16")
         if not out.flags.writeable:
             raise InputError("out: is read-only, expected an array to write into")
+        if isinstance(self.data, np.ndarray) and np.shares_memory(self.data, out):  # tiles are read beside results
+            raise InputError("out: is the memory of the image, expected another array", key="out")
 
 
 def write(target: Image, top: int, left: int, values: np.ndarray) -> None:

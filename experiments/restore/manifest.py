@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self, TextIO
@@ -9,6 +11,9 @@ from typing import Any, Self, TextIO
 from datamodules.errors import InputError
 from datamodules.io.flock import lock
 from experiments.restore.paths import Item
+
+# No link, such as one in an unpacked folder, to a file that would be written to; Windows does not know the flag.
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
 class Manifest:
@@ -35,7 +40,7 @@ class Manifest:
         """Until the end no other job restores into this folder; of one job the first process has to enter first.
 
         Raises:
-            InputError: if one does, or the folder cannot be written.
+            InputError: if one does, the folder cannot be written, or the lines are no regular file.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -78,6 +83,8 @@ class Manifest:
     def finished(self, items: Iterable[Item], replace: bool) -> list[Item]:
         """Those of whose results all files are there, made with these settings of these photographs.
 
+        An empty file, as a power cut or a full disk may leave, is none.
+
         Args:
             replace: whether other files in their place may be replaced.
 
@@ -86,7 +93,7 @@ class Manifest:
         """
         done, others = [], []
         for item in items:
-            existing = [path for path in item.files if path.exists()]
+            existing = [path for path in item.files if not _is_absent(path)]
             different = [(path, why) for path in existing if (why := self._difference(path, item.source))]
             others += different[:1]
             if existing == list(item.files) and not different:
@@ -122,16 +129,32 @@ class Manifest:
             line = {"name": self._name(path), "of": str(source.resolve()), "source": before, "settings": self.settings}
             self.file.write(json.dumps(line) + "\n")
             self.file.flush()
+            os.fsync(self.file.fileno())  # a power cut may not leave the file without its line
+
+
+def _is_absent(path: Path) -> bool:
+    return not path.exists() or (path.is_file() and not path.stat().st_size)
 
 
 def _locked(path: Path) -> TextIO:
-    file = path.open("a+", encoding="utf-8", errors="replace")
+    file = open(path, "a+", encoding="utf-8", errors="replace", opener=_regular)  # noqa: SIM115  # stays open
     try:
         lock(file)
     except OSError:
         file.close()
         raise
     return file
+
+
+def _regular(path: str, flags: int) -> int:
+    found = "a link"
+    if not os.path.islink(path):
+        descriptor = os.open(path, flags | _NO_LINK, 0o666)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+        found = "a pipe or the like"
+    raise InputError(f"{path}: is {found}, expected a regular file: delete it, or give another output=")
 
 
 def state(source: Path) -> list[int]:

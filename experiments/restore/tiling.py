@@ -235,4 +235,5 @@ def release(image: Image) -> None:
     """Let go of the memory of a memory-mapped array: what was written is on its way to the file."""
     if isinstance(image, np.memmap) and image.mode in ("r+", "w+"):  # private pages have no file to go to
         image.flush()
-        image._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]  # numpy has no other way to it
+        if hasattr(mmap, "MADV_DONTNEED"):  # Windows does so by itself
+            image._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]  # numpy has no other way to it

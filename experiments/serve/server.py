@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import re
 import socket
 import struct
 import traceback
@@ -26,6 +27,12 @@ from datamodules.errors import ConfigError, InputError
 from experiments.serve.temp_files import OF_UPLOADS, OVERHEAD, Room
 
 UPLOAD = "/gradio_api/upload"
+# What the page and programs ask for below /gradio_api/. Gradio has more there: it converts recordings by ffmpeg,
+# outside of the queue, copies states, and has an editor of the page's code.
+_ASKED = (
+    *("api", "app_id", "call", "cancel", "component_server", "file", "heartbeat", "info", "login_check", "queue"),
+    *("openapi.json", "reset", "run", "startup-events", "theme.css", "token", "upload", "upload_progress", "user"),
+)
 SILENCE = 60  # seconds after which an upload is given up
 _SIOCGIFADDR = 0x8915  # of Linux: the address of a network interface
 
@@ -71,6 +78,7 @@ def guards(host: str, root_path: str | None, upload: int, room: Room) -> list[Mi
     return [
         Middleware(TrustedHostMiddleware, allowed_hosts=allowed, www_redirect=False),
         Middleware(OriginCheck, names=names),
+        Middleware(RouteCheck),
         Middleware(BodyLimit, limit=upload + OVERHEAD, room=room),
     ]
 
@@ -142,6 +150,20 @@ class OriginCheck:
         own = [headers.get("host", ""), *headers.get("x-forwarded-host", "").split(",")]
         places = {name.strip().lower().removesuffix(port) for name in own}
         return bool(asked.netloc) and (asked.hostname in self.names or asked.netloc.removesuffix(port) in places)
+
+
+class RouteCheck:
+    """ASGI middleware: answers 404 to what Gradio offers and this page has no use for."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        _, below, rest = scope.get("path", "").partition("/gradio_api/")
+        if below and re.split("[/=]", rest)[0] not in _ASKED:
+            await PlainTextResponse("There is no such function here", status_code=404)(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
 
 
 class BodyLimit:

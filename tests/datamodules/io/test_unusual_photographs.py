@@ -6,6 +6,7 @@ import struct
 import tracemalloc
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,6 +66,27 @@ def test_tags_that_share_their_bytes_take_no_memory(tmp_path: Path, bits: int) -
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 30 << 20  # of 300
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+@pytest.mark.parametrize(
+    ("shape", "options", "says"),
+    [
+        ((64, 64, 9), {"planarconfig": "contig"}, "TIFF has 9 samples a pixel, expected at most 8"),
+        ((64, 64, 3), {"tile": (4096, 4112)}, "TIFF has 64x64 pixels in tiles of 16842752, expected at most 16777216"),
+    ],
+)
+def test_tiff_that_takes_more_than_its_pixels(
+    tmp_path: Path, depth: type, shape: tuple[int, ...], options: dict[str, Any], says: str
+) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros(shape, depth), photometric="rgb", compression="zlib", **options)
+    readers = [read_photograph, decode_rgb8]
+    for reader in readers if shape[2] == 3 else readers[: depth == np.uint16]:  # of the others Pillow has no mode
+        with pytest.raises(InputError, match=says):
+            reader(path)
+    tifffile.imwrite(path, np.zeros((64, 64, 3), depth), photometric="rgb", compression="zlib", tile=(4096, 4096))
+    assert read_photograph(path).pixels.shape == (64, 64, 3)
 
 
 def exif_with_tags_that_share(count: int, size: int) -> bytes:
@@ -219,6 +241,31 @@ def test_what_colours_mean_is_lost_where_it_counts(
         notes = write_photograph(tmp_path / f"a.{suffix}", found)
         assert notes == ([f"its {', '.join(kinds)} left out, which only PNG holds: colours may look different"] * lost)
     assert write_photograph(tmp_path / "a.png", found) == []
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp"])
+def test_large_profiles_come_back(tmp_path: Path, suffix: str) -> None:
+    profile = RGB + np.random.default_rng(0).bytes(1_500_000)
+    path = tmp_path / f"a.{suffix}"
+    assert write_photograph(path, Photograph(eight(), icc=profile)) == []
+    assert read_photograph(path).icc == profile
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_what_jpeg_cannot_hold_is_left_out_and_said(tmp_path: Path, beyond: int) -> None:
+    """The most that its markers hold, EXIF to a few bytes, and more."""
+    tags = metadata.Directory()
+    tags[305], tags.tagtype[305] = b"", 2
+    size = 65533 - 6 - len(metadata.exif_with(metadata._to_bytes(tags, {}), 48, 36, None)) - 2 + 4 * beyond
+    tags[305] = "x" * size
+    xmp = b"x" * (65533 - 29 + beyond)
+    exif = metadata._to_bytes(tags, {})
+    notes = write_photograph(tmp_path / "a.jpg", Photograph(eight(), exif=exif, xmp=xmp))
+    found = read_photograph(tmp_path / "a.jpg")
+    assert len(notes) == 2 * beyond
+    assert all(note.endswith(" bytes left out, for JPEG holds 64 KB") for note in notes)
+    assert (found.exif is not None, found.xmp is not None) == (not beyond, not beyond)
+    assert np.abs(found.pixels.astype(int) - eight()).mean() < 8
 
 
 def test_profile_for_gray_is_not_put_into_colours(tmp_path: Path) -> None:

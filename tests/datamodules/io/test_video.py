@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from datamodules.errors import InputError
-from datamodules.io.video import CONTAINERS, Piece, check_writable, examine, read_frames, write_video
-from tests.helpers.clips import TIMES, psnr, shown, sounds, truncate, write_clip, write_sound
+from datamodules.io.video import CONTAINERS, Frame, Piece, check_writable, examine, read_frames, write_video
+from tests.helpers.clips import TIMES, pattern, psnr, shown, sounds, truncate, write_clip, write_sound
 
 av = pytest.importorskip("av")
 
@@ -79,6 +79,17 @@ def test_colours_are_read_and_written_by_one_matrix(tmp_path: Path, colours: int
     assert psnr(again.pixels(), pixels) > 38
     assert again.look() == frame.look()
     assert again.decoded.color_primaries == (colours or 2)
+
+
+@pytest.mark.parametrize(("stored", "off"), [("yuv420p", 0.3), ("yuv420p10le", 0.6), ("yuv444p", 0.1)])
+def test_frames_are_as_bright_as_they_were(stored: str, off: float) -> None:
+    given = pattern(96, 128, 0)
+    decoded = av.VideoFrame.from_ndarray(given, format="rgb24")
+    decoded = decoded.reformat(format=stored, dst_colorspace=5, src_color_range=2, dst_color_range=1)
+    pixels = Frame(0, 0, decoded).pixels()
+    bias = given - pixels / (257 if pixels.dtype == np.uint16 else 1)
+    assert np.abs(bias.mean((0, 1))).max() < off
+    assert np.abs(bias).mean() < 1
 
 
 def test_what_goes_with_a_video(tmp_path: Path) -> None:
@@ -151,6 +162,35 @@ def test_bad_files_are_one_line(tmp_path: Path, name: str, write: Callable[[Path
         examine(tmp_path / name)
     assert str(caught.value).startswith(f"{tmp_path / name}: {message}")
     assert "\n" not in str(caught.value)
+
+
+def join(path: Path, sizes: list[tuple[int, int]], later: int = 50, sound: str | None = None) -> None:
+    """Write a video of files behind one another, as cameras store theirs in parts."""
+    parts = [path.with_name(f"{number}.mts") for number in range(len(sizes))]
+    for part, size in zip(parts, sizes, strict=True):
+        start = later * int(part.stem)
+        write_clip(part, range(start, start + 50), size, sound=sound)
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+
+
+def test_joined_streams_are_read_to_their_end(tmp_path: Path) -> None:
+    join(tmp_path / "a.mts", [(32, 48)] * 2)
+    found = examine(tmp_path / "a.mts")
+    assert (found.frames, len(found.left_out)) == (100, 1)
+    assert found.left_out[0].endswith("damaged, or it was joined of several files: look at its frames")
+    assert sum(1 for _ in read_frames(tmp_path / "a.mts")) == 100
+    for later, sound in ((0, None), (50, "aac")):  # a tone begins at 0
+        join(tmp_path / "b.mts", [(32, 48)] * 2, later, sound)
+        with pytest.raises(InputError, match=r"b\.mts: was joined of files whose times each begin anew: restore these"):
+            examine(tmp_path / "b.mts")
+
+
+def test_frames_of_another_size_are_refused(tmp_path: Path) -> None:
+    join(tmp_path / "a.mts", [(32, 48), (64, 96)])
+    found = read_frames(tmp_path / "a.mts")
+    assert [next(found).pixels().shape for _ in range(50)] == [(32, 48, 3)] * 50
+    with pytest.raises(InputError, match=r"a\.mts: frame 51 is 96x64, the first 48x32: convert the video to one size"):
+        next(found)
 
 
 def test_sound_that_a_format_cannot_hold(tmp_path: Path) -> None:

@@ -66,6 +66,17 @@ def test_a_half_file_is_read_wherever_weights_are(cli: Cli, tmp_path: Path, monk
         load_network(Path("out/mine.safetensors"))
 
 
+def test_a_file_does_not_come_in_its_own_place(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zoo = fill(tmp_path / "zoo", monkeypatch, "mine")
+    (tmp_path / "out" / "edsr-hub").mkdir(parents=True)
+    for form, target in (("safetensors", "out/edsr.safetensors"), ("hub", "out/edsr-hub/edsr.safetensors")):
+        shutil.copy(zoo / "mine.safetensors", target)
+        outcome = cli("task=export", f"weights={target}", f"formats={form}", "half=true", "output=out")
+        assert outcome.status == 1
+        assert outcome.err == f"{target}: is the file that is exported, and would be replaced: choose another output=\n"
+        assert Path(target).read_bytes() == (zoo / "mine.safetensors").read_bytes()
+
+
 def test_buffers_are_not_rounded(tmp_path: Path) -> None:
     model: dict[str, Any] = {"scale": 2, "n_loops": 1, "kernel_size": 5, "restorer": {"n_iter": 1, "widths": [2] * 4}}
     network = DANUSRNet(**model)

@@ -67,9 +67,9 @@ def test_a_card_that_its_author_has_written_stays(cli: Cli, tmp_path: Path, monk
     fill(tmp_path / "zoo", monkeypatch, "mine")
     page = Path("out/mine-hub/README.md")
     page.parent.mkdir(parents=True)
-    page.write_text("license: mit\n")
+    page.write_text("license: mit\nGr\xf6\xdfe\n", "latin-1")
     outcome = cli("task=export", "weights=mine", "formats=hub", "output=out")
     assert outcome.status == 0
     assert "out/mine-hub/README.md: is there and stays as it is" in outcome.err
-    assert page.read_text() == "license: mit\n"
+    assert page.read_bytes() == b"license: mit\nGr\xf6\xdfe\n"
     assert load_network(page.with_name("mine.safetensors"))[1]["config"]["model"] == CONFIG

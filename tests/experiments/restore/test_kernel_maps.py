@@ -1,5 +1,7 @@
 """Photographs under kernels that share them."""
 
+import io
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from datamodules.degradations import kernel_maps
 from datamodules.degradations.kernel_maps import given_kernels
 from datamodules.errors import InputError
 from experiments.models import Model
@@ -178,6 +181,38 @@ def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             given_kernels(name)
         assert message in str(found.value)
         assert "\n" not in str(found.value)
+
+
+def test_files_that_would_take_all_memory_or_are_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def header(shape: tuple[int, ...]) -> bytes:
+        stream = io.BytesIO()
+        np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        return stream.getvalue()
+
+    rng, path = np.random.default_rng(0), tmp_path / "maps.npz"
+    np.savez_compressed(path, kernels=rng.random((2, 9, 9)), weights=rng.random((2, 48, 64)))
+    data = path.read_bytes()
+    bombs = []
+    for shape in ((1, 4_000_000, 4_000_000), (1, 2**10, 2**10), (2**63, 0, 1)):
+        kernels = io.BytesIO()
+        np.save(kernels, np.ones((1, 3, 3), np.float32))
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("kernels.npy", kernels.getvalue())
+            file.writestr("weights.npy", header(shape) + bytes(100))
+        bombs.append(path.read_bytes())
+    path.write_bytes(data)
+    with monkeypatch.context() as patch:
+        patch.setattr(kernel_maps, "_LARGEST", 2 * 48 * 64 - 1)
+        with pytest.raises(InputError, match=r"weights of shape \[2, 48, 64\] is too large"):
+            given_kernels(str(path))
+    flipped = data[:3000] + bytes(255 - byte for byte in data[3000:3008]) + data[3008:]
+    for content in (flipped, *bombs, header((1, 4_000_000, 4_000_000))):
+        path.write_bytes(content)
+        with pytest.raises(
+            InputError, match=r"maps.npz: cannot be read \(.*expected a .npz file with kernels"
+        ) as caught:
+            given_kernels(str(path))
+        assert caught.value.key == "kernels"
 
 
 def test_from_the_command_line(cli: Cli, tmp_path: Path, make_photographs: Any) -> None:

@@ -1,6 +1,7 @@
 """task=restore: whose a result is, and what happens to what is in its place."""
 
 import json
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,9 @@ from PIL import Image
 
 from datamodules.degradations.kernels import isotropic_gaussian
 from datamodules.errors import InputError
+from datamodules.io.atomic import part_of
 from datamodules.io.read_photo import read_photograph
+from datamodules.io.write_photo import write_photograph
 from experiments.restore.manifest import Manifest, state
 from experiments.restore.paths import Item
 from lightning_modules.checkpoints.safetensors import save_weights
@@ -63,7 +66,7 @@ def test_lines_of_processes_that_share_the_photographs(tmp_path: Path) -> None:
         Manifest(tmp_path / "out", {}).__enter__()
     for manifest, item in zip(processes, items, strict=True):
         manifest.begin(item.target, item.source, state(item.source))
-        item.target.write_bytes(b"")
+        item.target.write_bytes(b"made")
     processes[0].__exit__()  # as where it was killed by itself
     processes[1].__exit__()
     with pytest.raises(InputError, match="another process restores into it"):
@@ -95,6 +98,40 @@ def test_records_that_cannot_be_opened_leave_no_lock(cli: Cli, tmp_path: Path) -
     outcome = cli(*BICUBIC, "input=in", "output=out")
     assert outcome.err.startswith("output=out: cannot be used (Is a directory): ")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".restored.jsonl"]
+
+
+@pytest.mark.parametrize("name", [".restored.jsonl", ".restored.1.jsonl"])
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe"])
+def test_records_are_written_to_no_link(tmp_path: Path, name: str, kind: str) -> None:
+    """Of somebody else's folder, for their lines hold names that somebody else has chosen."""
+    victim, place = tmp_path / ".bashrc", tmp_path / "out" / name
+    place.parent.mkdir()
+    if kind == "link":
+        victim.write_text("mine\n")
+    os.mkfifo(place) if kind == "pipe" else place.symlink_to("../.bashrc")
+    with pytest.raises(InputError, match=f"{name}: is (a link|a pipe or the like), expected a reg"):
+        Manifest(place.parent, {}).__enter__()
+    assert [path.read_text() for path in tmp_path.glob(".bashrc")] == ["mine\n"] * (kind == "link")
+    Manifest(tmp_path / "other", {}).__enter__()
+
+
+def test_what_a_power_cut_may_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    item = Item(tmp_path / "a.png", tmp_path / "out" / "a.png")
+    save(item.source)
+    synced = list[str]()
+
+    def sync(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with Manifest(tmp_path / "out", {}) as manifest:
+        made = read_photograph(item.source)
+        write_photograph(item.target, made, lambda path: manifest.begin(path, item.source, state(item.source)))
+        assert synced == [str(part_of(item.target)), str(tmp_path / "out" / ".restored.jsonl")]
+    with Manifest(tmp_path / "out", {}) as manifest:
+        assert manifest.finished([item], False) == [item]
+        item.target.write_bytes(b"")
+        assert manifest.finished([item], False) == []  # is made again, and nobody asked whether it may be
 
 
 @pytest.mark.usefixtures("runs")

@@ -1,5 +1,6 @@
 """What goes in and what comes out, for every model of conf/model/."""
 
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,28 @@ def test_a_turned_kernel_and_images_that_are_none() -> None:
         bicubic.restore(np.zeros((4, 2), np.uint8), 2, out=closed)
 
 
+def test_a_result_does_not_go_where_the_image_is() -> None:
+    """Tiles would be read of what others have left there."""
+    restorer, image = Restorer.load(model="bicubic", device="cpu"), photograph(30, 60, 0)
+    for out in (image, image[::-1], image[:, :, ::-1]):
+        with pytest.raises(InputError, match="out: is the memory of the image, expected another array") as caught:
+            restorer.restore(image, 1, out=out)
+        assert caught.value.key == "out"
+    np.testing.assert_array_equal(image, photograph(30, 60, 0))
+    restorer.restore(image[:, ::2], 1, out=image[:, 1::2])  # beside it
+
+
+@pytest.mark.parametrize("tile", [None, 64])
+@pytest.mark.parametrize("option", ["drunet", "srn"])
+def test_values_that_are_not_finite_are_no_result(option: str, tile: int | None) -> None:
+    network = tiny(option)
+    with torch.no_grad():
+        next(network.parameters()).view(-1)[0] = torch.nan
+    restorer = Restorer(Model("damaged", lambda _: network, network.scales), device="cpu", engine="torch")
+    with pytest.raises(InputError, match="damaged makes values that are not finite: its weights are damaged, or"):
+        restorer.restore(photograph(80, 70, 0), **needed(restorer), tile=tile, overlap=None if tile is None else 16)
+
+
 def test_a_private_map_keeps_the_result(tmp_path: Path) -> None:
     np.save(tmp_path / "out.npy", np.zeros((128, 96, 3), np.uint8))
     out = np.load(tmp_path / "out.npy", mmap_mode="c")
@@ -152,7 +175,7 @@ def test_a_private_map_keeps_the_result(tmp_path: Path) -> None:
     np.testing.assert_array_equal(bicubic.restore(image, 2, out=out, tile=32).sr, bicubic.restore(image, 2, tile=32).sr)
 
 
-def test_the_result_goes_into_a_file(tmp_path: Path) -> None:
+def test_the_result_goes_into_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = photograph(90, 70, 0)
     out = np.lib.format.open_memmap(tmp_path / "result.npy", "w+", np.uint16, (360, 280, 3))
     restorer = restorer_of("ed_dsrn")
@@ -160,6 +183,8 @@ def test_the_result_goes_into_a_file(tmp_path: Path) -> None:
     assert found.sr is out
     expected = restorer.restore(torch.from_numpy(image).permute(2, 0, 1) / 255, tile=72, overlap=16).sr
     assert isinstance(expected, Tensor)
+    monkeypatch.delattr(mmap, "MADV_DONTNEED")  # as on Windows
+    np.testing.assert_array_equal(restorer.restore(image, tile=72, overlap=16, out=out).sr, out)
     written = np.load(tmp_path / "result.npy")
     np.testing.assert_allclose(written.transpose(2, 0, 1), expected * 65535, atol=0.51)
     for wrong in (np.zeros((360, 280), np.uint8), np.zeros((360, 280, 3), np.float32), np.zeros((90, 70, 3), np.uint8)):

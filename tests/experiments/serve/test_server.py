@@ -148,6 +148,23 @@ def test_what_the_page_does_not_have(
     assert "Traceback" not in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "process_recording"),
+        ("POST", "process_recording/"),
+        ("GET", "deep_link?session_hash=x"),
+        ("POST", "vibe-starter-queries"),
+        ("GET", "proxy=https://a.hf.space/x"),
+        ("GET", "stream/a/b/1/playlist.m3u8"),
+    ],
+)
+def test_what_gradio_offers_beside_the_page(ask: Callable[..., httpx.Response], method: str, path: str) -> None:
+    for root in ("", "/page"):
+        answer = ask(("127.0.0.1", root or None), method, f"{root}/gradio_api/{path}")
+        assert (answer.status_code, answer.text) == (404, "There is no such function here")
+
+
 def test_what_is_no_upload_is_refused_in_a_line(
     ask: Callable[..., httpx.Response], capfd: pytest.CaptureFixture[str]
 ) -> None:
