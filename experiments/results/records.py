@@ -265,24 +265,29 @@ def _write(path: Path, records: Sequence[EvaluationRecord]) -> None:
     run_folder.write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def same_files(earlier: EvaluationRecord, record: EvaluationRecord) -> bool:
-    """Whether both are of the same states of files; of those of kernels, earlier versions kept none."""
-    known = {name: value for name, value in record.files.items() if name.endswith("path")} | {**earlier.files}
-    return all(known.get(name) == value for name, value in record.files.items())
+def same_files(earlier: EvaluationRecord, record: EvaluationRecord, metrics: bool = True) -> bool:
+    """Whether both are of the same states of files; of those of kernels, earlier versions kept none.
+
+    Args:
+        metrics: whether those of the metrics count, besides those of the data.
+    """
+    files = {name: value for name, value in record.files.items() if metrics or name not in METRICS}
+    known = {name: value for name, value in files.items() if name.endswith("path")} | {**earlier.files}
+    return all(known.get(name) == value for name, value in files.items())
 
 
 def with_earlier_metrics(record: EvaluationRecord, earlier: EvaluationRecord | None) -> EvaluationRecord:
     """Optional metrics that an earlier measurement of the same files and weights has, and this one does not."""
     if earlier is None or list(earlier.images) != list(record.images):
         return record
-    if earlier.checkpoint_sha256 != record.checkpoint_sha256 or not same_files(earlier, record):
+    if earlier.checkpoint_sha256 != record.checkpoint_sha256 or not same_files(earlier, record, metrics=False):
         return record
     images = {name: {**earlier.images[name], **values} for name, values in record.images.items()}
     return replace(
         record,
         means={**earlier.means, **record.means},
         images=images,
-        files={**record.files, **earlier.files},
+        files={**earlier.files, **record.files},
         higher_is_better={**earlier.higher_is_better, **record.higher_is_better},
     )
 

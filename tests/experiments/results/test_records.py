@@ -273,6 +273,13 @@ def test_optional_metrics_stay_while_files_and_weights_do(tmp_path: Path) -> Non
     (kept,) = read_records(path)
     assert (kept.means, kept.images) == ({"psnr": 2.0, "niqe": 5.0}, {"i": {"psnr": 2.0, "niqe": 5.0}})
     assert kept.files == {"sharp": "a", "niqe": "m"}
+    add_records(path, [record({"sharp": "a", "lpips": "alex"}, psnr=2.0, lpips=0.5)])
+    (kept,) = read_records(path)
+    assert kept.means == {"psnr": 2.0, "niqe": 5.0, "lpips": 0.5}
+    assert kept.files == {"sharp": "a", "niqe": "m", "lpips": "alex"}
+    add_records(path, [record({"sharp": "a", "lpips": "vgg"}, psnr=2.0, lpips=0.4)])
+    (kept,) = read_records(path)
+    assert (kept.means["lpips"], kept.files["lpips"], kept.means["niqe"]) == (0.4, "vgg", 5.0)
     add_records(path, [record({"sharp": "b"}, psnr=1.0)])
     assert "niqe" not in read_records(path)[0].means
 
