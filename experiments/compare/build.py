@@ -15,9 +15,8 @@ from experiments.compare.bootstrap import FEW_IMAGES, FEW_SEEDS
 from experiments.compare.match import BICUBIC, Group, Setting, match, shown
 from experiments.compare.scores import Values, averages, scored
 from experiments.compare.types import Benchmark, Comparison, Method, Run, Table, Timing, median_timing
-from experiments.results.pictures import MADE_BY
 from experiments.results.published import published
-from experiments.results.records import BASELINE, EvaluationRecord, canonical
+from experiments.results.records import BASELINE, MADE_BY, EvaluationRecord, canonical
 from experiments.results.table import count
 from experiments.results.tables import cell_folder
 from experiments.runtime.run_folder import flat

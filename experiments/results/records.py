@@ -37,6 +37,8 @@ BASELINE = "bicubic"  # enlargement of the input, measured along with every netw
 Images = dict[str, dict[str, float]]  # image -> metric (or "seconds")
 # What values depend on, besides the network: only records that agree in all of it are compared.
 _CONDITIONS = ("suite", "dataset", "cell", "protocol", "split", "suite_seed", "scale", "degradation", "branch")
+# What made the result of a picture, by default as in records and files that lack it.
+MADE_BY = {"checkpoint_sha256": None, "self_ensemble": False, "engine": "torch", "precision": "float32"}
 _DAMAGED = "the file is damaged, evaluate the run again"
 _NEEDED = ("model", "dataset", "split", "degradation", "suite_seed", "protocol", "images", "cell", "suite")
 
@@ -87,6 +89,12 @@ class EvaluationRecord:
     def conditions(self) -> dict[str, Any]:
         """What the values depend on, besides the network."""
         return {name: getattr(self, name) for name in _CONDITIONS}
+
+    @property
+    def made_of(self) -> dict[str, Any]:
+        """What is written beside pictures, which tells whether they are of this measurement."""
+        fields_of_it = {name: getattr(self, name) for name in ("degradation", "suite_seed", *MADE_BY)}
+        return {**fields_of_it, "sharp": self.files.get("sharp")}
 
     @property
     def computed(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import requests
 from PIL import Image
 
-from experiments.results.pictures import MADE_OF_FIELDS, made_of
+from experiments.results.pictures import made_of
 from experiments.results.records import BASELINE, METRICS, EvaluationRecord, canonical
 from experiments.results.tables import cell_folder, short_keys
 
@@ -100,7 +100,7 @@ def _cells(records: Sequence[EvaluationRecord]) -> dict[str, str]:
 
 def _picture(run_dir: Path, record: EvaluationRecord, name: str) -> Path | None:
     folder = run_dir / "images" / record.dataset / cell_folder(record.cell)
-    if not made_of(folder, {field: getattr(record, field) for field in MADE_OF_FIELDS}, folders=True):
+    if not made_of(folder, record.made_of, folders=True):
         return None
     stem = name.replace("/", "_")
     return next((path for path in (folder / f"{stem}.png", folder / f"{stem}_sr.png") if path.is_file()), None)
