@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from experiments.compare.bootstrap import differ
 from experiments.compare.types import Benchmark, Difference, Score, median_timing
 from experiments.results.records import METRICS, canonical
+from experiments.results.tables import averaged
 
 # Label -> names of the runs (one a seed), and [seeds, images].
 Values = dict[str, tuple[list[str], NDArray[np.float64]]]
-# Axes of a grid that are never averaged over: results of different scales and noise levels are different results.
-_NEVER_AVERAGED = ("scale", "noise")
 
 
 def scored(
@@ -104,7 +103,7 @@ def _averaged_key(benchmarks: Sequence[Benchmark]) -> str | None:
     """The key of the grid over which a mean makes sense: the one with most values, neither scale nor noise."""
     counts = {}
     for key in dict.fromkeys(key for benchmark in benchmarks for key in benchmark.cell):
-        if key.rsplit(".", 1)[-1] not in _NEVER_AVERAGED:
+        if averaged(key):
             counts[key] = len({canonical(benchmark.cell.get(key)) for benchmark in benchmarks})
     best = max(counts, key=lambda key: counts[key], default=None)
     return best if best and counts[best] > 1 else None
