@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.compare.bootstrap import differ
+from experiments.compare.bootstrap import differ, groups_of
 from experiments.compare.types import Benchmark, Difference, Score, median_timing
 from experiments.results.records import METRICS, canonical
 from experiments.results.tables import averaged
@@ -24,7 +24,7 @@ def scored(
 ) -> tuple[dict[str, dict[str, Score]], dict[str, Difference]]:
     """By metric the scores of the methods on the same images, and the best method against the next."""
     scores: dict[str, dict[str, Score]] = {}
-    best = {}
+    best, groups = {}, groups_of(images)
     for metric, of in values.items():
         means = {label: float(seeds.mean()) for label, (_, seeds) in of.items()}
         ranks = _ranks(metric, means)
@@ -35,13 +35,13 @@ def scored(
                 images=dict(zip(images, map(float, seeds.mean(0)), strict=True)),
                 seeds={run: float(row.mean()) for run, row in zip(runs, seeds, strict=True)},
                 rank=ranks.get(label),
-                gain=differ(metric, (label, seeds), baseline) if baseline and label != reference else None,
+                gain=differ(metric, (label, seeds), baseline, groups) if baseline and label != reference else None,
             )
             for label, (runs, seeds) in of.items()
         }
         order = sorted(means, key=lambda label: -METRICS[metric][2] * means[label])
         leaders = [(label, of[label][1]) for label in order[:2]]
-        if len(leaders) > 1 and (difference := differ(metric, *leaders)):
+        if len(leaders) > 1 and (difference := differ(metric, leaders[0], leaders[1], groups)):
             best[metric] = difference
     return scores, best
 

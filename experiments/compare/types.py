@@ -57,7 +57,7 @@ class Difference:
     first: str
     second: str
     mean: float  # over images (and seeds)
-    low: float  # 95 % interval of the mean: percentile bootstrap over images, and seeds where there are several
+    low: float  # 95 % interval of the mean: percentile bootstrap over images, by folder, and seeds, if several
     high: float
     wins: int  # images on which `first` is better, ties not counted
     ties: int

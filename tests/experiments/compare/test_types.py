@@ -195,6 +195,13 @@ def test_scales_are_never_averaged(tmp_path: Path) -> None:
     assert table.averages == []
 
 
+def test_few_folders_are_said(tmp_path: Path) -> None:
+    found = compared(*two(tmp_path, *2 * [{"names": ("a/1", "a/2", "b/1", "b/2", "c/1")}]))
+    assert (
+        "intervals over 3 folders of 5 images are rough: the bootstrap makes them too narrow" in found.tables[0].notes
+    )
+
+
 def test_published_beside_measured(tmp_path: Path) -> None:
     gopro = {"suite": "lr_gopro", "dataset": "gopro_blur_gamma", "protocol": {**PROTOCOL, "name": "gfn"}}
     gopro["degradation"] = {"_target_": "datamodules.degradations.pipelines.GOPRODegradation", "factor": 4}
