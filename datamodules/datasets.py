@@ -6,6 +6,7 @@ and any loader, on any rank, in any order, gets the same crop for the same addre
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch.utils.data import Dataset
 from datamodules.augmentation import Transforms, symmetries, turned
 from datamodules.batch import Batch
 from datamodules.cache import ImageCache
-from datamodules.degradations.keyed_random import make_key
+from datamodules.degradations.keyed_random import bits, make_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,12 @@ def collate(items: Sequence[Item]) -> Batch:
     )
 
 
+@lru_cache(maxsize=2)  # so short an epoch lies in two passes at most
+def _order_of_pass(seed: int, number: int, images: int) -> np.ndarray:
+    """A permutation of so many images, a function of (seed, number of the pass)."""
+    return bits(torch.tensor([make_key("pass", seed, number)]), "pass/order", (images,))[0].argsort().numpy()
+
+
 def _to_tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
@@ -93,7 +100,8 @@ class TrainingCrops(Dataset[Item]):
         cache: decoded images.
         numbers: which of them to use; none may be smaller than `patch`.
         patch: side of the crop in pixels.
-        length: samples per epoch; the images are passed through evenly, epoch after epoch.
+        length: samples per epoch; the images are passed through evenly, epoch after epoch. Where an epoch sees only
+            some of them, each pass has an order of its own: files lie beside those of the same scene.
         seed: run seed.
         flip: mirror every second crop on average.
         rotate: rotate by a random multiple of 90 degrees.
@@ -122,7 +130,10 @@ class TrainingCrops(Dataset[Item]):
 
     def __getitem__(self, address: tuple[int, int, int]) -> Item:
         epoch, index, batch = address
-        number = self.numbers[(epoch * self.length + index) % len(self.numbers)]
+        pass_, place = divmod(epoch * self.length + index, len(self.numbers))
+        if self.length < len(self.numbers):
+            place = int(_order_of_pass(self.seed, pass_, len(self.numbers))[place])
+        number = self.numbers[place]
         key = make_key(self.seed, epoch, index)
         rng = np.random.default_rng(key & 0xFFFFFFFFFFFFFFFF)
         image = self.cache[number]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from datamodules.batch import Batch
+from datamodules.degradations.kernels import check_law, sample_dan_gaussian, sample_isotropic
 from networks.ops.options import check_kernel_size
 
 Kernels = Callable[..., Tensor]  # [B] -> [B, 1, k, k]; with a parameter `point` they heed `Batch.point`
@@ -59,10 +60,14 @@ class Degradation:
         raise NotImplementedError
 
     def take(self, kernels: Kernels) -> None:
-        """Draw the kernels by this. Raises ValueError for its option `size`, which it would find out late."""
+        """Draw the kernels by this. Raises ValueError for its size or its ranges, which it would find out late."""
         parameters = inspect.signature(kernels).parameters
-        if "size" in parameters and (size := parameters["size"].default) is not inspect.Parameter.empty:
-            check_kernel_size(**{"kernels.size": size})
+        options = {name: p.default for name, p in parameters.items() if p.default is not inspect.Parameter.empty}
+        if "size" in options:
+            check_kernel_size(**{"kernels.size": options["size"]})
+        law = {name: options[name] for name in ("low", "high", "noise") if name in options}
+        if getattr(kernels, "func", kernels) in (sample_isotropic, sample_dan_gaussian) and {"low", "high"} <= {*law}:
+            check_law("kernels.", **law)
         self.kernels, self.has_points = kernels, "point" in parameters
 
     def draw(self, batch: Batch) -> Tensor:

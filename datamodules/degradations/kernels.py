@@ -15,6 +15,7 @@ from torch import Tensor
 from datamodules.degradations.keyed_random import integers, uniform
 from datamodules.degradations.trajectories import check_size
 from datamodules.degradations.trajectories import trajectory_motion as trajectory_motion
+from networks.ops.options import LARGEST_KERNEL, check_range
 
 
 def gaussian_line(sigma: Tensor, size: int) -> Tensor:
@@ -150,11 +151,26 @@ def disk(radius: Tensor, size: int) -> Tensor:
     return _normalised(area.diff(dim=1).diff(dim=2).clamp(min=0)).to(radius.dtype)
 
 
+def check_law(name: str, low: float, high: float, noise: float = 0.0) -> None:
+    """Raise ValueError for options with which `sample_isotropic` or `sample_dan_gaussian` would draw no kernels.
+
+    Args:
+        name: of the node, before the names of its options: "kernels.", or "".
+    """
+    check_range(f"[{name}low, {name}high]", (low, high), 0, LARGEST_KERNEL, above=True)
+    if not 0 <= noise < math.inf:
+        raise ValueError(f"{name}noise is {noise}, expected a share of at least 0")
+
+
 def sample_isotropic(keys: Tensor, size: int, low: float, high: float, point: float | None = None) -> Tensor:
     """Isotropic Gaussians [B, 1, size, size], standard deviation U[low, high) pixels, low > 0; fixed at a `point`.
 
     DAN: U[0.2, 4), size 21 (Luo et al., NeurIPS 2020). ED-DSRN: U[1, 2) at low resolution (ICASSP 2018, section 3.1).
+
+    Raises:
+        ValueError: see `check_law`.
     """
+    check_law("", low, high)
     return isotropic_gaussian(uniform(keys, "isotropic/sigma", (), low, high, point), size)
 
 
@@ -181,7 +197,11 @@ def sample_dan_gaussian(
     Standard deviations along the axes U[low, high) pixels, low > 0, angle U[-pi, pi), every element times
     1 + U[0, noise), normalised again. Source: Luo et al., "Unfolding the alternating optimization for blind super
     resolution", NeurIPS 2020, by its public code.
+
+    Raises:
+        ValueError: see `check_law`.
     """
+    check_law("", low, high, noise)
     draws = uniform(keys, "dan_gaussian", (3,))
     angle = math.pi * (2 * draws[:, 2] - 1)
     kernels = anisotropic_gaussian((low + (high - low) * draws[:, :2]) ** 2, angle, size)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
+from typing import Any
 
+from datamodules.errors import ConfigError
 from experiments.compare.types import Benchmark, Method
+from experiments.config.compose import compose_model
 from experiments.results.published import Published
 from experiments.results.records import canonical
 from experiments.runtime.run_folder import flat
@@ -59,9 +63,12 @@ def add_published(
             method = methods[label]
             same_model = [] if method.self_ensemble else [f for f in comparable if f.model == method.model]
             meant = [figure for figure in same_model if figure.metric == metric]
-            if len(meant) == 1:
+            other, doubt = _other_network(method) if meant else (False, "")
+            if doubt:
+                notes.append(f"{label}: {doubt}")
+            if len(meant) == 1 and not other:
                 scores[label] = replace(score, published=meant[0])
-            elif meant:
+            elif len(meant) > 1:
                 names = " or ".join(figure.method for figure in meant)
                 notes.append(f"{label} may be {names} of the published methods: no difference is given")
     return notes
@@ -75,3 +82,30 @@ def _obstacle(figure: Published, benchmark: Benchmark) -> str | None:
         if canonical({key: measured}) != canonical({key: value}):
             return f"measured with {key}={measured}, published with {value}: no difference is given"
     return None
+
+
+def _other_network(method: Method) -> tuple[bool, str]:
+    """Whether a method has options of the network that the published one has not, and a note about that."""
+    if method.baseline:
+        return False, ""
+    published = _options_of(method.model)
+    for run in method.runs:
+        if run.network is None or published is None:
+            return (
+                False,
+                "the options of its network are not known: the difference holds if they are the published ones",
+            )
+        for key, value in flat({"model": run.network}).items():  # an older config lacks newer keys
+            wanted = published.get(key)
+            if key != "model.scale" and canonical({key: value}) != canonical({key: wanted}):
+                return True, f"measured with {key}={value}, published with {wanted}: no difference is given"
+    return False, ""
+
+
+@cache
+def _options_of(label: str) -> dict[str, Any] | None:
+    """Of the network in `conf/model/LABEL.yaml`, which is that of the paper; None where there is no such file."""
+    try:
+        return flat({"model": compose_model(label)})
+    except ConfigError:
+        return None

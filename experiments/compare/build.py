@@ -11,13 +11,12 @@ import numpy as np
 
 from datamodules.errors import InputError
 from experiments.compare.add_published import add_published
-from experiments.compare.bootstrap import FEW_IMAGES, FEW_SEEDS
+from experiments.compare.bootstrap import FEW_IMAGES, FEW_SEEDS, groups_of
 from experiments.compare.match import BICUBIC, Group, Setting, match, shown
 from experiments.compare.scores import Values, averages, scored
 from experiments.compare.types import Benchmark, Comparison, Method, Run, Table, Timing, median_timing
-from experiments.results.pictures import MADE_BY
 from experiments.results.published import published
-from experiments.results.records import BASELINE, EvaluationRecord, canonical
+from experiments.results.records import BASELINE, MADE_BY, EvaluationRecord, canonical
 from experiments.results.table import count
 from experiments.results.tables import cell_folder
 from experiments.runtime.run_folder import flat
@@ -134,9 +133,10 @@ def _table(groups: Sequence[Group], methods: Mapping[Setting, Method], reference
     for average, cells in averages(benchmarks, values, reference) if suite is not None else ():
         notes += add_published(average, cells, figures, labels)
         means.append(average)
-    fewest = min(len(benchmark.images) for benchmark in benchmarks)
+    fewest, images = min((len({*groups_of(b.images)}), len(b.images)) for b in benchmarks)
     if fewest < FEW_IMAGES:
-        notes.append(f"intervals over {count(fewest, 'image')} are rough: the bootstrap makes them too narrow")
+        over = count(fewest, "image") if fewest == images else f"{count(fewest, 'folder')} of {count(images, 'image')}"
+        notes.append(f"intervals over {over} are rough: the bootstrap makes them too narrow")
     trained = [
         len(score.seeds)
         for benchmark in benchmarks

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from typing import Any
 
 from datamodules.errors import InputError
 from experiments.compare.types import Run
-from experiments.results.records import BASELINE, EvaluationRecord, canonical
+from experiments.results.records import BASELINE, METRICS, EvaluationRecord, canonical
 from experiments.runtime.run_folder import flat
 
 WITNESS_DB = 0.01  # bicubic results of the same input differ by less, whatever the machine
 MOST_SHOWN = 6  # places that a note lists
+_OF_ONE_MACHINE = ("sharp", "degraded", "gray")  # states of files that hold their paths and times
 Measured = tuple[Run, EvaluationRecord]
 
 
@@ -99,11 +100,12 @@ def match(sources: Sequence[Run], chosen: Mapping[str, Sequence[str]], mixed: bo
     for group in kept:
         _same_images(group)
         _same_inputs(group)
+        notes += _same_files(group)
     unseen = {source.name for source in sources for g in kept if source.where in {*g.networks} - {*g.baselines}}
     if unseen:
         runs = ", ".join(sorted(unseen))
         notes.append(f"the inputs of {runs} could not be checked: there is no bicubic record with theirs")
-    return kept, notes
+    return kept, list(dict.fromkeys(notes))
 
 
 def group_records(records: Iterable[Measured]) -> list[Group]:
@@ -256,3 +258,37 @@ def _same_inputs(group: Group) -> None:
                     f"{source.where}: another input than in {first_source.where}: enlarged bicubically, image {image} "
                     f"has {b:.4f} dB here and {a:.4f} dB there ({shown(group.about)}): evaluate both on the same files"
                 )
+
+
+def _same_files(group: Group) -> list[str]:
+    """What networks were told, kernels or noise levels, agrees; metrics of several models are left out, and noted."""
+    known: dict[str, tuple[str, str]] = {}  # what -> its state, and the first run with it
+    unlike: dict[str, str] = {}
+    for source, record in (item for records in group.records.values() for item in records):
+        for what, state in record.files.items():
+            if what in _OF_ONE_MACHINE or (what in METRICS and what not in record.means):
+                continue
+            first, where = known.setdefault(what, (state, source.where))
+            if state == first:
+                continue
+            if what not in METRICS:
+                raise InputError(
+                    f"{source.where}: {what} has other content than in {where} ({shown(group.about)}): not the same "
+                    "input: evaluate both with the same files"
+                )
+            unlike.setdefault(
+                what,
+                f"left out: {what} on {group.about.dataset}, measured with another model or other options in "
+                f"{source.where} than in {where}: evaluate both with the same metric=[{what}]",
+            )
+    for setting, records in group.records.items() if unlike else ():
+        group.records[setting] = [(source, _without(record, unlike)) for source, record in records]
+    return list(unlike.values())
+
+
+def _without(record: EvaluationRecord, metrics: Container[str]) -> EvaluationRecord:
+    means, *images = (
+        {metric: value for metric, value in values.items() if metric not in metrics}
+        for values in (record.means, *record.images.values())
+    )
+    return replace(record, means=means, images=dict(zip(record.images, images, strict=True)))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -52,6 +53,7 @@ def read_run(folder: Path, where: str) -> Run:
         _check(record, where)
     network = next((record for record in records if not record.is_baseline), records[0])
     meta = read_mapping(folder / "meta.json")
+    config = _config(folder, network.model)
     commit = str(meta.get("git_commit", ""))[:12]
     return Run(
         name=folder.resolve().name,
@@ -63,7 +65,8 @@ def read_run(folder: Path, where: str) -> Run:
         commit=commit + ("+" if commit and meta.get("git_dirty") else ""),
         curves=curves(folder / "metrics.csv"),
         where=where,
-        parameters=_parameters(folder, network.model),
+        parameters=_parameters(config, folder),
+        network=config.get("model"),
         records=records,
     )
 
@@ -91,15 +94,15 @@ def curves(path: Path) -> dict[str, list[tuple[int, float]]]:
     }
 
 
-def _parameters(folder: Path, label: str) -> int | None:
-    """Parameters of the network of a run's config, built without memory.
-
-    None where they are not known: the code has changed since, or what was measured (a cascade, a checkpoint file,
-    weights by name) is not the network of the config.
-    """
+def _config(folder: Path, label: str) -> dict[str, Any]:
+    """The config of a run; {} where its network is not what was measured, as of a cascade or a file of weights."""
     config = read_mapping(folder / "config.yaml")
-    if config.get("label") != label or any(config.get(key) for key in ("cascade", "ckpt", "run")):
-        return None
+    other = config.get("label") != label or any(config.get(key) for key in ("cascade", "ckpt", "run"))
+    return {} if other else config
+
+
+def _parameters(config: Mapping[str, Any], folder: Path) -> int | None:
+    """Parameters of the network of a config, built without memory; None where the code has changed since."""
     try:
         model = to_build(config, "model", str(folder / "config.yaml"))
         with bounded():

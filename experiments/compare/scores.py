@@ -10,14 +10,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.compare.bootstrap import differ
+from experiments.compare.bootstrap import differ, groups_of
 from experiments.compare.types import Benchmark, Difference, Score, median_timing
 from experiments.results.records import METRICS, canonical
+from experiments.results.tables import averaged
 
 # Label -> names of the runs (one a seed), and [seeds, images].
 Values = dict[str, tuple[list[str], NDArray[np.float64]]]
-# Axes of a grid that are never averaged over: results of different scales and noise levels are different results.
-_NEVER_AVERAGED = ("scale", "noise")
 
 
 def scored(
@@ -25,7 +24,7 @@ def scored(
 ) -> tuple[dict[str, dict[str, Score]], dict[str, Difference]]:
     """By metric the scores of the methods on the same images, and the best method against the next."""
     scores: dict[str, dict[str, Score]] = {}
-    best = {}
+    best, groups = {}, groups_of(images)
     for metric, of in values.items():
         means = {label: float(seeds.mean()) for label, (_, seeds) in of.items()}
         ranks = _ranks(metric, means)
@@ -36,13 +35,13 @@ def scored(
                 images=dict(zip(images, map(float, seeds.mean(0)), strict=True)),
                 seeds={run: float(row.mean()) for run, row in zip(runs, seeds, strict=True)},
                 rank=ranks.get(label),
-                gain=differ(metric, (label, seeds), baseline) if baseline and label != reference else None,
+                gain=differ(metric, (label, seeds), baseline, groups) if baseline and label != reference else None,
             )
             for label, (runs, seeds) in of.items()
         }
         order = sorted(means, key=lambda label: -METRICS[metric][2] * means[label])
         leaders = [(label, of[label][1]) for label in order[:2]]
-        if len(leaders) > 1 and (difference := differ(metric, *leaders)):
+        if len(leaders) > 1 and (difference := differ(metric, leaders[0], leaders[1], groups)):
             best[metric] = difference
     return scores, best
 
@@ -104,7 +103,7 @@ def _averaged_key(benchmarks: Sequence[Benchmark]) -> str | None:
     """The key of the grid over which a mean makes sense: the one with most values, neither scale nor noise."""
     counts = {}
     for key in dict.fromkeys(key for benchmark in benchmarks for key in benchmark.cell):
-        if key.rsplit(".", 1)[-1] not in _NEVER_AVERAGED:
+        if averaged(key):
             counts[key] = len({canonical(benchmark.cell.get(key)) for benchmark in benchmarks})
     best = max(counts, key=lambda key: counts[key], default=None)
     return best if best and counts[best] > 1 else None

@@ -192,8 +192,9 @@ def _differences(methods: Sequence[Method], table: Table, places: Sequence[Bench
         ]
         row_groups.append(_filled(rows))
     note = (
-        "mean difference, 95 % interval (paired bootstrap over images, and seeds where there are several), images on "
-        "which it is better; an asterisk: the interval excludes 0 (and the difference has a digit to show)"
+        "mean difference, 95 % interval (paired bootstrap over images, those of a folder together, and seeds where "
+        "there are several), images on which it is better; an asterisk: the interval excludes 0 (and the difference "
+        "has a digit to show)"
     )
     titles = [*heads(["data", "method"]), *(metric_column(metric, arrow=True) for metric in metrics)]
     return ResultTable(f"{table.title}: difference to {reference}", titles, row_groups, [note])

@@ -32,6 +32,7 @@ class Run:
     curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # of metrics.csv: (step, value), in order
     where: str = ""  # as messages name it
     parameters: int | None = None  # of the network, where it is known
+    network: dict[str, Any] | None = None  # node `model` of the config, where that is of the network of the records
     records: list[EvaluationRecord] = field(default_factory=list)
 
 
@@ -56,7 +57,7 @@ class Difference:
     first: str
     second: str
     mean: float  # over images (and seeds)
-    low: float  # 95 % interval of the mean: percentile bootstrap over images, and seeds where there are several
+    low: float  # 95 % interval of the mean: percentile bootstrap over images, by folder, and seeds, if several
     high: float
     wins: int  # images on which `first` is better, ties not counted
     ties: int
@@ -169,5 +170,7 @@ class Comparison:
 
 def to_json(comparison: Comparison) -> str:
     """Everything but the records as JSON; infinite values become null, folders plain strings."""
-    left_out: Any = {"methods": {"__all__": {"made_by": True, "runs": {"__all__": {"where", "parameters", "records"}}}}}
+    left_out: Any = {
+        "methods": {"__all__": {"made_by": True, "runs": {"__all__": {"where", "parameters", "network", "records"}}}}
+    }
     return TypeAdapter(Comparison).dump_json(comparison, indent=1, exclude=left_out).decode() + "\n"

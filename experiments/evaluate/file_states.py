@@ -17,7 +17,7 @@ from experiments.runtime.run_folder import flat
 
 def file_states(datamodule: ImageDataModule, cfg: DictConfig) -> dict[str, str]:
     """What tells whether a file that the values depend on has changed: images, kernels, optional metrics."""
-    states = {"sharp": _state(datamodule.caches["test"].files)}
+    states = {"sharp": sharp_state(datamodule)}
     if any(datamodule.caches["test"].gray):
         states["gray"] = "luma"  # earlier versions measured them as RGB: their figures are not taken for finished
     if "test" in datamodule.inputs:
@@ -33,6 +33,11 @@ def file_states(datamodule: ImageDataModule, cfg: DictConfig) -> dict[str, str]:
             files = [path] if path.is_file() else sorted(filter(Path.is_file, path.iterdir()))
             states[name] = _digest(json.dumps([(file.name, checksum(file)) for file in files]).encode())
     return {**states, **{name: _state_of_metric(node) for name, node in cfg.metric.items()}}
+
+
+def sharp_state(datamodule: ImageDataModule) -> str:
+    """Of the files of the sharp test images."""
+    return _state(datamodule.caches["test"].files)
 
 
 def _state_of_metric(node: DictConfig) -> str:

@@ -25,7 +25,7 @@ from datamodules.image_datamodule import ImageDataModule
 from datamodules.io.atomic import remove_parts
 from experiments.evaluate.file_states import file_states
 from experiments.evaluate.partial_results import PartialResults
-from experiments.results.pictures import MADE_OF, MADE_OF_FIELDS, made_of
+from experiments.results.pictures import MADE_OF, made_of
 from experiments.results.records import BASELINE, METRICS, EvaluationRecord, add_records, read_records, same_files
 from experiments.results.tables import cell_folder
 from experiments.runtime.run_folder import write_text
@@ -98,13 +98,9 @@ class Measurement:
     def pictures_folder(self) -> Path:
         return self.folder / "images" / self.record.dataset / cell_folder(self.record.cell)
 
-    @property
-    def _made_of(self) -> dict[str, Any]:
-        return {name: getattr(self.record, name) for name in MADE_OF_FIELDS}
-
     def _has_pictures(self) -> bool:
         """Whether what lies there, if anything does, is of this measurement, be it finished or interrupted."""
-        return made_of(self.pictures_folder, self._made_of, folders=True)
+        return made_of(self.pictures_folder, self.record.made_of, folders=True)
 
     def _has_picture(self, name: str) -> bool:
         return (self.pictures_folder / f"{name.replace('/', '_')}_sr.png").is_file()
@@ -159,7 +155,7 @@ class Measurement:
         if pictures != "none" and distributed.rank() == 0:
             for picture in [] if there else [*where.glob("*.png")]:
                 picture.unlink()  # of another measurement
-            write_text(where / MADE_OF, json.dumps(self._made_of))
+            write_text(where / MADE_OF, json.dumps(self.record.made_of))
         module.to(device).eval()
         with partial_results, torch.inference_mode():
             if distributed.rank() == 0:

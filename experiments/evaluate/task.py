@@ -24,12 +24,13 @@ from experiments.engines.names import Precision
 from experiments.engines.network import accelerated
 from experiments.engines.runtimes import check_engine
 from experiments.evaluate import suites
+from experiments.evaluate.file_states import sharp_state
 from experiments.evaluate.measure import Measurement, on_data, progress_bar
 from experiments.evaluate.suites import Cell
 from experiments.models import Model, find
 from experiments.named_network import refuse_several, run_folders, without_folder
 from experiments.results.loggers import log_evaluation
-from experiments.results.records import EvaluationRecord, read_records
+from experiments.results.records import EvaluationRecord, canonical, read_records
 from experiments.results.tables import report
 from experiments.runtime import distributed
 from experiments.runtime.lock import held
@@ -53,6 +54,8 @@ KEYS: dict[str, Any] = {
     "precision": Precision,
     "suite": dict | None,
 }
+
+_KEEP_BOTH = "to keep both, measure with data=folder data.source.holdout=false and a data.root= of another name"
 
 
 @dataclass(frozen=True)
@@ -204,13 +207,22 @@ def _warn_of_other_images(jobs: Sequence[Job]) -> None:
     files = {job.folder / "results.json" for job in jobs}
     known = {file: read_records(file) if file.exists() else [] for file in files}
     for job in jobs:
-        file, data = job.folder / "results.json", job.cell.datamodule
+        file, cell, data = job.folder / "results.json", job.cell, job.cell.datamodule
         there, names = [r for r in known[file] if r.dataset == data.source.name], data.image_names("test")
         if there and names and all({*names}.isdisjoint(record.images) for record in there):
             log.warning(
-                "%s: its figures of %s are of other images, as %s; those of %s take their place: to keep both, measure "
-                "with data=folder data.source.holdout=false and a data.root= of another name",
-                *(file, data.source.name, next(iter(there[0].images)), names[0]),
+                "%s: its figures of %s are of other images, as %s; those of %s take their place: %s",
+                *(file, data.source.name, next(iter(there[0].images)), names[0], _KEEP_BOTH),
+            )
+            continue
+        degradation = OmegaConf.to_container(cell.cfg.degradation, resolve=True)
+        place = canonical([cell.suite, cell.values, degradation], folders=True)
+        replaced = [r for r in there if canonical([r.suite, r.cell, r.degradation], folders=True) == place]
+        if any(record.files.get("sharp") not in (None, sharp_state(data)) for record in replaced):
+            log.warning(
+                "%s: its figures of %s are of other files of the same names, in another folder or before they were "
+                "changed; those of %s take their place: %s",
+                *(file, data.source.name, data.caches["test"].files[0].parent, _KEEP_BOTH),
             )
 
 

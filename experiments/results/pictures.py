@@ -4,11 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.results.records import canonical, read_mapping
+from experiments.results.records import MADE_BY, canonical, read_mapping
 
-MADE_OF = ".made_of.json"  # beside pictures: fields of the measurement that they are of
-MADE_BY = {"checkpoint_sha256": None, "self_ensemble": False, "engine": "torch", "precision": "float32"}
-MADE_OF_FIELDS = ("degradation", "suite_seed", *MADE_BY)  # these, by default as in files that lack them
+MADE_OF = ".made_of.json"  # beside pictures: `made_of` of the measurement that they are of
 
 
 def made_of(folder: Path, values: Mapping[str, Any], folders: bool = False) -> bool:
@@ -17,9 +15,11 @@ def made_of(folder: Path, values: Mapping[str, Any], folders: bool = False) -> b
     A later measurement of the same data set puts its own pictures in their place.
 
     Args:
+        values: of `EvaluationRecord.made_of`, or some of them.
         folders: see `canonical`.
     """
     if not (folder / MADE_OF).is_file():
         return True
     found = {**MADE_BY, **read_mapping(folder / MADE_OF)}
+    found.setdefault("sharp", values.get("sharp"))  # earlier versions wrote no state of the images
     return all(canonical(found.get(name), folders) == canonical(value, folders) for name, value in values.items())

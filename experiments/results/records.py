@@ -37,6 +37,8 @@ BASELINE = "bicubic"  # enlargement of the input, measured along with every netw
 Images = dict[str, dict[str, float]]  # image -> metric (or "seconds")
 # What values depend on, besides the network: only records that agree in all of it are compared.
 _CONDITIONS = ("suite", "dataset", "cell", "protocol", "split", "suite_seed", "scale", "degradation", "branch")
+# What made the result of a picture, by default as in records and files that lack it.
+MADE_BY = {"checkpoint_sha256": None, "self_ensemble": False, "engine": "torch", "precision": "float32"}
 _DAMAGED = "the file is damaged, evaluate the run again"
 _NEEDED = ("model", "dataset", "split", "degradation", "suite_seed", "protocol", "images", "cell", "suite")
 
@@ -87,6 +89,12 @@ class EvaluationRecord:
     def conditions(self) -> dict[str, Any]:
         """What the values depend on, besides the network."""
         return {name: getattr(self, name) for name in _CONDITIONS}
+
+    @property
+    def made_of(self) -> dict[str, Any]:
+        """What is written beside pictures, which tells whether they are of this measurement."""
+        fields_of_it = {name: getattr(self, name) for name in ("degradation", "suite_seed", *MADE_BY)}
+        return {**fields_of_it, "sharp": self.files.get("sharp")}
 
     @property
     def computed(self) -> str:
@@ -265,24 +273,29 @@ def _write(path: Path, records: Sequence[EvaluationRecord]) -> None:
     run_folder.write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def same_files(earlier: EvaluationRecord, record: EvaluationRecord) -> bool:
-    """Whether both are of the same states of files; of those of kernels, earlier versions kept none."""
-    known = {name: value for name, value in record.files.items() if name.endswith("path")} | {**earlier.files}
-    return all(known.get(name) == value for name, value in record.files.items())
+def same_files(earlier: EvaluationRecord, record: EvaluationRecord, metrics: bool = True) -> bool:
+    """Whether both are of the same states of files; of those of kernels, earlier versions kept none.
+
+    Args:
+        metrics: whether those of the metrics count, besides those of the data.
+    """
+    files = {name: value for name, value in record.files.items() if metrics or name not in METRICS}
+    known = {name: value for name, value in files.items() if name.endswith("path")} | {**earlier.files}
+    return all(known.get(name) == value for name, value in files.items())
 
 
 def with_earlier_metrics(record: EvaluationRecord, earlier: EvaluationRecord | None) -> EvaluationRecord:
     """Optional metrics that an earlier measurement of the same files and weights has, and this one does not."""
     if earlier is None or list(earlier.images) != list(record.images):
         return record
-    if earlier.checkpoint_sha256 != record.checkpoint_sha256 or not same_files(earlier, record):
+    if earlier.checkpoint_sha256 != record.checkpoint_sha256 or not same_files(earlier, record, metrics=False):
         return record
     images = {name: {**earlier.images[name], **values} for name, values in record.images.items()}
     return replace(
         record,
         means={**earlier.means, **record.means},
         images=images,
-        files={**record.files, **earlier.files},
+        files={**earlier.files, **record.files},
         higher_is_better={**earlier.higher_is_better, **record.higher_is_better},
     )
 

@@ -19,6 +19,9 @@ from experiments.results.table import (
 from experiments.results.writers import text
 from experiments.zoo.catalogue import PREFIX
 
+# Axes of a grid that are never averaged over: results of different scales and noise levels are different results.
+_NEVER_AVERAGED = ("scale", "noise")
+
 
 def score_table(measured: Sequence[EvaluationRecord]) -> ResultTable:
     """A row a model, its metrics under each protocol, and the gain of the second of two."""
@@ -43,15 +46,22 @@ def score_table(measured: Sequence[EvaluationRecord]) -> ResultTable:
     return ResultTable("", [*heads(["model"]), *(metric_column(metric, p) for p, metric in columns)], [rows])
 
 
+def averaged(key: str) -> bool:
+    """Whether means over this axis of a grid are given."""
+    return key.rsplit(".", 1)[-1] not in _NEVER_AVERAGED
+
+
 def grid_table(measured: Sequence[EvaluationRecord], metric: str = "psnr") -> ResultTable:
     """The cells of a suite on one data set under one protocol: the longest axis across, the models below each other.
+
+    Of axes of one length it is one that has a mean.
 
     Args:
         measured: records whose cells have the same keys.
         metric: which mean is shown.
     """
     axes = {axis: _distinct(plain(record.cell[axis]) for record in measured) for axis in measured[0].cell}
-    across = max(axes, key=lambda axis: len(axes[axis]))
+    across = max(axes, key=lambda axis: (len(axes[axis]), averaged(axis)))
     down = [axis for axis in axes if axis != across]
     short = short_keys(list(axes))
     name = row_names(measured)
@@ -64,11 +74,13 @@ def grid_table(measured: Sequence[EvaluationRecord], metric: str = "psnr") -> Re
     for place, models in groups.items():
         rows = []
         for model, means in models.items():
-            mean = math.fsum(means.values()) / len(means) if len(means) == len(axes[across]) else None
-            values = [*(means.get(value) for value in axes[across]), mean]
+            values = [means.get(value) for value in axes[across]]
+            if averaged(across):
+                values.append(math.fsum(means.values()) / len(means) if len(means) == len(axes[across]) else None)
             rows.append([*words(*place, model), *(metric_cell(metric, value) for value in values)])
         row_groups.append(rows)
-    columns = [*heads([*(short[axis] for axis in down), "model"]), *map(TableColumn, [*axes[across], "mean"])]
+    titles = [*axes[across], *(["mean"] if averaged(across) else [])]
+    columns = [*heads([*(short[axis] for axis in down), "model"]), *map(TableColumn, titles)]
     return ResultTable(f"{METRICS[metric][0]}, columns: {short[across]}", columns, row_groups)
 
 

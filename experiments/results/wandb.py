@@ -11,9 +11,9 @@ from typing import Any
 import requests
 from PIL import Image
 
-from experiments.results.pictures import MADE_OF_FIELDS, made_of
+from experiments.results.pictures import made_of
 from experiments.results.records import BASELINE, METRICS, EvaluationRecord, canonical
-from experiments.results.tables import cell_folder, short_keys
+from experiments.results.tables import averaged, cell_folder, short_keys
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +42,12 @@ def log_table(run: Any, name: str, rows: Sequence[Mapping[str, Any]], files: Map
 
 
 def summary(records: Sequence[EvaluationRecord]) -> dict[str, float]:
-    """test/DATASET/METRIC/PROTOCOL/MODEL -> the mean; over the cells too, if there is a grid."""
+    """test/DATASET/METRIC/PROTOCOL/MODEL -> the mean, over cells too: /scale=2,noise=0.01 ends the key if they vary."""
     values: dict[str, list[float]] = {}
     for record in records:
+        apart = cell_folder({key: value for key, value in record.cell.items() if not averaged(key)})
         for metric, mean in record.means.items():
-            name = f"test/{record.dataset}/{metric}/{record.protocol_name}/{record.model}"
+            name = f"test/{record.dataset}/{metric}/{record.protocol_name}/{record.model}" + (apart and f"/{apart}")
             values.setdefault(name, []).append(mean)
     return {name: sum(means) / len(means) for name, means in values.items()}
 
@@ -100,7 +101,7 @@ def _cells(records: Sequence[EvaluationRecord]) -> dict[str, str]:
 
 def _picture(run_dir: Path, record: EvaluationRecord, name: str) -> Path | None:
     folder = run_dir / "images" / record.dataset / cell_folder(record.cell)
-    if not made_of(folder, {field: getattr(record, field) for field in MADE_OF_FIELDS}, folders=True):
+    if not made_of(folder, record.made_of, folders=True):
         return None
     stem = name.replace("/", "_")
     return next((path for path in (folder / f"{stem}.png", folder / f"{stem}_sr.png") if path.is_file()), None)

@@ -124,6 +124,20 @@ def test_images_are_used_evenly_over_epochs(make_photographs: Callable[..., Path
     assert set(counts.values()) == {4}
 
 
+def test_a_short_epoch_is_no_block_of_neighbouring_files(make_photographs: Callable[..., Path], tmp_path: Path) -> None:
+    """Files are sorted, and frames of one scene follow each other: each pass has an order of its own, keyed by it."""
+    made = module(make_photographs(count=14), tmp_path / "c")
+    cache, numbers = made.caches["train"], made.numbers["train"][:8]
+    in_order = [cache.names[number] for number in numbers]
+    crops, other = (TrainingCrops(cache, numbers, 32, 4, seed) for seed in (3, 4))
+    passes = [[crops[epoch_, i, 0].name for epoch_ in (first, first + 1) for i in range(4)] for first in (0, 2)]
+    assert [sorted(names) for names in passes] == [sorted(in_order)] * 2
+    assert passes[0] != in_order != passes[1] != passes[0]
+    assert passes[0] != [other[epoch_, i, 0].name for epoch_ in (0, 1) for i in range(4)]
+    whole = TrainingCrops(cache, numbers, 32, 8, 3)  # it sees all images in any case
+    assert [whole[0, i, 0].name for i in range(8)] == in_order
+
+
 def test_crops_are_true_regions_in_all_eight_symmetries(make_photographs: Callable[..., Path], tmp_path: Path) -> None:
     made = module(make_photographs(count=3, height=40, width=36), tmp_path / "c")
     cache = made.caches["train"]

@@ -20,7 +20,7 @@ from experiments.compare.page.crops import picture
 from experiments.compare.read_runs import read_runs
 from experiments.models import of_run
 from experiments.restore import Restorer
-from experiments.results.pictures import MADE_OF, MADE_OF_FIELDS
+from experiments.results.pictures import MADE_OF
 from experiments.results.tables import cell_folder
 from experiments.runtime.saved_config import MOVED, renamed
 from experiments.sweeps.table import score_of_finished
@@ -71,7 +71,7 @@ def test_its_pictures_are_found(runs: Path) -> None:
     (folder / "image3_sr.png").touch()
     saved = read_records(runs / "usrnet" / "results.json")[-1]
     assert saved["cell"] == record.cell
-    (folder / MADE_OF).write_text(json.dumps({name: saved[name] for name in MADE_OF_FIELDS if name in saved}))
+    (folder / MADE_OF).write_text(json.dumps({name: saved[name] for name in record.made_of if name in saved}))
     comparison = compare([source], "one", chosen={})
     benchmark = next(b for b in comparison.tables[0].benchmarks if b.cell == record.cell)
     method = next(m for m in comparison.methods if not m.baseline)

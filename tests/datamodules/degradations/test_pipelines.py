@@ -1,5 +1,6 @@
 """Every pipeline against the formula of its text, in float64 NumPy, one channel at a time."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -350,3 +351,29 @@ def test_a_sample_does_not_depend_on_its_batch(name: str, size: tuple[int, int])
 def test_impossible_options(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("draw", "options", "message"),
+    [
+        (
+            sample_isotropic,
+            {"low": 0, "high": 0},
+            r"\[kernels.low, kernels.high\] is \[0, 0\], expected .* 0 < low <= high",
+        ),
+        (sample_isotropic, {"low": 3, "high": 1}, r"\[kernels.low, kernels.high\] is \[3, 1\]"),
+        (sample_isotropic, {"low": -1, "high": 1}, "is"),
+        (sample_isotropic, {"low": 1, "high": math.nan}, "is"),
+        (sample_isotropic, {"low": 1, "high": math.inf}, "high <= 255"),
+        (sample_dan_gaussian, {"low": 0}, r"\[kernels.low, kernels.high\] is \[0, 5.0\]"),
+        (sample_dan_gaussian, {"noise": -3}, "kernels.noise is -3, expected a share of at least 0"),
+        (sample_dan_gaussian, {"noise": math.nan}, "kernels.noise is nan"),
+    ],
+)
+def test_ranges_that_samplers_do_not_draw_from(draw: Any, options: dict[str, float], message: str) -> None:
+    """Found when a pipeline is made, and by the sampler itself where it is called alone."""
+    with pytest.raises(ValueError, match=message) as raised:
+        ClassicalDegradation(partial(draw, size=5, **options))
+    assert "\n" not in str(raised.value)
+    with pytest.raises(ValueError, match=r"low|noise"):
+        draw(torch.zeros(1, dtype=torch.int64), 5, **options)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from experiments.compare.bootstrap import differ, interval
+from experiments.compare.bootstrap import differ, groups_of, interval
 from experiments.compare.types import Difference
 
 
@@ -95,3 +95,39 @@ def test_same_figures_same_interval() -> None:
     first, second = values([20.0, 21.0, 25.0, 22.0]), values([20.1, 20.5, 24.0, 22.2])
     assert interval(first, second) == interval(first, second)
     assert interval(first, second) == tuple(-x for x in reversed(interval(second, first)))
+
+
+@pytest.mark.parametrize("seeds", [(1, 1), (3, 2)])
+def test_images_of_a_folder_are_drawn_together(seeds: tuple[int, int]) -> None:
+    """A hundred times the same frame says no more than once."""
+    random = np.random.default_rng(1)
+    first, second = (random.normal(0, 1, (count, 11)) for count in seeds)
+    frames = [f"clip{clip}/sharp/{frame:06d}" for clip in range(11) for frame in range(100)]
+    many = [np.repeat(values, 100, axis=1) for values in (first, second)]
+    once = interval(first, second)
+    assert interval(*many, groups_of(frames)) == pytest.approx(once, abs=1e-9)
+    low, high = interval(*many)
+    assert seeds != (1, 1) or high - low < (once[1] - once[0]) / 5
+    assert interval(first, second, groups_of([f"image{i}" for i in range(11)])) == once  # to the bit
+
+
+def test_larger_folders_weigh_more() -> None:
+    """Of a folder of three and an image, each drawn twice or both once: means 1, 0 and 3/4."""
+    gains = values([1.0, 1.0, 1.0, 0.0])
+    found = interval(gains, np.zeros((1, 4)), groups_of(["a/1", "a/2", "a/3", "b"]))
+    assert found == (0.0, 1.0)
+    assert interval(gains, np.zeros((1, 4)), groups_of(["a/1", "a/2", "a/3", "a/4"])) == (0.75, 0.75)
+
+
+def test_intervals_of_images_without_folders_are_those_of_before() -> None:
+    """As computed at commit 2c5f8e0, in which images were drawn one by one."""
+    random = np.random.default_rng(7)
+    first, second, seeds = random.normal(0.2, 1, (1, 13)), random.normal(0, 1, (1, 13)), random.normal(0, 1, (3, 13))
+    assert interval(first, second) == (0.29594959414072747, 1.3311236691420365)
+    assert interval(seeds, second) == (-0.036823531664850084, 1.1334011190251894)
+
+
+def test_groups() -> None:
+    assert groups_of(["baby", "000/00000009", "GOPR0384_11_00/sharp/000001"]) == [
+        *("baby", "000/", "GOPR0384_11_00/sharp/")
+    ]

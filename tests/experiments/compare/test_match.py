@@ -154,3 +154,32 @@ def test_seeds_with_other_metrics(tmp_path: Path) -> None:
 def test_a_run_with_the_ensemble_alone(tmp_path: Path) -> None:
     runs = [write_run(tmp_path, f"a-seed={n}", pair("ed_dsrn", GAINS, seed=n, self_ensemble=n == 2)) for n in (1, 2)]
     assert re.search(r"self_ensemble is true in .*a-seed=2 and false in .*a-seed=1", refusal(runs))
+
+
+@pytest.mark.parametrize("seeds", [(None, None), (1, 2)])
+def test_a_metric_of_another_model_is_left_out_and_named(tmp_path: Path, seeds: tuple[int | None, int | None]) -> None:
+    """LPIPS of AlexNet and of VGG, of two methods and of two seeds of one."""
+    runs = []
+    for seed, state in zip(seeds, ("alex", "vgg"), strict=True):
+        records = pair("ed_dsrn", GAINS, seed=seed, files={"sharp": f"of {state}", "lpips": state})
+        for one in records:
+            one["lpips"] = 0.1
+            for values in one["images"].values():
+                values["lpips"] = 0.1
+        name = f"a-seed={seed}" if seed else state
+        runs.append(write_run(tmp_path, name, records))
+    found = compared(*runs)
+    assert [list(benchmark.scores) for benchmark in found.tables[0].benchmarks] == [["psnr", "ssim"]]
+    assert [note for note in found.notes if "lpips" in note] == [
+        f"left out: lpips on set5, measured with another model or other options in {runs[1]} than in {runs[0]}: "
+        "evaluate both with the same metric=[lpips]"
+    ]
+    assert "lpips" in compared(runs[0]).tables[0].benchmarks[0].scores
+
+
+@pytest.mark.parametrize("what", ["kernels", "noise_levels", "kernels.path"])
+def test_networks_that_were_told_other_things(tmp_path: Path, what: str) -> None:
+    a, b = two(tmp_path, {"files": {what: "one", "sharp": "x"}}, {"files": {what: "other", "sharp": "y"}})
+    assert f"{b}: {what} has other content than in {a} (no suite, set5, y_shave4)" in refusal([a, b])
+    older = write_run(tmp_path, "older", pair("vdsr", GAINS))  # kept no states
+    compared(a, older)

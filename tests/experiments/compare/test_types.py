@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 
 from experiments.compare.page.crops import picture
 from experiments.compare.read_runs import MOST_POINTS, curves
 from experiments.compare.types import to_json
+from experiments.config.compose import compose_model
 from experiments.results.pictures import MADE_OF
 from tests.helpers.comparison_runs import (
     DEGRADATION,
@@ -193,6 +195,13 @@ def test_scales_are_never_averaged(tmp_path: Path) -> None:
     assert table.averages == []
 
 
+def test_few_folders_are_said(tmp_path: Path) -> None:
+    found = compared(*two(tmp_path, *2 * [{"names": ("a/1", "a/2", "b/1", "b/2", "c/1")}]))
+    assert (
+        "intervals over 3 folders of 5 images are rough: the bootstrap makes them too narrow" in found.tables[0].notes
+    )
+
+
 def test_published_beside_measured(tmp_path: Path) -> None:
     gopro = {"suite": "lr_gopro", "dataset": "gopro_blur_gamma", "protocol": {**PROTOCOL, "name": "gfn"}}
     gopro["degradation"] = {"_target_": "datamodules.degradations.pipelines.GOPRODegradation", "factor": 4}
@@ -226,6 +235,32 @@ def test_published_on_other_kernels_has_no_difference(tmp_path: Path, kernels: s
     for score in (table.benchmarks[8].scores["psnr"]["usrnet"], average.scores["psnr"]["usrnet"]):
         assert (score.delta is not None) == comparable
     assert any("no difference is given" in note for note in table.notes) != comparable
+
+
+@pytest.mark.parametrize(
+    ("options", "doubt"),
+    [
+        ({"scale": 4}, None),
+        ({"newer": 1}, "model.newer=1, published with None: no difference is given"),
+        (
+            {"widths": [8, 16, 32, 32]},
+            "model.widths=[8, 16, 32, 32], published with [64, 128, 256, 512]: no difference",
+        ),
+        (None, "the options of its network are not known: the difference holds if they are the published ones"),
+    ],
+)
+def test_a_network_of_another_size_is_not_the_published_one(
+    tmp_path: Path, options: dict[str, Any] | None, doubt: str | None
+) -> None:
+    run = write_run(tmp_path, "a", pair("ed_dsrn", GAINS, suite="ed_dsrn_table1", dataset="set14"))
+    if options is not None:
+        node = {**compose_model("ed_dsrn"), **options}
+        del node["up_kernel"]  # as if it were a newer option
+        (run / "config.yaml").write_text(yaml.safe_dump({"label": "ed_dsrn", "model": node}))
+    (table,) = compared(run).tables
+    given = table.benchmarks[0].scores["psnr"]["ed_dsrn"].published
+    assert (given is not None) == (doubt is None or "holds" in doubt)
+    assert [doubt in note for note in table.notes if "ed_dsrn" in note] == ([True] if doubt else [])
 
 
 def test_two_published_rows_of_one_model(tmp_path: Path) -> None:

@@ -67,6 +67,11 @@ def snapshot(folder: Path) -> dict[str, bytes]:
         (["~data.patch"], ["data.patch: is missing, deleted on the command line: omit ~data.patch"]),
         (["protocol=[y_shave5]"], ["protocol=y_shave5: no such option (conf/protocol/)", "did you mean y_shave4?"]),
         (["protocol=[]"], ["protocol: empty", "protocol=[y_shave4]"]),
+        (
+            ["degradation=dan_setting1", "degradation.kernels.low=0", "degradation.kernels.high=0"],
+            ["degradation: [kernels.low, kernels.high] is [0, 0]", "0 < low <= high"],
+        ),
+        (["degradation=dan_setting2", "degradation.kernels.noise=-3"], ["degradation: kernels.noise is -3"]),
         (["degradation.sigma=[2.0,1.0]"], ["degradation: sigma is [2.0, 1.0]", "low <= high"]),
         (
             ["validation_sheets.every_n_epochs=0"],

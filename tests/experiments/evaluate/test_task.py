@@ -1,5 +1,6 @@
 """task=evaluate: what is measured, on what, and where the records go."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -334,6 +335,21 @@ def test_other_images_under_the_name_of_a_data_set_are_said(cli: Cli, run: Path,
             "results.json: its figures of test are of other images, as a0; those of b0 take their place: to keep both"
         )
         assert (said in found.err) == (city == "b")
+
+
+def test_another_folder_with_images_of_the_same_names_is_said(cli: Cli, run: Path, tmp_path: Path) -> None:
+    """Pictures of the first folder do not stay beside figures of the second."""
+    for folder, number in (("a", 1), ("a", 1), ("b", 2)):
+        image = tmp_path / folder / "twins" / "one.png"
+        if not image.exists():
+            image.parent.mkdir(parents=True)
+            Image.fromarray(photograph(48, 52, number)).save(image)
+        found = cli("task=evaluate", f"run={run}", *on(image.parent), "pictures=none")
+        assert found.status == 0, found.err
+        said = (
+            f"results.json: its figures of twins are of other files of the same names, .* those of {image.parent} take"
+        )
+        assert bool(re.search(said, found.err)) == (folder == "b"), found.err
 
 
 def test_images_too_small_for_the_protocol_are_found_before_any_is_measured(cli: Cli, run: Path, others: Path) -> None:

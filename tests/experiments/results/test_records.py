@@ -221,11 +221,11 @@ def test_grid_has_the_longest_axis_across() -> None:
     printed = text(grid_table([*grid(values), *grid({(2, 0.0): 20.0}, model="bicubic")]))
     assert [line.split() for line in printed.splitlines()] == [
         ["PSNR", "dB,", "columns:", "noise"],
-        ["scale", "model", "0", "0.01", "0.03", "mean"],
+        ["scale", "model", "0", "0.01", "0.03"],
         ["-" * len(printed.splitlines()[1])],
-        ["2", "m", "30.00", "28.00", "26.00", "28.00"],
-        ["2", "bicubic", "20.00", "-", "-", "-"],
-        ["4", "m", "27.00", "25.00", "-", "-"],
+        ["2", "m", "30.00", "28.00", "26.00"],
+        ["2", "bicubic", "20.00", "-", "-"],
+        ["4", "m", "27.00", "25.00", "-"],
     ]
 
 
@@ -233,9 +233,10 @@ def test_grid_of_one_axis_has_a_row_a_model() -> None:
     rows = [
         record
         for model, psnr in (("a", 10.0), ("long_name", 11.0))
-        for scale in (2, 3)
-        for record in make({"y_shave4": scored((psnr + scale, 0.5))}, [Y], model=model, cell={"x.scale": scale})
+        for number in (2, 3)
+        for record in make({"y_shave4": scored((psnr + number, 0.5))}, [Y], model=model, cell={"x.number": number})
     ]
+    assert text(grid_table(rows)).splitlines()[1].split() == ["model", "2", "3", "mean"]
     assert [line.split() for line in text(grid_table(rows)).splitlines()[3:]] == [
         ["a", "12.00", "13.00", "12.50"],
         ["long_name", "13.00", "14.00", "13.50"],
@@ -273,6 +274,13 @@ def test_optional_metrics_stay_while_files_and_weights_do(tmp_path: Path) -> Non
     (kept,) = read_records(path)
     assert (kept.means, kept.images) == ({"psnr": 2.0, "niqe": 5.0}, {"i": {"psnr": 2.0, "niqe": 5.0}})
     assert kept.files == {"sharp": "a", "niqe": "m"}
+    add_records(path, [record({"sharp": "a", "lpips": "alex"}, psnr=2.0, lpips=0.5)])
+    (kept,) = read_records(path)
+    assert kept.means == {"psnr": 2.0, "niqe": 5.0, "lpips": 0.5}
+    assert kept.files == {"sharp": "a", "niqe": "m", "lpips": "alex"}
+    add_records(path, [record({"sharp": "a", "lpips": "vgg"}, psnr=2.0, lpips=0.4)])
+    (kept,) = read_records(path)
+    assert (kept.means["lpips"], kept.files["lpips"], kept.means["niqe"]) == (0.4, "vgg", 5.0)
     add_records(path, [record({"sharp": "b"}, psnr=1.0)])
     assert "niqe" not in read_records(path)[0].means
 

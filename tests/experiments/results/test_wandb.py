@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -152,10 +152,21 @@ def test_tables_of_a_grid(tmp_path: Path) -> None:
     ]
     (folder / MADE_OF).write_text(json.dumps({"checkpoint_sha256": "of another measurement"}))
     assert [row["picture"] for row in image_rows(found, tmp_path)] == [None] * 4
+    found = [replace(one, files={"sharp": "of these images"}) for one in found]
+    older = {name: value for name, value in found[-1].made_of.items() if name != "sharp"}
+    for sharp, shown in (({"sharp": "of others"}, False), ({"sharp": "of these images"}, True), ({}, True)):
+        (folder / MADE_OF).write_text(json.dumps(older | sharp))
+        assert (image_rows(found, tmp_path)[2]["picture"] is not None) == shown
     cell = {"model": "net", "dataset": "set5", "protocol": "y", "scale": 3, "noise": 0.03, "psnr": 21.75, "ssim": 0.5}
     assert cell_rows(found)[3] == cell
-    assert summary(found)["test/set5/psnr/y/net"] == 21.5
-    assert summary(found)["test/set5/psnr/y/bicubic"] == 20.5
+    cells = [{**one, "kernels.number": number} for one in cells for number in (0, 1)]
+    found = [record("net", "set5", {"a": float(i)}, cell=one) for i, one in enumerate(cells)]
+    assert {name: value for name, value in summary(found).items() if "psnr" in name} == {
+        "test/set5/psnr/y/net/scale=2,noise=0.03": 0.5,
+        "test/set5/psnr/y/net/scale=3,noise=0.03": 2.5,
+    }
+    kernels = [record("net", "set5", {"a": psnr}, cell={"kernels.number": psnr}) for psnr in (20.0, 22.0)]
+    assert summary(kernels)["test/set5/psnr/y/net"] == 21.0
 
 
 def test_bicubic_alone_has_rows_and_no_gain(tmp_path: Path) -> None:
