@@ -120,7 +120,7 @@ def _perform(cfg: DictConfig) -> float | None:
         status = status_of(known)
         if status is None or isinstance(known, BrokenPipeError):  # nobody is there to be told of that
             raise
-        status = leave(known, status, Path(cfg.run_dir))
+        status = leave(known, status, Path(cfg.get("run_dir") or ""))
         interrupted = isinstance(known, Interrupted)
         if isinstance(known, StoppedElsewhere) or (interrupted and status == 0):  # another process speaks for this one
             sys.exit(status)

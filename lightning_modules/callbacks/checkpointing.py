@@ -79,10 +79,10 @@ class LastAndBest(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if self.validated and self.monitor in trainer.callback_metrics:
             score = float(trainer.callback_metrics[self.monitor])
-            if math.isnan(score):  # of all processes
+            if math.isnan(score) and self.best_score == -math.inf:  # later on, one may pass
                 raise InputError(
                     f"{self.monitor} is not a number after epoch {trainer.current_epoch + 1}: the network makes NaN "
-                    "of an image: try a lower optimizer.lr=; the checkpoints stay as they were"
+                    "of an image, and nothing is there to choose: try a lower optimizer.lr="
                 )
             stage = pl_module.stage
             if score > self.best_score or stage != self.stage:

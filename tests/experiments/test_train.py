@@ -199,7 +199,8 @@ def test_parts_of_an_epoch_that_hold_no_batch(cli: Cli, tiny: list[str], tmp_pat
     for split, part in (("train", 0.2), ("val", 0.1)):
         found = cli(*tiny, f"trainer.limit_{split}_batches={part}")
         assert found.status == 1
-        said = rf"trainer\.limit_{split}_batches: found {part}, which of the \d+ batches of a process leaves none: set "
+        left = r"of the \d+ batches of a process leaves none" if split == "train" else "leaves no validation image"
+        said = rf"trainer\.limit_{split}_batches: found {part}, which {left}: set "
         assert re.match(said, found.err.splitlines()[-1]), found.err
         assert [*(tmp_path / "runs").glob("*")] == []
 
